@@ -141,7 +141,7 @@ fn of_several_addresses_the_first_that_accepts_is_checked() {
     assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (BackendState::Up, 0));
 }
 
-/// The table of a backend replaces the address of its pool; either may have a name.
+/// The table of a backend replaces the address of its pool; either address may be a host name.
 #[test]
 fn a_backend_has_a_name_of_its_own() {
     let (dns, servers) = (Dns::new(), Servers::new(3));

@@ -101,7 +101,8 @@ fn rest(client: &mut TcpStream) -> Vec<u8> {
 const UNRECOGNIZED: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const INTERNAL_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
-/// Checks that a client that sends this gets the given end, and its connection is closed for the reason.
+/// Checks that a client that sends this gets an answer with this ending, and that its connection is closed for
+/// the reason.
 #[track_caller]
 fn check_refused(proxy: &Proxy, sends: &[&[u8]], ending: &[u8], reason: &str) {
     let before = proxy.metric(&closed(reason));

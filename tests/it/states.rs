@@ -1,4 +1,5 @@
-//! States of backends: ejection by what clients meet, what becomes of open connections, the operator's word.
+//! States of backends: ejection by failures of clients, open connections of failed backends, and the operator
+//! state.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +12,8 @@ use crate::life::{Unsteady, ask, backend, meet, meet_one, named};
 use crate::support::pair::{closed, expect_reset, reset};
 use crate::support::{Backend, Proxy, config, own_address, wait_for};
 
-/// A listener `main` in front of a pool `p` of round robin: its backends as they are written, and its keys.
+/// Returns a configuration: a listener `main` in front of a round-robin pool `p` with these backends and
+/// keys.
 fn pool(backends: &[String], keys: &str) -> Config {
     config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
@@ -24,7 +26,7 @@ fn quoted(address: SocketAddr) -> String {
     format!("\"{address}\"")
 }
 
-/// A pool whose backends are not checked but ejected, with these keys.
+/// Returns a pool whose backends are not checked but ejected, with these keys.
 fn ejecting(backends: &[SocketAddr], ejection: &str) -> Config {
     let backends: Vec<_> = backends.iter().map(|address| quoted(*address)).collect();
     pool(&backends, &format!("health.check = \"off\"\nejection = {{ {ejection} }}"))
@@ -42,7 +44,7 @@ fn ejections(outcome: &str) -> String {
     format!(r#"pointsman_ejections_total{{pool="p",outcome="{outcome}"}}"#)
 }
 
-/// A backend that says this, and resets whoever says something.
+/// Starts a backend that sends this text, and resets each client that sends a byte.
 fn resetting(says: &'static [u8]) -> Backend {
     Backend::serve(move |mut stream| {
         let _ = stream.write_all(says);
@@ -100,7 +102,7 @@ fn a_backend_that_resets_at_once_is_ejected() {
     let proxy = Proxy::start(ejecting(&[bad.address, b.address], "base_time = \"1h\", max_time = \"1h\""));
     connect_until_answered(&proxy, bad.address);
     let met = backend(&proxy, "p", bad.address);
-    // One more may have come before the fifth was heard of.
+    // One more client may have come before the fifth reset was counted.
     assert!(met.troubles(Trouble::EarlyReset) >= 5 && met.troubles(Trouble::Connect) == 0);
     for _ in 0..20 {
         assert_eq!(meet(proxy.address("main")).1, 'b');
@@ -111,13 +113,13 @@ fn a_backend_that_resets_at_once_is_ejected() {
     );
 }
 
-/// Connects, one client after the other, until a backend is ejected.
+/// Connects one client after the other until a backend is ejected.
 fn connect_until_answered(proxy: &Proxy, bad: SocketAddr) {
     wait_for("the ejection", || {
         let before = backend(proxy, "p", bad).troubles(Trouble::EarlyReset);
         let mut client = proxy.connect();
         let answered = client.write_all(b"?").and_then(|()| client.read_exact(&mut [0])).is_ok();
-        // Its reset is counted a moment after the client has it.
+        // The reset is counted a moment after the client gets it.
         wait_for("the count", || answered || backend(proxy, "p", bad).troubles(Trouble::EarlyReset) > before);
         state(proxy, bad) == BackendState::Ejected
     });
@@ -220,9 +222,9 @@ fn connect_until_ejected(proxy: &Proxy, gone: SocketAddr) {
     });
 }
 
-// What is open to a backend that goes down.
+// Open connections of a backend that goes down.
 
-/// Two backends, checked often, the first of which can be stopped; and so many connections open to it.
+/// Starts two backends that are checked often, and opens connections to the first, which can be stopped.
 fn with_connections(keys: &str, count: usize) -> (Proxy, Unsteady, Backend, Vec<TcpStream>) {
     let (a, b) = (Unsteady::new(b'a'), named(b'b'));
     let checks = "health = { interval = \"20ms\", fall = 1, rise = 1 }";
@@ -260,7 +262,7 @@ fn who_is_still_open_when_it_comes_back_stays() {
         staying.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
     }
     assert!(staying.len() > 10, "{} stay", staying.len());
-    // One may have had its turn while the backend came up.
+    // One connection may have been closed while the backend came up.
     assert!(proxy.metric(&closed("backend_down")) <= before + 1.0);
 }
 
@@ -273,7 +275,7 @@ fn what_is_open_is_kept_unless_the_pool_says_otherwise() {
     let (proxy, mut a, b, mut open) = with_connections("", 5);
     a.stop();
     wait_for_state(&proxy, a.address, BackendState::Down);
-    // It says so now.
+    // The default is to keep connections; the reload changes this.
     open.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
     let checks = "health = { interval = \"20ms\", fall = 1, rise = 1 }\non_down = \"close\"";
     proxy.remote.reload(pool(&[quoted(a.address), quoted(b.address)], checks)).unwrap();
@@ -281,7 +283,7 @@ fn what_is_open_is_kept_unless_the_pool_says_otherwise() {
     proxy.wait_for_metric(&closed("backend_down"), 5.0);
 }
 
-/// In panic clients are sent there: closing them would send them round and round.
+/// In panic mode clients are sent to this backend, so closed clients would come back to it again and again.
 #[test]
 fn nothing_is_closed_in_panic() {
     let keys = "on_down = \"close\"\nclose_rate = 1000\npanic_threshold = \"60%\"";
@@ -297,7 +299,7 @@ fn nothing_is_closed_in_panic() {
     open.into_iter().for_each(expect_reset);
 }
 
-// The operator's word.
+// The operator state.
 
 #[test]
 fn what_the_operator_says_comes_with_a_reload() {

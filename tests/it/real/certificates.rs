@@ -1,4 +1,4 @@
-//! Who signs certificates for a test, in files for other programs.
+//! A certificate authority for a test, with its certificates in files for other programs.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -37,12 +37,12 @@ impl Authority {
         Self { issuer, directory }
     }
 
-    /// The certificate of the authority.
+    /// Returns the file with the certificate of the authority.
     pub(super) fn file(&self) -> PathBuf {
         self.directory.file("authority.pem")
     }
 
-    /// A certificate for servers and clients of that name, which is also its subject.
+    /// Signs a certificate for servers and clients with that name, which is also its subject.
     pub(super) fn sign(&self, name: &str) -> Signed {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -60,7 +60,7 @@ impl Authority {
         }
     }
 
-    /// A web server that says its name to everybody who asks for anything.
+    /// Starts a web server that answers each request with its name.
     pub(super) fn backend(&self, name: &str) -> Backend {
         let tls = self.sign(name).tls;
         let answer = format!("HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nhello from {name}\n");
@@ -68,7 +68,7 @@ impl Authority {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             let session = ServerConnection::new(Arc::clone(&tls)).unwrap();
             let mut stream = StreamOwned::new(session, socket);
-            // Who leaves early is a check, or has seen enough.
+            // A client that leaves early is a check, or has read enough.
             let _ = serve(&mut stream, answer.as_bytes());
         })
     }
@@ -86,7 +86,7 @@ fn serve(stream: &mut StreamOwned<ServerConnection, TcpStream>, answer: &[u8]) -
     stream.write_all(answer)?;
     stream.conn.send_close_notify();
     stream.flush()?;
-    // Closed with something unread, the socket would reset the answer away.
+    // If a socket is closed with unread bytes, its reset would destroy the answer.
     stream.sock.shutdown(Shutdown::Write)?;
     io::copy(&mut stream.sock, &mut io::sink()).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Each kind of check against the server it is for: up while it runs, down when it is gone.
+//! Each kind of check against a server of its protocol: up while the server runs, down after its end.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::postgres::Postgres;
 use super::{Directory, Guarded, Program, run};
 use crate::support::wait_for;
 
-/// A server on a port of its own, which ends with this.
+/// A server on a port of its own; it is stopped when dropped.
 pub(super) struct Running {
     _process: Guarded,
     pub(super) address: SocketAddr,
@@ -16,8 +16,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Starts what `command` makes for a directory and a port, and waits until it accepts. None of these
-    /// servers can be given port 0, and another program may take a free one before they do.
+    /// Starts the command that `command` returns for a directory and a port, and waits until it accepts. None
+    /// of these servers can use port 0, and another program may take a free port before they bind it.
     pub(super) fn start(directory: Directory, command: impl Fn(&Directory, u16) -> Command) -> Self {
         for _ in 0..5 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -45,7 +45,7 @@ fn program(address: SocketAddr, health: &str) -> Program {
     ))
 }
 
-/// Several checks pass and none fails, twice as many as would do.
+/// Checks that several checks pass and none fails, twice as many as are needed.
 fn expect_up(address: SocketAddr, health: &str) -> Program {
     let program = program(address, health);
     let checks = |result: &str| program.sum("pointsman_backend_checks_total", &format!("\"{result}\""));
@@ -61,7 +61,7 @@ fn expect_down(program: Program, fault: &str) {
     program.stop();
 }
 
-/// Up while it runs, refused when it is gone.
+/// Checks that the backend is up while the server runs, and refuses after its end.
 pub(super) fn check(server: Running, healths: &[&str]) {
     let programs: Vec<_> = healths.iter().map(|health| expect_up(server.address, health)).collect();
     assert!(!programs.is_empty());
@@ -76,7 +76,8 @@ fn postgres_is_checked() {
     let of_nobody = expect_up(postgres.address(), "check = \"postgres\"");
     let of_one = expect_up(postgres.address(), "check = \"postgres\", user = \"postgres\"");
     let of_a_stranger = expect_up(postgres.address(), "check = \"postgres\", user = \"stranger\"");
-    // It ends in order: while a session stays it turns new ones away, which only a login sees.
+    // PostgreSQL ends in order. While a session stays it refuses new sessions, which only a check with a
+    // login sees.
     let mut session = postgres.session();
     postgres.stop_slowly();
     expect_down(of_one, "unexpected");
@@ -125,7 +126,7 @@ fn mariadb_is_checked() {
     let with_user = "check = \"mysql\", user = \"nobody\"";
     let stranger = program(server.address, "check = \"mysql\", user = \"stranger\"");
     expect_down(stranger, "unexpected");
-    // A whole login is none of the errors that would block this host; what leaves after the greeting is one.
+    // A whole login is not one of the errors that would block this host. An end after the greeting is one.
     let before = aborted();
     expect_up(server.address, with_user).stop();
     assert_eq!(aborted(), before);
@@ -152,7 +153,7 @@ fn sshd_is_checked() {
     let directory = Directory::new();
     let key = directory.file("key");
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
-    // Without it, it refuses to start.
+    // Without this directory sshd refuses to start.
     std::fs::create_dir_all("/run/sshd").unwrap();
     let server = Running::start(directory, |directory, port| {
         let conf = format!("Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\n", key.display());
@@ -198,7 +199,7 @@ fn nginx_is_checked() {
     check(server, &["check = \"http\", path = \"/up\", host = \"up.test\""]);
 }
 
-/// A key and a certificate by itself for these names.
+/// Makes a key and a self-signed certificate for these names.
 fn certificate(directory: &Directory, names: &str) -> (PathBuf, PathBuf) {
     let (key, cert) = (directory.file("tls.key"), directory.file("tls.crt"));
     let mut make = Command::new("openssl");
@@ -289,8 +290,9 @@ fn openssl_is_checked() {
     }
 }
 
-/// Postfix with postscreen, whose greeting comes in two lines with 6 s between them. Postfix cannot be installed beside
-/// OpenSMTPD, so its programs run from the directory into which `.ci/run` has unpacked the package.
+/// Starts Postfix with postscreen, whose greeting comes in two lines with 6 s between them. Postfix cannot be
+/// installed beside OpenSMTPD. So its programs run from the directory into which `.ci/run` has unpacked the
+/// package.
 fn postscreen() -> Running {
     let unpacked = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/postfix"));
     Running::start(Directory::new(), |directory, port| {
@@ -337,6 +339,6 @@ fn a_check_waits_for_the_whole_greeting_of_postscreen() {
     let took = program.sum("pointsman_backend_check_seconds", "main");
     assert!((6.0..10.0).contains(&took), "{took}");
     program.stop();
-    // The first line alone is no greeting.
+    // The first line alone is not a greeting.
     expect_down(self::program(server.address, "check = \"smtp\", timeout = \"2s\""), "timeout");
 }

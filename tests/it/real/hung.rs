@@ -1,5 +1,5 @@
-//! File systems that no longer answer. A FUSE mount whose server takes no request stands for a network server that is
-//! gone. It lies over files that the program has read before.
+//! File systems that no longer answer. A FUSE mount whose server answers no request stands for a network
+//! server that is gone. It is mounted over files that the program has read before.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -26,10 +26,10 @@ print("mounted", flush=True)
 sys.stdin.read()
 "#;
 
-/// A program in a mount namespace of its own, and the directory `far` of its files.
+/// A program in a mount namespace of its own, with some of its files in the directory `far`.
 struct Place {
     program: Program,
-    /// While it runs, the file system hangs.
+    /// The process of the mount; the file system hangs while it runs.
     hung: Option<Guarded>,
 }
 
@@ -65,7 +65,7 @@ impl Place {
         }
     }
 
-    /// From now on calls for files in `far` hang.
+    /// Makes all later calls for files in `far` hang.
     fn hang(&mut self) {
         let pid = self.program.process.0.id().to_string();
         let mut command = Command::new("nsenter");
@@ -76,7 +76,7 @@ impl Place {
         self.hung = Some(mount);
     }
 
-    /// How many threads of the program wait for the file system.
+    /// Returns the number of threads of the program that wait for the file system.
     fn waiting(&self) -> usize {
         let threads = fs::read_dir(format!("/proc/{}/task", self.program.process.0.id())).unwrap();
         let waits = |path: &Path| fs::read_to_string(path.join("wchan")).is_ok_and(|at| at.contains("fuse"));
@@ -94,7 +94,7 @@ impl Place {
         assert_eq!(admin::ask(self.program.admin, "/healthz", PATIENCE).unwrap().0, 200);
     }
 
-    /// The program goes on, a reload included, and ends at SIGTERM.
+    /// Checks that the program serves, reloads, and ends at SIGTERM.
     fn expect_life(mut self, threads: usize) {
         let listener = self.program.address("l");
         wait_for("a thread that waits", || self.waiting() >= threads);
@@ -222,15 +222,15 @@ fn control_goes_on_without_the_files_of_the_resolver() {
     command.args(["--mount", "--propagation", "private", "sh", "-c", &run, "pointsman"]);
     let discover = "discover = { dns = \"app.test\", port = 1, min_ttl = \"1s\", max_ttl = \"1s\" }";
     let config = format!("[process]\nlandlock = false\n{LISTENER}[pool.q]\n{discover}\n");
-    // No server answers there.
+    // No DNS server listens there.
     let mut place =
         Place::start_by(command, directory, &config, &[("resolv.conf", "nameserver 127.0.0.1\n")]);
     place.hang();
     place.expect_life(1);
 }
 
-/// Starts the program with a backend on a Unix socket in `far`. Returns it with the listener `u` of that backend, and
-/// what keeps the backend alive.
+/// Starts the program with a backend on a Unix socket in `far`. Returns the program, the listener `u` of that
+/// backend, and the socket of the backend.
 fn with_unix_backend() -> (Place, SocketAddr, UnixListener) {
     let directory = Directory::new();
     fs::create_dir(directory.file("far")).unwrap();
@@ -272,8 +272,8 @@ fn workers_go_on_without_the_directory_of_a_unix_backend() {
     place.expect_life(1);
 }
 
-/// A reload that removes a Unix socket waits a second for its file, and one that adds a socket waits beside the control
-/// loop.
+/// A reload that removes a Unix socket waits one second for its file. A reload that adds a socket does not
+/// block the control loop.
 #[test]
 #[ignore = "needs root, unshare, nsenter and python3"]
 fn control_goes_on_without_the_directories_of_unix_listeners() {

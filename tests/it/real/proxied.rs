@@ -1,4 +1,4 @@
-//! PROXY headers between this program and others: nginx and haproxy before it and behind it.
+//! PROXY headers between this program and others: nginx and haproxy in front of it and behind it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -44,7 +44,8 @@ fn haproxy(sections: &str) -> Running {
     })
 }
 
-/// A web server's answer to a client that may send something else first, and the client's address.
+/// Returns the answer of a web server to a client that may send other bytes first, and the address of the
+/// client.
 fn get(address: SocketAddr, before: &[u8]) -> (String, SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -57,7 +58,7 @@ fn get(address: SocketAddr, before: &[u8]) -> (String, SocketAddr) {
     (body.unwrap_or_else(|| panic!("{answer:?}")), client)
 }
 
-/// In front of a web server that is told its clients so, and checked likewise.
+/// Starts the program in front of a web server that gets PROXY headers. Its checks send headers too.
 fn telling(listener: &str, server: &Running, pool: &str) -> Program {
     Program::start(&format!(
         "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n{listener}\n[pool.main]\nbackends = [\"{}\"]\n\
@@ -66,7 +67,7 @@ fn telling(listener: &str, server: &Running, pool: &str) -> Program {
     ))
 }
 
-/// Checks pass, so the server takes their header too.
+/// Waits until checks pass, which shows that the server accepts their header too.
 fn wait_for_checks(program: &Program) {
     let passed = || program.sum("pointsman_backend_checks_total", "\"passed\"");
     wait_for("checks", || passed() >= 3.0);
@@ -112,7 +113,7 @@ fn haproxy_is_told() {
         wait_for_checks(&program);
         program.stop();
     }
-    // What another proxy told is told to it.
+    // The server gets the address that another proxy sent.
     let program = telling("proxy_protocol.trusted = \"127.0.0.1\"", &server, FULL);
     let endpoints = Some(("[2001:db8::7]:4711".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()));
     let tlvs: Vec<(u8, &[u8])> = vec![(Tlv::AUTHORITY, b"front.test"), (Tlv::UNIQUE_ID, b"id-7")];
@@ -122,7 +123,7 @@ fn haproxy_is_told() {
     program.stop();
 }
 
-/// A listener that requires headers, in front of an echo.
+/// Starts a listener that requires headers, in front of an echo.
 fn told() -> Program {
     let echo = Backend::echo();
     Program::start(&format!(
@@ -132,7 +133,7 @@ fn told() -> Program {
     ))
 }
 
-/// Says something, hears it again, and returns the client's address.
+/// Sends bytes and gets them back. Returns the address of the client.
 fn echo(address: SocketAddr) -> SocketAddr {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -183,7 +184,7 @@ fn haproxy_tells() {
     }
 }
 
-/// It ends TLS, and tells of its client's name and of the connection's.
+/// haproxy terminates TLS. Its header has the server name and the id of the connection.
 #[test]
 #[ignore = "needs haproxy"]
 fn haproxy_tells_with_tlvs() {
@@ -219,7 +220,7 @@ fn haproxy_tells_with_tlvs() {
     program.stop();
 }
 
-/// Its checks send LOCAL, or a line with their own addresses.
+/// The checks of haproxy send LOCAL, or a line with their own addresses.
 #[test]
 #[ignore = "needs haproxy"]
 fn haproxy_checks() {

@@ -1,4 +1,5 @@
-//! TLS clients of all kinds, through a `tls` listener: each sees the certificate of the backend it named.
+//! TLS clients of all kinds, through a `tls` listener. Each gets the certificate of the backend with the
+//! requested name.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -35,8 +36,8 @@ impl Stage {
         self.address.port().to_string()
     }
 
-    /// Lets a client ask for each name in turn. It must show that the certificate has that name (clients
-    /// verify it; what they say of it goes before the answer) and that its backend answered.
+    /// Runs a client for each name in turn. The client verifies the certificate, and its output must have the
+    /// answer of the backend with that name.
     fn each_name(&self, client: impl Fn(&str) -> Command) {
         for name in NAMES.iter().chain(&NAMES) {
             let output = finish(&mut client(name), REQUEST);
@@ -50,7 +51,7 @@ impl Stage {
     }
 }
 
-/// A listener `tls` and a pool for each name.
+/// Returns a listener `tls` and a pool for each name.
 fn configuration(backends: &[(&str, SocketAddr)]) -> String {
     let mut routes = String::new();
     let mut pools = String::new();
@@ -75,7 +76,7 @@ fn openssl_reaches_the_backend_it_names() {
     for version in [&["-tls1_2"][..], &["-tls1_3"], &["-tls1_2", "-no_ticket"], &["-tls1_3", "-no_ticket"]] {
         stage.each_name(|name| {
             let mut command = s_client(stage.address, &stage.authority.file());
-            // With -ign_eof it waits for the answer after the end of its input.
+            // With -ign_eof the client waits for the answer after the end of its input.
             command.args(["-ign_eof", "-servername", name, "-verify_hostname", name]).args(version);
             command
         });
@@ -104,7 +105,7 @@ fn openssl_is_told_why_it_is_refused() {
     stage.program.stop();
 }
 
-/// `openssl s_server` with a certificate, at a port of the kernel's choice.
+/// Starts `openssl s_server` with a certificate, at a port that the kernel chooses.
 fn s_server(signed: &Signed, arguments: &[&str]) -> (Guarded, Arc<Lines>, SocketAddr) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(&signed.certificate);

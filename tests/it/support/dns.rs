@@ -1,4 +1,4 @@
-//! A DNS server that says what a test wants, on a loopback port that the kernel chooses.
+//! A DNS server with answers that a test sets, on a loopback port that the kernel chooses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,7 +13,7 @@ const SRV: u16 = 33;
 
 const NAME_ERROR: u8 = 3;
 
-/// What is said of a name.
+/// The answer to questions about a name.
 #[derive(Clone, Debug)]
 pub(crate) enum Said {
     /// A and AAAA records, in this order.
@@ -22,13 +22,13 @@ pub(crate) enum Said {
     Services(Vec<(u16, u16, u16, &'static str)>),
     /// A response code: 2 is SERVFAIL, 3 is NXDOMAIN.
     Code(u8),
-    /// An A record, and nothing at all when asked for AAAA.
+    /// An A record, and no answer to questions for AAAA.
     OnlyV4(Ipv4Addr),
-    /// Nothing at all.
+    /// No answer.
     Silence,
 }
 
-/// The server; it ends when it is dropped.
+/// The server; it ends when dropped.
 pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
     zone: Arc<Mutex<BTreeMap<String, Said>>>,
@@ -70,12 +70,12 @@ impl Dns {
         server
     }
 
-    /// From now on answers hold for so many seconds; at first 0.
+    /// Sets the TTL of later answers in seconds; at first it is 0.
     pub(crate) fn hold(&self, seconds: u32) {
         self.ttl.store(seconds, Ordering::Relaxed);
     }
 
-    /// From now on this is said of `name`.
+    /// Sets the answer for `name`.
     pub(crate) fn say(&self, name: &str, said: Said) {
         self.zone.lock().unwrap().insert(name.to_owned(), said);
     }
@@ -84,7 +84,7 @@ impl Dns {
         self.say(name, Said::Addresses(addresses.to_vec()));
     }
 
-    /// Questions answered, or passed over in silence.
+    /// Returns the number of questions so far, with and without an answer.
     pub(crate) fn questions(&self) -> usize {
         self.questions.load(Ordering::Relaxed)
     }
@@ -125,7 +125,7 @@ fn answer(query: &[u8], zone: &BTreeMap<String, Said>, ttl: u32) -> Option<Vec<u
     Some(bytes)
 }
 
-/// The name asked for, the type, and where the question ends.
+/// Returns the name, the type, and the offset of the end of the question.
 fn question(query: &[u8]) -> (String, u16, usize) {
     let mut labels = Vec::new();
     let mut at = 12;
