@@ -87,7 +87,7 @@ fn failures() {
                 let part = moved_by_rebuild(&whole, &members, &failed, size);
                 moved += part / TRIALS as f64;
                 most = most.max(part);
-                let up = Crowd::new(BACKENDS).without(failed);
+                let up = CountingCandidates::new(BACKENDS).without(failed);
                 kept_from_owner += (0..KEYS)
                     .filter(|&key| {
                         let owner = whole.owner(key).expect("an owner");
@@ -107,8 +107,8 @@ fn failures() {
     println!();
 }
 
-/// Returns the part of the entries that name another backend after a rebuild without the failed backends,
-/// although the backend of the entry has not failed.
+/// Returns the part of the entries that a rebuild without the failed backends changes, although the backend
+/// of the entry has not failed.
 fn moved_by_rebuild(whole: &Maglev, members: &[Member<'_>], failed: &[bool], size: u64) -> f64 {
     let left: Vec<usize> = (0..members.len()).filter(|&member| !failed[member]).collect();
     let of_left: Vec<Member<'_>> = left.iter().map(|&member| members[member]).collect();
@@ -160,7 +160,7 @@ fn spread(algorithm: Algorithm, max_load: Option<MaxLoad>, exponent: f64) -> Spr
     let members = equal(&identities);
     let owners = Maglev::build(&members, &inputs::HASH_KEY);
     let balancer = Balancer::build(algorithm, &members, &inputs::HASH_KEY, 0).bounded(max_load, &members);
-    let crowd = Crowd::new(BACKENDS);
+    let candidates = CountingCandidates::new(BACKENDS);
     let mut sum = 0.0;
     let shares: Vec<f64> = (1..=SOURCES)
         .map(|source| {
@@ -173,31 +173,31 @@ fn spread(algorithm: Algorithm, max_load: Option<MaxLoad>, exponent: f64) -> Spr
     let (mut fullest, mut seen, mut owned) = (0.0, 0_u32, 0_u32);
     for step in 0..4 * OPEN {
         if open.len() == OPEN {
-            crowd.change(open.swap_remove(numbers.below(OPEN)), -1);
+            candidates.change(open.swap_remove(numbers.below(OPEN)), -1);
         }
         let drawn = numbers.fraction() * sum;
         let source = shares.partition_point(|&share| share < drawn);
         // Keys are hashes of addresses. The number of a source serves as well, because the table hashes it
         // once more.
-        let backend = balancer.pick(source as u64, numbers.next(), &crowd).expect("all accept");
-        crowd.change(backend, 1);
+        let backend = balancer.pick(source as u64, numbers.next(), &candidates).expect("all accept");
+        candidates.change(backend, 1);
         open.push(backend);
         if step >= 2 * OPEN {
             seen += 1;
             owned += u32::from(owners.owner(source as u64) == Some(backend));
-            fullest += crowd.most() as f64 * BACKENDS as f64 / OPEN as f64;
+            fullest += candidates.most() as f64 * BACKENDS as f64 / OPEN as f64;
         }
     }
     Spread { fullest: fullest / f64::from(seen), owned: f64::from(owned) / f64::from(seen) }
 }
 
 /// Candidates that count their connections.
-struct Crowd {
+struct CountingCandidates {
     active: RefCell<Vec<u64>>,
     refused: Vec<bool>,
 }
 
-impl Crowd {
+impl CountingCandidates {
     fn new(count: usize) -> Self {
         Self { active: RefCell::new(vec![0; count]), refused: vec![false; count] }
     }
@@ -216,7 +216,7 @@ impl Crowd {
     }
 }
 
-impl Candidates for Crowd {
+impl Candidates for CountingCandidates {
     fn accepts(&self, index: usize) -> bool {
         !self.refused[index]
     }

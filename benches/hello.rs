@@ -36,8 +36,8 @@ fn cut(c: &mut Criterion) {
     }
 }
 
-/// Reads a hello in three records, as a client was made to send it, and in records of one byte, which is the
-/// worst case.
+/// Reads a hello in three records, as a real client can send it, and in records of one byte. The latter is
+/// the worst case.
 fn records(c: &mut Criterion) {
     let mut group = c.benchmark_group("hello/records");
     let three = inputs::hello("openssl-records");

@@ -30,7 +30,7 @@ const CASES: &[Case] = &[
     ("hello/many_extensions", many_extensions),
     ("hello/one_byte_segments", |times| hello("openssl-tls13", 1, times)),
     ("hello/one_byte_records", one_byte_records),
-    ("hello/told", told),
+    ("hello/told", offer_and_fingerprint),
     ("server_name", server_name),
     ("pick/maglev", |times| pick(Algorithm::Maglev, 0, times)),
     ("pick/maglev_10_refused", |times| pick(Algorithm::Maglev, 10, times)),
@@ -45,8 +45,8 @@ const CASES: &[Case] = &[
     ("pool/random_two", |times| pool(Algorithm::RandomTwo, HashOn::SourceIp, times)),
     ("route/exact", |times| route(0, "", times)),
     ("route/wildcard", |times| route(1, "a.b.", times)),
-    ("list/v4", |times| listed(inputs::networks_v4(100_000), times)),
-    ("list/v6", |times| listed(inputs::networks_v6(100_000), times)),
+    ("list/v4", |times| list_lookup(inputs::networks_v4(100_000), times)),
+    ("list/v6", |times| list_lookup(inputs::networks_v6(100_000), times)),
     ("permit/gates", gates),
     ("permit/whole", permit),
     ("source/known", |times| source(60_000, times)),
@@ -100,7 +100,7 @@ fn many_extensions(times: u64) {
 }
 
 /// Reads the offer of a hello and makes its fingerprint, as the access log needs them.
-fn told(times: u64) {
+fn offer_and_fingerprint(times: u64) {
     repeat(times, |_| inputs::offered(black_box("openssl-tls13")));
 }
 
@@ -156,7 +156,7 @@ fn route(first: usize, prefix: &str, times: u64) {
 }
 
 /// Looks up addresses inside and outside of 100,000 networks.
-fn listed(networks: Vec<IpPrefix>, times: u64) {
+fn list_lookup(networks: Vec<IpPrefix>, times: u64) {
     let set: PrefixSet = networks.iter().collect();
     let asked: Vec<_> = networks.iter().step_by(97).map(inputs::near).collect();
     repeat(times, |n| set.contains(asked[n as usize % asked.len()]));

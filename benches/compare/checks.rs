@@ -8,38 +8,38 @@ use std::time::{Duration, Instant};
 
 use crate::child::pause;
 use crate::cpus;
+use crate::custom_proxy::CustomProxy;
 use crate::figures::Spread;
-use crate::lone::Lone;
 use crate::measure::Bench;
-use crate::proc::{self, Spent};
+use crate::proc::{self, CpuTimes};
 use crate::report::{markdown, show};
 use crate::scrape;
-use crate::site::{Site, Stand};
+use crate::separate_backend::{BackendPlace, SeparateBackend};
 
 /// The time from one count of descriptors to the next.
-const LOOK: Duration = Duration::from_millis(1);
+const INTERVAL: Duration = Duration::from_millis(1);
 
 /// A kind of check, with the backends that it is for.
 struct Kind {
     name: &'static str,
     check: &'static str,
-    stand: Stand,
+    place: BackendPlace,
 }
 
 impl Kind {
     fn answers(&self) -> bool {
-        !matches!(self.stand, Stand::Deaf)
+        !matches!(self.place, BackendPlace::NoAccept)
     }
 }
 
 const KINDS: [Kind; 3] = [
-    Kind { name: "`tcp`", check: "check = \"tcp\"", stand: Stand::Everywhere },
+    Kind { name: "`tcp`", check: "check = \"tcp\"", place: BackendPlace::OnLoopback },
     Kind {
         name: "`send-expect`, one step",
         check: "check = \"send-expect\"\nsteps = [{ expect = \"!\" }]",
-        stand: Stand::Everywhere,
+        place: BackendPlace::OnLoopback,
     },
-    Kind { name: "`tcp`, nobody answers", check: "check = \"tcp\"", stand: Stand::Deaf },
+    Kind { name: "`tcp`, nobody answers", check: "check = \"tcp\"", place: BackendPlace::NoAccept },
 ];
 
 /// The size of the measurement.
@@ -98,19 +98,19 @@ pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<String> {
 }
 
 fn sample(bench: &Bench<'_>, kind: &Kind, extent: Extent) -> io::Result<Sample> {
-    let site = Site::start(kind.stand, bench.cpus.load)?;
-    let idle = start(bench, "check = \"off\"", &site, extent)?;
+    let server = SeparateBackend::start(kind.place, bench.cpus.load)?;
+    let idle = start(bench, "check = \"off\"", &server, extent)?;
     // A scrape may leave descriptors open. Both counts contain them, because both proxies are scraped.
     Count::of(idle.admin)?;
     pause(extent.settle / 10);
     let base = proc::own_descriptors(idle.pid());
     drop(idle);
-    let proxy = start(bench, kind.check, &site, extent)?;
+    let proxy = start(bench, kind.check, &server, extent)?;
     pause(extent.settle);
 
     let before = Count::of(proxy.admin)?;
     let counted = Instant::now();
-    let (cpu, most) = cpus::at(bench.cpus.load, || Ok(look(proxy.pid(), extent.measure)))?;
+    let (cpu, most) = cpus::at(bench.cpus.load, || Ok(watch_process(proxy.pid(), extent.measure)))?;
     let after = Count::of(proxy.admin)?;
     let seconds = counted.elapsed().as_secs_f64();
     if after.checks() <= before.checks() {
@@ -131,19 +131,24 @@ fn sample(bench: &Bench<'_>, kind: &Kind, extent: Extent) -> io::Result<Sample> 
 
 /// Returns the part of a CPU that the process used in this time, and the most descriptors that were open at
 /// once.
-fn look(pid: u32, time: Duration) -> (f64, usize) {
-    let (began, before) = (Instant::now(), Spent::by(&[pid]).seconds());
+fn watch_process(pid: u32, time: Duration) -> (f64, usize) {
+    let (began, before) = (Instant::now(), CpuTimes::by(&[pid]).seconds());
     let mut most = 0;
     while began.elapsed() < time {
         most = most.max(proc::own_descriptors(pid));
-        pause(LOOK);
+        pause(INTERVAL);
     }
-    ((Spent::by(&[pid]).seconds() - before) / began.elapsed().as_secs_f64(), most)
+    ((CpuTimes::by(&[pid]).seconds() - before) / began.elapsed().as_secs_f64(), most)
 }
 
-fn start(bench: &Bench<'_>, check: &str, site: &Site, extent: Extent) -> io::Result<Lone> {
-    let text = configuration(check, site.address.port(), extent.backends);
-    Lone::start(bench.directory, &text, bench.cpus.proxy)
+fn start(
+    bench: &Bench<'_>,
+    check: &str,
+    server: &SeparateBackend,
+    extent: Extent,
+) -> io::Result<CustomProxy> {
+    let text = configuration(check, server.address.port(), extent.backends);
+    CustomProxy::start(bench.directory, &text, bench.cpus.proxy)
 }
 
 /// Each backend has a loopback address of its own.

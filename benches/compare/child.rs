@@ -12,31 +12,31 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
-use crate::cpus::{self, Place};
-use crate::order::{Order, Outcome, RESTING};
+use crate::cpus::{self, CpuPin};
+use crate::order::{ALL_IDLE, Order, Outcome};
 use crate::proc;
 use crate::roles;
 
 /// The time that a proxy has to end after SIGTERM.
-const STOP: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest wait for a line of a child process. A load process ends by itself before: the longest one ends
 /// after one measured minute and all its waits.
-const SILENCE: Duration = Duration::from_secs(150);
+const LINE_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// The lock that is held while a process is started. A thread that keeps this lock knows that no further
 /// process starts.
-static BIRTH: Mutex<()> = Mutex::new(());
+static SPAWN_LOCK: Mutex<()> = Mutex::new(());
 
 /// Allows no further child processes until the guard is dropped.
 pub(crate) fn no_more() -> MutexGuard<'static, ()> {
     // The lock guards no value that a panic could have left half-done.
-    BIRTH.lock().unwrap_or_else(PoisonError::into_inner)
+    SPAWN_LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spawn(mut command: Command, place: Place) -> io::Result<Child> {
-    let _birth = no_more();
-    cpus::at(place, || command.spawn())
+fn spawn(mut command: Command, pin: CpuPin) -> io::Result<Child> {
+    let _lock = no_more();
+    cpus::at(pin, || command.spawn())
 }
 
 /// Blocks the thread for this time. The bench serves no clients in this process, so no client waits.
@@ -50,10 +50,10 @@ pub(crate) struct Program(Child);
 
 impl Program {
     /// Starts the program. Its standard output and its standard error go to the file `log`.
-    pub(crate) fn start(mut command: Command, place: Place, log: &Path) -> io::Result<Self> {
+    pub(crate) fn start(mut command: Command, pin: CpuPin, log: &Path) -> io::Result<Self> {
         let output = std::fs::File::create(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        spawn(command, place).map(Self)
+        spawn(command, pin).map(Self)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -86,12 +86,12 @@ impl Drop for Program {
         if self.ended().is_some() {
             return;
         }
-        let family = proc::tree(self.pid());
+        let processes = proc::tree(self.pid());
         self.signal(Signal::SIGTERM);
-        if self.ends_within(STOP) {
+        if self.ends_within(STOP_TIMEOUT) {
             return;
         }
-        for pid in family {
+        for pid in processes {
             send(pid, Signal::SIGKILL);
         }
         let _ = self.0.wait();
@@ -111,10 +111,10 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    pub(crate) fn start(role: &str, argument: &str, place: Place) -> io::Result<Self> {
+    pub(crate) fn start(role: &str, argument: &str, pin: CpuPin) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args([role, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = spawn(command, place)?;
+        let mut child = spawn(command, pin)?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("a child without output"))?;
         let (sender, lines) = channel();
@@ -125,7 +125,7 @@ impl Role {
 
     /// Returns the next line that the process prints.
     pub(crate) fn line(&self) -> io::Result<String> {
-        self.lines.recv_timeout(SILENCE).map_err(|_| io::Error::other("a child process did not answer"))
+        self.lines.recv_timeout(LINE_TIMEOUT).map_err(|_| io::Error::other("a child process did not answer"))
     }
 
     pub(crate) fn answer<T: DeserializeOwned>(&self) -> io::Result<T> {
@@ -137,15 +137,15 @@ impl Role {
     }
 
     /// Writes a line to the standard input of the process.
-    pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
+    pub(crate) fn send_line(&mut self, line: &str) -> io::Result<()> {
         let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         writeln!(stdin, "{line}")
     }
 
-    /// Reads the next line, and fails if the line is not `wanted`.
-    pub(crate) fn expect(&self, wanted: &str) -> io::Result<()> {
+    /// Reads the next line, and fails if the line is not `expected`.
+    pub(crate) fn expect(&self, expected: &str) -> io::Result<()> {
         let line = self.line()?;
-        if line == wanted { Ok(()) } else { Err(io::Error::other(format!("a child said {line:?}"))) }
+        if line == expected { Ok(()) } else { Err(io::Error::other(format!("a child said {line:?}"))) }
     }
 }
 
@@ -166,18 +166,18 @@ impl Drop for Role {
 }
 
 /// Runs a load to its end.
-pub(crate) fn load(order: &Order, place: Place) -> io::Result<Outcome> {
-    Role::start(roles::LOAD, &serde_json::to_string(order)?, place)?.answer()
+pub(crate) fn load(order: &Order, pin: CpuPin) -> io::Result<Outcome> {
+    Role::start(roles::LOAD, &serde_json::to_string(order)?, pin)?.answer()
 }
 
 /// A load whose connections stay open and idle until they are released.
-pub(crate) struct Resting(Role);
+pub(crate) struct IdleLoad(Role);
 
-impl Resting {
+impl IdleLoad {
     /// Opens the connections.
-    pub(crate) fn start(order: &Order, place: Place) -> io::Result<Self> {
-        let role = Role::start(roles::LOAD, &serde_json::to_string(order)?, place)?;
-        role.expect(RESTING)?;
+    pub(crate) fn start(order: &Order, pin: CpuPin) -> io::Result<Self> {
+        let role = Role::start(roles::LOAD, &serde_json::to_string(order)?, pin)?;
+        role.expect(ALL_IDLE)?;
         Ok(Self(role))
     }
 

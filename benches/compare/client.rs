@@ -10,22 +10,22 @@ use socket2::{Domain, Socket, Type};
 
 use crate::hello::{self, Command, REPLY_SIZE};
 use crate::order::{Order, Work};
-use crate::poller::{CHUNK, Interest, Moved, discard, give, take};
+use crate::poller::{CHUNK, Interest, Moved, discard, read_available, write_available};
 
 /// The number of source addresses: clients connect from 127.0.1.1 to 127.0.1.8. Short connections do not run
 /// out of ports then, and the hash of the source spreads them over the backends.
 const SOURCES: usize = 8;
 
 /// The values and buffers that all connections share.
-pub(crate) struct Kit {
+pub(crate) struct SharedState {
     work: Work,
     to: SocketAddr,
     hello: Vec<u8>,
-    room: Vec<u8>,
+    read_buffer: Vec<u8>,
     source: Vec<u8>,
 }
 
-impl Kit {
+impl SharedState {
     pub(crate) fn new(order: &Order) -> Self {
         let command = match order.work {
             Work::Connect | Work::Hold => Command::Reply(REPLY_SIZE as u64),
@@ -37,7 +37,7 @@ impl Kit {
             work: order.work,
             to: order.to,
             hello: hello::build(command),
-            room: vec![0; CHUNK],
+            read_buffer: vec![0; CHUNK],
             source: hello::filler(CHUNK + 256),
         }
     }
@@ -48,15 +48,15 @@ impl Kit {
 enum Phase {
     Closed,
     /// The hello is sent; the number is the next byte to send.
-    Greeting(usize),
+    SendHello(usize),
     /// The message is sent; the number is the next byte to send.
-    Asking(usize),
+    SendMessage(usize),
     /// The answer is read; the number counts the bytes read.
-    Answer(usize),
+    ReadAnswer(usize),
     Streaming,
     /// The sending half is finished, and the byte count is read; the number counts the bytes read.
-    Counted(usize),
-    Resting,
+    ReadCount(usize),
+    Idle,
 }
 
 /// The result of an event.
@@ -70,9 +70,9 @@ pub(crate) enum Step {
     Closed(Duration),
 }
 
-/// A place for one connection, which is open or closed.
+/// A slot for one connection, which is open or closed.
 pub(crate) struct Client {
-    place: usize,
+    slot: usize,
     socket: Option<TcpStream>,
     phase: Phase,
     interest: Interest,
@@ -83,9 +83,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(place: usize) -> Self {
+    pub(crate) fn new(slot: usize) -> Self {
         Self {
-            place,
+            slot,
             socket: None,
             phase: Phase::Closed,
             interest: Interest::Write,
@@ -105,10 +105,10 @@ impl Client {
 
     /// Returns `true` if the hello is not sent whole yet. A connection that shall stay idle also waits for
     /// its reply.
-    pub(crate) fn is_opening(&self, kit: &Kit) -> bool {
+    pub(crate) fn is_opening(&self, shared: &SharedState) -> bool {
         match self.phase {
-            Phase::Greeting(_) => true,
-            Phase::Answer(_) => kit.work == Work::Hold,
+            Phase::SendHello(_) => true,
+            Phase::ReadAnswer(_) => shared.work == Work::Hold,
             _ => false,
         }
     }
@@ -119,50 +119,54 @@ impl Client {
     }
 
     /// Returns `true` if the connection has moved nothing since `then`, although it should have.
-    pub(crate) fn stands_since(&self, then: Instant) -> bool {
-        self.socket.is_some() && self.phase != Phase::Resting && self.since < then
+    pub(crate) fn is_stalled_since(&self, then: Instant) -> bool {
+        self.socket.is_some() && self.phase != Phase::Idle && self.since < then
     }
 
     /// Begins a new connection and returns the event to wait for.
-    pub(crate) fn open(&mut self, kit: &mut Kit) -> io::Result<Interest> {
+    pub(crate) fn open(&mut self, shared: &mut SharedState) -> io::Result<Interest> {
         self.since = Instant::now();
-        let (socket, connected) = connect(kit.to, self.place)?;
-        if matches!(kit.work, Work::PingPong(_)) {
+        let (socket, connected) = connect(shared.to, self.slot)?;
+        if matches!(shared.work, Work::PingPong(_)) {
             socket.set_nodelay(true)?;
         }
         self.socket = Some(socket);
-        self.phase = Phase::Greeting(0);
+        self.phase = Phase::SendHello(0);
         self.interest = Interest::Write;
         // On loopback the socket has usually connected already.
         if connected {
-            self.greet(kit)?;
+            self.send_hello(shared)?;
         }
         Ok(self.interest)
     }
 
     /// Continues after an event.
-    pub(crate) fn advance(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        match (self.phase, kit.work) {
+    pub(crate) fn advance(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        match (self.phase, shared.work) {
             (Phase::Closed, _) => Ok(Step::Wait),
-            (Phase::Greeting(_), _) => self.greet(kit).map(|()| Step::Wait),
-            (Phase::Asking(_), Work::PingPong(size)) => self.ask(kit, size).map(|()| Step::Wait),
-            (Phase::Answer(_), Work::PingPong(size)) => self.answer(kit, size),
-            (Phase::Answer(_), _) => self.reply(kit),
-            (Phase::Streaming, Work::Down) => self.pull(kit),
-            (Phase::Streaming, _) => self.push(kit),
-            (Phase::Counted(_), _) => self.counted(),
-            (Phase::Asking(_) | Phase::Resting, _) => match discard(self.stream()?, &mut kit.room)? {
-                Moved::Blocked => Ok(Step::Wait),
-                Moved::Bytes(_) => Err(io::Error::other("more bytes came than were asked for")),
-                Moved::End => Err(ended()),
-            },
+            (Phase::SendHello(_), _) => self.send_hello(shared).map(|()| Step::Wait),
+            (Phase::SendMessage(_), Work::PingPong(size)) => {
+                self.send_message(shared, size).map(|()| Step::Wait)
+            }
+            (Phase::ReadAnswer(_), Work::PingPong(size)) => self.answer(shared, size),
+            (Phase::ReadAnswer(_), _) => self.reply(shared),
+            (Phase::Streaming, Work::Down) => self.pull(shared),
+            (Phase::Streaming, _) => self.push(shared),
+            (Phase::ReadCount(_), _) => self.counted(),
+            (Phase::SendMessage(_) | Phase::Idle, _) => {
+                match discard(self.stream()?, &mut shared.read_buffer)? {
+                    Moved::Blocked => Ok(Step::Wait),
+                    Moved::Bytes(_) => Err(io::Error::other("more bytes came than were asked for")),
+                    Moved::End => Err(ended()),
+                }
+            }
         }
     }
 
     /// Finishes the sending half of an upload.
     pub(crate) fn finish_sending(&mut self) -> io::Result<()> {
         self.stream()?.shutdown(Shutdown::Write)?;
-        (self.phase, self.interest) = (Phase::Counted(0), Interest::Read);
+        (self.phase, self.interest) = (Phase::ReadCount(0), Interest::Read);
         Ok(())
     }
 
@@ -170,82 +174,82 @@ impl Client {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn greet(&mut self, kit: &mut Kit) -> io::Result<()> {
-        let Phase::Greeting(sent) = self.phase else { return Ok(()) };
-        let sent = sent + give(self.stream()?, &kit.hello[sent..])?;
-        if sent < kit.hello.len() {
-            self.phase = Phase::Greeting(sent);
+    fn send_hello(&mut self, shared: &mut SharedState) -> io::Result<()> {
+        let Phase::SendHello(sent) = self.phase else { return Ok(()) };
+        let sent = sent + write_available(self.stream()?, &shared.hello[sent..])?;
+        if sent < shared.hello.len() {
+            self.phase = Phase::SendHello(sent);
             return Ok(());
         }
-        (self.phase, self.interest) = match kit.work {
-            Work::Connect | Work::Hold => (Phase::Answer(0), Interest::Read),
+        (self.phase, self.interest) = match shared.work {
+            Work::Connect | Work::Hold => (Phase::ReadAnswer(0), Interest::Read),
             Work::Down => (Phase::Streaming, Interest::Read),
             Work::Up => (Phase::Streaming, Interest::Write),
-            Work::PingPong(size) => return self.ask_anew(kit, size),
+            Work::PingPong(size) => return self.send_next_message(shared, size),
         };
         Ok(())
     }
 
-    fn ask_anew(&mut self, kit: &mut Kit, size: usize) -> io::Result<()> {
-        self.phase = Phase::Asking(0);
+    fn send_next_message(&mut self, shared: &mut SharedState, size: usize) -> io::Result<()> {
+        self.phase = Phase::SendMessage(0);
         self.since = Instant::now();
-        self.ask(kit, size)
+        self.send_message(shared, size)
     }
 
-    fn ask(&mut self, kit: &mut Kit, size: usize) -> io::Result<()> {
-        let Phase::Asking(sent) = self.phase else { return Ok(()) };
-        let sent = sent + give(self.stream()?, &message(kit, self.place, size)[sent..])?;
+    fn send_message(&mut self, shared: &mut SharedState, size: usize) -> io::Result<()> {
+        let Phase::SendMessage(sent) = self.phase else { return Ok(()) };
+        let sent = sent + write_available(self.stream()?, &message(shared, self.slot, size)[sent..])?;
         (self.phase, self.interest) = if sent < size {
-            (Phase::Asking(sent), Interest::Write)
+            (Phase::SendMessage(sent), Interest::Write)
         } else {
-            (Phase::Answer(0), Interest::Read)
+            (Phase::ReadAnswer(0), Interest::Read)
         };
         Ok(())
     }
 
-    fn answer(&mut self, kit: &mut Kit, size: usize) -> io::Result<Step> {
-        let Phase::Answer(got) = self.phase else { return Ok(Step::Wait) };
-        let count = match take(self.stream()?, &mut kit.room)? {
+    fn answer(&mut self, shared: &mut SharedState, size: usize) -> io::Result<Step> {
+        let Phase::ReadAnswer(got) = self.phase else { return Ok(Step::Wait) };
+        let count = match read_available(self.stream()?, &mut shared.read_buffer)? {
             Moved::Bytes(count) => count,
             Moved::Blocked => return Ok(Step::Wait),
             Moved::End => return Err(ended()),
         };
         // Bytes of another connection would differ, because each connection begins its message at another
         // byte.
-        if message(kit, self.place, size).get(got..got + count) != Some(&kit.room[..count]) {
+        if message(shared, self.slot, size).get(got..got + count) != Some(&shared.read_buffer[..count]) {
             return Err(io::Error::other("the echo differs from what was sent"));
         }
         if got + count < size {
-            self.phase = Phase::Answer(got + count);
+            self.phase = Phase::ReadAnswer(got + count);
             return Ok(Step::Wait);
         }
         let latency = self.since.elapsed();
-        self.ask_anew(kit, size)?;
+        self.send_next_message(shared, size)?;
         Ok(Step::Done(latency))
     }
 
-    fn reply(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        let Phase::Answer(got) = self.phase else { return Ok(Step::Wait) };
-        let got = match take(self.stream()?, &mut kit.room)? {
+    fn reply(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        let Phase::ReadAnswer(got) = self.phase else { return Ok(Step::Wait) };
+        let got = match read_available(self.stream()?, &mut shared.read_buffer)? {
             Moved::Bytes(count) => got + count,
             Moved::Blocked => return Ok(Step::Wait),
             Moved::End => return Err(ended()),
         };
         if got < REPLY_SIZE {
-            self.phase = Phase::Answer(got);
+            self.phase = Phase::ReadAnswer(got);
             return Ok(Step::Wait);
         }
         let latency = self.since.elapsed();
-        if kit.work == Work::Hold {
-            self.phase = Phase::Resting;
+        if shared.work == Work::Hold {
+            self.phase = Phase::Idle;
             return Ok(Step::Done(latency));
         }
         self.close();
         Ok(Step::Closed(latency))
     }
 
-    fn pull(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        match discard(self.stream()?, &mut kit.room)? {
+    fn pull(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        match discard(self.stream()?, &mut shared.read_buffer)? {
             Moved::Bytes(count) => {
                 self.since = Instant::now();
                 Ok(Step::Moved(count as u64))
@@ -255,8 +259,8 @@ impl Client {
         }
     }
 
-    fn push(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        let count = give(self.stream()?, &kit.source[..CHUNK])? as u64;
+    fn push(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        let count = write_available(self.stream()?, &shared.source[..CHUNK])? as u64;
         if count > 0 {
             self.since = Instant::now();
         }
@@ -265,17 +269,17 @@ impl Client {
     }
 
     fn counted(&mut self) -> io::Result<Step> {
-        let Phase::Counted(got) = self.phase else { return Ok(Step::Wait) };
+        let Phase::ReadCount(got) = self.phase else { return Ok(Step::Wait) };
         let mut rest = [0; 8];
-        match take(self.stream()?, &mut rest[got..])? {
+        match read_available(self.stream()?, &mut rest[got..])? {
             Moved::Bytes(count) => {
                 self.count[got..got + count].copy_from_slice(&rest[got..got + count]);
-                self.phase = Phase::Counted(got + count);
+                self.phase = Phase::ReadCount(got + count);
             }
             Moved::Blocked => {}
             Moved::End => return Err(ended()),
         }
-        if self.phase == Phase::Counted(8) {
+        if self.phase == Phase::ReadCount(8) {
             self.close();
             if u64::from_be_bytes(self.count) != self.sent {
                 return Err(io::Error::other("not every byte of the upload arrived"));
@@ -285,9 +289,9 @@ impl Client {
     }
 }
 
-fn message(kit: &Kit, place: usize, size: usize) -> &[u8] {
-    let at = place % 256;
-    &kit.source[at..at + size]
+fn message(shared: &SharedState, slot: usize, size: usize) -> &[u8] {
+    let at = slot % 256;
+    &shared.source[at..at + size]
 }
 
 fn ended() -> io::Error {
@@ -295,12 +299,12 @@ fn ended() -> io::Error {
 }
 
 /// Returns a new socket, and `true` if it is connected already.
-fn connect(to: SocketAddr, place: usize) -> io::Result<(TcpStream, bool)> {
+fn connect(to: SocketAddr, slot: usize) -> io::Result<(TcpStream, bool)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
     // The kernel chooses the port at the connect. It may take a port that another connection with another
     // destination uses.
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-    let source = Ipv4Addr::new(127, 0, 1, 1 + (place % SOURCES) as u8);
+    let source = Ipv4Addr::new(127, 0, 1, 1 + (slot % SOURCES) as u8);
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,

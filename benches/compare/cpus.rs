@@ -9,13 +9,13 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
 /// The CPU that a process is pinned to; `None` pins it to none.
-pub(crate) type Place = Option<usize>;
+pub(crate) type CpuPin = Option<usize>;
 
 /// The CPUs of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpus {
-    pub(crate) load: Place,
-    pub(crate) proxy: Place,
+    pub(crate) load: CpuPin,
+    pub(crate) proxy: CpuPin,
 }
 
 impl Cpus {
@@ -37,8 +37,8 @@ impl Cpus {
 /// Runs `start`, and pins the child processes that it starts to this CPU.
 ///
 /// A child inherits the affinity of the thread that makes it, so foreign programs need no setting.
-pub(crate) fn at<T>(place: Place, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let Some(cpu) = place else { return start() };
+pub(crate) fn at<T>(pin: CpuPin, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Some(cpu) = pin else { return start() };
     let before = sched_getaffinity(own())?;
     let mut only = CpuSet::new();
     only.set(cpu)?;

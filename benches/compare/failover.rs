@@ -1,7 +1,7 @@
 //! Measures a failover: one of three backends fails under load.
 //!
-//! The table shows what clients notice, the time until the backend gets no more connections, and the time
-//! until it gets connections again. The backend fails in two ways:
+//! The table shows the failures and waits of clients. It also has the time until the backend gets no more
+//! connections, and the time until it gets connections again. The backend fails in two ways:
 //!
 //! - Its process is killed, so that its port refuses.
 //! - Its host drops all packets, which needs a network namespace and so root.
@@ -11,19 +11,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::arriving_clients::{ArrivingClients, ClientResult};
 use crate::child::pause;
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
+use crate::custom_proxy::CustomProxy;
 use crate::figures::Spread;
 use crate::link;
-use crate::lone::Lone;
 use crate::measure::Bench;
 use crate::report::{markdown, show};
 use crate::scrape;
-use crate::site::{Site, Stand};
-use crate::visitors::{Visit, Visitors};
+use crate::separate_backend::{BackendPlace, SeparateBackend};
 
 /// The time from one scrape of the metrics to the next; no time in the table is more exact.
-const LOOK: Duration = Duration::from_millis(5);
+const INTERVAL: Duration = Duration::from_millis(5);
 
 /// The longest wait for a change of the metrics.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -105,12 +105,12 @@ impl Extent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Death {
+enum Failure {
     Killed,
     Silent,
 }
 
-impl Death {
+impl Failure {
     fn name(self) -> &'static str {
         match self {
             Self::Killed => "process killed",
@@ -122,9 +122,9 @@ impl Death {
 /// The result of one failure.
 struct Sample {
     setting: &'static str,
-    death: Death,
+    failure: Failure,
     /// The clients that came after the failure.
-    came: usize,
+    arrived: usize,
     /// The clients among them that were not served.
     failed: usize,
     /// The clients that had come before the failure and were not served: the backend had them, or would have
@@ -148,23 +148,23 @@ struct Sample {
 /// # Errors
 /// Returns an error if pointsman does not start or does not notice the changes.
 pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)> {
-    let why_not = link::why_not();
+    let unavailable_reason = link::unavailable_reason();
     let mut samples = Vec::new();
     for round in 1..=extent.rounds {
         for setting in extent.settings {
             eprintln!("round {round}/{}: failover, {}", extent.rounds, setting.name);
             let case = Case { bench, setting, extent, round };
-            samples.push(case.run(Death::Killed)?);
-            if why_not.is_none() {
-                samples.push(case.run_apart(Death::Silent)?);
+            samples.push(case.run(Failure::Killed)?);
+            if unavailable_reason.is_none() {
+                samples.push(case.run_in_network(Failure::Silent)?);
             }
         }
     }
-    let killed = samples.iter().filter(|sample| sample.death == Death::Killed);
+    let killed = samples.iter().filter(|sample| sample.failure == Failure::Killed);
     let errors = killed.map(|sample| sample.failed as u64).sum();
     let mut text = text(&samples, extent);
-    if let Some(why) = why_not {
-        text.push_str(&format!("\n{} was left out: it needs root and `ip` ({why}).", Death::Silent.name()));
+    if let Some(why) = unavailable_reason {
+        text.push_str(&format!("\n{} was left out: it needs root and `ip` ({why}).", Failure::Silent.name()));
     }
     Ok((text, errors))
 }
@@ -179,49 +179,54 @@ struct Case<'a> {
 impl Case<'_> {
     /// Runs the case in a network namespace, with all processes that it starts. Only this thread leaves the
     /// namespace of the run.
-    fn run_apart(&self, death: Death) -> io::Result<Sample> {
-        let apart = || link::leave().and_then(|()| self.run(death));
-        thread::scope(|scope| scope.spawn(apart).join())
+    fn run_in_network(&self, failure: Failure) -> io::Result<Sample> {
+        let in_network = || link::leave().and_then(|()| self.run(failure));
+        thread::scope(|scope| scope.spawn(in_network).join())
             .unwrap_or_else(|_| Err(io::Error::other("a failover panicked")))
     }
 
-    fn run(&self, death: Death) -> io::Result<Sample> {
-        let place = self.bench.cpus.load;
+    fn run(&self, failure: Failure) -> io::Result<Sample> {
+        let pin = self.bench.cpus.load;
         let [first, second, third] = ADDRESSES;
-        let living = [Site::start(here(first, 0), place)?, Site::start(here(second, 0), place)?];
-        let mut mortal = Mortal::start(death, third, place)?;
-        let addresses = [living[0].address, living[1].address, mortal.address];
+        let others = [
+            SeparateBackend::start(at_address(first, 0), pin)?,
+            SeparateBackend::start(at_address(second, 0), pin)?,
+        ];
+        let mut failing = FailingBackend::start(failure, third, pin)?;
+        let addresses = [others[0].address, others[1].address, failing.address];
         let text = configuration(addresses, self.setting);
-        let proxy = Lone::start(self.bench.directory, &text, self.bench.cpus.proxy)?;
-        let watch = Watch { admin: proxy.admin };
-        watch.until("each backend was checked", |sight| sight.checked)?;
+        let proxy = CustomProxy::start(self.bench.directory, &text, self.bench.cpus.proxy)?;
+        let watch = MetricsWatch { admin: proxy.admin };
+        watch.until("each backend was checked", |metrics| metrics.checked)?;
 
-        let visitors = Visitors::start(proxy.address, self.extent.every);
+        let clients = ArrivingClients::start(proxy.address, self.extent.every);
         pause(self.extent.phase * u32::try_from(self.round).unwrap_or(1));
-        mortal.die()?;
-        let died = Instant::now();
-        let left_alone = watch.until("it is left alone", |sight| !sight.up)? - died;
+        failing.fail()?;
+        let failed_at = Instant::now();
+        let left_alone = watch.until("it is left alone", |metrics| !metrics.up)? - failed_at;
         pause(self.extent.away);
-        let before = watch.look()?.connections;
-        mortal.live()?;
-        let lives = Instant::now();
-        let back = watch.until("it is back", |sight| sight.up)? - lives;
-        let first_client = watch.until("it has a client", |sight| sight.connections > before)? - lives;
-        let visits = visitors.finish()?;
-        let attempts = watch.look()?.attempts;
+        let before = watch.scrape()?.connections;
+        failing.recover()?;
+        let recovered_at = Instant::now();
+        let back = watch.until("it is back", |metrics| metrics.up)? - recovered_at;
+        let first_client =
+            watch.until("it has a client", |metrics| metrics.connections > before)? - recovered_at;
+        let results = clients.finish()?;
+        let attempts = watch.scrape()?.attempts;
 
         // The failed backend may have had the clients that came during the failure; only the kernel could
         // count them.
-        let (before, after): (Vec<Visit>, Vec<Visit>) = visits.iter().partition(|visit| visit.begun < died);
-        let served = || after.iter().filter(|visit| visit.served);
+        let (before, after): (Vec<ClientResult>, Vec<ClientResult>) =
+            results.iter().partition(|client| client.begun < failed_at);
+        let served = || after.iter().filter(|client| client.served);
         Ok(Sample {
             setting: self.setting.name,
-            death,
-            came: after.len(),
-            failed: after.iter().filter(|visit| !visit.served).count(),
-            lost: before.iter().filter(|visit| !visit.served).count(),
-            late: served().filter(|visit| visit.took > LATE).count(),
-            longest: served().map(|visit| visit.took.as_secs_f64()).fold(0.0, f64::max),
+            failure,
+            arrived: after.len(),
+            failed: after.iter().filter(|client| !client.served).count(),
+            lost: before.iter().filter(|client| !client.served).count(),
+            late: served().filter(|client| client.took > LATE).count(),
+            longest: served().map(|client| client.took.as_secs_f64()).fold(0.0, f64::max),
             attempts,
             left_alone: left_alone.as_secs_f64(),
             back: back.as_secs_f64(),
@@ -230,8 +235,8 @@ impl Case<'_> {
     }
 }
 
-fn here(address: Ipv4Addr, port: u16) -> Stand {
-    Stand::Here(SocketAddr::from((address, port)))
+fn at_address(address: Ipv4Addr, port: u16) -> BackendPlace {
+    BackendPlace::AtAddress(SocketAddr::from((address, port)))
 }
 
 /// The clients of this bench have one address, so the hash takes their ports too.
@@ -251,7 +256,7 @@ hash_on = \"source-ip-port\"
 backends = [
   {{ name = \"first\", address = \"{first}\" }},
   {{ name = \"second\", address = \"{second}\" }},
-  {{ name = \"mortal\", address = \"{third}\" }},
+  {{ name = \"failing\", address = \"{third}\" }},
 ]
 {}
 ",
@@ -260,38 +265,38 @@ backends = [
 }
 
 /// The backend that fails and returns at the same address.
-struct Mortal {
-    death: Death,
-    site: Option<Site>,
+struct FailingBackend {
+    failure: Failure,
+    backend: Option<SeparateBackend>,
     address: SocketAddr,
-    place: Place,
+    pin: CpuPin,
 }
 
-impl Mortal {
-    fn start(death: Death, address: Ipv4Addr, place: Place) -> io::Result<Self> {
-        let stand = match death {
-            Death::Killed => here(address, 0),
-            Death::Silent => Stand::Apart,
+impl FailingBackend {
+    fn start(failure: Failure, address: Ipv4Addr, pin: CpuPin) -> io::Result<Self> {
+        let place = match failure {
+            Failure::Killed => at_address(address, 0),
+            Failure::Silent => BackendPlace::OwnNetwork,
         };
-        let site = Site::start(stand, place)?;
-        Ok(Self { death, address: site.address, site: Some(site), place })
+        let backend = SeparateBackend::start(place, pin)?;
+        Ok(Self { failure, address: backend.address, backend: Some(backend), pin })
     }
 
-    fn die(&mut self) -> io::Result<()> {
-        match (self.death, &mut self.site) {
-            (Death::Silent, Some(site)) => site.silence(),
+    fn fail(&mut self) -> io::Result<()> {
+        match (self.failure, &mut self.backend) {
+            (Failure::Silent, Some(backend)) => backend.drop_packets(),
             _ => {
-                self.site = None;
+                self.backend = None;
                 Ok(())
             }
         }
     }
 
-    fn live(&mut self) -> io::Result<()> {
-        match (self.death, &mut self.site) {
-            (Death::Silent, Some(site)) => site.speak(),
+    fn recover(&mut self) -> io::Result<()> {
+        match (self.failure, &mut self.backend) {
+            (Failure::Silent, Some(backend)) => backend.answer_packets(),
             _ => {
-                self.site = Some(Site::start(Stand::Here(self.address), self.place)?);
+                self.backend = Some(SeparateBackend::start(BackendPlace::AtAddress(self.address), self.pin)?);
                 Ok(())
             }
         }
@@ -299,7 +304,7 @@ impl Mortal {
 }
 
 /// The state of the failing backend in the metrics.
-struct Sight {
+struct FailingMetrics {
     up: bool,
     /// The connections that were established with the backend.
     connections: f64,
@@ -309,12 +314,12 @@ struct Sight {
     checked: bool,
 }
 
-struct Watch {
+struct MetricsWatch {
     admin: SocketAddr,
 }
 
-impl Watch {
-    fn look(&self) -> io::Result<Sight> {
+impl MetricsWatch {
+    fn scrape(&self) -> io::Result<FailingMetrics> {
         let text = scrape::fetch(self.admin)?;
         let of = |metric: &str, backend: &str, further: &str| {
             let series =
@@ -322,26 +327,26 @@ impl Watch {
             scrape::value(&text, &series).ok_or_else(|| io::Error::other(format!("no {series}")))
         };
         let passed = |backend| of("checks_total", backend, ",result=\"passed\"");
-        Ok(Sight {
-            up: of("up", "mortal", "")? > 0.0,
-            connections: of("connections_total", "mortal", "")?,
-            attempts: of("troubles_total", "mortal", ",kind=\"connect\"")?,
-            checked: passed("first")? > 0.0 && passed("second")? > 0.0 && passed("mortal")? > 0.0,
+        Ok(FailingMetrics {
+            up: of("up", "failing", "")? > 0.0,
+            connections: of("connections_total", "failing", "")?,
+            attempts: of("troubles_total", "failing", ",kind=\"connect\"")?,
+            checked: passed("first")? > 0.0 && passed("second")? > 0.0 && passed("failing")? > 0.0,
         })
     }
 
     /// Scrapes until the condition is met, and returns the time of that scrape.
-    fn until(&self, what: &str, is_so: impl Fn(&Sight) -> bool) -> io::Result<Instant> {
+    fn until(&self, what: &str, is_so: impl Fn(&FailingMetrics) -> bool) -> io::Result<Instant> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let looked = Instant::now();
-            if is_so(&self.look()?) {
-                return Ok(looked);
+            let scraped_at = Instant::now();
+            if is_so(&self.scrape()?) {
+                return Ok(scraped_at);
             }
-            if looked > until {
+            if scraped_at > until {
                 return Err(io::Error::other(format!("not seen in {} s: {what}", PATIENCE.as_secs())));
             }
-            pause(LOOK);
+            pause(INTERVAL);
         }
     }
 }
@@ -351,7 +356,7 @@ fn text(samples: &[Sample], extent: Extent) -> String {
     let columns: [(&str, usize, Value); 9] = [
         ("takes no new ones after, s", 2, |sample| sample.left_alone),
         ("attempts failed there", 0, |sample| sample.attempts),
-        ("clients since", 0, |sample| sample.came as f64),
+        ("clients since", 0, |sample| sample.arrived as f64),
         ("failed", 0, |sample| sample.failed as f64),
         ("late", 0, |sample| sample.late as f64),
         ("longest wait, s", 3, |sample| sample.longest),
@@ -362,14 +367,15 @@ fn text(samples: &[Sample], extent: Extent) -> String {
     let mut heads = vec!["what happens".to_owned(), "pool".to_owned()];
     heads.extend(columns.iter().map(|(title, ..)| (*title).to_owned()));
     let mut rows = Vec::new();
-    for death in [Death::Killed, Death::Silent] {
+    for failure in [Failure::Killed, Failure::Silent] {
         for setting in extent.settings {
-            let same =
-                || samples.iter().filter(|sample| sample.death == death && sample.setting == setting.name);
+            let same = || {
+                samples.iter().filter(|sample| sample.failure == failure && sample.setting == setting.name)
+            };
             if same().next().is_none() {
                 continue;
             }
-            let mut row = vec![death.name().to_owned(), setting.name.to_owned()];
+            let mut row = vec![failure.name().to_owned(), setting.name.to_owned()];
             row.extend(
                 columns.iter().map(|(_, decimals, value)| show(Spread::of(same().map(value)), *decimals)),
             );
@@ -383,6 +389,6 @@ fn text(samples: &[Sample], extent: Extent) -> String {
         1.0 / extent.every.as_secs_f64(),
         markdown(&heads, &rows),
         LATE.as_millis(),
-        LOOK.as_millis(),
+        INTERVAL.as_millis(),
     )
 }

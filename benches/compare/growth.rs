@@ -11,7 +11,7 @@ use crate::child::pause;
 use crate::configurations::{self, Shape, configuration};
 use crate::figures::Spread;
 use crate::measure::Bench;
-use crate::points::{Flow, Test};
+use crate::points::{LoadFigures, Test};
 use crate::proc;
 use crate::proxy::Proxy;
 use crate::report::{markdown, show};
@@ -70,8 +70,8 @@ struct Sample {
     reload: f64,
     /// MiB, before any load.
     memory: f64,
-    connection: Flow,
-    stream: Flow,
+    connection: LoadFigures,
+    stream: LoadFigures,
 }
 
 /// Measures all sizes in interleaved rounds. Returns the table and the number of errors.
@@ -137,7 +137,7 @@ fn sample(bench: &Bench<'_>, round: usize, axis: Axis, size: usize) -> io::Resul
 /// Measures the time from the signal to the log line for the new file, which has one route more.
 fn reload(proxy: &Proxy, shape: Shape) -> io::Result<Duration> {
     let larger = Shape { routes: shape.routes + 1, ..shape };
-    let file = configuration(&proxy.setup, proxy.entrant.peer);
+    let file = configuration(&proxy.setup, proxy.variant.peer);
     fs::write(file, configurations::pointsman(&proxy.setup, larger))?;
     let program = proxy.program().ok_or(io::ErrorKind::NotFound)?;
     let began = Instant::now();
@@ -175,7 +175,7 @@ impl Report {
         self.calibrated(&sample.stream) * f64::from(1 << 30)
     }
 
-    fn calibrated(&self, flow: &Flow) -> f64 {
+    fn calibrated(&self, flow: &LoadFigures) -> f64 {
         flow.cpu.map_or(f64::NAN, |cpu| cpu / flow.pace * self.pace)
     }
 

@@ -66,7 +66,7 @@ impl Command {
 }
 
 /// The result of reading the first bytes of a connection.
-pub(crate) enum Greeting {
+pub(crate) enum ParsedHello {
     /// The hello is not whole yet.
     Incomplete,
     /// A hello of this length with this command.
@@ -76,16 +76,16 @@ pub(crate) enum Greeting {
 }
 
 /// Reads the hello at the start of `bytes`.
-pub(crate) fn read(bytes: &[u8]) -> Greeting {
-    let Some(header) = bytes.first_chunk::<5>() else { return Greeting::Incomplete };
+pub(crate) fn read(bytes: &[u8]) -> ParsedHello {
+    let Some(header) = bytes.first_chunk::<5>() else { return ParsedHello::Incomplete };
     let length = 5 + usize::from(u16::from_be_bytes([header[3], header[4]]));
     if header[0] != 0x16 || !(RANDOM_AT + 32..=HELLO_MOST).contains(&length) {
-        return Greeting::Foreign;
+        return ParsedHello::Foreign;
     }
-    let Some(hello) = bytes.get(..length) else { return Greeting::Incomplete };
+    let Some(hello) = bytes.get(..length) else { return ParsedHello::Incomplete };
     match Command::decode(&hello[RANDOM_AT..RANDOM_AT + 32]) {
-        Some(command) => Greeting::Whole(length, command),
-        None => Greeting::Foreign,
+        Some(command) => ParsedHello::Whole(length, command),
+        None => ParsedHello::Foreign,
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) fn leave() -> io::Result<()> {
 }
 
 /// Makes a link to the network of a process and sets the near end up. That process sets up the far end.
-pub(crate) fn lay(far: u32) -> io::Result<()> {
+pub(crate) fn connect_to(far: u32) -> io::Result<()> {
     ip(&format!("link add near address {NEAR_CARD} type veth peer name far address {FAR_CARD} netns {far}"))?;
     set_up("near", NEAR, (FAR, FAR_CARD))
 }
@@ -48,17 +48,17 @@ fn set_up(device: &str, own: Ipv4Addr, (other, card): (Ipv4Addr, &str)) -> io::R
 }
 
 /// Drops all answers from now on, without an error to the near end. Called at the far end.
-pub(crate) fn fall_silent() -> io::Result<()> {
+pub(crate) fn drop_packets() -> io::Result<()> {
     ip(&format!("route add blackhole {NEAR}/32"))
 }
 
 /// Sends answers again. Called at the far end.
-pub(crate) fn speak_again() -> io::Result<()> {
+pub(crate) fn answer_packets() -> io::Result<()> {
     ip(&format!("route del blackhole {NEAR}/32"))
 }
 
 /// Returns the reason why no such link can be made here. It is tried in a thread that then ends.
-pub(crate) fn why_not() -> Option<io::Error> {
+pub(crate) fn unavailable_reason() -> Option<io::Error> {
     // For a trial both ends can be in one network.
     let trial = || leave().and_then(|()| ip("link add near type veth peer name far"));
     let tried = std::thread::spawn(trial).join();

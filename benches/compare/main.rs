@@ -9,7 +9,7 @@
 //! cargo bench --bench compare -- --scrape                      metrics scraped under load
 //! cargo bench --bench compare -- --strace                      system calls for one operation
 //! cargo bench --bench compare -- --growth --rounds 3           many routes, backends, connections
-//! cargo bench --bench compare -- --failover                    backends that die under load
+//! cargo bench --bench compare -- --failover                    backends that fail under load
 //! cargo bench --bench compare -- --checks --rounds 3           10,000 backends checked
 //! cargo bench --bench compare                                  only: does everything work?
 //! ```
@@ -22,6 +22,7 @@
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod arriving_clients;
 mod backend;
 mod busy;
 mod calibrate;
@@ -30,6 +31,7 @@ mod child;
 mod client;
 mod configurations;
 mod cpus;
+mod custom_proxy;
 mod failover;
 mod figures;
 mod goals;
@@ -38,7 +40,6 @@ mod hello;
 mod interrupt;
 mod link;
 mod load;
-mod lone;
 mod measure;
 mod options;
 mod order;
@@ -54,12 +55,11 @@ mod report;
 mod roles;
 mod rounds;
 mod scrape;
-mod site;
+mod separate_backend;
 mod smoke;
 mod svg;
 mod tokio_copy;
 mod trace;
-mod visitors;
 
 use std::io;
 use std::process::ExitCode;
@@ -111,7 +111,7 @@ fn measure(options: &Options) -> io::Result<u64> {
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scratch = Scratch::new()?;
     interrupt::clean_up_on_signal(scratch.path().to_owned())?;
-    let smoke = options.wants_smoke();
+    let smoke = options.is_smoke_run();
     let workers = options.workers();
     // A proxy with one thread gets a CPU of its own, if all proxies have one thread.
     let cpus = if workers == [1] && !smoke { Cpus::apart()? } else { Cpus::ANY };

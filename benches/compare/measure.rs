@@ -4,12 +4,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::child::{Resting, Role, load, pause};
+use crate::child::{IdleLoad, Role, load, pause};
 use crate::configurations::Shape;
-use crate::cpus::{Cpus, Place};
+use crate::cpus::{CpuPin, Cpus};
 use crate::order::{Order, Outcome, Work};
 use crate::peers::Peer;
-use crate::points::{Entrant, Figures, Flow, Point, Rest, Test};
+use crate::points::{Figures, IdleFigures, LoadFigures, Point, ProxyVariant, Test};
 use crate::proc;
 use crate::proxy::{Plan, Proxy};
 use crate::roles;
@@ -21,7 +21,7 @@ const MANY: usize = 64;
 const STREAMS: usize = 8;
 
 /// The concurrent streams of [`Test::Beside`], and the connections with small requests beside them.
-const CROWD: usize = 40;
+const STREAMS_BESIDE: usize = 40;
 const BESIDE: usize = 4;
 
 /// The further time of those streams. The load beside them must open its connections first.
@@ -53,7 +53,7 @@ fn work(test: Test) -> (Work, usize) {
 #[derive(Clone, Debug)]
 pub(crate) struct Bench<'a> {
     pub(crate) cpus: Cpus,
-    /// The number of workers of pointsman, unless an entrant has another number.
+    /// The number of workers of pointsman, unless a variant has another number.
     pub(crate) workers: usize,
     pub(crate) backend_port: u16,
     pub(crate) directory: &'a Path,
@@ -66,15 +66,15 @@ pub(crate) struct Bench<'a> {
 impl Bench<'_> {
     /// Starts pointsman alone, with a configuration of this size.
     pub(crate) fn start_pointsman(&self, shape: Shape) -> io::Result<Proxy> {
-        self.start(Entrant { peer: Peer::Pointsman, workers: self.workers }, shape)
+        self.start(ProxyVariant { peer: Peer::Pointsman, workers: self.workers }, shape)
     }
 
     /// Starts a proxy on its CPU.
-    pub(crate) fn start(&self, entrant: Entrant, shape: Shape) -> io::Result<Proxy> {
+    pub(crate) fn start(&self, variant: ProxyVariant, shape: Shape) -> io::Result<Proxy> {
         Proxy::start(Plan {
-            entrant,
+            variant,
             shape,
-            place: self.cpus.proxy,
+            pin: self.cpus.proxy,
             backend_port: self.backend_port,
             directory: self.directory,
         })
@@ -86,22 +86,22 @@ impl Bench<'_> {
             if let Some(fault) = &outcome.fault {
                 eprintln!(
                     "  {}: {test:?}: {} errors, the first: {fault}",
-                    proxy.entrant.peer.name(),
+                    proxy.variant.peer.name(),
                     outcome.errors
                 );
             }
-            Point { entrant: proxy.entrant, round, test, errors: outcome.errors, figures }
+            Point { variant: proxy.variant, round, test, errors: outcome.errors, figures }
         };
         if test != Test::Idle {
             let (outcome, flow) = self.flow(proxy, test)?;
-            return Ok(vec![point(&outcome, Figures::Flow(flow))]);
+            return Ok(vec![point(&outcome, Figures::Load(flow))]);
         }
-        calm_down();
+        wait_for_calm();
         let before = Memory::of(proxy);
         let mut points = Vec::new();
         for connections in &self.idle {
-            let (outcome, rest) = self.rest(proxy, *connections, before)?;
-            points.push(point(&outcome, Figures::Rest(rest)));
+            let (outcome, idle_figures) = self.idle_figures(proxy, *connections, before)?;
+            points.push(point(&outcome, Figures::Idle(idle_figures)));
         }
         Ok(points)
     }
@@ -122,24 +122,24 @@ impl Bench<'_> {
 
     /// Returns the CPU of the load. Without a proxy it is the CPU of the proxy, so that two CPUs work in both
     /// cases.
-    pub(crate) fn load_place(&self, proxy: &Proxy) -> Place {
-        if proxy.entrant.peer == Peer::Direct { self.cpus.proxy } else { self.cpus.load }
+    pub(crate) fn load_pin(&self, proxy: &Proxy) -> CpuPin {
+        if proxy.variant.peer == Peer::Direct { self.cpus.proxy } else { self.cpus.load }
     }
 
     /// Runs a test that moves bytes, between two calibrations.
-    pub(crate) fn flow(&self, proxy: &Proxy, test: Test) -> io::Result<(Outcome, Flow)> {
+    pub(crate) fn flow(&self, proxy: &Proxy, test: Test) -> io::Result<(Outcome, LoadFigures)> {
         let earlier = self.pace()?;
-        let (order, place) = (self.order(proxy, test), self.load_place(proxy));
+        let (order, pin) = (self.order(proxy, test), self.load_pin(proxy));
         let (outcome, moved) = if test == Test::Beside {
-            let (outcome, streams) = self.beside(order, place)?;
+            let (outcome, streams) = self.beside(order, pin)?;
             (outcome, Some(streams))
         } else {
-            (load(&order, place)?, None)
+            (load(&order, pin)?, None)
         };
         let moved = moved.as_ref().unwrap_or(&outcome);
         let operations = moved.operations.max(1) as f64;
         let latency = |micros: u32| (micros > 0).then_some(f64::from(micros));
-        let flow = Flow {
+        let flow = LoadFigures {
             rate: moved.operations as f64 / moved.seconds.max(f64::MIN_POSITIVE),
             cpu: proxy.pid().map(|_| moved.cpu / operations),
             pace: (earlier + self.pace()?) / 2.0,
@@ -152,16 +152,16 @@ impl Bench<'_> {
 
     /// Runs a load beside streams, and returns the outcomes of both. The streams have a process of their own,
     /// so that reading them delays the load as little as possible. Errors of the streams count for the load.
-    fn beside(&self, order: Order, place: Place) -> io::Result<(Outcome, Outcome)> {
+    fn beside(&self, order: Order, pin: CpuPin) -> io::Result<(Outcome, Outcome)> {
         let streams = Order {
             work: Work::Down,
-            connections: CROWD,
+            connections: STREAMS_BESIDE,
             measure: order.warm + order.measure + LONGER,
             ..order.clone()
         };
-        let streams = Role::start(roles::LOAD, &serde_json::to_string(&streams)?, place)?;
+        let streams = Role::start(roles::LOAD, &serde_json::to_string(&streams)?, pin)?;
         pause(order.warm);
-        let mut outcome = load(&order, place)?;
+        let mut outcome = load(&order, pin)?;
         let streams: Outcome = streams.answer()?;
         outcome.errors += streams.errors;
         outcome.fault = outcome.fault.or_else(|| streams.fault.clone());
@@ -169,26 +169,31 @@ impl Bench<'_> {
     }
 
     /// Opens this many connections, which then stay idle.
-    pub(crate) fn hold(&self, proxy: &Proxy, connections: usize) -> io::Result<Resting> {
+    pub(crate) fn hold(&self, proxy: &Proxy, connections: usize) -> io::Result<IdleLoad> {
         let order = Order { connections, ..self.order(proxy, Test::Idle) };
-        Resting::start(&order, self.load_place(proxy))
+        IdleLoad::start(&order, self.load_pin(proxy))
     }
 
-    fn rest(&self, proxy: &Proxy, connections: usize, before: Memory) -> io::Result<(Outcome, Rest)> {
+    fn idle_figures(
+        &self,
+        proxy: &Proxy,
+        connections: usize,
+        before: Memory,
+    ) -> io::Result<(Outcome, IdleFigures)> {
         let held = self.hold(proxy, connections)?;
         pause(SETTLE);
         let during = Memory::of(proxy);
         let outcome = held.release()?;
         let known = |value: f64| proxy.pid().map(|_| value);
         let each = |value: f64| known(value / outcome.operations.max(1) as f64);
-        let rest = Rest {
+        let idle_figures = IdleFigures {
             connections,
             pss: each(during.pss - before.pss),
             base: known(before.pss / 1024.0),
             descriptors: each(during.descriptors - before.descriptors),
             kernel: (during.kernel - before.kernel) / outcome.operations.max(1) as f64,
         };
-        Ok((outcome, rest))
+        Ok((outcome, idle_figures))
     }
 
     /// Measures the present pace of the proxy's CPU; a larger number is a slower CPU.
@@ -199,7 +204,7 @@ impl Bench<'_> {
 
 /// Waits until the kernel has freed the sockets of earlier tests, and of the connection that proved that the
 /// proxy forwards.
-fn calm_down() {
+fn wait_for_calm() {
     let mut last = u64::MAX;
     for _ in 0..CALM_TRIES {
         pause(SETTLE);

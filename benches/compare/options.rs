@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::peers::Peer;
-use crate::points::{Against, Test};
+use crate::points::{Reference, Test};
 
 /// Measures pointsman beside the other proxies that are installed, on loopback.
 ///
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     /// Measure pointsman alone instead, with 10,000 series of metrics that are scraped every 100 ms, or not.
     #[arg(long, group = "mode")]
     pub(crate) scrape: bool,
-    /// Show instead what clients of pointsman notice when one of three backends dies and comes back.
+    /// Measure pointsman alone instead, while one of three backends fails and comes back.
     #[arg(long, group = "mode")]
     pub(crate) failover: bool,
     /// Measure pointsman alone instead, while it checks 10,000 backends.
@@ -91,14 +91,14 @@ impl Options {
     }
 
     /// Returns the references that every proxy is compared with.
-    pub(crate) fn references(&self) -> Vec<Against> {
+    pub(crate) fn references(&self) -> Vec<Reference> {
         let workers = self.workers();
-        let own = (workers.len() > 1).then_some(Against::Own(workers[0]));
-        own.into_iter().chain(self.reference.iter().copied().map(Against::Peer)).collect()
+        let own = (workers.len() > 1).then_some(Reference::Own(workers[0]));
+        own.into_iter().chain(self.reference.iter().copied().map(Reference::Peer)).collect()
     }
 
     /// Returns `true` if the run only has to show that everything works.
-    pub(crate) fn wants_smoke(&self) -> bool {
+    pub(crate) fn is_smoke_run(&self) -> bool {
         let asked = std::env::args().skip(1).any(|argument| argument != "--bench");
         self.test || self.filter.is_some() || !asked
     }

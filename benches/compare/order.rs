@@ -66,4 +66,4 @@ pub(crate) struct Outcome {
 }
 
 /// The line that is printed when every connection is idle.
-pub(crate) const RESTING: &str = "resting";
+pub(crate) const ALL_IDLE: &str = "all-idle";

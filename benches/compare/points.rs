@@ -6,24 +6,24 @@ use crate::peers::Peer;
 
 /// A proxy with a number of workers, as it takes part in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entrant {
+pub(crate) struct ProxyVariant {
     pub(crate) peer: Peer,
     pub(crate) workers: usize,
 }
 
-impl Entrant {
-    /// Returns the name in the tables. The name has the number of workers if the entrants differ in it.
-    pub(crate) fn name(self, tell_workers: TellWorkers) -> String {
-        match tell_workers {
-            TellWorkers::No => self.peer.name().to_owned(),
-            TellWorkers::Yes => format!("{}, {}", self.peer.name(), count(self.workers)),
+impl ProxyVariant {
+    /// Returns the name in the tables. The name has the number of workers if the variants differ in it.
+    pub(crate) fn name(self, show_workers: ShowWorkers) -> String {
+        match show_workers {
+            ShowWorkers::No => self.peer.name().to_owned(),
+            ShowWorkers::Yes => format!("{}, {}", self.peer.name(), count(self.workers)),
         }
     }
 }
 
-/// The choice to show the number of workers in names, because the entrants of a run differ in it.
+/// The choice to show the number of workers in names, because the variants of a run differ in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TellWorkers {
+pub(crate) enum ShowWorkers {
     Yes,
     No,
 }
@@ -33,21 +33,21 @@ pub(crate) fn count(workers: usize) -> String {
     if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") }
 }
 
-/// The reference that an entrant is compared with.
+/// The reference that a variant is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Against {
+pub(crate) enum Reference {
     /// This peer with as many workers.
     Peer(Peer),
     /// The same proxy with this many workers.
     Own(usize),
 }
 
-impl Against {
-    /// Returns the reference for `entrant`.
-    pub(crate) fn beside(self, entrant: Entrant) -> Entrant {
+impl Reference {
+    /// Returns the reference for `variant`.
+    pub(crate) fn beside(self, variant: ProxyVariant) -> ProxyVariant {
         match self {
-            Self::Peer(peer) => Entrant { peer, ..entrant },
-            Self::Own(workers) => Entrant { workers, ..entrant },
+            Self::Peer(peer) => ProxyVariant { peer, ..variant },
+            Self::Own(workers) => ProxyVariant { workers, ..variant },
         }
     }
 
@@ -82,7 +82,7 @@ pub(crate) enum Test {
 /// The result of one test in one round.
 #[derive(Clone, Debug)]
 pub(crate) struct Point {
-    pub(crate) entrant: Entrant,
+    pub(crate) variant: ProxyVariant,
     pub(crate) round: usize,
     pub(crate) test: Test,
     pub(crate) errors: u64,
@@ -91,13 +91,13 @@ pub(crate) struct Point {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Figures {
-    Flow(Flow),
-    Rest(Rest),
+    Load(LoadFigures),
+    Idle(IdleFigures),
 }
 
 /// The figures of a test that moves bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Flow {
+pub(crate) struct LoadFigures {
     /// Operations in a second: connections, round trips or bytes. In [`Test::Beside`] these are the bytes of
     /// the streams.
     pub(crate) rate: f64,
@@ -113,7 +113,7 @@ pub(crate) struct Flow {
 
 /// The figures of a test with idle connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Rest {
+pub(crate) struct IdleFigures {
     pub(crate) connections: usize,
     /// KiB for each connection, beyond the memory of the proxy before.
     pub(crate) pss: Option<f64>,

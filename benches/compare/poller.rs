@@ -78,7 +78,7 @@ impl Poller {
 }
 
 /// Reads the bytes that have come.
-pub(crate) fn take(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<Moved> {
+pub(crate) fn read_available(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<Moved> {
     receive(socket, into, MsgFlags::MSG_DONTWAIT)
 }
 
@@ -100,7 +100,7 @@ fn receive(socket: &impl AsRawFd, into: &mut [u8], flags: MsgFlags) -> io::Resul
 }
 
 /// Writes the bytes that fit, and returns their number, or 0 if none fits.
-pub(crate) fn give(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn write_available(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     loop {
         return match send(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             Ok(count) => Ok(count),

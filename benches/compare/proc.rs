@@ -31,9 +31,9 @@ fn parent(pid: u32) -> Option<u32> {
 
 /// The CPU time of each thread of some processes, in seconds; exact to the nanosecond if the kernel counts
 /// so.
-pub(crate) struct Spent(BTreeMap<PathBuf, f64>);
+pub(crate) struct CpuTimes(BTreeMap<PathBuf, f64>);
 
-impl Spent {
+impl CpuTimes {
     /// Reads the CPU time until now.
     pub(crate) fn by(processes: &[u32]) -> Self {
         let threads = processes.iter().flat_map(|pid| {

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use crate::backend::ADDRESSES;
 use crate::child::{Program, Role, pause};
 use crate::configurations::{Setup, Shape};
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
 use crate::hello::{self, Command};
 use crate::peers::Peer;
-use crate::points::Entrant;
+use crate::points::ProxyVariant;
 use crate::programs;
 use crate::roles;
 
@@ -56,8 +56,8 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    pub(crate) fn start(place: Place) -> io::Result<Self> {
-        let role = Role::start(roles::BACKEND, "", place)?;
+    pub(crate) fn start(pin: CpuPin) -> io::Result<Self> {
+        let role = Role::start(roles::BACKEND, "", pin)?;
         let port = role.answer()?;
         Ok(Self { _role: role, port })
     }
@@ -66,9 +66,9 @@ impl Backend {
 /// The proxy to start, its CPU and its directory.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan<'a> {
-    pub(crate) entrant: Entrant,
+    pub(crate) variant: ProxyVariant,
     pub(crate) shape: Shape,
-    pub(crate) place: Place,
+    pub(crate) pin: CpuPin,
     pub(crate) backend_port: u16,
     pub(crate) directory: &'a Path,
 }
@@ -77,7 +77,7 @@ pub(crate) struct Plan<'a> {
 pub(crate) struct Proxy {
     /// `None`: the backend itself takes the place of the proxy.
     program: Option<Program>,
-    pub(crate) entrant: Entrant,
+    pub(crate) variant: ProxyVariant,
     pub(crate) address: SocketAddr,
     pub(crate) setup: Setup,
     pub(crate) log: PathBuf,
@@ -108,25 +108,25 @@ impl Proxy {
         let setup = Setup {
             port: free_port()?,
             backend_port: plan.backend_port,
-            workers: plan.entrant.workers,
+            workers: plan.variant.workers,
             directory: plan.directory.to_owned(),
         };
-        let log = plan.directory.join(format!("{}.log", plan.entrant.peer.name()));
+        let log = plan.directory.join(format!("{}.log", plan.variant.peer.name()));
         let mut proxy = Self {
             program: None,
-            entrant: plan.entrant,
+            variant: plan.variant,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port)),
             setup,
             log,
             start_up: Duration::ZERO,
         };
-        if plan.entrant.peer == Peer::Direct {
+        if plan.variant.peer == Peer::Direct {
             proxy.address = SocketAddr::from((ADDRESSES[0], plan.backend_port));
             return Ok(proxy);
         }
-        let command = programs::command(plan.entrant.peer, &proxy.setup, plan.shape)?;
+        let command = programs::command(plan.variant.peer, &proxy.setup, plan.shape)?;
         let began = Instant::now();
-        let program = proxy.program.insert(Program::start(command, plan.place, &proxy.log)?);
+        let program = proxy.program.insert(Program::start(command, plan.pin, &proxy.log)?);
         while TcpStream::connect_timeout(&proxy.address, PATIENCE).is_err() {
             if program.ended().is_some() || began.elapsed() > START {
                 return Err(io::Error::other(format!("it did not start: {}", end_of(&proxy.log))));

@@ -14,7 +14,7 @@ use crate::cpus;
 use crate::figures::Spread;
 use crate::measure::Bench;
 use crate::order::Outcome;
-use crate::points::{Flow, Test};
+use crate::points::{LoadFigures, Test};
 use crate::proxy::Proxy;
 use crate::report::{markdown, show};
 
@@ -31,7 +31,7 @@ const SHAPE: Shape = Shape { listeners: 38, admin: true, ..Shape::PLAIN };
 
 /// One round of a proxy, with scrapes or without.
 struct Sample {
-    flow: Flow,
+    flow: LoadFigures,
     outcome: Outcome,
     scrapes: Vec<Scrape>,
 }

@@ -7,11 +7,11 @@ use crate::busy;
 use crate::checks;
 use crate::failover;
 use crate::figures::Results;
-use crate::goals::{self, Given, Ground};
+use crate::goals::{self, RunKind, RunResults};
 use crate::growth::{self, Extent};
 use crate::measure::Bench;
 use crate::peers::Peer;
-use crate::points::{Against, Entrant, Test};
+use crate::points::{ProxyVariant, Reference, Test};
 use crate::report;
 use crate::rounds;
 use crate::scrape;
@@ -26,11 +26,16 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
     let tests = [Test::Idle, Test::Conn, Test::Pp64, Test::Pp4k, Test::Down, Test::Up, Test::Beside];
     let mut points = Vec::new();
     for workers in [1, 2] {
-        points.extend(rounds::turn(bench, Entrant { peer: Peer::Pointsman, workers }, &tests, 0)?);
+        points.extend(rounds::run_variant(
+            bench,
+            ProxyVariant { peer: Peer::Pointsman, workers },
+            &tests,
+            0,
+        )?);
     }
     let results = Results::new(points);
-    print!("{}", report::tables(&results, &[Against::Own(1)]));
-    println!("\n### Goals\n\n{}", goals::table(&Given::Results(&results), Ground::Workers));
+    print!("{}", report::tables(&results, &[Reference::Own(1)]));
+    println!("\n### Goals\n\n{}", goals::table(&RunResults::Results(&results), RunKind::Workers));
     let mut errors = results.errors(Peer::Pointsman).unwrap_or(0);
     for (text, further) in [
         busy::run(

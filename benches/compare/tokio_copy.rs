@@ -9,7 +9,7 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::backend::ADDRESSES;
-use crate::hello::{self, Greeting};
+use crate::hello::{self, ParsedHello};
 
 /// Serves until it is killed.
 ///
@@ -59,9 +59,9 @@ async fn read_hello(client: &TcpStream) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
         match hello::read(&heard) {
-            Greeting::Incomplete => {}
-            Greeting::Whole(..) => return Ok(heard),
-            Greeting::Foreign => return Err(io::ErrorKind::InvalidData.into()),
+            ParsedHello::Incomplete => {}
+            ParsedHello::Whole(..) => return Ok(heard),
+            ParsedHello::Foreign => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }

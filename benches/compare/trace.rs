@@ -13,11 +13,11 @@ use nix::sys::signal::Signal;
 
 use crate::child::{Program, load, pause};
 use crate::configurations::Shape;
-use crate::goals::{self, Given, Ground};
+use crate::goals::{self, RunKind, RunResults};
 use crate::measure::Bench;
 use crate::order::{Order, Outcome};
 use crate::peers::Peer;
-use crate::points::{Entrant, Test};
+use crate::points::{ProxyVariant, Test};
 use crate::proc;
 use crate::proxy::Proxy;
 use crate::report::markdown;
@@ -44,7 +44,7 @@ pub(crate) fn run(bench: &Bench<'_>, peers: &[Peer]) -> io::Result<String> {
     let (mut rows, mut own) = (Vec::new(), Vec::new());
     let traceable = |peer: &&Peer| **peer != Peer::Direct && peer.can_use(bench.workers);
     for peer in peers.iter().filter(traceable) {
-        let proxy = bench.start(Entrant { peer: *peer, workers: bench.workers }, Shape::PLAIN)?;
+        let proxy = bench.start(ProxyVariant { peer: *peer, workers: bench.workers }, Shape::PLAIN)?;
         for (test, unit, scale) in TRACED {
             let (outcome, calls) = trace(bench, &proxy, test)?;
             let operations = (outcome.total as f64 / scale).max(1.0);
@@ -55,7 +55,7 @@ pub(crate) fn run(bench: &Bench<'_>, peers: &[Peer]) -> io::Result<String> {
         }
     }
     let heads = ["proxy", "for one", "calls", "of which"].map(str::to_owned);
-    let goals = goals::table(&Given::Calls(&own), Ground::Calls);
+    let goals = goals::table(&RunResults::Calls(&own), RunKind::Calls);
     Ok(format!("{}\n### Goals\n\n{goals}", markdown(&heads, &rows)))
 }
 
@@ -86,7 +86,7 @@ fn trace(bench: &Bench<'_>, proxy: &Proxy, test: Test) -> io::Result<(Outcome, B
         pause(Duration::from_millis(5));
     }
     let order = Order { warm: Duration::ZERO, ..bench.order(proxy, test) };
-    let outcome = load(&order, bench.load_place(proxy))?;
+    let outcome = load(&order, bench.load_pin(proxy))?;
     strace.signal(Signal::SIGINT);
     if !strace.ends_within(PATIENCE) {
         return Err(io::Error::other("strace does not end"));

@@ -17,8 +17,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use crate::poller::{Moved, discard, give, take};
-use crate::words::{Words, source};
+use crate::payload::{Payload, source};
+use crate::poller::{Moved, discard, read_available, write_available};
 
 /// Printed when the attack has its full strength.
 pub(crate) const READY: &str = "ready";
@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// The action of an attacker after its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Then {
+pub(crate) enum AfterPayload {
     /// Closes in order at once.
     Close,
     /// Resets at once.
@@ -61,15 +61,15 @@ pub(crate) struct Attack {
     pub(crate) connections: usize,
     /// The most new connections in a second.
     pub(crate) rate: u32,
-    pub(crate) words: Words,
-    pub(crate) then: Then,
+    pub(crate) payload: Payload,
+    pub(crate) then: AfterPayload,
     /// The number of addresses that the attackers connect from.
     pub(crate) sources: usize,
 }
 
 /// The counts of an attack.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Tally {
+pub(crate) struct AttackCounts {
     /// Connections that were begun.
     pub(crate) begun: u64,
     /// Connections that the server, or its host, closed or refused.
@@ -80,24 +80,24 @@ pub(crate) struct Tally {
     pub(crate) open: u64,
 }
 
-struct Foe {
+struct Attacker {
     socket: TcpStream,
     number: usize,
     /// The number of bytes of the payload that are sent.
-    said: usize,
+    sent: usize,
 }
 
-struct Swarm {
+struct AttackLoop {
     attack: Attack,
     epoll: Epoll,
-    foes: Vec<Option<Foe>>,
+    attackers: Vec<Option<Attacker>>,
     free: Vec<usize>,
-    /// The time of each next action, with the place and the number of its attacker. The place may have
+    /// The time of each next action, with the slot and the number of its attacker. The slot may have
     /// another attacker by then.
     due: BinaryHeap<Reverse<(Instant, usize, usize)>>,
     /// The payloads of connections with even and with odd numbers.
-    words: [Vec<u8>; 2],
-    tally: Tally,
+    payload: [Vec<u8>; 2],
+    counts: AttackCounts,
 }
 
 /// Attacks until the process is killed, or standard input ends.
@@ -105,31 +105,31 @@ struct Swarm {
 /// # Errors
 /// Returns an error if epoll or standard output fails.
 pub(crate) fn run(attack: Attack) -> io::Result<()> {
-    let mut swarm = Swarm {
+    let mut attack_loop = AttackLoop {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        foes: Vec::new(),
+        attackers: Vec::new(),
         free: (0..attack.connections).rev().collect(),
         due: BinaryHeap::new(),
-        words: [attack.words.bytes(0), attack.words.bytes(1)],
-        tally: Tally::default(),
+        payload: [attack.payload.bytes(0), attack.payload.bytes(1)],
+        counts: AttackCounts::default(),
         attack,
     };
-    swarm.foes.resize_with(attack.connections, || None);
+    attack_loop.attackers.resize_with(attack.connections, || None);
     let (began, questions) = (Instant::now(), questions());
     let mut is_ready = false;
     while began.elapsed() < LONGEST {
-        swarm.admit(began);
-        swarm.act();
-        swarm.turn()?;
-        let is_many = swarm.tally.begun >= attack.connections as u64;
+        attack_loop.admit(began);
+        attack_loop.act();
+        attack_loop.wait_once()?;
+        let is_many = attack_loop.counts.begun >= attack.connections as u64;
         if !is_ready && (is_many || began.elapsed() > RAMP) {
             is_ready = true;
-            say(READY)?;
+            print_line(READY)?;
         }
         match questions.try_recv() {
             Ok(()) => {
-                swarm.tally.open = (swarm.foes.len() - swarm.free.len()) as u64;
-                say(&serde_json::to_string(&swarm.tally)?)?;
+                attack_loop.counts.open = (attack_loop.attackers.len() - attack_loop.free.len()) as u64;
+                print_line(&serde_json::to_string(&attack_loop.counts)?)?;
             }
             Err(std::sync::mpsc::TryRecvError::Empty) => {}
             Err(std::sync::mpsc::TryRecvError::Disconnected) => break,
@@ -151,82 +151,85 @@ pub(crate) fn questions() -> Receiver<()> {
     questions
 }
 
-fn say(line: &str) -> io::Result<()> {
+fn print_line(line: &str) -> io::Result<()> {
     println!("{line}");
     io::stdout().flush()
 }
 
-impl Swarm {
-    /// Begins new connections, as far as the places and the rate allow.
+impl AttackLoop {
+    /// Begins new connections, as far as the slots and the rate allow.
     fn admit(&mut self, began: Instant) {
         let paced = (began.elapsed().as_secs_f64() * f64::from(self.attack.rate)) as u64;
         // Connections that a busy machine delayed too long are skipped.
         let most = (f64::from(self.attack.rate) * 0.05) as u64 + 1;
-        let count = paced.saturating_sub(self.tally.begun + self.tally.failed);
+        let count = paced.saturating_sub(self.counts.begun + self.counts.failed);
         let skipped = count.saturating_sub(most);
-        self.tally.failed += skipped;
+        self.counts.failed += skipped;
         for _ in 0..count - skipped {
-            let Some(place) = self.free.pop() else {
-                // The other connections wait for a free place; they are not begun later either.
+            let Some(slot) = self.free.pop() else {
+                // The other connections wait for a free slot; they are not begun later either.
                 return;
             };
-            self.tally.begun += 1;
-            if self.begin(place).is_err() {
-                self.leave(place);
-                self.tally.ended += 1;
+            self.counts.begun += 1;
+            if self.begin(slot).is_err() {
+                self.free_slot(slot);
+                self.counts.ended += 1;
             }
         }
     }
 
-    fn begin(&mut self, place: usize) -> io::Result<()> {
-        let number = self.tally.begun as usize;
+    fn begin(&mut self, slot: usize) -> io::Result<()> {
+        let number = self.counts.begun as usize;
         let socket = connect(self.attack.to, number % self.attack.sources)?;
-        let event = EpollEvent::new(EpollFlags::EPOLLOUT, place as u64);
+        let event = EpollEvent::new(EpollFlags::EPOLLOUT, slot as u64);
         self.epoll.add(&socket, event)?;
-        self.foes[place] = Some(Foe { socket, number, said: 0 });
+        self.attackers[slot] = Some(Attacker { socket, number, sent: 0 });
         Ok(())
     }
 
-    fn leave(&mut self, place: usize) {
-        self.foes[place] = None;
-        self.free.push(place);
+    fn free_slot(&mut self, slot: usize) {
+        self.attackers[slot] = None;
+        self.free.push(slot);
     }
 
     /// Does the due actions of slow attackers. Each attacker has a time of its own, because the attackers
     /// began one after the other.
     fn act(&mut self) {
         let now = Instant::now();
-        while let Some(&Reverse((when, place, number))) = self.due.peek()
+        while let Some(&Reverse((when, slot, number))) = self.due.peek()
             && when <= now
         {
             self.due.pop();
-            let Some(foe) = self.foes[place].as_mut().filter(|foe| foe.number == number) else { continue };
-            let words = &self.words[foe.number % 2];
+            let Some(attacker) = self.attackers[slot].as_mut().filter(|attacker| attacker.number == number)
+            else {
+                continue;
+            };
+            let payload = &self.payload[attacker.number % 2];
             let acted = match self.attack.then {
-                Then::Trickle => {
-                    let next = foe.said.min(words.len() - 1);
-                    foe.said += 1;
-                    give(&foe.socket, &words[next..=next]).map(drop)
+                AfterPayload::Trickle => {
+                    let next = attacker.sent.min(payload.len() - 1);
+                    attacker.sent += 1;
+                    write_available(&attacker.socket, &payload[next..=next]).map(drop)
                 }
-                _ => match take(&foe.socket, &mut [0]) {
+                _ => match read_available(&attacker.socket, &mut [0]) {
                     Ok(Moved::End) => Err(io::ErrorKind::UnexpectedEof.into()),
                     other => other.map(drop),
                 },
             };
             match acted {
-                Ok(()) => self.due.push(Reverse((when + SLOWNESS, place, number))),
-                Err(_) => self.lose(place),
+                Ok(()) => self.due.push(Reverse((when + SLOWNESS, slot, number))),
+                Err(_) => self.lose(slot),
             }
         }
     }
 
-    fn lose(&mut self, place: usize) {
-        self.tally.ended += 1;
-        self.leave(place);
+    fn lose(&mut self, slot: usize) {
+        self.counts.ended += 1;
+        self.free_slot(slot);
     }
 
     /// Waits for at most [`TICK`] and serves the ready sockets.
-    fn turn(&mut self) -> io::Result<()> {
+    fn wait_once(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 256];
         let patience = u16::try_from(TICK.as_millis()).unwrap_or(1);
         let count = match self.epoll.wait(&mut events, patience) {
@@ -235,48 +238,48 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         for event in &events[..count] {
-            let place = event.data() as usize;
-            if self.foes[place].is_some() && self.serve(place, event.events()).is_err() {
-                self.lose(place);
+            let slot = event.data() as usize;
+            if self.attackers[slot].is_some() && self.serve(slot, event.events()).is_err() {
+                self.lose(slot);
             }
         }
         Ok(())
     }
 
-    fn serve(&mut self, place: usize, events: EpollFlags) -> io::Result<()> {
-        let Some(foe) = self.foes[place].as_mut() else { return Ok(()) };
+    fn serve(&mut self, slot: usize, events: EpollFlags) -> io::Result<()> {
+        let Some(attacker) = self.attackers[slot].as_mut() else { return Ok(()) };
         if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if events.contains(EpollFlags::EPOLLIN) {
-            return match discard(&foe.socket, &mut [0; 65_536])? {
+            return match discard(&attacker.socket, &mut [0; 65_536])? {
                 Moved::End => Err(io::ErrorKind::UnexpectedEof.into()),
                 Moved::Bytes(_) | Moved::Blocked => Ok(()),
             };
         }
-        let words = &self.words[foe.number % 2];
-        if self.attack.then != Then::Trickle {
-            foe.said += give(&foe.socket, &words[foe.said..])?;
-            if foe.said < words.len() {
+        let payload = &self.payload[attacker.number % 2];
+        if self.attack.then != AfterPayload::Trickle {
+            attacker.sent += write_available(&attacker.socket, &payload[attacker.sent..])?;
+            if attacker.sent < payload.len() {
                 return Ok(());
             }
         }
         let further = match self.attack.then {
-            Then::Close => {
-                self.leave(place);
+            AfterPayload::Close => {
+                self.free_slot(slot);
                 return Ok(());
             }
-            Then::Reset => {
-                socket2::SockRef::from(&foe.socket).set_linger(Some(Duration::ZERO))?;
-                self.leave(place);
+            AfterPayload::Reset => {
+                socket2::SockRef::from(&attacker.socket).set_linger(Some(Duration::ZERO))?;
+                self.free_slot(slot);
                 return Ok(());
             }
-            Then::Await | Then::Trickle => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
-            Then::Stay | Then::Sip => EpollFlags::EPOLLRDHUP,
+            AfterPayload::Await | AfterPayload::Trickle => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
+            AfterPayload::Stay | AfterPayload::Sip => EpollFlags::EPOLLRDHUP,
         };
-        self.epoll.modify(&foe.socket, &mut EpollEvent::new(further, place as u64))?;
-        if matches!(self.attack.then, Then::Trickle | Then::Sip) {
-            self.due.push(Reverse((Instant::now(), place, foe.number)));
+        self.epoll.modify(&attacker.socket, &mut EpollEvent::new(further, slot as u64))?;
+        if matches!(self.attack.then, AfterPayload::Trickle | AfterPayload::Sip) {
+            self.due.push(Reverse((Instant::now(), slot, attacker.number)));
         }
         Ok(())
     }

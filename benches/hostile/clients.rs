@@ -22,20 +22,20 @@ const EVERY: Duration = Duration::from_millis(4);
 
 /// The connections that stay open, and the time between two exchanges of each.
 const OPEN: usize = 16;
-const TALK: Duration = Duration::from_millis(20);
+const EXCHANGE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A client that waits longer has not been served.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most new clients at once; while so many wait, no further client comes.
-const INSIDE: usize = 1500;
+const MOST_NEW: usize = 1500;
 
 /// The time after which a lost connection is made anew.
-const REST: Duration = Duration::from_millis(200);
+const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
 /// The figures of one kind of clients.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Fare {
+pub(crate) struct ClientFigures {
     /// The clients or exchanges that were served.
     pub(crate) served: u64,
     /// Microseconds.
@@ -49,11 +49,11 @@ pub(crate) struct Fare {
 
 /// The figures of both kinds of clients since the last question.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Fares {
+pub(crate) struct FiguresByKind {
     /// New clients: connect, hello, 64 bytes from the backend, close.
-    pub(crate) new: Fare,
+    pub(crate) new: ClientFigures,
     /// Open connections: 64 bytes there and back.
-    pub(crate) open: Fare,
+    pub(crate) open: ClientFigures,
 }
 
 #[derive(Default)]
@@ -74,14 +74,14 @@ impl Log {
         }
     }
 
-    fn fare(&mut self) -> Fare {
+    fn figures(&mut self) -> ClientFigures {
         let Self { mut took, errors, fault } = std::mem::take(self);
         took.sort_unstable();
         let at = |percent: usize| {
-            let place = (took.len() * percent / 100).min(took.len().saturating_sub(1));
-            took.get(place).copied().unwrap_or(0)
+            let slot = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+            took.get(slot).copied().unwrap_or(0)
         };
-        Fare { served: took.len() as u64, p50: at(50), p99: at(99), longest: at(100), errors, fault }
+        ClientFigures { served: took.len() as u64, p50: at(50), p99: at(99), longest: at(100), errors, fault }
     }
 }
 
@@ -90,7 +90,7 @@ struct Logs {
     new: RefCell<Log>,
     open: RefCell<Log>,
     /// The new clients that are not done.
-    inside: RefCell<usize>,
+    new_clients: RefCell<usize>,
 }
 
 /// Runs the clients of this address until standard input ends.
@@ -100,13 +100,13 @@ struct Logs {
 pub(crate) fn run(to: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, come(to))
+    local.block_on(&runtime, run_clients(to))
 }
 
-async fn come(to: SocketAddr) -> io::Result<()> {
+async fn run_clients(to: SocketAddr) -> io::Result<()> {
     let (logs, questions) = (Rc::new(Logs::default()), questions());
-    for place in 0..OPEN {
-        tokio::task::spawn_local(stay(to, place, Rc::clone(&logs)));
+    for slot in 0..OPEN {
+        tokio::task::spawn_local(run_open_connection(to, slot, Rc::clone(&logs)));
     }
     let mut clock = interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -114,14 +114,17 @@ async fn come(to: SocketAddr) -> io::Result<()> {
     loop {
         clock.tick().await;
         number += 1;
-        if *logs.inside.borrow() < INSIDE {
-            *logs.inside.borrow_mut() += 1;
-            tokio::task::spawn_local(visit(to, number, Rc::clone(&logs)));
+        if *logs.new_clients.borrow() < MOST_NEW {
+            *logs.new_clients.borrow_mut() += 1;
+            tokio::task::spawn_local(run_client(to, number, Rc::clone(&logs)));
         }
         match questions.try_recv() {
             Ok(()) => {
-                let fares = Fares { new: logs.new.borrow_mut().fare(), open: logs.open.borrow_mut().fare() };
-                println!("{}", serde_json::to_string(&fares)?);
+                let by_kind = FiguresByKind {
+                    new: logs.new.borrow_mut().figures(),
+                    open: logs.open.borrow_mut().figures(),
+                };
+                println!("{}", serde_json::to_string(&by_kind)?);
                 io::stdout().flush()?;
             }
             Err(std::sync::mpsc::TryRecvError::Empty) => {}
@@ -130,10 +133,10 @@ async fn come(to: SocketAddr) -> io::Result<()> {
     }
 }
 
-async fn visit(to: SocketAddr, number: usize, logs: Rc<Logs>) {
+async fn run_client(to: SocketAddr, number: usize, logs: Rc<Logs>) {
     let result = in_time(served(to, number)).await;
     logs.new.borrow_mut().note(result);
-    *logs.inside.borrow_mut() -= 1;
+    *logs.new_clients.borrow_mut() -= 1;
 }
 
 async fn served(to: SocketAddr, number: usize) -> io::Result<Duration> {
@@ -144,21 +147,21 @@ async fn served(to: SocketAddr, number: usize) -> io::Result<Duration> {
     Ok(began.elapsed())
 }
 
-async fn stay(to: SocketAddr, place: usize, logs: Rc<Logs>) {
-    let mut clock = interval(TALK);
+async fn run_open_connection(to: SocketAddr, slot: usize, logs: Rc<Logs>) {
+    let mut clock = interval(EXCHANGE_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let mut stream = match in_time(open(to, place)).await {
+        let mut stream = match in_time(open(to, slot)).await {
             Ok(stream) => stream,
             Err(error) => {
                 logs.open.borrow_mut().note(Err(error));
-                sleep(REST).await;
+                sleep(RECONNECT_DELAY).await;
                 continue;
             }
         };
         loop {
             clock.tick().await;
-            let result = in_time(talk(&mut stream)).await;
+            let result = in_time(exchange(&mut stream)).await;
             let is_lost = result.is_err();
             logs.open.borrow_mut().note(result);
             if is_lost {
@@ -168,19 +171,19 @@ async fn stay(to: SocketAddr, place: usize, logs: Rc<Logs>) {
     }
 }
 
-async fn open(to: SocketAddr, place: usize) -> io::Result<TcpStream> {
-    let mut stream = connect(to, place).await?;
+async fn open(to: SocketAddr, slot: usize) -> io::Result<TcpStream> {
+    let mut stream = connect(to, slot).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&hello::build(Command::Echo)).await?;
     Ok(stream)
 }
 
-async fn talk(stream: &mut TcpStream) -> io::Result<Duration> {
-    let (words, mut echo) = ([0x5a; 64], [0; 64]);
+async fn exchange(stream: &mut TcpStream) -> io::Result<Duration> {
+    let (message, mut echo) = ([0x5a; 64], [0; 64]);
     let began = Instant::now();
-    stream.write_all(&words).await?;
+    stream.write_all(&message).await?;
     stream.read_exact(&mut echo).await?;
-    if echo == words { Ok(began.elapsed()) } else { Err(io::Error::other("the echo differs")) }
+    if echo == message { Ok(began.elapsed()) } else { Err(io::Error::other("the echo differs")) }
 }
 
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

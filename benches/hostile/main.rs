@@ -43,6 +43,7 @@ mod options;
 #[path = "../compare/order.rs"]
 #[allow(dead_code)]
 mod order;
+mod payload;
 #[path = "../compare/poller.rs"]
 #[allow(dead_code)]
 mod poller;
@@ -52,8 +53,7 @@ mod proc;
 mod report;
 mod roles;
 mod round;
-mod stand;
-mod words;
+mod server;
 
 use std::fs;
 use std::io;
@@ -72,7 +72,7 @@ use crate::child::Role;
 use crate::options::Options;
 use crate::report::Row;
 use crate::round::Extent;
-use crate::stand::Place;
+use crate::server::RunContext;
 
 /// The most descriptors of one process.
 const DESCRIPTORS: u64 = 20_000;
@@ -118,14 +118,14 @@ fn run(options: &Options) -> io::Result<usize> {
         is_brief,
         sources: options.sources as usize,
     };
-    let mut settings = vec![("", "")];
-    settings.extend(options.further.as_deref().map(|lines| ("with the further lines", lines)));
+    let mut variants = vec![("", "")];
+    variants.extend(options.further.as_deref().map(|lines| ("with the further lines", lines)));
     let mut rows = Vec::new();
     for case in &cases {
-        for (setting, further) in &settings {
+        for (setting, further) in &variants {
             eprintln!("{} {setting}", case.name);
-            let place = Place { directory: &scratch.0, backends: &backends, further };
-            let report = round::run(case, place, extent)
+            let context = RunContext { directory: &scratch.0, backends: &backends, further };
+            let report = round::run(case, context, extent)
                 .map_err(|error| io::Error::other(format!("{}: {error}", case.name)))?;
             rows.push(Row { case, setting, report });
         }
@@ -153,7 +153,7 @@ fn chosen(options: &Options) -> io::Result<Vec<Case>> {
     }
     cases.retain(|case| options.only.is_empty() || options.only.iter().any(|name| name == case.name));
     cases.retain(|case| {
-        let is_possible = !case.steps_clock || case.means.clock.is_some();
+        let is_possible = !case.steps_clock || case.settings.clock.is_some();
         if !is_possible {
             println!("`{}` was left out: it needs libfaketime.\n", case.name);
         }

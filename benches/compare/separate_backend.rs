@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use crate::child::Role;
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
 use crate::{link, roles};
 
 /// The one byte that the backend sends to each client.
@@ -19,58 +19,58 @@ pub(crate) const GREETING: u8 = b'!';
 
 /// The place of the backend, and the way in which it accepts.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) enum Stand {
+pub(crate) enum BackendPlace {
     /// At this address, in the network of the run.
-    Here(SocketAddr),
+    AtAddress(SocketAddr),
     /// At every loopback address, on a port that the kernel chooses.
-    Everywhere,
+    OnLoopback,
     /// At every loopback address, but it accepts no connections. When its queue of one or two connections is
     /// full, connects get no answer.
-    Deaf,
+    NoAccept,
     /// In a network of its own, at [`link::FAR`].
-    Apart,
+    OwnNetwork,
 }
 
 /// Printed when the backend is in its own network; answered when the link to this network is made.
-const APART: &str = "apart";
+const IN_NETWORK: &str = "in-network";
 const LINKED: &str = "linked";
 
 /// The commands for a backend in its own network. It repeats the command when it is done.
-const SILENCE: &str = "silence";
-const SPEAK: &str = "speak";
+const DROP_PACKETS: &str = "drop-packets";
+const ANSWER_PACKETS: &str = "answer-packets";
 
 /// A running backend; it is killed when dropped.
-pub(crate) struct Site {
+pub(crate) struct SeparateBackend {
     role: Role,
     pub(crate) address: SocketAddr,
 }
 
-impl Site {
+impl SeparateBackend {
     /// Starts the backend and waits until it listens.
     ///
     /// # Errors
     /// Returns an error if the backend cannot listen, or no link to it can be made.
-    pub(crate) fn start(stand: Stand, place: Place) -> io::Result<Self> {
-        let mut role = Role::start(roles::SITE, &serde_json::to_string(&stand)?, place)?;
-        if matches!(stand, Stand::Apart) {
-            role.expect(APART)?;
-            link::lay(role.pid())?;
-            role.say(LINKED)?;
+    pub(crate) fn start(place: BackendPlace, pin: CpuPin) -> io::Result<Self> {
+        let mut role = Role::start(roles::SEPARATE_BACKEND, &serde_json::to_string(&place)?, pin)?;
+        if matches!(place, BackendPlace::OwnNetwork) {
+            role.expect(IN_NETWORK)?;
+            link::connect_to(role.pid())?;
+            role.send_line(LINKED)?;
         }
         let address = role.answer()?;
         Ok(Self { role, address })
     }
 
     /// Drops all packets to the backend from now on. Only a backend in its own network can do so.
-    pub(crate) fn silence(&mut self) -> io::Result<()> {
-        self.role.say(SILENCE)?;
-        self.role.expect(SILENCE)
+    pub(crate) fn drop_packets(&mut self) -> io::Result<()> {
+        self.role.send_line(DROP_PACKETS)?;
+        self.role.expect(DROP_PACKETS)
     }
 
     /// Answers packets again.
-    pub(crate) fn speak(&mut self) -> io::Result<()> {
-        self.role.say(SPEAK)?;
-        self.role.expect(SPEAK)
+    pub(crate) fn answer_packets(&mut self) -> io::Result<()> {
+        self.role.send_line(ANSWER_PACKETS)?;
+        self.role.expect(ANSWER_PACKETS)
     }
 }
 
@@ -78,18 +78,18 @@ impl Site {
 ///
 /// # Errors
 /// Returns an error if the backend cannot listen, or its network cannot be made.
-pub(crate) fn run(stand: Stand) -> io::Result<()> {
+pub(crate) fn run(place: BackendPlace) -> io::Result<()> {
     let mut lines = io::stdin().lines();
-    if matches!(stand, Stand::Apart) {
+    if matches!(place, BackendPlace::OwnNetwork) {
         // This comes before the first thread, because each thread has its own network.
         link::leave()?;
-        say(APART)?;
+        print_line(IN_NETWORK)?;
         lines.next().transpose()?;
         link::set_up_far()?;
     }
-    let listener = listen(stand)?;
-    say(&serde_json::to_string(&listener.local_addr()?)?)?;
-    if !matches!(stand, Stand::Deaf) {
+    let listener = listen(place)?;
+    print_line(&serde_json::to_string(&listener.local_addr()?)?)?;
+    if !matches!(place, BackendPlace::NoAccept) {
         let listener = listener.try_clone()?;
         // The thread ends with the process.
         thread::spawn(move || serve(&listener));
@@ -97,35 +97,35 @@ pub(crate) fn run(stand: Stand) -> io::Result<()> {
     for line in lines {
         let line = line?;
         match line.as_str() {
-            SILENCE => link::fall_silent()?,
-            SPEAK => link::speak_again()?,
+            DROP_PACKETS => link::drop_packets()?,
+            ANSWER_PACKETS => link::answer_packets()?,
             _ => return Err(io::Error::other(format!("an unknown order: {line}"))),
         }
-        say(&line)?;
+        print_line(&line)?;
     }
     Ok(())
 }
 
-fn say(line: &str) -> io::Result<()> {
+fn print_line(line: &str) -> io::Result<()> {
     let mut output = io::stdout().lock();
     writeln!(output, "{line}")?;
     output.flush()
 }
 
-fn listen(stand: Stand) -> io::Result<TcpListener> {
+fn listen(place: BackendPlace) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
-    let address = match stand {
-        Stand::Here(address) => address,
-        Stand::Apart => (link::FAR, 0).into(),
-        Stand::Everywhere | Stand::Deaf => {
+    let address = match place {
+        BackendPlace::AtAddress(address) => address,
+        BackendPlace::OwnNetwork => (link::FAR, 0).into(),
+        BackendPlace::OnLoopback | BackendPlace::NoAccept => {
             // The listener accepts on all of 127.0.0.0/8, and no connections from outside.
             socket.bind_device(Some(b"lo"))?;
             (Ipv4Addr::UNSPECIFIED, 0).into()
         }
     };
     socket.bind(&address.into())?;
-    socket.listen(if matches!(stand, Stand::Deaf) { 0 } else { 4096 })?;
+    socket.listen(if matches!(place, BackendPlace::NoAccept) { 0 } else { 4096 })?;
     Ok(socket.into())
 }
 

@@ -23,7 +23,7 @@ const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(20);
 
 /// The user id of a user without files of its own.
-const NOBODY: &str = "65534";
+const UNPRIVILEGED_USER: &str = "65534";
 
 /// Listeners and their lines; all route to the same backends.
 const LISTENERS: [(&str, &str); 4] = [
@@ -35,7 +35,7 @@ const LISTENERS: [(&str, &str); 4] = [
 
 /// The settings of the server that are special to a case.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Means {
+pub(crate) struct ServerSettings {
     /// Lines before all tables.
     pub(crate) lines: &'static str,
     /// Lines of each listener.
@@ -54,7 +54,7 @@ pub(crate) struct Means {
 
 /// The directory and the addresses that all cases of a run use.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct RunContext<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) backends: &'a [SocketAddr],
     /// Further lines of each listener.
@@ -62,7 +62,7 @@ pub(crate) struct Place<'a> {
 }
 
 /// A running server; it is stopped when dropped.
-pub(crate) struct Stand {
+pub(crate) struct Server {
     program: Program,
     log: PathBuf,
     clock: PathBuf,
@@ -70,48 +70,48 @@ pub(crate) struct Stand {
     pub(crate) admin: SocketAddr,
 }
 
-impl Stand {
+impl Server {
     /// Starts the server and waits until it serves.
     ///
     /// # Errors
     /// Returns an error with the log if the server does not serve in time.
-    pub(crate) fn start(means: &Means, place: Place<'_>) -> io::Result<Self> {
-        let directory = place.directory;
+    pub(crate) fn start(settings: &ServerSettings, context: RunContext<'_>) -> io::Result<Self> {
+        let directory = context.directory;
         let (file, log) = (directory.join("hostile.toml"), directory.join("hostile.log"));
         let (disk, clock) = (directory.join("disk"), directory.join("clock"));
         fs::create_dir_all(&disk)?;
         step_clock(&clock, 0)?;
-        let is_mountable = means.is_disk_small && can_mount();
-        let access_log = match (means.is_disk_small, is_mountable) {
+        let is_mountable = settings.is_disk_small && can_mount();
+        let access_log = match (settings.is_disk_small, is_mountable) {
             (false, _) => PathBuf::from("/dev/null"),
             (true, false) => PathBuf::from("/dev/full"),
             (true, true) => disk.join("access.log"),
         };
-        fs::write(&file, configuration(means, place, &access_log))?;
+        fs::write(&file, configuration(settings, context, &access_log))?;
         // The program is in a directory that every user may list.
         let binary = directory.join("pointsman");
         if !binary.exists() {
             let named = std::env::var_os("POINTSMAN").unwrap_or(env!("CARGO_BIN_EXE_pointsman").into());
             fs::copy(named, &binary)?;
         }
-        let mut words: Vec<String> = Vec::new();
-        if let Some(most) = means.descriptors {
-            words.extend(shell(&format!("ulimit -n {most}")));
+        let mut arguments: Vec<String> = Vec::new();
+        if let Some(most) = settings.descriptors {
+            arguments.extend(shell(&format!("ulimit -n {most}")));
         }
         if is_mountable {
-            words.extend(unshare().iter().map(|word| (*word).to_owned()));
-            words.extend(shell(&format!("mount -t tmpfs -o size=256k none '{}'", disk.display())));
+            arguments.extend(unshare().iter().map(|word| (*word).to_owned()));
+            arguments.extend(shell(&format!("mount -t tmpfs -o size=256k none '{}'", disk.display())));
         }
-        if means.is_ordinary && geteuid().is_root() {
-            let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
-            words.push("setpriv".to_owned());
-            words.extend(user);
-            words.extend(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"].map(str::to_owned));
+        if settings.is_ordinary && geteuid().is_root() {
+            let user = [format!("--reuid={UNPRIVILEGED_USER}"), format!("--regid={UNPRIVILEGED_USER}")];
+            arguments.push("setpriv".to_owned());
+            arguments.extend(user);
+            arguments.extend(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"].map(str::to_owned));
         }
-        words.extend([binary, "run".into(), file].map(|path: PathBuf| path.display().to_string()));
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        if let Some(library) = &means.clock {
+        arguments.extend([binary, "run".into(), file].map(|path: PathBuf| path.display().to_string()));
+        let mut command = Command::new(&arguments[0]);
+        command.args(&arguments[1..]);
+        if let Some(library) = &settings.clock {
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &clock);
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
@@ -139,7 +139,7 @@ impl Stand {
 
     /// Returns the CPU time since the start, in seconds.
     pub(crate) fn cpu(&self) -> f64 {
-        proc::Spent::by(&[self.program.pid()]).seconds()
+        proc::CpuTimes::by(&[self.program.pid()]).seconds()
     }
 
     /// Returns the time for which threads were ready and had no CPU, in seconds. It shows the load of the
@@ -204,9 +204,9 @@ fn unshare() -> &'static [&'static str] {
 
 /// Returns `true` if a private file system can be mounted.
 fn can_mount() -> bool {
-    let words = unshare();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).args(["mount", "-t", "tmpfs", "none", "/tmp"]);
+    let arguments = unshare();
+    let mut command = Command::new(arguments[0]);
+    command.args(&arguments[1..]).args(["mount", "-t", "tmpfs", "none", "/tmp"]);
     command.output().is_ok_and(|output| output.status.success())
 }
 
@@ -217,13 +217,13 @@ fn step_clock(file: &Path, seconds: i64) -> io::Result<()> {
     fs::rename(next, file)
 }
 
-fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
+fn configuration(settings: &ServerSettings, context: RunContext<'_>, access_log: &Path) -> String {
     let mut text = format!(
         "{}\n[admin]\nlisten = \"127.0.0.1:0\"\n[access_log]\nto = \"{}\"\n[shutdown]\ndrain = \"1s\"\n",
-        means.lines,
+        settings.lines,
         access_log.display()
     );
-    if means.is_disk_small {
+    if settings.is_disk_small {
         // Without this setting there would be too few lines to fill the disk.
         text = text.replace("[access_log]\n", "[access_log]\nrefused_per_second = 1000000\n");
     }
@@ -232,11 +232,11 @@ fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
             text,
             "[listener.{name}]\nbind = \"127.0.0.1:0\"\n{lines}\nroutes = [{{ sni = \"*.bench.test\", pool = \"bench\" \
              }}]\n{}\n{}\n",
-            means.listeners, place.further
+            settings.listeners, context.further
         );
     }
-    let backends: Vec<String> = place.backends.iter().map(|address| format!("\"{address}\"")).collect();
-    let _ = write!(text, "[pool.bench]\nbackends = [{}]\n{}\n", backends.join(", "), means.pool);
+    let backends: Vec<String> = context.backends.iter().map(|address| format!("\"{address}\"")).collect();
+    let _ = write!(text, "[pool.bench]\nbackends = [{}]\n{}\n", backends.join(", "), settings.pool);
     text
 }
 

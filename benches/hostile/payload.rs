@@ -11,7 +11,7 @@ const LARGE_HELLO: usize = 16_384;
 
 /// The bytes that an attacker sends, at once or byte by byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Words {
+pub(crate) enum Payload {
     Nothing,
     /// A hello that would be served.
     Hello,
@@ -33,7 +33,7 @@ pub(crate) enum Words {
     Scrape,
 }
 
-impl Words {
+impl Payload {
     /// Returns the payload of the connection with this number. A slow attacker repeats the last byte of it.
     pub(crate) fn bytes(self, number: usize) -> Vec<u8> {
         match self {

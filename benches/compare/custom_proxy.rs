@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::child::{Program, pause};
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
 use crate::peers::Peer;
 use crate::{programs, scrape};
 
@@ -17,25 +17,25 @@ use crate::{programs, scrape};
 const START: Duration = Duration::from_secs(20);
 
 /// A running pointsman, which is stopped when dropped.
-pub(crate) struct Lone {
+pub(crate) struct CustomProxy {
     program: Program,
     /// The address of its only listener.
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
-impl Lone {
+impl CustomProxy {
     /// Starts pointsman in this directory with `text` as its file, and waits until it serves. The text has
     /// one listener and an admin listener. The kernel chooses both ports.
     ///
     /// # Errors
     /// Returns an error with the log if pointsman does not serve in time.
-    pub(crate) fn start(directory: &Path, text: &str, place: Place) -> io::Result<Self> {
+    pub(crate) fn start(directory: &Path, text: &str, pin: CpuPin) -> io::Result<Self> {
         let (file, log) = (directory.join("lone.toml"), directory.join("lone.log"));
         fs::write(&file, text)?;
         let mut command = Command::new(programs::program(Peer::Pointsman).ok_or(io::ErrorKind::NotFound)?);
         command.arg("run").arg(file);
-        let mut program = Program::start(command, place, &log)?;
+        let mut program = Program::start(command, pin, &log)?;
         let address = Self::address(&mut program, &log)?;
         let admin = scrape::admin(&log)?;
         Ok(Self { program, address, admin })
