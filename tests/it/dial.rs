@@ -10,7 +10,7 @@ use pointsman::server::Server;
 
 use crate::child::Child;
 use crate::support::pair::{
-    BlackHole, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
+    FullListener, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
     with_each_engine,
 };
 use crate::support::{Backend, Proxy, config, own_address, tcp, wait_for};
@@ -48,7 +48,7 @@ fn a_fixed_source_is_what_the_backend_sees() {
 #[test]
 fn a_backend_that_never_answers_ends_the_client_in_time() {
     with_all_engines(|engine| {
-        let hole = BlackHole::new();
+        let hole = FullListener::new();
         let mut config = tcp(&[hole.address], engine);
         config.pools[0].dial.connect_timeout = Duration::from_millis(300);
         let proxy = Proxy::start(config);
@@ -62,7 +62,7 @@ fn a_backend_that_never_answers_ends_the_client_in_time() {
 
 #[test]
 fn one_deadline_is_over_all_attempts() {
-    let holes: Vec<_> = (0..3).map(|_| BlackHole::new()).collect();
+    let holes: Vec<_> = (0..3).map(|_| FullListener::new()).collect();
     let addresses: Vec<_> = holes.iter().map(|hole| hole.address).collect();
     let mut config = tcp(&addresses, EngineChoice::Auto);
     config.pools[0].dial.connect_timeout = Duration::from_millis(400);
@@ -76,7 +76,7 @@ fn one_deadline_is_over_all_attempts() {
 #[test]
 fn a_backend_that_never_answers_is_passed_over() {
     with_all_engines(|engine| {
-        let hole = BlackHole::new();
+        let hole = FullListener::new();
         let backend = Backend::echo();
         let mut config = tcp(&[hole.address, backend.address], engine);
         config.pools[0].dial.connect_timeout = Duration::from_millis(200);
@@ -134,7 +134,7 @@ fn a_backend_that_returns_is_used_again() {
 
 #[test]
 fn clients_that_leave_while_a_backend_hangs_give_everything_back() {
-    let hole = BlackHole::new();
+    let hole = FullListener::new();
     let child = Child::start(hole.address, EngineChoice::Auto, None);
     let (before, gone) = (child.descriptors(), child.metric(&closed("client_gone")));
     let clients: Vec<_> = (0..30).map(|_| child.connect()).collect();

@@ -13,7 +13,7 @@ use pointsman::server::LifeStage;
 use pointsman::snapshot::ServedPool;
 use serde_json::{Value, json};
 
-use crate::support::dns::{Dns, Said};
+use crate::support::dns::{Dns, DnsAnswer};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 const NAME: &str = "app.test";
@@ -104,7 +104,7 @@ fn ask(stream: &mut TcpStream) -> char {
 }
 
 /// Returns a connection to the backend of that name.
-fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
+fn connect_to(proxy: &Proxy, wanted: char) -> TcpStream {
     for _ in 0..1000 {
         let mut stream = proxy.connect();
         if ask(&mut stream) == wanted {
@@ -115,7 +115,7 @@ fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
 }
 
 /// Returns the names of the backends that a few clients reach, each once.
-fn met(proxy: &Proxy) -> String {
+fn reached(proxy: &Proxy) -> String {
     let mut names: Vec<char> = (0..20).map(|_| ask(&mut proxy.connect())).collect();
     names.sort();
     names.dedup();
@@ -126,16 +126,16 @@ fn met(proxy: &Proxy) -> String {
 fn addresses_come_and_go_with_the_answers() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
-    dns.say_addresses(NAME, &ips(&all[..1]));
+    dns.set_addresses(NAME, &ips(&all[..1]));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
     // The start has waited for these backends.
-    assert_eq!(met(&proxy), "a");
-    dns.say_addresses(NAME, &ips(&all));
+    assert_eq!(reached(&proxy), "a");
+    dns.set_addresses(NAME, &ips(&all));
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "abc");
-    dns.say_addresses(NAME, &ips(&all[1..]));
+    assert_eq!(reached(&proxy), "abc");
+    dns.set_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all[1..]);
-    assert_eq!(met(&proxy), "bc");
+    assert_eq!(reached(&proxy), "bc");
 }
 
 /// Some servers never answer a question for AAAA. The addresses of IPv4 are used and followed all the same.
@@ -144,14 +144,14 @@ fn a_family_that_is_never_answered_holds_up_nothing() {
     let dns = Dns::new();
     let all: [SocketAddr; 2] = named();
     let v4 = |address: SocketAddr| match address.ip() {
-        IpAddr::V4(ip) => Said::OnlyV4(ip),
+        IpAddr::V4(ip) => DnsAnswer::OnlyV4(ip),
         IpAddr::V6(_) => unreachable!("the backends are on IPv4"),
     };
-    dns.say(NAME, v4(all[0]));
+    dns.set_answer(NAME, v4(all[0]));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
-    assert_eq!(met(&proxy), "a", "the start has waited for what there is");
+    assert_eq!(reached(&proxy), "a", "the start has waited for what there is");
     let discovery = served(&proxy).discovery[0].clone();
-    dns.say(NAME, v4(all[1]));
+    dns.set_answer(NAME, v4(all[1]));
     wait_for_backends(&proxy, &all[1..]);
     assert_eq!(discovery.failures(), 0, "it is followed before the question for AAAA is given up");
 
@@ -159,11 +159,11 @@ fn a_family_that_is_never_answered_holds_up_nothing() {
         "[pool.main]\ndiscover = {{ dns = '_a._tcp.test', type = 'srv', resolvers = '{}' }}",
         dns.address
     );
-    dns.say("_a._tcp.test", Said::Services(vec![(1, 1, all[0].port(), NAME)]));
-    dns.say(NAME, v4(all[0]));
+    dns.set_answer("_a._tcp.test", DnsAnswer::Services(vec![(1, 1, all[0].port(), NAME)]));
+    dns.set_answer(NAME, v4(all[0]));
     let text = text("").replace("[pool.main]", &changes);
     proxy.remote.reload(config(&text)).unwrap();
-    assert_eq!(met(&proxy), "a", "a reload waits for the first answers of targets, and no longer");
+    assert_eq!(reached(&proxy), "a", "a reload waits for the first answers of targets, and no longer");
 }
 
 #[test]
@@ -174,11 +174,11 @@ fn a_family_that_is_late_joins() {
     // The second round is minutes later.
     dns.hold(3600);
     let IpAddr::V4(ip) = v4.ip() else { unreachable!("the backend is on IPv4") };
-    dns.say(NAME, Said::OnlyV4(ip));
+    dns.set_answer(NAME, DnsAnswer::OnlyV4(ip));
     let proxy = Proxy::start(by_dns(&dns, v4.port()));
     wait_for_backends(&proxy, &[v4]);
     // The resolver library asks again, and this question is answered.
-    dns.say_addresses(NAME, &[v4.ip(), v6.ip()]);
+    dns.set_addresses(NAME, &[v4.ip(), v6.ip()]);
     wait_for_backends(&proxy, &[v4, v6]);
 }
 
@@ -187,7 +187,7 @@ fn a_family_that_is_late_joins() {
 fn what_an_answer_leaves_out_is_held() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
-    dns.say_addresses(NAME, &ips(&all[..2]));
+    dns.set_addresses(NAME, &ips(&all[..2]));
     let held = |hold: &str| {
         let mut config = by_dns(&dns, all[0].port());
         config.pools[0].discover[0].drain = Some(std::time::Duration::ZERO);
@@ -195,15 +195,15 @@ fn what_an_answer_leaves_out_is_held() {
         config
     };
     let proxy = Proxy::start(held("1h"));
-    let mut open = meet(&proxy, 'a');
-    dns.say_addresses(NAME, &ips(&all[1..]));
+    let mut open = connect_to(&proxy, 'a');
+    dns.set_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all);
-    assert_eq!((met(&proxy), ask(&mut open)), ("abc".to_owned(), 'a'), "it goes on in all ways");
+    assert_eq!((reached(&proxy), ask(&mut open)), ("abc".to_owned(), 'a'), "it goes on in all ways");
     drop(proxy);
-    dns.say_addresses(NAME, &ips(&all[..2]));
+    dns.set_addresses(NAME, &ips(&all[..2]));
     let proxy = Proxy::start(held("300ms"));
-    let mut open = meet(&proxy, 'a');
-    dns.say_addresses(NAME, &ips(&all[1..2]));
+    let mut open = connect_to(&proxy, 'a');
+    dns.set_addresses(NAME, &ips(&all[1..2]));
     wait_for_backends(&proxy, &all[1..2]);
     let end = open.read(&mut [0]);
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "its time is over");
@@ -214,23 +214,23 @@ fn what_an_answer_leaves_out_is_held() {
 fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
     let dns = Dns::new();
     let [a] = named();
-    dns.say_addresses("one.test", &[a.ip()]);
-    let there = || Said::Services(vec![(1, 1, a.port(), "one.test")]);
-    dns.say("_app._tcp.test", there());
+    dns.set_addresses("one.test", &[a.ip()]);
+    let there = || DnsAnswer::Services(vec![(1, 1, a.port(), "one.test")]);
+    dns.set_answer("_app._tcp.test", there());
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms', drain = '0s', hold = '0s' }}"
     )));
-    let mut open = meet(&proxy, 'a');
-    dns.say("_app._tcp.test", Said::Services(vec![(0, 0, 0, "")]));
+    let mut open = connect_to(&proxy, 'a');
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(vec![(0, 0, 0, "")]));
     wait_for("no share", || served(&proxy).pool.backends().iter().all(|backend| backend.weight() == 0));
     let refused = proxy.connect().read(&mut [0]);
     assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     assert_eq!(ask(&mut open), 'a');
     assert_eq!(served(&proxy).discovery[0].failures(), 0);
-    dns.say("_app._tcp.test", there());
+    dns.set_answer("_app._tcp.test", there());
     wait_for("its share", || served(&proxy).pool.backends().iter().all(|backend| backend.weight() == 1));
-    assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
+    assert_eq!((reached(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
 /// A target with one address has its own name; a target with several has the names of its addresses.
@@ -238,22 +238,22 @@ fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
 fn a_target_that_gets_a_second_address_keeps_its_connections() {
     let dns = Dns::new();
     let all: [SocketAddr; 2] = named();
-    dns.say_addresses("one.test", &ips(&all[..1]));
-    dns.say("_app._tcp.test", Said::Services(vec![(1, 1, all[0].port(), "one.test")]));
+    dns.set_addresses("one.test", &ips(&all[..1]));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(vec![(1, 1, all[0].port(), "one.test")]));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms', drain = '0s', hold = '0s' }}"
     )));
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
     let before = Arc::clone(&served(&proxy).pool.backends()[0]);
     assert_eq!(**before.name(), *format!("one.test:{}", all[0].port()));
     for count in [2, 1, 2] {
-        dns.say_addresses("one.test", &ips(&all[..count]));
+        dns.set_addresses("one.test", &ips(&all[..count]));
         wait_for_backends(&proxy, &all[..count]);
         let now = served(&proxy).pool.backends().to_vec();
         let same = now.iter().find(|backend| backend.is_same(&before)).expect("it is the same server");
         assert_eq!(same.name() == before.name(), count == 1);
-        assert_eq!((ask(&mut open), ask(&mut meet(&proxy, 'a'))), ('a', 'a'), "{count}");
+        assert_eq!((ask(&mut open), ask(&mut connect_to(&proxy, 'a'))), ('a', 'a'), "{count}");
         wait_for("the other client's end", || same.active() == 1);
     }
 }
@@ -263,19 +263,19 @@ fn a_target_that_gets_a_second_address_keeps_its_connections() {
 fn what_is_held_of_a_service_that_is_not_there_takes_nothing_new() {
     let dns = Dns::new();
     let [a, b] = named();
-    dns.say_addresses("one.test", &[a.ip()]);
-    dns.say_addresses("two.test", &[b.ip()]);
+    dns.set_addresses("one.test", &[a.ip()]);
+    dns.set_addresses("two.test", &[b.ip()]);
     let both = vec![(1, 1, a.port(), "one.test"), (1, 1, b.port(), "two.test")];
-    dns.say("_app._tcp.test", Said::Services(both.clone()));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(both.clone()));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms' }}"
     )));
     wait_for_backends(&proxy, &[a, b]);
-    dns.say("_app._tcp.test", Said::Services(both[..1].to_vec()));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(both[..1].to_vec()));
     let asked = dns.questions();
     wait_for("two more rounds", || dns.questions() >= asked + 7);
-    dns.say("_app._tcp.test", Said::Services(vec![(0, 0, 0, "")]));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(vec![(0, 0, 0, "")]));
     let weights =
         || served(&proxy).pool.backends().iter().map(|backend| backend.weight()).collect::<Vec<_>>();
     wait_for("no share", || weights() == [0, 0]);
@@ -286,13 +286,13 @@ fn another_order_changes_nothing() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
     let mut order = ips(&all);
-    dns.say_addresses(NAME, &order);
+    dns.set_addresses(NAME, &order);
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
     wait_for_backends(&proxy, &all);
     let before = served(&proxy);
     for _ in 0..3 {
         order.rotate_left(1);
-        dns.say_addresses(NAME, &order);
+        dns.set_addresses(NAME, &order);
         let asked = dns.questions();
         // A round has two questions, and one of them may belong to the round before.
         wait_for("two more rounds", || dns.questions() >= asked + 5);
@@ -304,20 +304,20 @@ fn another_order_changes_nothing() {
 fn a_failure_keeps_what_was_found() {
     let dns = Dns::new();
     let all: [SocketAddr; 2] = named();
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
     wait_for_backends(&proxy, &all);
     let failures = [
-        (Said::Code(3), "NXDOMAIN"),
-        (Said::Addresses(Vec::new()), "no usable record"),
-        (Said::Code(2), "resolver answered"),
-        (Said::Silence, "in time"),
+        (DnsAnswer::Code(3), "NXDOMAIN"),
+        (DnsAnswer::Addresses(Vec::new()), "no usable record"),
+        (DnsAnswer::Code(2), "resolver answered"),
+        (DnsAnswer::Silence, "in time"),
     ];
     for (said, reason) in failures {
-        fail(&proxy, reason, || dns.say(NAME, said));
-        assert_eq!(met(&proxy), "ab", "{reason}");
+        fail(&proxy, reason, || dns.set_answer(NAME, said));
+        assert_eq!(reached(&proxy), "ab", "{reason}");
     }
-    dns.say_addresses(NAME, &ips(&all[1..]));
+    dns.set_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all[1..]);
     wait_for("no fault", || served(&proxy).discovery[0].fault().is_none());
 }
@@ -328,12 +328,15 @@ fn services_have_ports_weights_and_targets() {
     let (one, two) = (own_address(), own_address());
     named_on(one, b'a');
     named_on(two, b'b');
-    dns.say_addresses("one.test", &[one.ip()]);
-    dns.say_addresses("two.test", &[two.ip()]);
+    dns.set_addresses("one.test", &[one.ip()]);
+    dns.set_addresses("two.test", &[two.ip()]);
     let services = |weights: (u16, u16)| {
-        Said::Services(vec![(1, weights.0, one.port(), "one.test"), (1, weights.1, two.port(), "two.test")])
+        DnsAnswer::Services(vec![
+            (1, weights.0, one.port(), "one.test"),
+            (1, weights.1, two.port(), "two.test"),
+        ])
     };
-    dns.say("_app._tcp.test", services((1, 3)));
+    dns.set_answer("_app._tcp.test", services((1, 3)));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = ['{resolver}'], min_ttl = '100ms', hold = '0s' }}"
@@ -351,20 +354,20 @@ fn services_have_ports_weights_and_targets() {
     wait_for("the services", || described() == expected((1, 3)));
     let names: Vec<char> = (0..40).map(|_| ask(&mut proxy.connect())).collect();
     assert_eq!(names.iter().filter(|name| **name == 'b').count(), 30, "{names:?}");
-    dns.say("_app._tcp.test", services((2, 1)));
+    dns.set_answer("_app._tcp.test", services((2, 1)));
     wait_for("other weights", || described() == expected((2, 1)));
     // If a target cannot be resolved, it keeps its last address.
-    fail(&proxy, "NXDOMAIN", || dns.say("two.test", Said::Code(3)));
+    fail(&proxy, "NXDOMAIN", || dns.set_answer("two.test", DnsAnswer::Code(3)));
     assert_eq!(described(), expected((2, 1)));
     // If a target gets another address, it is the same backend by its name.
     let moved = own_address().ip();
     named_on(SocketAddr::new(moved, two.port()), b'c');
-    dns.say_addresses("two.test", &[moved]);
+    dns.set_addresses("two.test", &[moved]);
     wait_for("the new address", || {
         backends(&proxy).contains(&SocketAddr::new(moved, two.port()).to_string())
     });
     assert_eq!(described(), expected((2, 1)));
-    assert_eq!(met(&proxy), "ac");
+    assert_eq!(reached(&proxy), "ac");
 }
 
 #[test]
@@ -372,12 +375,12 @@ fn what_is_written_stays_beside_what_is_found() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
     let [written, _, _] = all;
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     let mut config = by_dns(&dns, written.port());
     config.pools[0].backends = layout(&format!("backends = ['{written}']")).pools[0].backends.clone();
     let (proxy, admin) = Proxy::start_with_admin(config);
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "abc");
+    assert_eq!(reached(&proxy), "abc");
 
     let status = status(admin);
     let pool = &status["pools"][0];
@@ -396,10 +399,10 @@ fn what_is_written_stays_beside_what_is_found() {
     };
     assert_eq!((series("backends"), series("failures_total")), (2.0, 0.0));
     assert!(series("last_success_timestamp_seconds") > 1_700_000_000.0);
-    dns.say(NAME, Said::Code(3));
+    dns.set_answer(NAME, DnsAnswer::Code(3));
     wait_for("a failure", || series("failures_total") > 0.0);
     assert_eq!(series("backends"), 2.0);
-    assert_eq!(met(&proxy), "abc");
+    assert_eq!(reached(&proxy), "abc");
 }
 
 fn status(admin: SocketAddr) -> Value {
@@ -457,10 +460,10 @@ fn a_file_is_followed() {
     let all: [SocketAddr; 3] = named();
     directory.replace_by(&all[..1]);
     let proxy = Proxy::start(directory.config(""));
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     directory.replace_by(&all);
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "abc");
+    assert_eq!(reached(&proxy), "abc");
     fs::write(directory.file(), document(&all[1..])).unwrap();
     wait_for_backends(&proxy, &all[1..]);
     directory.replace(
@@ -471,7 +474,7 @@ fn a_file_is_followed() {
         .to_string(),
     );
     wait_for_backends(&proxy, &all[..2]);
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     let served = served(&proxy);
     let first = served.pool.backend("first").expect("it has its name");
     assert_eq!((first.weight(), first.address()), (3, &all[0].into()));
@@ -491,12 +494,12 @@ fn a_broken_file_keeps_what_was_found() {
         (r#"{"version": 1, "backends": [{"address": "a:1"}]}"#, "is not an address"),
     ] {
         fail(&proxy, reason, || directory.replace(content));
-        assert_eq!(met(&proxy), "a", "{content}");
+        assert_eq!(reached(&proxy), "a", "{content}");
     }
     let discovery = served(&proxy).discovery[0].clone();
     fs::remove_file(directory.file()).unwrap();
     wait_for("its absence", || discovery.fault().is_some_and(|fault| fault.contains("cannot be read")));
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     directory.replace_by(&all);
     wait_for_backends(&proxy, &all);
     wait_for("no fault", || discovery.fault().is_none());
@@ -530,7 +533,7 @@ fn an_empty_list_empties_the_pool() {
     directory.replace_by(&[backend]);
     let proxy = Proxy::start(directory.config(""));
     wait_for_backends(&proxy, &[backend]);
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
     directory.replace_by(&[]);
     wait_for_backends(&proxy, &[]);
     let refused = proxy.connect().read(&mut [0]);
@@ -545,11 +548,11 @@ fn what_vanishes_drains() {
     directory.replace_by(&all);
     let proxy = Proxy::start(directory.config(", drain = '500ms'"));
     wait_for_backends(&proxy, &all);
-    let mut leaving = meet(&proxy, 'a');
-    let mut staying = meet(&proxy, 'b');
+    let mut leaving = connect_to(&proxy, 'a');
+    let mut staying = connect_to(&proxy, 'b');
     directory.replace_by(&all[1..]);
     wait_for_backends(&proxy, &all[1..]);
-    assert_eq!(met(&proxy), "b");
+    assert_eq!(reached(&proxy), "b");
     // This connection was open when its backend was removed. It continues until the deadline, and no longer.
     assert_eq!(ask(&mut leaving), 'a');
     let end = leaving.read(&mut [0]);
@@ -564,7 +567,7 @@ fn what_comes_back_in_time_goes_on() {
     directory.replace_by(&all);
     let proxy = Proxy::start(directory.config(", drain = '1h'"));
     wait_for_backends(&proxy, &all);
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
     let of_a = || {
         let served = served(&proxy);
         served.pool.backend(&all[0].to_string()).map(|backend| (backend.number(), backend.active()))
@@ -584,14 +587,14 @@ fn a_reload_keeps_what_was_found() {
     let dns = Dns::new();
     let directory = Directory::new();
     let all: [SocketAddr; 2] = named();
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     let mut config = by_dns(&dns, all[0].port());
     let proxy = Proxy::start(config.clone());
     wait_for_backends(&proxy, &all);
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
 
     config.pools[0].dial.attempts = 2;
-    dns.say(NAME, Said::Code(3));
+    dns.set_answer(NAME, DnsAnswer::Code(3));
     proxy.remote.reload(config.clone()).unwrap();
     assert_eq!(served(&proxy).pool.spec().dial.attempts, 2);
     wait_for_backends(&proxy, &all);
@@ -609,7 +612,7 @@ fn a_reload_keeps_what_was_found() {
     proxy.remote.reload(config).unwrap();
     wait_for_backends(&proxy, &all[..1]);
     assert!(served(&proxy).discovery.is_empty());
-    assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
+    assert_eq!((reached(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
 /// The file is beside the configuration that names it.
@@ -651,9 +654,9 @@ fn a_start_without_backends_turns_clients_away() {
     let refused = proxy.connect().read(&mut [0]);
     assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     proxy.wait_for_metric(r#"pointsman_no_backend_total{pool="main"}"#, 1.0);
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
 }
 
 /// A discovered backend that is our own listener is left out, because it would send each client back to the
@@ -670,7 +673,7 @@ fn a_discovered_backend_that_leads_back_is_left_out() {
     };
     let proxy = Proxy::start(config(&directory.file().display().to_string()));
     wait_for_backends(&proxy, &[a]);
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     // It is left out as well if it is discovered later.
     let b = named_on(own_address(), b'b');
     directory.replace(&document(&[b, own]));

@@ -16,7 +16,7 @@ use pointsman::relay::EngineChoice;
 use pointsman::server::{Server, Signals};
 use pointsman::sys::Address;
 
-use crate::process::{Folder, Manager, Program, command};
+use crate::process::{Folder, Program, ServiceManager, command};
 use crate::support::{Backend, PATIENCE, own_address, tcp, wait_for};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
@@ -63,7 +63,7 @@ fn put_fifo(path: &Path) {
 }
 
 /// Returns the exit code and the output of a program that ends.
-fn told(command: &mut Command) -> (Option<i32>, String) {
+fn run_to_end(command: &mut Command) -> (Option<i32>, String) {
     let mut program = Program::start(command);
     let status = program.end();
     // Threads read both outputs, and may be a little late.
@@ -78,7 +78,7 @@ fn a_fifo_in_a_files_place_is_a_fault() {
     let fifo = folder.path("a-fifo");
     put_fifo(&fifo);
     let check = |arguments: &[&str], code: i32, part: &str| {
-        let (ended, said) = told(command(arguments).stdin(Stdio::null()));
+        let (ended, said) = run_to_end(command(arguments).stdin(Stdio::null()));
         assert_eq!(ended, Some(code), "{arguments:?}: {said}");
         assert!(said.contains("it is not a regular file but a FIFO") && said.contains(part), "{said}");
     };
@@ -106,7 +106,8 @@ fn a_configuration_comes_through_a_pipe() {
     for path in ["/dev/stdin", "/dev/fd/0"] {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let (start, stdin) = (folder.path(""), Stdio::from(OwnedFd::from(reader)));
-        let check = thread::spawn(move || told(command(&["check", path]).stdin(stdin).current_dir(start)));
+        let check =
+            thread::spawn(move || run_to_end(command(&["check", path]).stdin(stdin).current_dir(start)));
         writer.write_all(text.as_bytes()).unwrap();
         drop(writer);
         let (code, said) = check.join().unwrap();
@@ -164,7 +165,7 @@ fn an_access_log_that_no_process_reads_stops_nothing() {
         Backend::echo().address
     );
     let config = folder.write("config.toml", &text);
-    let (code, said) = told(command(&["check", config.to_str().unwrap()]).stdin(Stdio::null()));
+    let (code, said) = run_to_end(command(&["check", config.to_str().unwrap()]).stdin(Stdio::null()));
     assert_eq!(code, Some(0), "{said}");
     let mut program = Program::serve(&config);
     program.stderr.wait_for("no process reads the FIFO");
@@ -196,7 +197,7 @@ fn who_asks_does_not_wait_for_a_reload() {
     let networks: String =
         (0..200_000_u32).map(|n| format!("10.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
     folder.write("bad.txt", &networks);
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let file = folder.path("config.toml");
     let mut program = Program::start(command(&["run"]).arg(file).env("NOTIFY_SOCKET", &manager.path));
     assert_eq!(manager.receive(), ["READY=1"]);

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::records::LogFile;
 use crate::support::hello::hello;
-use crate::support::pair::{BlackHole, closed, expect_bytes, expect_reset};
+use crate::support::pair::{FullListener, closed, expect_bytes, expect_reset};
 use crate::support::recorder::Recorder;
 use crate::support::{Proxy, config, wait_for};
 
@@ -189,7 +189,7 @@ fn a_full_queue_has_room_again_when_its_clients_have_gone() {
 /// The same rules hold for a client that ends while a backend is being connected.
 #[test]
 fn a_tls_client_that_ends_during_the_connect_is_gone() {
-    let (log, hole) = (LogFile::new(), BlackHole::new());
+    let (log, hole) = (LogFile::new(), FullListener::new());
     let keys = "connect_timeout = '60s'\ndial_timeout = '60s'";
     let proxy = proxy(&log, TLS, &hole.address.to_string(), keys);
     let mut client = proxy.connect();
@@ -211,7 +211,7 @@ fn a_tls_client_that_ends_during_the_connect_is_gone() {
 /// A client that may wait for a banner waits for the backend.
 #[test]
 fn a_tcp_client_that_half_closes_during_the_connect_is_not() {
-    let (log, hole) = (LogFile::new(), BlackHole::new());
+    let (log, hole) = (LogFile::new(), FullListener::new());
     let proxy = proxy(&log, TCP, &hole.address.to_string(), "connect_timeout = '300ms'");
     let client = proxy.connect();
     finish_writing(&client);

@@ -13,8 +13,8 @@ use crate::process::{Folder, command, run};
 use crate::support::hello::{extension, message, records, server_name};
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
-/// A word, a title for the terminal, a log line, C1 controls with and without UTF-8, quotes, and a character
-/// that changes the direction of text.
+/// Bytes of several kinds: a word, a title for the terminal, a log line, C1 controls with and without UTF-8,
+/// quotes. The last one changes the direction of text.
 const HOSTILE: &[u8] =
     b"ev\x1b]0;il\x07\r\n2001-01-01T00:00:00.000000Z  INFO forged x=1\n\x9b31m\xc2\x9b31m\"'\\ =\x7f\xe2\x80\xae";
 
@@ -136,7 +136,7 @@ impl Program {
     }
 
     /// Sends each hostile text that a client can send, once.
-    fn say_all(&mut self) {
+    fn send_all(&mut self) {
         let (tls, postgres) = (self.tls, self.postgres);
         for name in
             [HOSTILE, &HOSTILE[..4], b"ev\nil.example", b"ev\x1b[31m.example", b"a b", b"\xff.example"]
@@ -197,7 +197,7 @@ fn check_harmless(text: &[u8], what: &str) {
 
 fn check_logs(test: &str, format: &str) {
     let mut program = Program::start(test, format);
-    program.say_all();
+    program.send_all();
     program.wait_for("check failed");
     program.wait_for("the agent gave no usable answer");
     program.wait_for("discovery failed");
@@ -250,13 +250,13 @@ fn names_make_no_series_and_status_is_harmless() {
         series.sort();
         series
     };
-    program.say_all();
+    program.send_all();
     let before = series(&program.metrics());
     for number in 0..200 {
         let name = format!("name-{number}.example");
         program.send(program.tls, &records(&message(&server_name(name.as_bytes())), &[]));
     }
-    program.say_all();
+    program.send_all();
     let text = program.metrics();
     assert_eq!(series(&text), before);
     assert!(before.len() > 100);

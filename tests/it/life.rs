@@ -31,13 +31,13 @@ fn answer_by_name(mut stream: &TcpStream, name: u8) {
 }
 
 /// A backend with a name. Its server can be stopped, and started again at its address.
-pub(crate) struct Unsteady {
+pub(crate) struct StoppableBackend {
     pub(crate) address: SocketAddr,
     name: u8,
     running: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
-impl Unsteady {
+impl StoppableBackend {
     pub(crate) fn new(name: u8) -> Self {
         let mut backend = Self { address: own_address(), name, running: None };
         backend.start();
@@ -70,7 +70,7 @@ impl Unsteady {
     }
 }
 
-impl Drop for Unsteady {
+impl Drop for StoppableBackend {
     fn drop(&mut self) {
         self.stop();
     }
@@ -100,16 +100,16 @@ pub(crate) fn ask(stream: &mut TcpStream) -> char {
 }
 
 /// Connects through the proxy; returns the connection and the name of its backend.
-pub(crate) fn meet(address: SocketAddr) -> (TcpStream, char) {
+pub(crate) fn connect_any(address: SocketAddr) -> (TcpStream, char) {
     let mut stream = connect(address);
     let name = ask(&mut stream);
     (stream, name)
 }
 
 /// Returns a connection to the backend of that name.
-pub(crate) fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
+pub(crate) fn connect_to(address: SocketAddr, wanted: char) -> TcpStream {
     for _ in 0..1000 {
-        let (stream, name) = meet(address);
+        let (stream, name) = connect_any(address);
         if name == wanted {
             return stream;
         }
@@ -168,7 +168,7 @@ fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
     let (a, b) = (named(b'a'), named(b'b'));
     let proxy = Proxy::start(simple("", &[a.address]));
     let address = proxy.address("main");
-    let (mut before, name) = meet(address);
+    let (mut before, name) = connect_any(address);
     assert_eq!(name, 'a');
     for round in 0..20 {
         let backends = if round % 2 == 0 { vec![a.address, b.address] } else { vec![a.address] };
@@ -177,7 +177,7 @@ fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
         assert!(changes.added.is_empty() && changes.removed.is_empty() && changes.needs_restart.is_empty());
         assert_eq!(proxy.address("main"), address);
         assert_eq!(ask(&mut before), 'a', "round {round}");
-        let (mut during, name) = meet(address);
+        let (mut during, name) = connect_any(address);
         assert_eq!(ask(&mut during), name);
     }
     assert!(reload(&proxy, simple("", &[a.address])).is_empty());
@@ -190,9 +190,9 @@ fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
 fn an_unchanged_backend_keeps_its_counts() {
     let (a, b) = (named(b'a'), named(b'b'));
     let proxy = Proxy::start(simple("", &[a.address]));
-    let (mut open, _) = meet(proxy.address("main"));
+    let (mut open, _) = connect_any(proxy.address("main"));
     for _ in 0..4 {
-        meet(proxy.address("main"));
+        connect_any(proxy.address("main"));
     }
     let old = backend(&proxy, "p", a.address);
     wait_for("one open connection", || old.active() == 1);
@@ -210,10 +210,10 @@ fn an_unchanged_backend_keeps_its_counts() {
 fn a_changed_pool_is_for_new_connections() {
     let (a, b) = (named(b'a'), named(b'b'));
     let proxy = Proxy::start(simple("", &[a.address]));
-    let (mut old, _) = meet(proxy.address("main"));
+    let (mut old, _) = connect_any(proxy.address("main"));
     reload(&proxy, simple("", &[b.address]));
     for _ in 0..10 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(ask(&mut old), 'a');
 }
@@ -251,7 +251,7 @@ fn a_client_that_has_said_nothing_yet_is_routed_by_what_is_new() {
 fn a_changed_limit_of_the_process_is_in_force_at_once() {
     let a = named(b'a');
     let proxy = Proxy::start(simple("", &[a.address]));
-    let (mut open, _) = meet(proxy.address("main"));
+    let (mut open, _) = connect_any(proxy.address("main"));
     let changes = reload(&proxy, simple("max_connections = 1", &[a.address]));
     assert_eq!(changes.changed, ["max_connections"]);
     assert_eq!(proxy.metric("pointsman_connections_limit"), 1.0);
@@ -259,7 +259,7 @@ fn a_changed_limit_of_the_process_is_in_force_at_once() {
     try_ask(&mut connect(proxy.address("main"))).expect_err("the process is full");
     assert_eq!(ask(&mut open), 'a');
     reload(&proxy, simple("max_connections = 2", &[a.address]));
-    assert_eq!(meet(proxy.address("main")).1, 'a');
+    assert_eq!(connect_any(proxy.address("main")).1, 'a');
 }
 
 #[test]
@@ -287,13 +287,13 @@ fn an_added_listener_accepts_and_a_removed_one_refuses() {
     for _ in 0..10 {
         assert_eq!(reload(&proxy, two()).added, ["listener extra"]);
         let extra = proxy.address("extra");
-        let (mut open, _) = meet(extra);
+        let (mut open, _) = connect_any(extra);
         assert_eq!(reload(&proxy, one()).removed, ["listener extra"]);
         assert!(is_refused(extra), "the socket is closed when the reload has happened");
         assert!(!proxy.remote.view().addresses().contains_key("extra"));
         assert_eq!(ask(&mut open), 'a', "what is open drains");
     }
-    assert_eq!(meet(proxy.address("main")).1, 'a');
+    assert_eq!(connect_any(proxy.address("main")).1, 'a');
 }
 
 #[test]
@@ -305,11 +305,11 @@ fn a_removed_address_can_be_added_again_at_once() {
         || layout("", &[("main", any(), "p"), ("extra", address.to_string(), "p")], &[("p", &[a.address])]);
     let proxy = Proxy::start(with());
     for _ in 0..50 {
-        let (_open, _) = meet(address);
+        let (_open, _) = connect_any(address);
         reload(&proxy, without());
         reload(&proxy, with());
     }
-    assert_eq!(meet(address).1, 'a');
+    assert_eq!(connect_any(address).1, 'a');
 }
 
 #[test]
@@ -325,9 +325,9 @@ fn one_address_of_a_port_can_have_a_listener_beside_all_of_it() {
     let beside =
         || layout("", &[all.clone(), idle.clone(), ("one", SocketAddr::to_string(&one), "q")], &pools);
     for _ in 0..3 {
-        assert_eq!((meet(one).1, meet(other).1), ('a', 'a'));
+        assert_eq!((connect_any(one).1, connect_any(other).1), ('a', 'a'));
         reload(&proxy, beside());
-        assert_eq!((meet(one).1, meet(other).1), ('b', 'a'));
+        assert_eq!((connect_any(one).1, connect_any(other).1), ('b', 'a'));
         reload(&proxy, alone());
     }
 }
@@ -344,12 +344,12 @@ fn what_was_removed_is_reset_when_its_time_is_over() {
     // The listener `extra` is removed, and the backend `a` is removed from the pool behind `main`.
     let after = layout(drain, &[("main", any(), "p")], &[("p", &[b.address])]);
     let proxy = Proxy::start(before);
-    let (on_extra, _) = meet(proxy.address("extra"));
-    let (mut on_a, name) = meet(proxy.address("main"));
+    let (on_extra, _) = connect_any(proxy.address("extra"));
+    let (mut on_a, name) = connect_any(proxy.address("main"));
     assert_eq!(name, 'a');
     let began = Instant::now();
     reload(&proxy, after);
-    let (mut stays, name) = meet(proxy.address("main"));
+    let (mut stays, name) = connect_any(proxy.address("main"));
     assert_eq!(name, 'b');
     // The connection continues until the deadline.
     if let Err(error) = try_ask(&mut on_a) {
@@ -379,8 +379,8 @@ fn what_comes_back_in_time_is_not_reset() {
     };
     let without = || layout(drain, &[("main", any(), "p")], &[("p", &[b.address])]);
     let proxy = Proxy::start(with());
-    let (mut on_extra, _) = meet(proxy.address("extra"));
-    let mut on_a = meet_one(proxy.address("main"), 'a');
+    let (mut on_extra, _) = connect_any(proxy.address("extra"));
+    let mut on_a = connect_to(proxy.address("main"), 'a');
     let number = backend(&proxy, "p", a.address).number();
     reload(&proxy, without());
     reload(&proxy, with());
@@ -398,13 +398,13 @@ fn what_comes_back_in_time_is_not_reset() {
 }
 
 /// A backend whose accept queue is full, so that a connect to it gets no answer.
-struct Full {
+struct FullBackend {
     address: SocketAddr,
     _listener: Socket,
     _queue: Vec<Socket>,
 }
 
-impl Full {
+impl FullBackend {
     fn new() -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&own_address().into()).unwrap();
@@ -422,7 +422,7 @@ impl Full {
 
 #[test]
 fn a_client_that_waits_for_a_removed_backend_is_let_go_at_the_deadline() {
-    let (full, b) = (Full::new(), named(b'b'));
+    let (full, b) = (FullBackend::new(), named(b'b'));
     let drain = r#"shutdown.drain = "100ms""#;
     let proxy = Proxy::start(simple(drain, &[full.address]));
     let mut client = connect(proxy.address("main"));
@@ -440,7 +440,7 @@ fn a_client_that_waits_for_a_removed_backend_is_let_go_at_the_deadline() {
 
 #[test]
 fn a_client_that_turns_to_a_removed_backend_late_is_let_go_too() {
-    let (full, a) = (Full::new(), named(b'a'));
+    let (full, a) = (FullBackend::new(), named(b'a'));
     let with = |backends: &str| {
         config(&format!(
             "workers = 2\naccess_log.to = \"off\"\nshutdown.drain = \"50ms\"\n\
@@ -477,15 +477,15 @@ fn an_address_that_moves_to_another_listener_keeps_its_socket() {
         )
     };
     let proxy = Proxy::start(owned_by("old", "p"));
-    let (mut before, name) = meet(address);
+    let (mut before, name) = connect_any(address);
     assert_eq!(name, 'a');
     // New clients come all the time, so a socket that is closed for a moment would be noticed.
-    let clients = Clients::start(2, move || meet(address).1);
+    let clients = Clients::start(2, move || connect_any(address).1);
     for _ in 0..10 {
         reload(&proxy, owned_by("new", "q"));
-        assert_eq!(meet(address).1, 'b');
+        assert_eq!(connect_any(address).1, 'b');
         reload(&proxy, owned_by("old", "p"));
-        assert_eq!(meet(address).1, 'a');
+        assert_eq!(connect_any(address).1, 'a');
     }
     assert_eq!(ask(&mut before), 'a');
     clients.stop();
@@ -499,7 +499,7 @@ fn an_address_in_use_fails_the_whole_reload() {
     let free = own_address();
     let proxy = Proxy::start(simple("", &[a.address]));
     let address = proxy.address("main");
-    let (mut open, _) = meet(address);
+    let (mut open, _) = connect_any(address);
     let listeners =
         [("main", any(), "p"), ("first", free.to_string(), "p"), ("second", taken_at.to_string(), "p")];
     let fault = proxy.remote.reload(layout("", &listeners, &[("p", &[b.address])])).unwrap_err();
@@ -507,12 +507,12 @@ fn an_address_in_use_fails_the_whole_reload() {
     assert!(fault.to_string().contains(&taken_at.to_string()), "{fault}");
     assert_eq!(proxy.remote.view().addresses().len(), 1);
     assert!(is_refused(free), "what was bound on the way is free again");
-    assert_eq!((ask(&mut open), meet(address).1), ('a', 'a'));
+    assert_eq!((ask(&mut open), connect_any(address).1), ('a', 'a'));
     assert_eq!(proxy.metric("pointsman_config_last_reload_success"), 0.0);
     assert_eq!(proxy.metric(r#"pointsman_config_reloads_total{result="failed"}"#), 1.0);
     drop(taken);
     reload(&proxy, layout("", &listeners, &[("p", &[b.address])]));
-    assert_eq!([address, free, taken_at].map(|address| meet(address).1), ['b'; 3]);
+    assert_eq!([address, free, taken_at].map(|address| connect_any(address).1), ['b'; 3]);
     assert_eq!(proxy.metric("pointsman_config_last_reload_success"), 1.0);
 }
 
@@ -579,9 +579,9 @@ fn no_connection_fails_while_reload_follows_reload() {
     ];
     let proxy = Proxy::start(layouts[0]());
     let address = proxy.address("main");
-    let mut long: Vec<_> = (0..20).map(|_| meet(address)).collect();
+    let mut long: Vec<_> = (0..20).map(|_| connect_any(address)).collect();
     let clients = Clients::start(3, move || {
-        let (mut stream, name) = meet(address);
+        let (mut stream, name) = connect_any(address);
         assert_eq!(ask(&mut stream), name);
     });
     let mut reloads = 0;
@@ -611,7 +611,7 @@ fn a_drain_lets_open_connections_finish() {
     let a = named(b'a');
     let proxy = Proxy::start(simple(r#"shutdown.drain = "20s""#, &[a.address]));
     let address = proxy.address("main");
-    let mut open: Vec<_> = (0..10).map(|_| meet(address).0).collect();
+    let mut open: Vec<_> = (0..10).map(|_| connect_any(address).0).collect();
     assert_eq!(proxy.remote.view().life(), LifeStage::Serving);
     proxy.remote.stop();
     wait_for("refusal", || is_refused(address));
@@ -631,7 +631,7 @@ fn a_drain_lets_open_connections_finish() {
 fn at_the_deadline_the_rest_is_reset() {
     let a = named(b'a');
     let proxy = Proxy::start(simple(r#"shutdown.drain = "300ms""#, &[a.address]));
-    let open: Vec<_> = (0..10).map(|_| meet(proxy.address("main")).0).collect();
+    let open: Vec<_> = (0..10).map(|_| connect_any(proxy.address("main")).0).collect();
     let view = Arc::clone(proxy.remote.view());
     let began = Instant::now();
     proxy.remote.stop();
@@ -675,7 +675,7 @@ fn at_the_deadline_a_client_that_never_spoke_is_let_go() {
 fn a_second_word_cuts_the_drain_short() {
     let a = named(b'a');
     let proxy = Proxy::start(simple(r#"shutdown.drain = "1h""#, &[a.address]));
-    let (mut open, _) = meet(proxy.address("main"));
+    let (mut open, _) = connect_any(proxy.address("main"));
     proxy.remote.stop();
     wait_for("refusal", || is_refused(proxy.address("main")));
     assert_eq!(ask(&mut open), 'a');
@@ -786,7 +786,7 @@ fn checked(backends: &[SocketAddr], algorithm: &str) -> Config {
 fn answers(address: SocketAddr, connections: usize) -> BTreeMap<char, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..connections {
-        *answers.entry(meet(address).1).or_default() += 1;
+        *answers.entry(connect_any(address).1).or_default() += 1;
     }
     answers
 }
@@ -794,14 +794,14 @@ fn answers(address: SocketAddr, connections: usize) -> BTreeMap<char, usize> {
 #[test]
 fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
     for algorithm in ["round-robin", "maglev"] {
-        let (mut a, b) = (Unsteady::new(b'a'), Unsteady::new(b'b'));
+        let (mut a, b) = (StoppableBackend::new(b'a'), StoppableBackend::new(b'b'));
         let config = || checked(&[a.address, b.address], algorithm);
         let proxy = Proxy::start(config());
         let address = proxy.address("main");
         assert_eq!(answers(address, 60).len(), 2, "both serve");
         let mut changed = config();
         let state = |address| backend(&proxy, "p", address).state();
-        let mut open = meet_one(address, 'a');
+        let mut open = connect_to(address, 'a');
         a.stop();
         // Before a check fails, another attempt serves the client.
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
@@ -826,7 +826,7 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
 
 #[test]
 fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
-    let mut a = Unsteady::new(b'a');
+    let mut a = StoppableBackend::new(b'a');
     let proxy = Proxy::start(checked(&[a.address], "maglev"));
     a.stop();
     wait_for("down", || backend(&proxy, "p", a.address).state() == BackendState::Down);
@@ -836,7 +836,7 @@ fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
     assert!(proxy.metric(r#"pointsman_no_backend_total{pool="p"}"#) >= 1.0);
     a.start();
     wait_for("up", || backend(&proxy, "p", a.address).state() == BackendState::Up);
-    assert_eq!(meet(proxy.address("main")).1, 'a');
+    assert_eq!(connect_any(proxy.address("main")).1, 'a');
 }
 
 /// An accept loop keeps the policy of its last accept, and with it all routes of that policy.
@@ -859,7 +859,7 @@ fn a_policy_that_was_replaced_ends_where_nobody_connects() {
         )
     };
     let proxy = Proxy::start(config(&text(&a)));
-    let (stream, name) = meet(proxy.address("main"));
+    let (stream, name) = connect_any(proxy.address("main"));
     assert_eq!(name, 'a');
     let policies =
         || proxy.remote.view().snapshot.load().policies.values().map(Arc::downgrade).collect::<Vec<_>>();
@@ -869,5 +869,5 @@ fn a_policy_that_was_replaced_ends_where_nobody_connects() {
     wait_for("the end of the old policy", || old.iter().all(|policy| policy.upgrade().is_none()));
     assert!(policies().iter().all(|policy| policy.upgrade().is_some()));
     drop(stream);
-    assert_eq!(meet(proxy.address("main")).1, 'b');
+    assert_eq!(connect_any(proxy.address("main")).1, 'b');
 }

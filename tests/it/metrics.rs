@@ -110,8 +110,8 @@ fn samples(address: SocketAddr) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// Starts a listener with a named route, and one pool with these backends, named `b0`, `b1` and so on, in
-/// this order of preference.
+/// Starts a listener with a named route, and one pool with these backends. They are named `b0`, `b1` and so
+/// on, in their order of preference.
 fn routed(backends: &[SocketAddr]) -> (Proxy, SocketAddr) {
     let backends: Vec<_> = backends
         .iter()

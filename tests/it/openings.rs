@@ -12,7 +12,7 @@ const SSL: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
 const GSS: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x30];
 
 /// A server that does these steps, then answers all bytes with its name. It keeps the bytes behind the steps.
-struct Scripted {
+struct ScriptedServer {
     backend: Backend,
     received: Mutex<mpsc::Receiver<Vec<u8>>>,
 }
@@ -30,7 +30,7 @@ const IMAP: Steps =
     &[(b"* OK hi\r\n", b"p1 STARTTLS\r\n"), (b"* CAPABILITY IMAP4rev1\r\n", b""), (b"p1 OK go\r\n", b"")];
 const POP3: Steps = &[(b"+OK hi\r\n", b"STLS\r\n"), (b"+OK go\r\n", b"")];
 
-impl Scripted {
+impl ScriptedServer {
     fn start(name: &'static str, steps: Steps) -> Self {
         let (keep, received) = mpsc::channel();
         let backend = Backend::serve(move |stream| {
@@ -63,7 +63,7 @@ impl Scripted {
 }
 
 /// Starts a listener named `main` with these keys and pools; `p` is `backends`.
-fn proxy(keys: &str, backends: &[&Scripted]) -> Proxy {
+fn proxy(keys: &str, backends: &[&ScriptedServer]) -> Proxy {
     let backends: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
     Proxy::start(config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\n{keys}\n\
@@ -72,7 +72,7 @@ fn proxy(keys: &str, backends: &[&Scripted]) -> Proxy {
     )))
 }
 
-fn postgres(backends: &[&Scripted]) -> Proxy {
+fn postgres(backends: &[&ScriptedServer]) -> Proxy {
     proxy("protocol = \"postgres\"\nroutes = [{ sni = \"good.example\", pool = \"p\" }]", backends)
 }
 
@@ -125,7 +125,7 @@ fn check_refused(proxy: &Proxy, sends: &[&[u8]], ending: &[u8], reason: &str) {
 
 #[test]
 fn a_postgres_session_is_routed_by_its_server_name() {
-    let backend = Scripted::start("one", POSTGRES);
+    let backend = ScriptedServer::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     let hello = hello(b"good.example");
     for requests in [&[SSL][..], &[GSS, SSL]] {
@@ -166,7 +166,7 @@ fn a_postgres_session_is_routed_by_its_server_name() {
 
 #[test]
 fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
-    let backend = Scripted::start("one", &[]);
+    let backend = ScriptedServer::start("one", &[]);
     let proxy = proxy("protocol = \"postgres\"\nplaintext = \"p\"", &[&backend]);
     let held = || proxy.remote.view().bounds.hello_memory.inside();
     let long = message(3 << 16, format!("user\0ann\0options\0{}\0\0", "x".repeat(9000)).as_bytes());
@@ -182,7 +182,7 @@ fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
     proxy.remote.view().bounds.hello_memory.set_limit(100);
     check_refused(&proxy, &[&long[..50]], b"\0C53300\0", "hello_memory");
     // A client that sends its hello at once needs no memory of hellos, also behind an SSLRequest.
-    let backend = Scripted::start("one", POSTGRES);
+    let backend = ScriptedServer::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     proxy.remote.view().bounds.hello_memory.set_limit(100);
     let mut client = proxy.connect();
@@ -192,7 +192,7 @@ fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
 
 #[test]
 fn direct_tls_reaches_the_backend_as_it_is() {
-    let backend = Scripted::start("one", &[]);
+    let backend = ScriptedServer::start("one", &[]);
     let proxy = postgres(&[&backend]);
     let hello = hello(b"good.example");
     exchange(&mut proxy.connect(), &hello, b"one");
@@ -205,7 +205,7 @@ fn direct_tls_reaches_the_backend_as_it_is() {
 
 #[test]
 fn a_session_without_tls_is_refused_in_its_words() {
-    let backend = Scripted::start("one", &[]);
+    let backend = ScriptedServer::start("one", &[]);
     let proxy = postgres(&[&backend]);
     check_refused(&proxy, &[&login("ann", "shop")], b"\0C28000\0M", "plaintext_refused");
     check_refused(
@@ -219,8 +219,8 @@ fn a_session_without_tls_is_refused_in_its_words() {
 
 #[test]
 fn a_session_without_tls_goes_by_its_database_or_user() {
-    let [shop, ann, other] = ["shop", "ann", "other"].map(|name| Scripted::start(name, &[]));
-    let pool = |name: &str, backend: &Scripted| {
+    let [shop, ann, other] = ["shop", "ann", "other"].map(|name| ScriptedServer::start(name, &[]));
+    let pool = |name: &str, backend: &ScriptedServer| {
         format!("[pool.{name}]\nbackends = [{}]\nhealth.check = \"off\"\n", backend.address())
     };
     let proxy = Proxy::start(config(&format!(
@@ -230,7 +230,7 @@ fn a_session_without_tls_goes_by_its_database_or_user() {
         pool("ann", &ann),
         pool("other", &other)
     )));
-    let check = |user: &str, database: &str, backend: &Scripted, name: &str| {
+    let check = |user: &str, database: &str, backend: &ScriptedServer, name: &str| {
         let bytes = login(user, database);
         exchange(&mut proxy.connect(), &bytes, name.as_bytes());
         assert!(backend.received() == bytes);
@@ -243,7 +243,7 @@ fn a_session_without_tls_goes_by_its_database_or_user() {
 
 #[test]
 fn nothing_before_tls_is_carried_into_it() {
-    let backend = Scripted::start("one", POSTGRES);
+    let backend = ScriptedServer::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     let hello = hello(b"good.example");
     check_refused(&proxy, &[&[SSL, &hello].concat()], b"\0C08P01\0", "pipelined_before_tls");
@@ -258,8 +258,8 @@ fn nothing_before_tls_is_carried_into_it() {
 fn a_request_to_cancel_finds_the_backend_of_its_session() {
     let names = ["b0", "b1", "b2", "b3", "b4"];
     // Each backend answers a session and a request with its name.
-    let backends = names.map(|name| Scripted::start(name, &[]));
-    let listed: Vec<_> = backends.iter().map(Scripted::address).collect();
+    let backends = names.map(|name| ScriptedServer::start(name, &[]));
+    let listed: Vec<_> = backends.iter().map(ScriptedServer::address).collect();
     let proxy = Proxy::start(config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
          plaintext = \"p\"\n[pool.p]\nhealth.check = \"off\"\nbackends = [{}]\n",
@@ -308,8 +308,8 @@ fn ask(proxy: &Proxy, bytes: &[u8]) -> (TcpStream, String) {
 
 #[test]
 fn a_request_to_cancel_comes_past_what_is_full() {
-    let backends = ["b0", "b1", "b2"].map(|name| Scripted::start(name, &[]));
-    let listed: Vec<_> = backends.iter().map(Scripted::address).collect();
+    let backends = ["b0", "b1", "b2"].map(|name| ScriptedServer::start(name, &[]));
+    let listed: Vec<_> = backends.iter().map(ScriptedServer::address).collect();
     let cancel = message(80_877_102, &[1; 8]);
     let check = |keys: &str, backends: &[String]| {
         let proxy = Proxy::start(sessions(keys, backends));
@@ -343,7 +343,7 @@ fn a_request_to_cancel_ends_with_its_server_whatever_its_client_does() {
 /// A backend that drains or was removed keeps its sessions.
 #[test]
 fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
-    let backends = ["b0", "b1"].map(|name| Scripted::start(name, &[]));
+    let backends = ["b0", "b1"].map(|name| ScriptedServer::start(name, &[]));
     let drained = |word: &str| {
         let first = format!("{{ name = \"first\", address = {}, {word} }}", backends[0].address());
         sessions("balance = \"failover\"", &[first, backends[1].address()])
@@ -365,10 +365,10 @@ fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
 
 #[test]
 fn a_backend_that_refuses_tls_is_one_that_failed() {
-    let good = Scripted::start("good", POSTGRES);
-    let no = Scripted::start("no", &[(b"", SSL), (b"N", b"")]);
-    let error = Scripted::start("error", &[(b"", SSL), (b"E\0\0\0\x05\0", b"")]);
-    let talker = Scripted::start("talker", &[(b"", SSL), (b"Sx", b"")]);
+    let good = ScriptedServer::start("good", POSTGRES);
+    let no = ScriptedServer::start("no", &[(b"", SSL), (b"N", b"")]);
+    let error = ScriptedServer::start("error", &[(b"", SSL), (b"E\0\0\0\x05\0", b"")]);
+    let talker = ScriptedServer::start("talker", &[(b"", SSL), (b"Sx", b"")]);
     let hello = hello(b"good.example");
     for bad in [&no, &error, &talker] {
         let proxy = postgres(&[bad, &good]);
@@ -385,7 +385,7 @@ fn a_backend_that_refuses_tls_is_one_that_failed() {
 
 #[test]
 fn every_wait_has_an_end() {
-    let silent = Scripted::start("silent", &[(b"", SSL), (b"", b"never")]);
+    let silent = ScriptedServer::start("silent", &[(b"", SSL), (b"", b"never")]);
     let keys = "protocol = \"postgres\"\nunmatched = \"p\"\ngreeting_timeout = \"100ms\"";
     let hello = hello(b"good.example");
     check_refused(&proxy(keys, &[&silent]), &[SSL, &hello], INTERNAL_ERROR, "greeting_timeout");
@@ -399,8 +399,8 @@ fn every_wait_has_an_end() {
 }
 
 /// Starts a mail listener, and a client that has read its greeting.
-fn mail(protocol: &str, steps: Steps) -> (Proxy, Arc<Scripted>) {
-    let backend = Scripted::start("one", steps);
+fn mail(protocol: &str, steps: Steps) -> (Proxy, Arc<ScriptedServer>) {
+    let backend = ScriptedServer::start("one", steps);
     let keys = format!(
         "protocol = \"{protocol}\"\nhostname = \"front.test\"\nroutes = [{{ sni = \"good.example\", pool = \"p\" }}]"
     );
@@ -460,7 +460,7 @@ fn mail_is_routed_by_the_server_name_behind_starttls() {
 #[test]
 fn mail_that_goes_wrong_is_told_so() {
     let check = |protocol: &str, keys: &str, send: &str, ending: &str, reason: &str| {
-        let backend = Scripted::start("one", &[]);
+        let backend = ScriptedServer::start("one", &[]);
         let keys = format!("protocol = \"{protocol}\"\nunmatched = \"p\"\n{keys}");
         check_refused(&proxy(&keys, &[&backend]), &[send.as_bytes()], ending.as_bytes(), reason);
     };
@@ -486,9 +486,9 @@ fn mail_that_goes_wrong_is_told_so() {
 
 #[test]
 fn a_mail_backend_that_is_not_ready_is_passed_over() {
-    let good = Scripted::start("good", SMTP);
-    let busy = Scripted::start("busy", &[(b"421 busy\r\n", b"")]);
-    let bare = Scripted::start("bare", &[(b"220 b\r\n", b"EHLO front.test\r\n"), (b"250 b\r\n", b"")]);
+    let good = ScriptedServer::start("good", SMTP);
+    let busy = ScriptedServer::start("busy", &[(b"421 busy\r\n", b"")]);
+    let bare = ScriptedServer::start("bare", &[(b"220 b\r\n", b"EHLO front.test\r\n"), (b"250 b\r\n", b"")]);
     let keys = "protocol = \"smtp\"\nhostname = \"front.test\"\nunmatched = \"p\"";
     let hello = hello(b"good.example");
     let proxy = proxy(keys, &[&busy, &bare, &good]);
@@ -502,9 +502,9 @@ fn a_mail_backend_that_is_not_ready_is_passed_over() {
 }
 
 /// Starts a listener that detects protocols, and the servers of each.
-fn auto(keys: &str) -> (Proxy, [Scripted; 5]) {
+fn auto(keys: &str) -> (Proxy, [ScriptedServer; 5]) {
     let names = ["tls", "ssh", "http", "postgres", "other"];
-    let backends = names.map(|name| Scripted::start(name, &[]));
+    let backends = names.map(|name| ScriptedServer::start(name, &[]));
     let pools: String = backends.iter().zip(names).fold(String::new(), |pools, (backend, name)| {
         pools + &format!("[pool.{name}]\nbackends = [{}]\nhealth.check = \"off\"\n", backend.address())
     });
@@ -615,7 +615,7 @@ fn the_wait_for_a_silent_client_begins_behind_its_header() {
 fn a_header_that_nobody_believes_is_told_in_every_protocol() {
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
-    let backend = Scripted::start("b", &[]);
+    let backend = ScriptedServer::start("b", &[]);
     for protocol in ["postgres", "smtp", "imap", "pop3", "auto"] {
         let proxy = self::proxy(&format!("protocol = \"{protocol}\"\nunmatched = \"p\""), &[&backend]);
         for (number, header) in [&v1[..], v2].into_iter().enumerate() {

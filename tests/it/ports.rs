@@ -80,7 +80,7 @@ fn a_host_name_without_a_port_leads_to_the_same_port() {
         (first..first + 3).for_each(|port| answer_with_port(SocketAddr::new(ip, port)));
     }
     let dns = Dns::new();
-    dns.say_addresses("db1.test", &[there]);
+    dns.set_addresses("db1.test", &[there]);
     let range = format!("{here}:{first}-{}", first + 2);
     let resolve =
         format!("resolve = {{ resolvers = \"{}\", min_ttl = \"100ms\", hold = \"0s\" }}\n", dns.address);
@@ -100,10 +100,10 @@ fn a_host_name_without_a_port_leads_to_the_same_port() {
     // Another number of addresses changes no name.
     let backends = || proxy.remote.view().snapshot.load().pools["p"].pool.backends().to_vec();
     let before = backends();
-    dns.say_addresses("db1.test", &[other, there]);
+    dns.set_addresses("db1.test", &[other, there]);
     wait_for("the second address", || backends().len() == 2);
     assert!(backends().iter().any(|backend| backend.is_same(&before[0])));
-    dns.say_addresses("db1.test", &[other]);
+    dns.set_addresses("db1.test", &[other]);
     wait_for("the other address", || {
         backends().iter().map(|one| one.name().to_string()).eq([format!("db1.test/{other}")])
     });

@@ -80,7 +80,7 @@ fn a_peer_that_does_not_read_is_closed_by_its_stall_timeout() {
     });
 }
 
-/// Without the bound the kernel holds megabytes for each such client, so these clients could use up the TCP
+/// Without the bound the kernel holds megabytes for each such client. These clients could then use up the TCP
 /// memory of the host.
 #[test]
 fn little_waits_for_a_client_that_does_not_read() {

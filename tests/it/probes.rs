@@ -40,18 +40,18 @@ fn wait_for_state(proxy: &Proxy, at: usize, state: BackendState) {
 }
 
 /// A server that sends one answer to checks while it is well, and another while it is not.
-struct Moody {
+struct SwitchableServer {
     backend: Backend,
     is_well: Arc<AtomicBool>,
 }
 
-impl Moody {
+impl SwitchableServer {
     /// Starts the server. It waits for bytes that contain `wants` before it answers.
     fn serve(wants: &'static [u8], well: &'static [u8], unwell: &'static [u8]) -> Self {
         let is_well = Arc::new(AtomicBool::new(true));
         let well_now = Arc::clone(&is_well);
         let backend = Backend::serve(move |mut stream| {
-            if !hears(&mut stream, wants) {
+            if !reads(&mut stream, wants) {
                 return;
             }
             let is_well = well_now.load(Ordering::SeqCst);
@@ -75,12 +75,12 @@ impl Moody {
 }
 
 /// Reads until these bytes came. Returns false if the end came first.
-fn hears(stream: &mut TcpStream, wants: &[u8]) -> bool {
-    let mut heard = Vec::new();
+fn reads(stream: &mut TcpStream, wants: &[u8]) -> bool {
+    let mut received = Vec::new();
     let mut chunk = [0; 1024];
-    while !wants.is_empty() && !heard.windows(wants.len()).any(|window| window == wants) {
+    while !wants.is_empty() && !received.windows(wants.len()).any(|window| window == wants) {
         match stream.read(&mut chunk) {
-            Ok(count @ 1..) => heard.extend_from_slice(&chunk[..count]),
+            Ok(count @ 1..) => received.extend_from_slice(&chunk[..count]),
             _ => return false,
         }
     }
@@ -88,7 +88,7 @@ fn hears(stream: &mut TcpStream, wants: &[u8]) -> bool {
 }
 
 /// Checks that the two answers of the server to this check take its backend down and bring it up again.
-fn check(words: &str, server: &Moody, fault: &str) {
+fn check(words: &str, server: &SwitchableServer, fault: &str) {
     let intervals = "interval = '200ms', fast_interval = '20ms', down_interval = '20ms'";
     let keys = format!("health = {{ {intervals}, rise = 2, fall = 2, {words} }}");
     let proxy = Proxy::start(checked(&format!("'{}'", server.address()), &keys));
@@ -179,7 +179,7 @@ fn each_kind_of_check_takes_down_and_brings_up() {
     ];
     thread::scope(|scope| {
         for (words, wants, well, unwell, fault) in cases {
-            scope.spawn(move || check(words, &Moody::serve(wants, well, unwell), fault));
+            scope.spawn(move || check(words, &SwitchableServer::serve(wants, well, unwell), fault));
         }
     });
 }
@@ -187,14 +187,14 @@ fn each_kind_of_check_takes_down_and_brings_up() {
 #[test]
 fn a_mysql_user_logs_in_and_out() {
     let said = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&said);
+    let received = Arc::clone(&said);
     let server = Backend::serve(move |mut stream| {
         let _ = stream.write_all(b"\x07\0\0\0\x0a8.0.1\0");
         let mut bytes = vec![0; 36 + b"mon\0\0mysql_native_password\0".len()];
         if stream.read_exact(&mut bytes).is_ok() {
             let _ = stream.write_all(b"\x07\0\0\x02\0\0\0\x02\0\0\0");
             let _ = stream.read_to_end(&mut bytes);
-            *heard.lock().unwrap() = bytes;
+            *received.lock().unwrap() = bytes;
         }
     });
     let keys = "health = { check = 'mysql', user = 'mon', interval = '200ms' }";
@@ -208,8 +208,10 @@ fn a_mysql_user_logs_in_and_out() {
 fn checks_go_where_they_are_told() {
     // No server listens at the addresses of the backends.
     let (first, second) = (own_address(), own_address());
-    let (of_pool, of_one) =
-        (Moody::serve(b"", b"220\r\n", b"421\r\n"), Moody::serve(b"", b"220\r\n", b"421\r\n"));
+    let (of_pool, of_one) = (
+        SwitchableServer::serve(b"", b"220\r\n", b"421\r\n"),
+        SwitchableServer::serve(b"", b"220\r\n", b"421\r\n"),
+    );
     let backends =
         format!("'{first}', {{ address = '{second}', health = {{ port = {} }} }}", of_one.address().port());
     let keys =
@@ -234,7 +236,7 @@ fn no_more_checks_are_under_way_than_may_be() {
         let _ = io::copy(&mut stream, &mut io::sink());
         now.fetch_sub(1, Ordering::SeqCst);
     });
-    let works = Moody::serve(b"", b"220\r\n", b"421\r\n");
+    let works = SwitchableServer::serve(b"", b"220\r\n", b"421\r\n");
     let mut backends: Vec<_> =
         (0..20).map(|n| format!("{{ name = 'h{n}', address = '{}' }}", hanging.address)).collect();
     backends.push(format!("'{}'", works.address()));
@@ -262,15 +264,15 @@ struct Agent {
 impl Agent {
     fn serve(line: &str) -> Self {
         let line = Arc::new(Mutex::new(line.to_owned()));
-        let says = Arc::clone(&line);
+        let answered_line = Arc::clone(&line);
         let server = Backend::serve(move |mut stream| {
-            let line = says.lock().unwrap().clone();
+            let line = answered_line.lock().unwrap().clone();
             let _ = stream.write_all(line.as_bytes());
         });
         Self { address: server.address, line }
     }
 
-    fn say(&self, line: &str) {
+    fn set_line(&self, line: &str) {
         *self.line.lock().unwrap() = line.to_owned();
     }
 }
@@ -306,8 +308,8 @@ fn with_agent(a: &Backend, b: &Backend, agent: &Agent, words: &str) -> Config {
 fn an_agent_is_obeyed() {
     let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("up\n"));
     let proxy = Proxy::start(with_agent(&a, &b, &agent, ""));
-    let heard = |result: &str| format!(r#"pointsman_agent_checks_total{{pool="main",result="{result}"}}"#);
-    wait_for("words", || proxy.metric(&heard("heard")) > 1.0);
+    let received = |result: &str| format!(r#"pointsman_agent_checks_total{{pool="main",result="{result}"}}"#);
+    wait_for("words", || proxy.metric(&received("heard")) > 1.0);
     assert!(served(&proxy, b'a', 20) > 5);
 
     for (line, state) in [
@@ -315,20 +317,20 @@ fn an_agent_is_obeyed() {
         ("up drain\n", BackendState::Draining),
         ("maint\n", BackendState::Maintenance),
     ] {
-        agent.say(line);
+        agent.set_line(line);
         wait_for_state(&proxy, 0, state);
         assert_eq!(served(&proxy, b'a', 10), 0, "{line}");
         // The state stays while the agent is silent or repeats itself.
-        agent.say("#\n");
-        let before = proxy.metric(&heard("nonsense"));
-        wait_for("nonsense", || proxy.metric(&heard("nonsense")) > before + 2.0);
+        agent.set_line("#\n");
+        let before = proxy.metric(&received("nonsense"));
+        wait_for("nonsense", || proxy.metric(&received("nonsense")) > before + 2.0);
         assert_eq!(backend(&proxy, 0).state(), state, "{line}");
     }
-    agent.say("ready\n");
+    agent.set_line("ready\n");
     wait_for_state(&proxy, 0, BackendState::Up);
     assert!(served(&proxy, b'a', 20) > 5);
     // The agent of the other backend is not there, which changes nothing.
-    assert!(proxy.metric(&heard("silent")) > 1.0);
+    assert!(proxy.metric(&received("silent")) > 1.0);
     assert_eq!(backend(&proxy, 1).state(), BackendState::Up);
 }
 
@@ -339,7 +341,7 @@ fn an_agent_says_how_much_its_backend_bears() {
     let wait_for_share = |share: u8| wait_for("a share", || backend(&proxy, 0).agent_share() == share);
     wait_for_share(0);
     assert_eq!(served(&proxy, b'a', 20), 0);
-    agent.say("30%\n");
+    agent.set_line("30%\n");
     wait_for_share(30);
     let some = served(&proxy, b'a', 400);
     assert!((20..150).contains(&some), "{some} of 400");
@@ -349,10 +351,10 @@ fn an_agent_says_how_much_its_backend_bears() {
     let status: serde_json::Value = serde_json::from_str(&page("/api/v1/status")).unwrap();
     let expected = serde_json::json!({ "share_percent": 30, "max_connections": null });
     assert_eq!(status["pools"][0]["backends"][0]["agent"], expected);
-    agent.say("100% maxconn:0\n");
+    agent.set_line("100% maxconn:0\n");
     wait_for_share(100);
     assert_eq!(served(&proxy, b'a', 20), 0);
-    agent.say("maxconn:100\n");
+    agent.set_line("maxconn:100\n");
     wait_for("more", || backend(&proxy, 0).agent_max_connections() == Some(100));
     assert!(served(&proxy, b'a', 20) > 5);
 }

@@ -516,7 +516,7 @@ fn a_full_disk_under_standard_error_stops_nobody() {
     let bind = own_address();
     let path = folder.write("full.toml", &file(OFF, &bind.to_string(), backend.address));
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let mut command = command(&["run"]);
     command.arg(&path).env("NOTIFY_SOCKET", &manager.path).stdout(Stdio::null()).stderr(full);
     let child = command.spawn().unwrap();
@@ -536,12 +536,12 @@ fn a_full_disk_under_standard_error_stops_nobody() {
 // systemd.
 
 /// A service manager that receives the messages of the program.
-pub(crate) struct Manager {
+pub(crate) struct ServiceManager {
     pub(crate) socket: UnixDatagram,
     pub(crate) path: PathBuf,
 }
 
-impl Manager {
+impl ServiceManager {
     pub(crate) fn new(folder: &Folder) -> Self {
         // The socket is here and not in the folder of the target, whose path may be too long: a socket's path
         // has 108 bytes.
@@ -560,7 +560,7 @@ impl Manager {
     }
 
     /// Returns the next message that is not from the watchdog.
-    fn hear_but_watchdog(&self) -> Vec<String> {
+    fn receive_but_watchdog(&self) -> Vec<String> {
         loop {
             let words = self.receive();
             if words != ["WATCHDOG=1"] {
@@ -570,7 +570,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for ServiceManager {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -581,7 +581,7 @@ fn a_service_manager_hears_of_every_stage() {
     let folder = Folder::new("notify");
     let backend = Backend::echo();
     let path = folder.write("notify.toml", &file(OFF, "127.0.0.1:0", backend.address));
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let mut program = Program::start(command(&["run"]).arg(&path).env("NOTIFY_SOCKET", &manager.path));
     assert_eq!(manager.receive(), ["READY=1"]);
     drop(echo(program.address("main")));
@@ -607,7 +607,7 @@ fn a_watchdog_is_fed_while_it_serves_and_drains() {
     let folder = Folder::new("watchdog-of-a-service");
     let backend = Backend::echo();
     let path = folder.write("watchdog.toml", &file(OFF, "127.0.0.1:0", backend.address));
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let mut command = command(&["run"]);
     command.arg(&path).env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2500000");
     let mut program = Program::start(&mut command);
@@ -617,7 +617,7 @@ fn a_watchdog_is_fed_while_it_serves_and_drains() {
     }
     let open = echo(program.address("main"));
     program.signal("TERM");
-    assert_eq!(manager.hear_but_watchdog(), ["STOPPING=1"]);
+    assert_eq!(manager.receive_but_watchdog(), ["STOPPING=1"]);
     for _ in 0..2 {
         assert_eq!(manager.receive(), ["WATCHDOG=1"]);
     }

@@ -45,13 +45,13 @@ const TCP: &str = "pool = \"p\"";
 const TLS: &str = "protocol = \"tls\"\nunmatched = \"p\"\nno_sni = \"p\"";
 
 /// Starts a listener that trusts the address of the test.
-fn believing(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
+fn trusting(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     let keys = format!("{protocol}\nproxy_protocol = {{ mode = \"{mode}\", trusted = \"127.0.0.0/8\" }}");
     proxy(&keys, &list([backend]), "")
 }
 
 /// Starts a listener that trusts only other addresses.
-fn wary(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
+fn untrusting(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     let keys =
         format!("{protocol}\nproxy_protocol = {{ mode = \"{mode}\", trusted = [\"10.0.0.0/8\", \"::/0\"] }}");
     proxy(&keys, &list([backend]), "")
@@ -106,7 +106,7 @@ fn from_clients(proxy: &Proxy) -> f64 {
 }
 
 /// Sends bytes one by one, each in a packet of its own as far as the kernel allows it.
-fn drip(stream: &mut TcpStream, bytes: &[u8]) {
+fn send_byte_by_byte(stream: &mut TcpStream, bytes: &[u8]) {
     stream.set_nodelay(true).unwrap();
     for byte in bytes {
         stream.write_all(&[*byte]).unwrap();
@@ -117,7 +117,7 @@ fn drip(stream: &mut TcpStream, bytes: &[u8]) {
 /// cut.
 fn check_headers(protocol: &str, words: &[u8]) {
     let backend = Recorder::start("b");
-    let proxy = believing(protocol, "require", &backend);
+    let proxy = trusting(protocol, "require", &backend);
     let mut expected = 0.0;
     for (header, outcome) in headers() {
         let before = count(&proxy, outcome);
@@ -125,7 +125,7 @@ fn check_headers(protocol: &str, words: &[u8]) {
         assert_eq!(ask(&proxy, &whole).unwrap(), "b");
         assert_eq!(backend.received(), words);
         let mut slow = proxy.connect();
-        drip(&mut slow, &whole);
+        send_byte_by_byte(&mut slow, &whole);
         assert_eq!(ask_on(slow, b"").unwrap(), "b");
         assert_eq!(backend.received(), words);
         let mut parted = proxy.connect();
@@ -152,7 +152,7 @@ fn headers_in_front_of_a_hello() {
 #[test]
 fn a_server_that_speaks_first_is_heard_behind_a_header() {
     let backend = Recorder::start("b");
-    let proxy = believing(TCP, "require", &backend);
+    let proxy = trusting(TCP, "require", &backend);
     assert_eq!(ask(&proxy, &header(HeaderVersion::V2, CLIENT, &[], false)).unwrap(), "b");
     assert_eq!(backend.received(), b"");
 }
@@ -181,17 +181,17 @@ fn what_is_refused_is_counted_apart() {
     for protocol in [TCP, TLS] {
         let backend = Recorder::start("b");
         for mode in ["require", "accept", "shadow"] {
-            let proxy = believing(protocol, mode, &backend);
+            let proxy = trusting(protocol, mode, &backend);
             check_refused(&proxy, &broken, "checksum", "proxy_checksum");
             check_refused(&proxy, &unknown, "malformed", "proxy_malformed");
             check_refused(&proxy, b"PROXY TCP4 nonsense\r\n", "malformed", "proxy_malformed");
             check_refused(&proxy, b"PROXY TCP4 10.0", "truncated", "proxy_truncated");
             check_refused(&proxy, &broken[..20], "truncated", "proxy_truncated");
         }
-        let proxy = believing(protocol, "require", &backend);
+        let proxy = trusting(protocol, "require", &backend);
         check_refused(&proxy, &hello(b"a.example"), "missing", "proxy_missing");
         check_refused(&proxy, b"GET / HTTP/1.1\r\n\r\n", "missing", "proxy_missing");
-        let proxy = wary(protocol, "require", &backend);
+        let proxy = untrusting(protocol, "require", &backend);
         check_refused(&proxy, &header(HeaderVersion::V2, CLIENT, &[], false), "untrusted", "proxy_untrusted");
         check_refused(&proxy, b"", "untrusted", "proxy_untrusted");
         assert_eq!(backend.connections(), 0);
@@ -201,8 +201,11 @@ fn what_is_refused_is_counted_apart() {
 #[test]
 fn a_header_that_nobody_believes_is_named() {
     let backend = Recorder::start("b");
-    let proxies =
-        [proxy(TLS, &list([&backend]), ""), wary(TLS, "accept", &backend), wary(TLS, "shadow", &backend)];
+    let proxies = [
+        proxy(TLS, &list([&backend]), ""),
+        untrusting(TLS, "accept", &backend),
+        untrusting(TLS, "shadow", &backend),
+    ];
     for proxy in proxies {
         for version in [HeaderVersion::V1, HeaderVersion::V2] {
             let words = [header(version, CLIENT, &[], false), hello(b"a.example")].concat();
@@ -212,7 +215,7 @@ fn a_header_that_nobody_believes_is_named() {
         assert_eq!(shadowed(&proxy, "proxy_untrusted"), 0.0);
     }
     // One header is accepted, not two.
-    let proxy = believing(TLS, "require", &backend);
+    let proxy = trusting(TLS, "require", &backend);
     let words =
         [header(HeaderVersion::V1, CLIENT, &[], false), header(HeaderVersion::V1, CLIENT, &[], false)]
             .concat();
@@ -226,7 +229,7 @@ fn a_peer_may_come_without_where_none_is_required() {
         let backend = Recorder::start("b");
         for mode in ["accept", "shadow"] {
             let is_shadow = f64::from(u8::from(mode == "shadow"));
-            let trusting = believing(protocol, mode, &backend);
+            let trusting = trusting(protocol, mode, &backend);
             assert_eq!(ask(&trusting, &words).unwrap(), "b");
             assert_eq!(backend.received(), words);
             assert_eq!(count(&trusting, "missing"), 1.0);
@@ -234,11 +237,11 @@ fn a_peer_may_come_without_where_none_is_required() {
             let whole = [&header(HeaderVersion::V2, CLIENT, &[], false)[..], &words].concat();
             assert_eq!(ask(&trusting, &whole).unwrap(), "b");
             assert_eq!(backend.received(), words);
-            let wary = wary(protocol, mode, &backend);
-            assert_eq!(ask(&wary, &words).unwrap(), "b");
+            let untrusting = untrusting(protocol, mode, &backend);
+            assert_eq!(ask(&untrusting, &words).unwrap(), "b");
             assert_eq!(backend.received(), words);
-            assert_eq!(count(&wary, "untrusted"), 1.0);
-            assert_eq!(shadowed(&wary, "proxy_untrusted"), is_shadow);
+            assert_eq!(count(&untrusting, "untrusted"), 1.0);
+            assert_eq!(shadowed(&untrusting, "proxy_untrusted"), is_shadow);
             assert_eq!(shadowed(&trusting, "proxy_missing"), is_shadow);
         }
     }
@@ -271,10 +274,10 @@ fn a_header_comes_in_time_or_not_at_all() {
 #[test]
 fn who_leaves_without_a_byte_sent_nothing() {
     let backend = Recorder::start("b");
-    let proxy = believing(TCP, "require", &backend);
+    let proxy = trusting(TCP, "require", &backend);
     assert_eq!(finish(proxy.connect()).unwrap_or_default(), b"");
     wait_for("no_data", || closed(&proxy, "no_data") == 1.0);
-    let proxy = believing(TCP, "accept", &backend);
+    let proxy = trusting(TCP, "accept", &backend);
     assert_eq!(finish(proxy.connect()).unwrap(), b"b\n");
 }
 
@@ -355,7 +358,7 @@ fn the_access_log_has_client_and_peer() {
 
 /// Parses the bytes that a backend received.
 #[track_caller]
-fn take_apart(received: &[u8]) -> (ProxyHeader, &[u8]) {
+fn parse(received: &[u8]) -> (ProxyHeader, &[u8]) {
     match read(received) {
         Ok(Some(HeaderSearch::Header(header, length))) => (header, &received[length..]),
         other => panic!("{other:?}: {}", received.escape_ascii()),
@@ -370,7 +373,7 @@ fn announced(listener: &str, pool: &str, words: &[u8]) -> (ProxyHeader, Vec<u8>,
     let client = stream.local_addr().unwrap();
     assert_eq!(ask_on(stream, words).unwrap(), "b");
     let received = backend.received();
-    let (header, rest) = take_apart(&received);
+    let (header, rest) = parse(&received);
     (header, rest.to_vec(), client, proxy)
 }
 
@@ -390,7 +393,7 @@ fn backends_are_told_their_clients() {
 
 #[test]
 fn backends_are_told_what_came_in() {
-    let believing = format!("{TLS}\nproxy_protocol.trusted = \"127.0.0.1\"");
+    let trusting = format!("{TLS}\nproxy_protocol.trusted = \"127.0.0.1\"");
     let words = hello(b"a.example");
     let came: &[(u8, &[u8])] = &[
         (Tlv::ALPN, b"h2"),
@@ -402,7 +405,7 @@ fn backends_are_told_what_came_in() {
     ];
     let behind = [header(HeaderVersion::V2, CLIENT, came, true), words.clone()].concat();
     let check = |pool: &str, expected: &[(u8, &[u8])]| {
-        let (header, rest, ..) = announced(&believing, pool, &behind);
+        let (header, rest, ..) = announced(&trusting, pool, &behind);
         let origin =
             HeaderOrigin::Tcp { source: CLIENT.parse().unwrap(), destination: FRONT.parse().unwrap() };
         assert_eq!((&header.origin, &rest), (&origin, &words));
@@ -454,7 +457,7 @@ fn each_connection_has_a_name_of_its_own() {
     for number in 1..=3 {
         assert_eq!(ask(&proxy, b"words").unwrap(), "b");
         let received = backend.received();
-        let (header, _) = take_apart(&received);
+        let (header, _) = parse(&received);
         assert_eq!(header.tlv(Tlv::AUTHORITY), None);
         let name = String::from_utf8(header.tlv(Tlv::UNIQUE_ID).unwrap().to_vec()).unwrap();
         assert_eq!(log.records(number).pop().unwrap()["unique_id"], name.as_str());
@@ -472,7 +475,7 @@ fn another_backend_is_told_as_well() {
         let proxy = proxy(listener, &backends, "balance = \"failover\"\nproxy_protocol = \"v2\"");
         assert_eq!(ask(&proxy, &words).unwrap(), "b");
         let received = backend.received();
-        assert_eq!(take_apart(&received).1, words);
+        assert_eq!(parse(&received).1, words);
         wait_for("the bytes", || from_clients(&proxy) == words.len() as f64);
     }
 }
@@ -493,7 +496,7 @@ fn a_row_of_proxies_tells_the_first_client() {
         let source = stream.local_addr().unwrap();
         assert_eq!(ask_on(stream, &hello(b"a.example")).unwrap(), "b");
         let received = backend.received();
-        let (header, rest) = take_apart(&received);
+        let (header, rest) = parse(&received);
         let destination = first.address("main");
         assert_eq!(header.origin, HeaderOrigin::Tcp { source, destination });
         assert_eq!(rest, hello(b"a.example"));
@@ -555,7 +558,7 @@ fn checks_begin_with_a_header() {
     begun("check = \"send-expect\", steps = [{ send = \"hi\" }, { expect = \"x\" }]", b"", b"hi");
     begun("check = \"send-expect\", steps = [{ expect = \"x\" }, { send = \"hi\" }]", b"x", b"hi");
     let line = checked(&of("v1", "check = \"redis\""), b"", 60);
-    let (header, rest) = take_apart(&line);
+    let (header, rest) = parse(&line);
     assert!(
         matches!(header.origin, HeaderOrigin::Tcp { source, .. } if source.ip().is_loopback()),
         "{header:?}"

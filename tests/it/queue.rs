@@ -79,7 +79,7 @@ fn counting() -> (Backend, Arc<AtomicUsize>) {
 
 /// Runs many clients at once; every seventh ends by `leave`. Returns the most clients that were at the
 /// backend at once.
-fn crowd(leave: impl Fn(TcpStream) + Sync) -> usize {
+fn run_many_clients(leave: impl Fn(TcpStream) + Sync) -> usize {
     const THREADS: usize = 40;
     const ROUNDS: usize = 15;
     let (backend, most) = counting();
@@ -109,13 +109,13 @@ fn crowd(leave: impl Fn(TcpStream) + Sync) -> usize {
 
 #[test]
 fn a_limit_is_held_under_a_crowd() {
-    assert_eq!(crowd(drop), 5, "all places are used, and no more");
+    assert_eq!(run_many_clients(drop), 5, "all places are used, and no more");
 }
 
 /// The backend gets a reset late and so counts too many clients; only the counts of the proxy are exact here.
 #[test]
 fn no_place_is_lost_to_those_who_break_off() {
-    assert!(crowd(reset) >= 5);
+    assert!(run_many_clients(reset) >= 5);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pointsman::config::Config;
 use pointsman::pool::{BackendState, Trouble};
 
-use crate::life::{Unsteady, ask, backend, meet, meet_one, named};
+use crate::life::{StoppableBackend, ask, backend, connect_any, connect_to, named};
 use crate::support::pair::{closed, expect_reset, reset};
 use crate::support::{Backend, Proxy, config, own_address, wait_for};
 
@@ -63,11 +63,11 @@ fn a_backend_that_refuses_is_ejected_and_not_asked_again() {
         "consecutive_failures = 3, base_time = \"1h\", max_time = \"1h\"",
     ));
     while backend(&proxy, "p", gone).troubles(Trouble::Connect) < 3 {
-        assert_eq!(meet(proxy.address("main")).1, 'b', "no client notices");
+        assert_eq!(connect_any(proxy.address("main")).1, 'b', "no client notices");
     }
     wait_for_state(&proxy, gone, BackendState::Ejected);
     for _ in 0..20 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(backend(&proxy, "p", gone).troubles(Trouble::Connect), 3);
     assert_eq!(proxy.metric(&ejections("ejected")), 1.0);
@@ -76,22 +76,22 @@ fn a_backend_that_refuses_is_ejected_and_not_asked_again() {
 
 #[test]
 fn an_ejected_backend_comes_back_in_time() {
-    let mut a = Unsteady::new(b'a');
+    let mut a = StoppableBackend::new(b'a');
     let b = named(b'b');
     a.stop();
     let proxy =
         Proxy::start(ejecting(&[a.address, b.address], "consecutive_failures = 2, base_time = \"100ms\""));
     let met = backend(&proxy, "p", a.address);
     wait_for("a second ejection in a row", || {
-        assert_eq!(meet(proxy.address("main")).1, 'b', "no client notices");
+        assert_eq!(connect_any(proxy.address("main")).1, 'b', "no client notices");
         met.entered(BackendState::Ejected) >= 2
     });
     a.start();
     wait_for_state(&proxy, a.address, BackendState::Up);
-    meet_one(proxy.address("main"), 'a');
+    connect_to(proxy.address("main"), 'a');
     let ejected = met.entered(BackendState::Ejected);
     for _ in 0..20 {
-        meet(proxy.address("main"));
+        connect_any(proxy.address("main"));
     }
     assert_eq!((met.state(), met.entered(BackendState::Ejected)), (BackendState::Up, ejected));
 }
@@ -105,7 +105,7 @@ fn a_backend_that_resets_at_once_is_ejected() {
     // One more client may have come before the fifth reset was counted.
     assert!(met.troubles(Trouble::EarlyReset) >= 5 && met.troubles(Trouble::Connect) == 0);
     for _ in 0..20 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(
         met.ejection().map(|ejection| (ejection.trouble, ejection.in_a_row)),
@@ -130,7 +130,7 @@ fn a_backend_that_speaks_before_it_resets_is_not() {
     let (bad, b) = (resetting(b"x"), named(b'b'));
     let proxy = Proxy::start(ejecting(&[bad.address, b.address], "consecutive_failures = 2"));
     for _ in 0..20 {
-        let (client, name) = meet(proxy.address("main"));
+        let (client, name) = connect_any(proxy.address("main"));
         if name == 'x' {
             expect_reset(client);
         }
@@ -170,7 +170,7 @@ fn only_so_many_are_ejected_at_once() {
     let proxy =
         Proxy::start(ejecting(&backends, "consecutive_failures = 1, base_time = \"1h\", max_time = \"1h\""));
     wait_for("an ejection withheld", || {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
         proxy.metric(&ejections("max_ejected")) > 0.0
     });
     assert_eq!(proxy.metric(&ejections("ejected")), 1.0);
@@ -178,7 +178,7 @@ fn only_so_many_are_ejected_at_once() {
 
 #[test]
 fn checks_bring_back_what_could_not_be_connected() {
-    let mut a = Unsteady::new(b'a');
+    let mut a = StoppableBackend::new(b'a');
     let b = named(b'b');
     let backends = [quoted(a.address), quoted(b.address)];
     let proxy = Proxy::start(pool(
@@ -192,7 +192,7 @@ fn checks_bring_back_what_could_not_be_connected() {
     connect_until_ejected(&proxy, a.address);
     a.start();
     wait_for_state(&proxy, a.address, BackendState::Up);
-    meet_one(proxy.address("main"), 'a');
+    connect_to(proxy.address("main"), 'a');
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn an_ejection_survives_a_reload_and_ends_when_it_is_switched_off() {
 
 fn connect_until_ejected(proxy: &Proxy, gone: SocketAddr) {
     wait_for("the ejection", || {
-        meet(proxy.address("main"));
+        connect_any(proxy.address("main"));
         state(proxy, gone) == BackendState::Ejected
     });
 }
@@ -225,19 +225,19 @@ fn connect_until_ejected(proxy: &Proxy, gone: SocketAddr) {
 // Open connections of a backend that goes down.
 
 /// Starts two backends that are checked often, and opens connections to the first, which can be stopped.
-fn with_connections(keys: &str, count: usize) -> (Proxy, Unsteady, Backend, Vec<TcpStream>) {
-    let (a, b) = (Unsteady::new(b'a'), named(b'b'));
+fn with_connections(keys: &str, count: usize) -> (Proxy, StoppableBackend, Backend, Vec<TcpStream>) {
+    let (a, b) = (StoppableBackend::new(b'a'), named(b'b'));
     let checks = "health = { interval = \"20ms\", fall = 1, rise = 1 }";
     let config = pool(&[quoted(a.address), quoted(b.address)], &format!("{checks}\n{keys}"));
     let proxy = Proxy::start(config);
-    let open = (0..count).map(|_| meet_one(proxy.address("main"), 'a')).collect();
+    let open = (0..count).map(|_| connect_to(proxy.address("main"), 'a')).collect();
     (proxy, a, b, open)
 }
 
 #[test]
 fn what_is_open_is_closed_at_a_pace() {
     let (proxy, mut a, _b, open) = with_connections("on_down = \"close\"\nclose_rate = 20", 20);
-    let mut elsewhere = meet_one(proxy.address("main"), 'b');
+    let mut elsewhere = connect_to(proxy.address("main"), 'b');
     let stopped = Instant::now();
     a.stop();
     open.into_iter().for_each(expect_reset);
@@ -309,19 +309,19 @@ fn what_the_operator_says_comes_with_a_reload() {
         pool(&[first, quoted(b.address)], "health.interval = \"20ms\"")
     };
     let proxy = Proxy::start(say("ready"));
-    let mut open = meet_one(proxy.address("main"), 'a');
+    let mut open = connect_to(proxy.address("main"), 'a');
     for (word, expected) in [("drain", BackendState::Draining), ("maintenance", BackendState::Maintenance)] {
         let changes = proxy.remote.reload(say(word)).unwrap();
         assert_eq!(changes.changed, ["pool p"]);
         assert_eq!(state(&proxy, a.address), expected);
         for _ in 0..10 {
-            assert_eq!(meet(proxy.address("main")).1, 'b');
+            assert_eq!(connect_any(proxy.address("main")).1, 'b');
         }
         assert_eq!(ask(&mut open), 'a', "what is open stays");
     }
     proxy.remote.reload(say("ready")).unwrap();
     assert_eq!(state(&proxy, a.address), BackendState::Up);
-    meet_one(proxy.address("main"), 'a');
+    connect_to(proxy.address("main"), 'a');
     let met = backend(&proxy, "p", a.address);
     assert_eq!(
         [BackendState::Draining, BackendState::Maintenance, BackendState::Up].map(|state| met.entered(state)),
@@ -335,13 +335,13 @@ fn a_word_said_at_the_start_is_obeyed_at_once() {
     let first = format!("{{ address = \"{}\", state = \"drain\" }}", a.address);
     let proxy = Proxy::start(pool(&[first, quoted(b.address)], ""));
     for _ in 0..10 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
 }
 
 #[test]
 fn a_drain_does_not_hide_that_a_backend_is_down() {
-    let (mut a, b) = (Unsteady::new(b'a'), named(b'b'));
+    let (mut a, b) = (StoppableBackend::new(b'a'), named(b'b'));
     let first = format!("{{ address = \"{}\", state = \"drain\" }}", a.address);
     let proxy = Proxy::start(pool(&[first, quoted(b.address)], "health = { interval = \"20ms\", fall = 1 }"));
     a.stop();

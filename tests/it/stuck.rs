@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use pointsman::telemetry::{Flushed, ProgramLog, program_log};
 
-use crate::process::{Folder, Lines, Manager, Program, command};
+use crate::process::{Folder, Lines, Program, ServiceManager, command};
 use crate::support::{Backend, PATIENCE, find_in_time, own_address, wait_for};
 
 /// The longest time of the end without a reader: two seconds for each of the logs, and the time of a busy
@@ -22,7 +22,7 @@ use crate::support::{Backend, PATIENCE, find_in_time, own_address, wait_for};
 const END: Duration = Duration::from_secs(15);
 
 /// A program with an admin listener, whose standard error the test chooses.
-struct Stuck {
+struct StuckProgram {
     program: Program,
     folder: Folder,
     text: String,
@@ -30,7 +30,7 @@ struct Stuck {
     admin: SocketAddr,
 }
 
-impl Stuck {
+impl StuckProgram {
     fn start(test: &str, stderr: impl Into<Stdio>, more: impl FnOnce(&mut Command)) -> Self {
         let folder = Folder::new(test);
         let backend = Backend::echo();
@@ -143,7 +143,7 @@ fn full_pipe() -> (PipeReader, OwnedFd) {
 fn a_full_pipe_under_standard_error_stops_nothing() {
     let (reader, writer) = full_pipe();
     // The pipe is full already at the start.
-    let mut stuck = Stuck::start("stuck-pipe", writer, |_| {});
+    let mut stuck = StuckProgram::start("stuck-pipe", writer, |_| {});
     stuck.expect_to_serve();
     stuck.reload("ok");
     stuck.write_many_faults();
@@ -172,7 +172,7 @@ fn a_full_pipe_under_standard_error_stops_nothing() {
 #[test]
 fn the_end_does_not_wait_for_the_reader_of_standard_error() {
     let (reader, writer) = full_pipe();
-    let mut stuck = Stuck::start("stuck-end", writer, |_| {});
+    let mut stuck = StuckProgram::start("stuck-end", writer, |_| {});
     stuck.write_many_faults();
     stuck.reload("failed");
     let held = TcpStream::connect(stuck.address).unwrap();
@@ -185,7 +185,7 @@ fn the_end_does_not_wait_for_the_reader_of_standard_error() {
 #[test]
 fn a_full_socket_under_standard_error_stops_nothing() {
     let (reader, writer) = UnixStream::pair().unwrap();
-    let mut stuck = Stuck::start("stuck-socket", OwnedFd::from(writer), |command| {
+    let mut stuck = StuckProgram::start("stuck-socket", OwnedFd::from(writer), |command| {
         command.env("POINTSMAN_LOG", "debug");
     });
     stuck.write_many_faults();
@@ -201,13 +201,13 @@ fn a_full_socket_under_standard_error_stops_nothing() {
 fn standard_error_may_be_closed_or_lose_its_reader() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut stuck = Stuck::start("no-reader", OwnedFd::from(writer), |_| {});
+    let mut stuck = StuckProgram::start("no-reader", OwnedFd::from(writer), |_| {});
     stuck.reload("ok");
     assert!(stuck.metric("pointsman_log_lines_dropped_total") > 0);
     stuck.expect_to_serve();
     stuck.expect_end_in_time(&["TERM"]);
     // The shell closes its standard error and then executes the program.
-    let mut stuck = Stuck::start("closed-stderr", Stdio::null(), |command| {
+    let mut stuck = StuckProgram::start("closed-stderr", Stdio::null(), |command| {
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(command.get_program()).args(arguments);
@@ -297,7 +297,7 @@ fn fill(path: &std::path::Path) -> usize {
 }
 
 /// Returns the next stage that the manager receives.
-fn next_stage(manager: &Manager) -> Vec<String> {
+fn next_stage(manager: &ServiceManager) -> Vec<String> {
     let mut stage = None;
     while stage.is_none() {
         stage = Some(manager.receive()).filter(|words| words != &["FILL=1"] && words != &["WATCHDOG=1"]);
@@ -307,11 +307,11 @@ fn next_stage(manager: &Manager) -> Vec<String> {
 
 #[test]
 fn a_service_manager_that_does_not_read_stops_nothing() {
-    let manager = Manager::new(&Folder::new("stuck-manager"));
+    let manager = ServiceManager::new(&Folder::new("stuck-manager"));
     fill(&manager.path);
     let log = Folder::new("stuck-manager-log");
     let stderr = File::create(log.path("stderr")).unwrap();
-    let mut stuck = Stuck::start("stuck-notify", stderr, |command| {
+    let mut stuck = StuckProgram::start("stuck-notify", stderr, |command| {
         command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "300000");
     });
     stuck.expect_to_serve();
@@ -348,7 +348,7 @@ fn a_service_manager_may_have_an_abstract_socket() {
         let length = find_in_time(|| socket.recv(&mut buffer).ok()).expect("the program notifies");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    let mut stuck = Stuck::start("abstract-notify", Stdio::null(), |command| {
+    let mut stuck = StuckProgram::start("abstract-notify", Stdio::null(), |command| {
         command.env("NOTIFY_SOCKET", format!("@{name}"));
     });
     assert_eq!(next().trim_end(), "READY=1");

@@ -187,12 +187,12 @@ fn a_start_that_fails_leaves_no_file() {
 }
 
 /// A Unix socket whose accept queue is full, and the connections that fill the queue.
-struct Full {
+struct FullSocket {
     listener: UnixListener,
     waiting: Vec<UnixStream>,
 }
 
-impl Full {
+impl FullSocket {
     fn new(folder: &Folder, name: &str) -> Self {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         let address = SockAddr::unix(folder.path(name)).unwrap();
@@ -243,7 +243,7 @@ fn backend_of(proxy: &Proxy) -> Arc<pointsman::pool::Backend> {
 #[test]
 fn a_backend_with_a_full_accept_queue_is_waited_for() {
     let folder = Folder::new();
-    let full = Full::new(&folder, "b");
+    let full = FullSocket::new(&folder, "b");
     let proxy = before(&folder, "b", "health.check = 'off'\nconnect_timeout = '60s'\ndial_timeout = '60s'");
     let mut client = proxy.connect();
     client.write_all(b"x").unwrap();
@@ -256,7 +256,7 @@ fn a_backend_with_a_full_accept_queue_is_waited_for() {
 #[test]
 fn a_backend_whose_accept_queue_stays_full_is_not_ejected() {
     let folder = Folder::new();
-    let full = Full::new(&folder, "b");
+    let full = FullSocket::new(&folder, "b");
     let proxy = before(&folder, "b", "health.check = 'off'\nconnect_timeout = '100ms'");
     for round in 1..=3 {
         expect_reset(&proxy.connect());
@@ -271,7 +271,7 @@ fn a_backend_whose_accept_queue_stays_full_is_not_ejected() {
 #[test]
 fn a_check_that_finds_a_full_accept_queue_is_not_made() {
     let folder = Folder::new();
-    let full = Full::new(&folder, "b");
+    let full = FullSocket::new(&folder, "b");
     let health =
         "health = { interval = '50ms', fast_interval = '50ms', timeout = '40ms', fall = 1, rise = 1 }";
     let proxy = before(&folder, "b", health);

@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use super::{Directory, Guarded, Lines, Program, run};
+use super::{ChildGuard, Directory, Lines, Program, run};
 use crate::support::{Backend, PATIENCE, pattern, wait_for};
 
 fn configuration(backend: SocketAddr, engine: &str) -> String {
@@ -19,7 +19,7 @@ fn configuration(backend: SocketAddr, engine: &str) -> String {
 
 /// Computes a SHA-256 in another program, which is fast even where this test is not optimised.
 struct Digest {
-    program: Guarded,
+    program: ChildGuard,
     input: ChildStdin,
     said: Arc<Lines>,
 }
@@ -28,7 +28,7 @@ impl Digest {
     fn start() -> Self {
         let mut command = Command::new("openssl");
         let mut program =
-            Guarded::spawn(command.args(["dgst", "-sha256"]).stdin(Stdio::piped()).stdout(Stdio::piped()));
+            ChildGuard::spawn(command.args(["dgst", "-sha256"]).stdin(Stdio::piped()).stdout(Stdio::piped()));
         let (input, output) = (program.0.stdin.take().unwrap(), program.0.stdout.take().unwrap());
         Self { program, input, said: Lines::follow(output) }
     }

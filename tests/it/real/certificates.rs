@@ -20,7 +20,7 @@ pub(super) struct Authority {
 }
 
 /// A certificate and its key.
-pub(super) struct Signed {
+pub(super) struct SignedCertificate {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
     tls: Arc<ServerConfig>,
@@ -43,7 +43,7 @@ impl Authority {
     }
 
     /// Signs a certificate for servers and clients with that name, which is also its subject.
-    pub(super) fn sign(&self, name: &str) -> Signed {
+    pub(super) fn sign(&self, name: &str) -> SignedCertificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
@@ -53,7 +53,7 @@ impl Authority {
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
         let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private).unwrap();
-        Signed {
+        SignedCertificate {
             certificate: self.directory.write(&format!("{name}.pem"), certificate.pem()),
             key: self.directory.write(&format!("{name}.key"), key.serialize_pem()),
             tls: Arc::new(tls),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use pointsman::pool::BackendState;
 
-use super::{Directory, Guarded, Lines};
+use super::{ChildGuard, Directory, Lines};
 use crate::support::{Backend, Proxy, config, own_address, wait_for};
 
 /// The name servers of these tests.
@@ -45,7 +45,7 @@ struct NameServer {
     services: Vec<(u16, u16, u16, &'static str)>,
     /// The version of the records.
     serial: u32,
-    running: Option<(Guarded, Arc<Lines>)>,
+    running: Option<(ChildGuard, Arc<Lines>)>,
 }
 
 impl NameServer {
@@ -80,7 +80,7 @@ impl NameServer {
             }
         };
         let mut child =
-            Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
+            ChildGuard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
         // Before this line a signal would end the server.
         let lines = Lines::follow(child.0.stderr.take().unwrap());
         lines.wait_for(self.kind.started());
@@ -108,7 +108,7 @@ impl NameServer {
     }
 
     /// Gives these names these addresses, and no others.
-    fn say(&mut self, hosts: &[(&str, &str)]) {
+    fn set_records(&mut self, hosts: &[(&str, &str)]) {
         self.serial += 1;
         self.write(hosts);
         if let Some((running, _)) = &self.running {
@@ -210,23 +210,23 @@ fn wait_for_fault(proxy: &Proxy, part: &str) {
 fn records_of_a_name_server_are_followed() {
     for kind in Kind::ALL {
         let mut server = NameServer::new(kind, &[]);
-        server.say(&[("app.test", "127.0.0.1"), ("app.test", "::1")]);
+        server.set_records(&[("app.test", "127.0.0.1"), ("app.test", "::1")]);
         let proxy = proxy(&server, "dns = 'app.test', port = 443");
         wait_for_backends(&proxy, &["127.0.0.1:443", "[::1]:443"]);
-        server.say(&[("app.test", "127.0.0.2")]);
+        server.set_records(&[("app.test", "127.0.0.2")]);
         wait_for_backends(&proxy, &["127.0.0.2:443"]);
 
-        server.say(&[]);
+        server.set_records(&[]);
         wait_for_fault(&proxy, "NXDOMAIN");
         wait_for_backends(&proxy, &["127.0.0.2:443"]);
 
-        server.say(&[("app.test", "127.0.0.3")]);
+        server.set_records(&[("app.test", "127.0.0.3")]);
         wait_for_backends(&proxy, &["127.0.0.3:443"]);
         server.stop();
         wait_for_fault(&proxy, "resolver");
         wait_for_backends(&proxy, &["127.0.0.3:443"]);
         server.start();
-        server.say(&[("app.test", "127.0.0.4")]);
+        server.set_records(&[("app.test", "127.0.0.4")]);
         wait_for_backends(&proxy, &["127.0.0.4:443"]);
     }
 }
@@ -251,12 +251,12 @@ fn names_of_checks_are_followed() {
         };
         let fault = || backend().check_failure().map(|failure| failure.fault.failed_check().word());
         wait_for("no such name", || fault() == Some("dns") && backend().state() == BackendState::Down);
-        server.say(&[("probe.test", "127.0.0.1")]);
+        server.set_records(&[("probe.test", "127.0.0.1")]);
         wait_for("the name", || backend().state() == BackendState::Up);
         // No server listens at the second address.
-        server.say(&[("probe.test", &two.ip().to_string())]);
+        server.set_records(&[("probe.test", &two.ip().to_string())]);
         wait_for("the change", || fault() == Some("refused") && backend().state() == BackendState::Down);
-        server.say(&[("probe.test", &two.ip().to_string()), ("probe.test", "127.0.0.1")]);
+        server.set_records(&[("probe.test", &two.ip().to_string()), ("probe.test", "127.0.0.1")]);
         wait_for("the address that accepts", || backend().state() == BackendState::Up);
         server.stop();
         wait_for_fault(&proxy, "resolver");
@@ -276,7 +276,7 @@ fn a_truncated_answer_is_had_whole() {
     let expected: Vec<_> = addresses.iter().map(|address| format!("{address}:443")).collect();
     for kind in Kind::ALL {
         let mut server = NameServer::new(kind, &[]);
-        server.say(&hosts);
+        server.set_records(&hosts);
         let proxy = proxy(&server, "dns = 'app.test', port = 443");
         wait_for_backends(&proxy, &expected.iter().map(String::as_str).collect::<Vec<_>>());
     }
@@ -288,14 +288,18 @@ fn services_of_a_name_server_are_followed() {
     for kind in Kind::ALL {
         let services = [(10, 3, 443, "one.test"), (10, 1, 8443, "two.test")];
         let mut server = NameServer::new(kind, &services);
-        server.say(&[("one.test", "127.0.0.1"), ("two.test", "127.0.0.2")]);
+        server.set_records(&[("one.test", "127.0.0.1"), ("two.test", "127.0.0.2")]);
         let proxy = proxy(&server, "dns = '_app._tcp.test', type = 'srv'");
         wait_for_backends(&proxy, &["one.test:443", "two.test:8443"]);
         let snapshot = proxy.remote.view().snapshot.load_full();
         let one = snapshot.pools["main"].pool.backend("one.test:443").unwrap();
         assert_eq!((one.address().to_string().as_str(), one.weight()), ("127.0.0.1:443", 3), "{kind:?}");
         // Two addresses do not share a name.
-        server.say(&[("one.test", "127.0.0.1"), ("one.test", "127.0.0.3"), ("two.test", "127.0.0.2")]);
+        server.set_records(&[
+            ("one.test", "127.0.0.1"),
+            ("one.test", "127.0.0.3"),
+            ("two.test", "127.0.0.2"),
+        ]);
         wait_for_backends(&proxy, &["127.0.0.1:443", "127.0.0.3:443", "two.test:8443"]);
     }
 }
@@ -306,11 +310,11 @@ fn services_of_a_name_server_are_followed() {
 fn a_service_that_is_not_there_is_an_answer() {
     for kind in [Kind::Unbound, Kind::Bind] {
         let mut server = NameServer::new(kind, &[(10, 1, 443, "one.test")]);
-        server.say(&[("one.test", "127.0.0.1")]);
+        server.set_records(&[("one.test", "127.0.0.1")]);
         let proxy = proxy(&server, "dns = '_app._tcp.test', type = 'srv'");
         wait_for_backends(&proxy, &["one.test:443"]);
         server.services = vec![(0, 0, 0, "")];
-        server.say(&[("one.test", "127.0.0.1")]);
+        server.set_records(&[("one.test", "127.0.0.1")]);
         wait_for("no share", || {
             let snapshot = proxy.remote.view().snapshot.load_full();
             snapshot.pools["main"].pool.backends().iter().all(|backend| backend.weight() == 0)
@@ -324,13 +328,13 @@ fn a_service_that_is_not_there_is_an_answer() {
 fn host_names_among_the_backends_are_followed() {
     for kind in Kind::ALL {
         let mut server = NameServer::new(kind, &[]);
-        server.say(&[("db1.test", "127.0.0.1"), ("db2.test", "127.0.0.2"), ("db2.test", "::1")]);
+        server.set_records(&[("db1.test", "127.0.0.1"), ("db2.test", "127.0.0.2"), ("db2.test", "::1")]);
         let keys =
             "backends = ['db1.test:5432', { address = 'db2.test:5432', backup = true }]\nresolve = { ASKED }";
         let proxy = start(&server, keys);
         let both = ["db2.test:5432/127.0.0.2", "db2.test:5432/::1"];
         wait_for_backends(&proxy, &["db1.test:5432/127.0.0.1", both[0], both[1]]);
-        server.say(&[("db1.test", "127.0.0.3"), ("db1.test", "127.0.0.1")]);
+        server.set_records(&[("db1.test", "127.0.0.3"), ("db1.test", "127.0.0.1")]);
         wait_for_backends(&proxy, &["db1.test:5432/127.0.0.1", "db1.test:5432/127.0.0.3", both[0], both[1]]);
         wait_for_fault(&proxy, "NXDOMAIN");
     }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use pointsman::config::AdminSpec;
 use pointsman::sys::Address;
 
-use super::{Directory, Guarded, run};
+use super::{ChildGuard, Directory, run};
 use crate::support::pair::connect_from;
 use crate::support::recorder::Recorder;
 use crate::support::{Proxy, config, wait_for};
@@ -83,7 +83,7 @@ fn fail2ban_bans_and_lifts_its_bans() {
     let mut server = Command::new("fail2ban-server");
     common(&mut server);
     server.args(["-f", "--logtarget"]).arg(&told).arg("start").stdout(Stdio::null()).stderr(Stdio::null());
-    let mut server = Guarded::spawn(&mut server);
+    let mut server = ChildGuard::spawn(&mut server);
     let client = |words: &[&str]| {
         let mut command = Command::new("fail2ban-client");
         common(&mut command);

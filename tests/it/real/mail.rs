@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use super::certificates::{Authority, Signed};
-use super::checks::{self, Running};
+use super::certificates::{Authority, SignedCertificate};
+use super::checks::{self, RunningServer};
 use super::{Directory, Program, finish, run, said};
 
 const NAMES: [&str; 2] = ["one.example.test", "two.example.test"];
 
 /// Starts a listener of a protocol with a pool for each name.
-fn program(protocol: &str, servers: &[Running; 2]) -> Program {
+fn program(protocol: &str, servers: &[RunningServer; 2]) -> Program {
     let [one, two] = servers.each_ref().map(|server| server.address);
     let [first, second] = NAMES;
     Program::start(&format!(
@@ -22,7 +22,7 @@ fn program(protocol: &str, servers: &[Running; 2]) -> Program {
 
 /// Checks that clients of both names reach the server with the certificate, and that clients without TLS are
 /// refused.
-fn check(protocol: &str, servers: &[Running; 2], authority: &Authority, python: &str) {
+fn check(protocol: &str, servers: &[RunningServer; 2], authority: &Authority, python: &str) {
     let program = program(protocol, servers);
     let port = program.address("mail").port().to_string();
     for name in NAMES {
@@ -63,14 +63,14 @@ fn smtp_is_routed_by_name() {
 }
 
 /// Starts Dovecot with this protocol alone.
-fn dovecot(protocol: &str, name: &str, signed: &Signed) -> Running {
+fn dovecot(protocol: &str, name: &str, signed: &SignedCertificate) -> RunningServer {
     let directory = Directory::new();
     let base = directory.0.clone();
     let mail = directory.file("mail");
     std::fs::create_dir(&mail).unwrap();
     run(Command::new("chown").arg("65534:65534").arg(&mail));
     let users = directory.write("users", "ann:{PLAIN}secret:65534:65534::/tmp::\n");
-    Running::start(directory, |directory, port| {
+    RunningServer::start(directory, |directory, port| {
         let conf = configuration(protocol, name, signed, &base, &users, port);
         let mut command = Command::new("dovecot");
         command.arg("-F").arg("-c").arg(directory.write("conf", conf));
@@ -81,7 +81,7 @@ fn dovecot(protocol: &str, name: &str, signed: &Signed) -> Running {
 fn configuration(
     protocol: &str,
     name: &str,
-    signed: &Signed,
+    signed: &SignedCertificate,
     base: &Path,
     users: &Path,
     port: u16,

@@ -20,12 +20,12 @@ const RELOADS: usize = 6;
 const MOST: u64 = 130;
 
 /// A program with a listener whose routes are in a large file.
-struct Large {
+struct LargeProgram {
     program: Program,
     folder: Folder,
 }
 
-impl Large {
+impl LargeProgram {
     fn start(test: &str) -> Self {
         let folder = Folder::new(test);
         let large = Self { program: Program::serve(&write(&folder)), folder };
@@ -102,7 +102,7 @@ fn write(folder: &Folder) -> PathBuf {
 #[test]
 #[ignore = "large tables take long in a debug build"]
 fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
-    let large = Large::start("reloads-give-back");
+    let large = LargeProgram::start("reloads-give-back");
     let address = large.program.address("main");
     let mut first = 0;
     let before = large.cpu();

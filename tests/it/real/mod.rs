@@ -71,9 +71,9 @@ impl Drop for Directory {
 }
 
 /// A child process; it is killed by its id when dropped.
-struct Guarded(Child);
+struct ChildGuard(Child);
 
-impl Guarded {
+impl ChildGuard {
     /// Starts a command. Panics with the name of the program if it is not installed.
     fn spawn(command: &mut Command) -> Self {
         match command.spawn() {
@@ -97,7 +97,7 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -170,7 +170,7 @@ fn said(output: &Output) -> String {
 
 /// A running instance of the program under test.
 struct Program {
-    process: Guarded,
+    process: ChildGuard,
     log: Arc<Lines>,
     admin: SocketAddr,
     /// The directory of the configuration and the access log.
@@ -193,7 +193,7 @@ impl Program {
         let file = directory.file("config.toml");
         Self::write_config(&directory, admin, config);
         command.arg("run").arg(file).env_remove("POINTSMAN_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Guarded::spawn(&mut command);
+        let mut process = ChildGuard::spawn(&mut command);
         let log = Lines::follow(process.0.stderr.take().unwrap());
         let admin = log.wait_for("admin listens address=").parse().unwrap();
         log.wait_for("serving");

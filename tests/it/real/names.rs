@@ -106,8 +106,8 @@ fn a_name_in_the_file_of_hosts_asks_no_resolver() {
 #[ignore = "needs root and unshare"]
 fn the_search_list_is_that_of_the_system() {
     let dns = resolver();
-    dns.say_addresses("app.ns.svc.cluster.local", &["127.0.7.2".parse().unwrap()]);
-    dns.say_addresses("db.other.test", &["127.0.7.3".parse().unwrap()]);
+    dns.set_addresses("app.ns.svc.cluster.local", &["127.0.7.2".parse().unwrap()]);
+    dns.set_addresses("db.other.test", &["127.0.7.3".parse().unwrap()]);
     let resolv_conf = format!(
         "search ns.svc.cluster.local svc.cluster.local\nnameserver {}\noptions ndots:5\n",
         dns.address.ip()
@@ -126,7 +126,7 @@ fn a_change_of_the_files_is_followed_at_once() {
     let dns = resolver();
     // The addresses would be held for minutes.
     dns.hold(3600);
-    dns.say_addresses("app.test", &["127.0.7.2".parse().unwrap()]);
+    dns.set_addresses("app.test", &["127.0.7.2".parse().unwrap()]);
     let resolv_conf = format!("nameserver {}\n", dns.address.ip());
     let host = Host::start(dns, "", &resolv_conf, &config(&["app.test"]));
     host.wait_for("p0", &["127.0.7.2:1"]);
@@ -135,7 +135,7 @@ fn a_change_of_the_files_is_followed_at_once() {
     host.replace("hosts", "");
     host.wait_for("p0", &["127.0.7.2:1"]);
     let other = resolver();
-    other.say_addresses("app.test", &["127.0.7.4".parse().unwrap()]);
+    other.set_addresses("app.test", &["127.0.7.4".parse().unwrap()]);
     host.replace("resolv.conf", &format!("nameserver {}\n", other.address.ip()));
     host.wait_for("p0", &["127.0.7.4:1"]);
 }
@@ -147,7 +147,7 @@ fn a_check_asks_where_the_files_say() {
     let (well, unwell) = (greeter(b"220 a\r\n"), greeter(b"421 a\r\n"));
     let dns = resolver();
     dns.hold(3600);
-    dns.say_addresses("probe.ns.test", &[well]);
+    dns.set_addresses("probe.ns.test", &[well]);
     let resolv_conf = format!("search ns.test\nnameserver {}\n", dns.address.ip());
     let config = format!(
         "[listener.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:1\"]\n\

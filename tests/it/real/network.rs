@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::support::{pattern, wait_for};
 
 /// Three namespaces: client `10.77.1.2` and `fd77:1::2`, program `.1` on both links, backend `10.77.2.2`.
@@ -64,15 +64,15 @@ impl Network {
     }
 
     /// Starts the program in front of what `socat` serves at port 9001 of the backend.
-    pub(super) fn program(&self, listener: &str, served: &[&str]) -> (Program, Guarded) {
+    pub(super) fn program(&self, listener: &str, served: &[&str]) -> (Program, ChildGuard) {
         self.program_to(listener, "backends = [\"10.77.2.2:9001\"]", served)
     }
 
     /// Starts the program in the same way, with keys of the pool, its backends among them.
-    pub(super) fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, Guarded) {
+    pub(super) fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, ChildGuard) {
         let mut socat = self.at("backend", "socat");
         socat.args(served).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let backend = Guarded::spawn(&mut socat);
+        let backend = ChildGuard::spawn(&mut socat);
         wait_for("the backend", || {
             !run(self.at("backend", "ss").args(["-Hltn", "sport", "=", ":9001"])).is_empty()
         });
@@ -92,7 +92,7 @@ impl Network {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut process = Guarded::spawn(&mut socat);
+        let mut process = ChildGuard::spawn(&mut socat);
         let (to, from) = (process.0.stdin.take().unwrap(), process.0.stdout.take().unwrap());
         Client { process, to, from }
     }
@@ -108,7 +108,7 @@ impl Drop for Network {
 }
 
 pub(super) struct Client {
-    process: Guarded,
+    process: ChildGuard,
     pub(super) to: ChildStdin,
     from: ChildStdout,
 }
@@ -349,7 +349,7 @@ fn a_connect_to_itself_is_a_refused_connect() {
     // The port is free for a server that does not reuse addresses.
     let mut socat = network.at("program", "socat");
     socat.args(["TCP4-LISTEN:40000,bind=127.0.0.1,fork", "PIPE"]).stdin(Stdio::null());
-    let _backend = Guarded::spawn(&mut socat);
+    let _backend = ChildGuard::spawn(&mut socat);
     let listens = || run(network.at("program", "ss").args(["-Hltn", "sport", "=", ":40000"]));
     wait_for("the backend", || !listens().is_empty());
     // The server holds the only port of the range, so the kernel gets another range.
@@ -380,7 +380,7 @@ fn link_local_addresses_are_reached_by_the_name_of_an_interface() {
     program.log.wait_for("backend down pool=main");
     let mut socat = network.at("backend", "socat");
     let _backend =
-        Guarded::spawn(socat.args(["TCP6-LISTEN:9001,reuseaddr,fork", "PIPE"]).stdin(Stdio::null()));
+        ChildGuard::spawn(socat.args(["TCP6-LISTEN:9001,reuseaddr,fork", "PIPE"]).stdin(Stdio::null()));
     program.log.wait_for("backend up pool=main");
     network.client("TCP6:[fe80::1%line]:9000").greet();
     let record = program.wait_for_record("the end", |record| record["close"] == "client_fin");

@@ -29,7 +29,7 @@ const UNDER_WAY: std::ops::Range<u64> = 55..85;
 const IDLE: std::ops::Range<u64> = 110..140;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
+enum PeerFault {
     /// The peer reads nothing for [`PAUSE`], then all bytes.
     Pause,
     /// The peer reads nothing for [`PAUSE`], then all bytes. Each packet is lost with a probability of 20 %.
@@ -48,38 +48,38 @@ enum What {
     GoneStalled,
 }
 
-const CASES: [What; 9] = [
-    What::Pause,
-    What::LossyPause,
-    What::LossyTalk,
-    What::LostProbes(1),
-    What::LostProbes(3),
-    What::GoneUnderWay,
-    What::GoneIdle,
-    What::GoneBeforeRequest,
-    What::GoneStalled,
+const CASES: [PeerFault; 9] = [
+    PeerFault::Pause,
+    PeerFault::LossyPause,
+    PeerFault::LossyTalk,
+    PeerFault::LostProbes(1),
+    PeerFault::LostProbes(3),
+    PeerFault::GoneUnderWay,
+    PeerFault::GoneIdle,
+    PeerFault::GoneBeforeRequest,
+    PeerFault::GoneStalled,
 ];
 
 /// A connection through the program, and the peer that is tested.
-struct Wire<'a> {
+struct PeerConnection<'a> {
     network: &'a Network,
     /// The lock for changes of rules, which are made one at a time.
     rules: &'a Mutex<()>,
     place: &'static str,
     peer: TcpStream,
     other: TcpStream,
-    /// The port at the end of the peer that only this connection has, and true if it is the port of the peer
-    /// itself.
+    /// The port at the end of the peer that only this connection has. The flag is true if it is the port of
+    /// the peer itself.
     port: (u16, bool),
 }
 
-impl Wire<'_> {
+impl PeerConnection<'_> {
     /// Adds a rule for packets to the peer, or from it.
-    fn rule(&self, to_peer: bool, what: &str) {
+    fn rule(&self, to_peer: bool, action: &str) {
         let (port, is_own) = self.port;
         let chain = if to_peer { "to" } else { "from" };
         let end = if to_peer == is_own { "dport" } else { "sport" };
-        self.nft(&format!("add rule ip lost {chain} tcp {end} {port} {what}"));
+        self.nft(&format!("add rule ip lost {chain} tcp {end} {port} {action}"));
     }
 
     fn nft(&self, command: &str) -> String {
@@ -92,14 +92,14 @@ impl Wire<'_> {
         self.rule(false, "drop");
     }
 
-    fn lose(&self) {
+    fn lose_packets(&self) {
         for to_peer in [true, false] {
             self.rule(to_peer, "numgen random mod 100 < 20 drop");
         }
     }
 
     /// Sends one message to the peer and one back.
-    fn talk(&self) {
+    fn exchange(&self) {
         let mut buffer = [0; 4];
         (&self.other).write_all(b"ping").unwrap();
         (&self.peer).read_exact(&mut buffer).unwrap();
@@ -130,15 +130,15 @@ impl Wire<'_> {
         began.elapsed().as_secs()
     }
 
-    fn check(&self, what: What) {
-        match what {
-            What::Pause | What::LossyPause => {
-                if what == What::LossyPause {
-                    self.lose();
+    fn check(&self, fault: PeerFault) {
+        match fault {
+            PeerFault::Pause | PeerFault::LossyPause => {
+                if fault == PeerFault::LossyPause {
+                    self.lose_packets();
                 }
                 let sent = self.stall();
                 // With losses a part is enough; the whole stream would take minutes.
-                let mut left = if what == What::Pause { sent } else { 200_000 };
+                let mut left = if fault == PeerFault::Pause { sent } else { 200_000 };
                 let mut buffer = vec![0; 1 << 20];
                 self.peer.set_read_timeout(Some(LONG)).unwrap();
                 while left > 0 {
@@ -147,18 +147,18 @@ impl Wire<'_> {
                     assert!(buffer[..count].iter().all(|byte| *byte == 7));
                     left -= count;
                 }
-                if what == What::Pause {
-                    self.talk();
+                if fault == PeerFault::Pause {
+                    self.exchange();
                 }
             }
-            What::LossyTalk => {
-                self.lose();
+            PeerFault::LossyTalk => {
+                self.lose_packets();
                 let began = Instant::now();
                 while began.elapsed() < LONG {
-                    self.talk();
+                    self.exchange();
                 }
             }
-            What::LostProbes(count) => {
+            PeerFault::LostProbes(count) => {
                 // A keepalive probe has 52 bytes: it has timestamps and no payload.
                 self.rule(true, &format!("quota until {} bytes counter drop", 52 * count));
                 self.peer.set_read_timeout(Some(LONG)).unwrap();
@@ -169,21 +169,21 @@ impl Wire<'_> {
                 let mut of_port = rules.lines().filter(|line| line.contains(&format!("port {port} ")));
                 let rule = of_port.next().expect("the rule is there");
                 assert!(rule.contains(&format!("counter packets {count} bytes {}", 52 * count)), "{rule}");
-                self.talk();
+                self.exchange();
             }
-            What::GoneUnderWay => self.check_gone_under_way(),
-            What::GoneIdle => {
+            PeerFault::GoneUnderWay => self.check_gone_under_way(),
+            PeerFault::GoneIdle => {
                 self.cut();
                 let took = self.end(Instant::now());
                 assert!(IDLE.contains(&took), "{took} s");
             }
-            What::GoneBeforeRequest => {
+            PeerFault::GoneBeforeRequest => {
                 self.cut();
                 (&self.other).write_all(&[7; 100]).unwrap();
                 let took = self.end(Instant::now());
                 assert!(UNDER_WAY.contains(&took), "{took} s");
             }
-            What::GoneStalled => {
+            PeerFault::GoneStalled => {
                 self.stall();
                 self.cut();
                 let took = self.end(Instant::now());
@@ -263,7 +263,7 @@ fn peers_that_answer_stay_and_those_that_are_gone_are_closed() {
         let mut running = Vec::new();
         for (engine, port) in [("copy", 9000), ("splice", 9001)] {
             for side in ["client", "backend"] {
-                for what in CASES {
+                for fault in CASES {
                     let client =
                         inside(&network, "client", || TcpStream::connect(("10.77.1.1", port)).unwrap());
                     let (backend, _) = listener.accept().unwrap();
@@ -276,29 +276,30 @@ fn peers_that_answer_stay_and_those_that_are_gone_are_closed() {
                             (backend, client, (port, false))
                         }
                     };
-                    let wire = Wire { network: &network, rules: &rules, place: side, peer, other, port };
-                    wire.talk();
+                    let connection =
+                        PeerConnection { network: &network, rules: &rules, place: side, peer, other, port };
+                    connection.exchange();
                     let handle = scope.spawn(move || {
-                        wire.check(what);
-                        wire
+                        connection.check(fault);
+                        connection
                     });
-                    running.push((format!("{what:?} {side} {engine}"), what, side, name, handle));
+                    running.push((format!("{fault:?} {side} {engine}"), fault, side, name, handle));
                 }
             }
         }
         let mut failed = Vec::new();
         let mut kept = Vec::new();
-        for (case, what, side, name, handle) in running {
-            let Ok(wire) = handle.join() else {
+        for (case, fault, side, name, handle) in running {
+            let Ok(connection) = handle.join() else {
                 failed.push(case);
                 continue;
             };
-            if format!("{what:?}").starts_with("Gone") {
+            if format!("{fault:?}").starts_with("Gone") {
                 let close = format!("{side}_vanished");
                 program
                     .wait_for_record(&case, |record| record["client"] == *name && record["close"] == *close);
             }
-            kept.push(wire);
+            kept.push(connection);
         }
         assert!(failed.is_empty(), "{failed:#?}");
     });

@@ -6,12 +6,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Directory, Guarded, Lines, Program, finish, run};
+use super::{ChildGuard, Directory, Lines, Program, finish, run};
 use crate::support::{Backend, PATIENCE, wait_for};
 
 /// A PostgreSQL with a new cluster, at a loopback port and a Unix socket.
 pub(super) struct Postgres {
-    server: Guarded,
+    server: ChildGuard,
     address: SocketAddr,
     directory: Directory,
 }
@@ -41,7 +41,7 @@ impl Postgres {
                 .args(more)
                 .stderr(Stdio::piped())
                 .stdout(Stdio::null());
-            let mut server = Guarded::spawn(&mut command);
+            let mut server = ChildGuard::spawn(&mut command);
             let log = Lines::follow(server.0.stderr.take().unwrap());
             let mut ready = false;
             wait_for("postgres", || {
@@ -65,9 +65,9 @@ impl Postgres {
     }
 
     /// Starts a session that stays open until its standard input ends.
-    pub(super) fn session(&self) -> Guarded {
+    pub(super) fn session(&self) -> ChildGuard {
         let mut command = psql(self.address);
-        let mut session = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut session = ChildGuard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let mut questions = session.0.stdin.take().unwrap();
         writeln!(questions, "select 1;").unwrap();
         let mut answer = String::new();
@@ -166,7 +166,7 @@ fn a_session_survives_reloads() {
     let text = configuration(&postgres.address.to_string());
     let program = Program::start(&text);
     let mut command = psql(program.address("main"));
-    let mut session = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut session = ChildGuard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut questions = session.0.stdin.take().unwrap();
     let mut answers = BufReader::new(session.0.stdout.take().unwrap());
     let mut ask = |question: &str| {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use pointsman::admin;
 use serde_json::Value;
 
-use super::{Directory, Guarded, Lines, Program, run};
+use super::{ChildGuard, Directory, Lines, Program, run};
 use crate::support::{Backend, PATIENCE, find_in_time, wait_for};
 
 fn rules() -> PathBuf {
@@ -29,7 +29,7 @@ fn promtool_takes_the_rules_and_their_incidents() {
 
 /// A Prometheus that scrapes one pointsman twice a second.
 struct Prometheus {
-    _process: Guarded,
+    _process: ChildGuard,
     _directory: Directory,
     address: SocketAddr,
 }
@@ -51,7 +51,7 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut process = Guarded::spawn(&mut command);
+        let mut process = ChildGuard::spawn(&mut command);
         let log = Lines::follow(process.0.stderr.take().unwrap());
         let address = log.wait_for("msg=\"Listening on\" address=").parse().unwrap();
         wait_for("Prometheus", || {

@@ -2,16 +2,16 @@
 
 use std::process::{Command, Stdio};
 
-use super::certificates::{Authority, Signed};
-use super::checks::Running;
+use super::certificates::{Authority, SignedCertificate};
+use super::checks::RunningServer;
 use super::postgres::Postgres;
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::support::wait_for;
 
 const NAME: &str = "db.example.test";
 
 /// Starts a PostgreSQL with TLS.
-fn with_tls(signed: &Signed) -> Postgres {
+fn with_tls(signed: &SignedCertificate) -> Postgres {
     // PostgreSQL accepts a key of root that its group may read, and no other user.
     run(Command::new("chgrp").arg("postgres").arg(&signed.key));
     run(Command::new("chmod").arg("640").arg(&signed.key));
@@ -95,7 +95,7 @@ fn cancel_a_query(mut psql: Command, servers: &[Postgres]) {
         servers.iter().map(|server| server.ask(question).trim().parse::<u32>().unwrap()).sum::<u32>()
     };
     psql.args(["-c", "select pg_sleep(600)"]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut session = Guarded::spawn(&mut psql);
+    let mut session = ChildGuard::spawn(&mut psql);
     wait_for("a sleeping query", || sleeping() == 1);
     session.signal("INT");
     assert!(!session.wait().success());
@@ -115,7 +115,7 @@ fn ssh_comes_through_auto_and_tcp() {
     }
     let authorized = directory.write("authorized", std::fs::read(directory.file("user.pub")).unwrap());
     std::fs::create_dir_all("/run/sshd").unwrap();
-    let server = Running::start(directory, |directory, port| {
+    let server = RunningServer::start(directory, |directory, port| {
         let conf = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nStrictModes no\nUsePAM no\n\
              PermitRootLogin yes\nAuthorizedKeysFile {}\n",

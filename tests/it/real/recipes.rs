@@ -5,17 +5,17 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::recipes::recipe;
 use crate::support::{own_address, wait_for};
 
 /// A server that is stopped in order, because its children would outlive it after a kill.
-struct Server(Guarded);
+struct Server(ChildGuard);
 
 impl Server {
     fn start(command: &mut Command, log: &Path) -> Self {
         let log = std::fs::File::create(log).unwrap();
-        Self(Guarded::spawn(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log)))
+        Self(ChildGuard::spawn(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log)))
     }
 }
 
@@ -201,7 +201,7 @@ fn rabbitmq() {
     server.env("RABBITMQ_LOGS", "-").env("RABBITMQ_DIST_PORT", nodes.to_string());
     server.env("RABBITMQ_CONFIG_FILE", conf).env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins);
     let log = directory.file("log");
-    let _names = Names(names);
+    let _names = ErlangNames(names);
     let _server = Server::start(&mut server, &log);
     // The wait is repeated, because the start takes long on a busy machine.
     let _ = std::panic::catch_unwind(|| wait_until_it_accepts(SocketAddr::new(ip, 15672), &log));
@@ -229,9 +229,9 @@ fn rabbitmq() {
 }
 
 /// The name server of Erlang at this port. It outlives the node that started it.
-struct Names(u16);
+struct ErlangNames(u16);
 
-impl Drop for Names {
+impl Drop for ErlangNames {
     fn drop(&mut self) {
         finish(Command::new("epmd").args(["-port", &self.0.to_string(), "-kill"]), b"");
     }

@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::support::wait_for;
 
 /// A namespace with two ends of a link, `near` and `far`.
@@ -168,7 +168,7 @@ fn a_socket_that_cannot_be_watched_is_tried_again() {
         &pid,
         "-o",
     ]);
-    let strace = Guarded::spawn(strace.arg(&trace).stdin(Stdio::null()).stderr(Stdio::null()));
+    let strace = ChildGuard::spawn(strace.arg(&trace).stdin(Stdio::null()).stderr(Stdio::null()));
     wait_for("strace", || {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
         tasks.into_iter().all(|task| {

@@ -7,8 +7,8 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::certificates::{Authority, Signed};
-use super::{Guarded, Lines, Program, finish, said};
+use super::certificates::{Authority, SignedCertificate};
+use super::{ChildGuard, Lines, Program, finish, said};
 use crate::support::wait_for;
 
 const NAME: &str = "app.example.test";
@@ -16,11 +16,11 @@ const CLIENTS: usize = 240;
 const AT_ONCE: usize = 4;
 
 /// Starts a web server of openssl at an address.
-fn start(address: &str, signed: &Signed) -> (Guarded, SocketAddr) {
+fn start(address: &str, signed: &SignedCertificate) -> (ChildGuard, SocketAddr) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", address, "-www", "-cert"]).arg(&signed.certificate);
     command.arg("-key").arg(&signed.key).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::piped());
-    let mut server = Guarded::spawn(&mut command);
+    let mut server = ChildGuard::spawn(&mut command);
     let address = Lines::follow(server.0.stdout.take().unwrap()).wait_for("ACCEPT");
     // openssl prints the address only if the kernel chose the port.
     (server, address.trim().parse().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into()))

@@ -15,7 +15,7 @@ const NAME_ERROR: u8 = 3;
 
 /// The answer to questions about a name.
 #[derive(Clone, Debug)]
-pub(crate) enum Said {
+pub(crate) enum DnsAnswer {
     /// A and AAAA records, in this order.
     Addresses(Vec<IpAddr>),
     /// SRV records: priority, weight, port, target.
@@ -31,7 +31,7 @@ pub(crate) enum Said {
 /// The server; it ends when dropped.
 pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
-    zone: Arc<Mutex<BTreeMap<String, Said>>>,
+    zone: Arc<Mutex<BTreeMap<String, DnsAnswer>>>,
     questions: Arc<AtomicUsize>,
     ttl: Arc<AtomicU32>,
     is_over: Arc<AtomicBool>,
@@ -76,12 +76,12 @@ impl Dns {
     }
 
     /// Sets the answer for `name`.
-    pub(crate) fn say(&self, name: &str, said: Said) {
+    pub(crate) fn set_answer(&self, name: &str, said: DnsAnswer) {
         self.zone.lock().unwrap().insert(name.to_owned(), said);
     }
 
-    pub(crate) fn say_addresses(&self, name: &str, addresses: &[IpAddr]) {
-        self.say(name, Said::Addresses(addresses.to_vec()));
+    pub(crate) fn set_addresses(&self, name: &str, addresses: &[IpAddr]) {
+        self.set_answer(name, DnsAnswer::Addresses(addresses.to_vec()));
     }
 
     /// Returns the number of questions so far, with and without an answer.
@@ -96,19 +96,19 @@ impl Drop for Dns {
     }
 }
 
-fn answer(query: &[u8], zone: &BTreeMap<String, Said>, ttl: u32) -> Option<Vec<u8>> {
+fn answer(query: &[u8], zone: &BTreeMap<String, DnsAnswer>, ttl: u32) -> Option<Vec<u8>> {
     let (name, kind, question_end) = question(query);
     let (code, records) = match zone.get(&name) {
         None => (NAME_ERROR, Vec::new()),
-        Some(Said::Code(code)) => (*code, Vec::new()),
-        Some(Said::Silence) => return None,
-        Some(Said::OnlyV4(_)) if kind == AAAA => return None,
-        Some(Said::OnlyV4(ip)) => (0, address((*ip).into(), kind).into_iter().collect()),
-        Some(Said::Addresses(addresses)) => {
+        Some(DnsAnswer::Code(code)) => (*code, Vec::new()),
+        Some(DnsAnswer::Silence) => return None,
+        Some(DnsAnswer::OnlyV4(_)) if kind == AAAA => return None,
+        Some(DnsAnswer::OnlyV4(ip)) => (0, address((*ip).into(), kind).into_iter().collect()),
+        Some(DnsAnswer::Addresses(addresses)) => {
             (0, addresses.iter().filter_map(|ip| address(*ip, kind)).collect())
         }
-        Some(Said::Services(services)) if kind == SRV => (0, services.iter().map(service).collect()),
-        Some(Said::Services(_)) => (0, Vec::new()),
+        Some(DnsAnswer::Services(services)) if kind == SRV => (0, services.iter().map(service).collect()),
+        Some(DnsAnswer::Services(_)) => (0, Vec::new()),
     };
     let mut bytes = query[..2].to_vec();
     bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);

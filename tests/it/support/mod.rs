@@ -86,8 +86,8 @@ impl Proxy {
         self.thread.take().unwrap().join().expect("the control loop does not panic")
     }
 
-    /// Returns the value of a series, by its name and labels as they are rendered. Returns 0 if the family is
-    /// known and has no such series, because an event that cannot happen has no series until it happens.
+    /// Returns the value of a series, by its name and labels as they are rendered. Returns 0 if only the
+    /// family exists: an event that cannot happen has no series until it happens.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.remote.view().metrics.render();
         let line =

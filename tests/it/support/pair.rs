@@ -117,13 +117,13 @@ pub(crate) fn expect_reset(mut stream: impl Read) {
 }
 
 /// An address whose queue is full, so that a connect to it gets no answer.
-pub(crate) struct BlackHole {
+pub(crate) struct FullListener {
     pub(crate) address: SocketAddr,
     _listener: Socket,
     _waiting: Vec<TcpStream>,
 }
 
-impl BlackHole {
+impl FullListener {
     pub(crate) fn new() -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
