@@ -1,4 +1,4 @@
-//! Who may ask the admin listener: from the outside, over its sockets and by the program's own commands.
+//! The access to the admin listener, through its sockets and by the commands of the program.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use crate::support::{Backend, PATIENCE, Proxy, tcp};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// An admin listener that was changed like this, and its address.
+/// Starts an admin listener with a change of its settings, and returns its address.
 fn start(change: impl FnOnce(&mut AdminSpec)) -> (Proxy, Address) {
     let mut spec = AdminSpec::new("127.0.0.1:0".parse::<Address>().unwrap());
     change(&mut spec);
@@ -28,7 +28,7 @@ fn socket(folder: &Folder) -> Address {
     Address::Unix(folder.path("admin.sock").as_path().into())
 }
 
-/// The status code of the answer to a request with these lines.
+/// Returns the status code of the answer to a request with these lines.
 fn code(address: &Address, lines: &[&str]) -> u16 {
     let request = format!("{}\r\n\r\n", lines.join("\r\n"));
     let mut answer = Vec::new();
@@ -186,7 +186,7 @@ fn a_token_that_cannot_be_read_ends_the_start() {
     assert!(message.contains("/nowhere/token"), "{message}");
 }
 
-/// A configuration with this admin table.
+/// Returns a configuration with this admin table.
 fn configured(backend: SocketAddr, admin: &str) -> String {
     format!(
         r#"
@@ -257,7 +257,8 @@ fn a_check_refuses_an_open_admin_listener() {
     check_run(&["check", file.to_str().unwrap()], 2, "C0360");
 }
 
-/// Every user of a machine reaches its loopback addresses, so these take no change; the log says where changes came from.
+/// Every user of a host reaches its loopback addresses, so these accept no changes. The log has the origin of
+/// each change.
 #[test]
 fn changes_need_a_unix_socket_or_a_token() {
     let folder = Folder::new("admin-by");
@@ -283,7 +284,7 @@ fn changes_need_a_unix_socket_or_a_token() {
     let line = program.stderr.wait_for("an entry was added");
     let user = format!("uid={}", nix_uid());
     assert!(line.contains("203.0.113.7/32") && line.contains(&user) && line.contains("pid="), "{line}");
-    // The message is the same each time; what is different from one change to the next stands in fields.
+    // The message is always the same; the fields have the values that differ between changes.
     assert!(
         line.contains("an entry was added to a list list=\"bans\" entry=203.0.113.7/32 result=\"added\" by=")
     );
@@ -314,7 +315,7 @@ fn changes_need_a_unix_socket_or_a_token() {
     program.expect_end_by("TERM");
 }
 
-/// The user of this process, as the kernel has it.
+/// Returns the user id of this process, as the kernel has it.
 fn nix_uid() -> u32 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").unwrap().uid()
@@ -338,7 +339,7 @@ fn the_command_line_may_give_an_admin_listener() {
     assert!(with(&["status"], "nonsense").1.contains("POINTSMAN_ADMIN is \"nonsense\", which is no address"));
     assert_eq!(with(&["status"], "nonsense").0, Some(2));
     assert_eq!(with(&["health", "--admin", &socket], "unix:/nowhere").0, Some(0), "the argument comes first");
-    // A reload keeps it, and finds no difference.
+    // A reload keeps the listener, and finds no difference.
     program.signal("HUP");
     let line = program.stderr.wait_for("reload");
     assert!(!line.contains("restart"), "{line}");
