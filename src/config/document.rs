@@ -58,7 +58,7 @@ fn syntax(message: &str, span: Span) -> Diagnostic {
     let guesses =
         ["invalid boolean", "invalid float", "invalid integer", "invalid datetime", "string values must"];
     if guesses.iter().any(|guess| message.starts_with(guess)) {
-        return fault.help("words, addresses and durations stand in quotes: \"tcp\", \":443\", \"2s\"");
+        return fault.help("words, addresses and durations need quotes: \"tcp\", \":443\", \"2s\"");
     }
     fault
 }

@@ -207,7 +207,7 @@ fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
              --backend 10.0.0.1:5432` needs no file",
         ),
         (io::ErrorKind::NotFound, false) => {
-            diagnostic.help("make the file, or mend its path, which is relative to the directory of the configuration")
+            diagnostic.help("create the file, or correct its path, which is relative to the directory of the configuration")
         }
         (io::ErrorKind::PermissionDenied, _) => diagnostic.help(format!(
             "this command runs as user {}, which may not read the file: run the command as the user that runs the \
@@ -215,7 +215,7 @@ fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
             sys::process::user()
         )),
         (io::ErrorKind::IsADirectory, true) => diagnostic.help("name the file in it, such as config.toml"),
-        (io::ErrorKind::FileTooLarge, _) => diagnostic.help("lists and routes may stand in files of their own"),
+        (io::ErrorKind::FileTooLarge, _) => diagnostic.help("lists and routes may be in separate files"),
         _ => diagnostic,
     };
     fault::about_text(name, String::new(), diagnostic)
@@ -238,7 +238,7 @@ pub(super) fn not_utf8(name: &str, what: &str, bytes: &[u8]) -> Faults {
     let replaced = char::REPLACEMENT_CHARACTER.len_utf8();
     let diagnostic = Diagnostic::new(Code::Unreadable, "", format!("{what} is not UTF-8"))
         .label((good..good + replaced).into(), "this byte begins no character")
-        .help("save it as UTF-8");
+        .help("save the file as UTF-8");
     fault::about_text(name, text, diagnostic)
 }
 

@@ -295,7 +295,7 @@ pub(super) fn refuse_others(
         let label = match (hint, meant) {
             (Some(hint), _) => hint.to_owned(),
             (None, Some(meant)) => format!("did you mean `{meant}`?"),
-            (None, None) => "not known here".to_owned(),
+            (None, None) => "no such key here".to_owned(),
         };
         let message = match path.step {
             PathStep::Root => format!("unknown key `{name}`"),

@@ -29,7 +29,7 @@ pub enum TokenFault {
     },
     /// The content of the file is not a token.
     #[error(
-        "{} holds no token: it takes one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
+        "{} has no valid token: it needs one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
          `openssl rand -hex 32`", path.display()
     )]
     Form {
@@ -85,7 +85,7 @@ pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
     match read {
         Ok(_) => None,
         Err(TokenFault::Unreadable { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            let message = "the token of `admin.token_file` may not be read by this user";
+            let message = "this user may not read the token of `admin.token_file`";
             let help = "run `check` as the user that runs the process, so that it can check this file too";
             Some(fault(Code::UnseenToken, message).help(help))
         }
@@ -96,10 +96,10 @@ pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
         }
         Err(TokenFault::Form { .. }) => {
             let help = format!(
-                "it takes one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
+                "the file needs one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
                  `openssl rand -hex 32`"
             );
-            Some(fault(Code::BadToken, "the file of `admin.token_file` holds no token").help(help))
+            Some(fault(Code::BadToken, "the file of `admin.token_file` has no valid token").help(help))
         }
     }
 }

@@ -11,7 +11,9 @@ pub enum DestinationFault {
     #[error("a backend needs a port from 1 to 65535")]
     NoPort,
     /// `0.0.0.0` or `::`.
-    #[error("this means every address of a host, and a backend has one address; for this host write \"{0}\"")]
+    #[error(
+        "this means every address of a host, and a backend needs one address; for this host, write \"{0}\""
+    )]
     Unspecified(SocketAddr),
     /// A multicast address.
     #[error("a multicast address takes no TCP connections")]

@@ -119,7 +119,7 @@ impl Ja4Pattern {
 /// The fault of a text that is neither a fingerprint nor the beginning of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of one ends with `*`",
+    "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of a fingerprint ends with `*`",
     Ja4::LENGTH
 )]
 pub struct Ja4Fault;

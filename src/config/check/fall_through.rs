@@ -83,20 +83,20 @@ pub(in crate::config) fn warning(
     let (message, of_narrow, of_wider, help) = if is_first {
         (
             format!(
-                "{wider} is tried before `{narrow}`: names that both match skip the check of {conditions}"
+                "{wider} is tried before `{narrow}`: a name that both match skips the check of {conditions}"
             ),
-            "its conditions do not apply to these names",
-            "this route takes them",
+            "the conditions here do not apply to such names",
+            "this route takes such names",
             "names in `sni` are tried before expressions: write the names of the expression in `sni`"
                 .to_owned(),
         )
     } else {
         (
-            format!("connections for `{narrow}` that do not fit {conditions} go to {wider}"),
-            "its conditions take a part of the connections",
-            "the others go here",
+            format!("connections for `{narrow}` that do not match {conditions} go to {wider}"),
+            "these conditions match only a part of the connections",
+            "the other connections go here",
             format!(
-                "write where the others go: {{ {written}, action = \"reject\" }}, or the same with a `pool`"
+                "write a target for the other connections: {{ {written}, action = \"reject\" }}, or the same with a `pool`"
             ),
         )
     };

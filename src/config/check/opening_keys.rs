@@ -148,9 +148,9 @@ impl ListenerChecker<'_> {
         for (key, place, protocols, words) in keys {
             let Some(place) = place.filter(|_| !protocols.contains(&protocol)) else { continue };
             let word = protocol.word();
-            let message = format!("`{key}` has no place on the {word} listener `{}`", self.name);
+            let message = format!("`{key}` is not allowed on the {word} listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
-            found.add(fault.help(format!("it belongs to listeners with protocol = {words}")));
+            found.add(fault.help(format!("it is for listeners with protocol = {words}")));
         }
     }
 }
@@ -188,10 +188,13 @@ pub(super) fn warn_of_lost_cancels(
                     continue;
                 }
                 let message = format!(
-                    "requests to cancel a query may not find their session: pool `{name}` has several backends, \
-                     and what it chooses by is not the client's address alone"
+                    "requests to cancel a query may miss the backend of their session: pool `{name}` has several \
+                     backends, and does not pick by the client's address alone"
                 );
-                (message, "such a request has no name: use balance = \"maglev\" with hash_on = \"source-ip\"")
+                (
+                    message,
+                    "such a request has no server name: use balance = \"maglev\" with hash_on = \"source-ip\"",
+                )
             }
             TargetSpec::Reject => {
                 let goes_nowhere = pools_of_sessions(protocol, plaintext, databases, users).next().is_none();
@@ -200,9 +203,9 @@ pub(super) fn warn_of_lost_cancels(
                 }
                 let message = format!(
                     "requests to cancel a query will be refused: sessions of listener `{name}` may go to several \
-                     pools, and such a request has no name to choose one by"
+                     pools, and such a request has no server name that chooses a pool"
                 );
-                (message, "write the pool that shall get them: cancel = \"POOL\", or cancel = \"reject\"")
+                (message, "write the pool for such requests: cancel = \"POOL\", or cancel = \"reject\"")
             }
         };
         let warning = Diagnostic::new(Code::LostCancel, format!("listener.{name}.cancel"), message);
