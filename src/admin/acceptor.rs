@@ -154,7 +154,7 @@ impl AdminAcceptor {
             return;
         }
         if !self.failing {
-            tracing::warn!(%error, "admin cannot accept connections; it tries again each second");
+            tracing::warn!(%error, "admin cannot accept connections; it retries each second");
         }
         self.failing = true;
         sleep(PAUSE).await;

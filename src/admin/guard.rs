@@ -170,7 +170,7 @@ impl RequestGuard {
                 if self.log_interval.may_log() {
                     tracing::warn!(
                         %peer,
-                        "admin refused a request with a wrong token; further ones within a minute are only counted"
+                        "admin refused a request with a wrong token; further such events within a minute are only counted"
                     );
                 }
                 Err(RequestDenial::Refused(AdminRefusal::Token))

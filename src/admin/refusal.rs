@@ -79,7 +79,7 @@ impl Refusals {
             true => {
                 tracing::warn!(
                     %peer, reason,
-                    "admin closed a connection; further ones within a minute are only counted"
+                    "admin closed a connection; further such events within a minute are only counted"
                 );
             }
             false => tracing::debug!(%peer, reason, "admin closed a connection"),

@@ -143,7 +143,7 @@ async fn hosts(
     let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
         let client = record.client();
-        tracing::debug!(%client, "a forwarded connection came back: its name leads to this process; it is closed");
+        tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
         return Err(CloseReason::ForwardLoop);
     };
     record.hold_forward_mark(mark);

@@ -231,7 +231,7 @@ fn warn_of_short_backlog(address: &Address, backlog: u32) {
     if let Some(longest) = process::longest_backlog().filter(|longest| *longest < backlog) {
         tracing::warn!(
             %address, backlog, somaxconn = longest,
-            "the system cuts the accept queue: raise net.core.somaxconn, or lower `backlog` to silence this"
+            "the system limits the accept queue: raise net.core.somaxconn, or lower `backlog` to avoid this warning"
         );
     }
 }

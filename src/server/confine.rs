@@ -63,8 +63,8 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
     let left = privileges::keep_only(needed(config, held))?;
     if privileges::is_root() {
         tracing::warn!(
-            "running as root: a fault of this process can reach every file; run it as a user of its own, as \
-             dist/pointsman.service does, and see docs/operate/hardening.md"
+            "running as root: a fault of this process can reach every file; run the process as a separate \
+             user, as dist/pointsman.service does; see docs/operate/hardening.md"
         );
     }
     let landlock = match config.landlock {

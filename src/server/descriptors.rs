@@ -149,9 +149,9 @@ impl Descriptors {
             None if most < FEW_CONNECTIONS => tracing::warn!(
                 max_connections = most,
                 descriptors = self.limit,
-                "few connections fit at one time, as the process may open few descriptors and each connection takes \
+                "few connections fit at one time: the process may open few descriptors, and each connection takes \
                  two; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a \
-                 container), or write max_connections to silence this"
+                 container), or write max_connections to avoid this warning"
             ),
             _ => {}
         }

@@ -62,7 +62,7 @@ impl Control {
         for (pool, served) in snapshot.pools.iter().filter(|(_, served)| has_found(served)) {
             match served.pool.backends().len() {
                 0 => {
-                    tracing::warn!(%pool, "no backends were found; its clients are refused until one is found")
+                    tracing::warn!(%pool, "no backends were found; clients are refused until a backend is found")
                 }
                 backends => tracing::info!(%pool, backends, "backends were found"),
             }

@@ -104,7 +104,7 @@ pub enum StartFault {
     Cycle(#[from] CycleFault),
     /// The process may open fewer descriptors than one connection needs.
     #[error(
-        "the process may open {limit} descriptors and needs {least} to serve one connection, a socket for each worker, port and family among them; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a container), or lower `workers` or the number of ports"
+        "the process may open {limit} descriptors, and needs {least} to serve one connection; these include a socket for each worker, port and family; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a container), or lower `workers` or the number of ports"
     )]
     FewDescriptors {
         /// The descriptors that it may open.

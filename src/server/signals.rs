@@ -87,11 +87,11 @@ pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
 pub(super) fn log_unused_signal(kind: SignalKind) -> bool {
     if kind == SignalKind::user_defined2() {
         tracing::warn!(
-            "SIGUSR2 does nothing here: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"
+            "SIGUSR2 has no effect: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"
         );
     } else if kind == SignalKind::quit() {
         tracing::warn!(
-            "SIGQUIT does nothing here: SIGTERM drains the connections and ends the process, a second SIGTERM ends it at once"
+            "SIGQUIT has no effect: SIGTERM drains the connections and ends the process, a second SIGTERM ends it at once"
         );
     } else {
         return false;

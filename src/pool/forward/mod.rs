@@ -46,8 +46,8 @@ pub enum LookupFault {
     /// The resolvers could not be asked, or answered with an error.
     #[error("the resolvers gave no answer")]
     Failed,
-    /// Too many names are being asked for.
-    #[error("too many names are being asked for")]
+    /// Too many look-ups are in progress.
+    #[error("too many names are looked up at once")]
     Busy,
 }
 

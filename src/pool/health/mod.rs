@@ -245,10 +245,10 @@ pub enum ChangeReason {
     #[error("ejection was switched off")]
     EjectionOff,
     /// The operator demands this state.
-    #[error("the configuration says {}", .0.word())]
+    #[error("the configuration has state {}", .0.word())]
     Operator(OperatorState),
     /// The agent demands this state.
-    #[error("its agent says {}", .0.word())]
+    #[error("its agent reported {}", .0.word())]
     Agent(AgentWord),
     /// The agent is no longer queried, and its demands are dropped.
     #[error("its agent is no longer queried")]

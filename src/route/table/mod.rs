@@ -62,7 +62,7 @@ impl RouteEntry {
 
 /// The fault of two routes that could match one connection equally well.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("two routes for `{key}` fit equally well")]
+#[error("two routes for `{key}` match equally well")]
 pub struct EqualRoutes {
     /// The name of both.
     pub key: RouteKey,

@@ -180,8 +180,8 @@ impl AccessLog {
         if answer == OpenAnswer::Missing {
             tracing::warn!(
                 to = %spec.to,
-                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
-                "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
+                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lost lines",
+                "access log: the file is not open yet; clients are served, and lines are lost while the queue is full"
             );
         }
         log.put_in_use(opened);
@@ -330,7 +330,7 @@ impl AccessLog {
                 flushed = Flushed::Abandoned;
                 tracing::warn!(
                     to = writer.to,
-                    "access log: the destination takes no lines; the records that wait for it are lost"
+                    "access log: the destination takes no lines; the queued records are lost"
                 );
             }
         }
