@@ -86,7 +86,7 @@ pub struct WorkerResources {
     pub migration_senders: Arc<MigrationSenders>,
     /// The loads of all workers.
     pub loads: Arc<Loads>,
-    /// The channel to control for failures that clients met at a backend.
+    /// The channel to control for failures of clients at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
 }
 

@@ -1,5 +1,5 @@
-//! The pages /api/v1/lists: the contents of the lists, the reasons for which an address is in a list, and the
-//! entries that are added and removed at run time.
+//! The pages /api/v1/lists: the contents of the lists, the reason why an address is in a list, and changes of
+//! entries at run time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -107,7 +107,7 @@ struct MembershipAnswer<'a> {
 struct MembershipReason {
     /// `entries`, `file` or `added`.
     part: &'static str,
-    /// The entry. For `entries` and `file` it is the whole range of addresses around the address.
+    /// The entry. For `entries` and `file` it is the whole range of addresses that contains the address.
     entry: String,
     /// Null for an entry without an end.
     ttl_seconds: Option<u64>,

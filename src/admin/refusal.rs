@@ -1,5 +1,5 @@
-//! The answers to requests that admin refuses, with their counts and log lines: each refusal is counted, and
-//! one a minute is logged.
+//! The answers to requests that admin refuses, with their counts and log lines: each refusal is counted, and one
+//! refusal a minute is logged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -260,7 +260,7 @@ fn without_port(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Reads a host name, or returns a hint for any other text in the place of a host.
+/// Reads a host name, or returns a hint if the text is not a host.
 pub(super) fn host_name(text: &str) -> Result<HostName, String> {
     // A name whose last label is a number is a misspelt address.
     let is_host = |name: &str| {

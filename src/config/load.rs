@@ -30,8 +30,8 @@ const CONFIGURATION: &str = "the configuration";
 /// # Errors
 ///
 /// All faults of the file at once; one fault if it cannot be read, is not a regular file, is larger than 256 MiB or
-/// is not UTF-8. If the file has no faults, all faults of all files that are read with it: files of routes, of lists,
-/// and of authorities that checks trust.
+/// is not UTF-8. If the file has no faults, all faults of the files that are read with it: files of routes, of
+/// lists, and of certificate authorities.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open, Files::Read)
 }
@@ -131,8 +131,8 @@ pub fn parse(source_name: &str, text: &str) -> Result<(Config, Warnings), Faults
     settle(source_name, &document, found)
 }
 
-/// Returns the configuration of a command line: one `tcp` listener `main` at all of `listen`, one pool `main` of all
-/// of `backends`, and the defaults for all other keys.
+/// Returns the configuration of a command line. It has a `tcp` listener `main` with all addresses of `listen` and a
+/// pool `main` with all of `backends`. All other keys have their defaults.
 ///
 /// # Errors
 ///

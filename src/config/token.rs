@@ -41,7 +41,7 @@ pub enum TokenFault {
 /// The byte order mark of UTF-8, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a token from its file, without white space around it and without a byte order mark before it. Blocks.
+/// Reads a token from its file, without white space at its ends and without a byte order mark before it. Blocks.
 ///
 /// # Errors
 ///
@@ -78,8 +78,8 @@ fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault>
 /// Returns the fault of a token, as `check` reports it. Loading does not read the token: each request that needs it
 /// does, so that a new token needs no reload.
 ///
-/// If the user that runs `check` may not read the file, the fault is a warning: the user that runs the process may be
-/// allowed to read it.
+/// If the user of `check` may not read the file, the fault is a warning: the user of the process may be allowed to
+/// read the file.
 pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
     let fault = |code, message: &str| Diagnostic::new(code, "", message);
     match read {

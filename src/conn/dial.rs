@@ -126,7 +126,7 @@ pub(super) async fn dial(
     Err(last)
 }
 
-/// Returns the address of a backend that is configured without a port: its port is the one that the client
+/// Returns the address of a backend that is configured without a port. Its port is the port that the client
 /// connected to.
 fn same_port(backend: &Backend, sniffed: &SniffedClient) -> Option<SocketAddr> {
     let ip = backend.address().tcp().filter(|tcp| tcp.port() == 0)?.ip();

@@ -152,11 +152,11 @@ pub struct BindRequest<'a> {
 
 /// Binds an address for `workers` workers.
 ///
-/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same
-/// user. So the first socket listens without this option and sets it afterwards. There is an exception: if
-/// sockets of `ours` have the port on all addresses and the requested address is one of them, or the other
-/// way round, the new sockets share the port from the start. Another process cannot have the port then, and
-/// the kernel gives a connection to the socket that names its address.
+/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same user. So
+/// the first socket listens without this option and sets it afterwards. There is an exception: one side has the
+/// port on all addresses, and the other side has one of these addresses. If sockets of `ours` are one side and the
+/// requested address the other, the new sockets share the port from the start. Another process cannot have the port
+/// then, and the kernel gives a connection to the socket that names its address.
 ///
 /// A Unix socket exists only once. The workers have copies of its descriptor, and the first worker that
 /// accepts gets a connection.

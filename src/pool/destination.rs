@@ -30,8 +30,7 @@ pub enum DestinationFault {
 ///
 /// # Errors
 ///
-/// The reason for which no TCP connection to the address can be made, or for which the address cannot be the intended
-/// one.
+/// The reason why no TCP connection to the address can be made, or why the address cannot be the intended one.
 pub fn check(address: &Address) -> Result<(), DestinationFault> {
     let Some(tcp) = address.tcp() else { return Ok(()) };
     if tcp.port() == 0 {

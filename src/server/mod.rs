@@ -1,7 +1,7 @@
 //! The life of the process: start, signals, reload, stop.
 //!
-//! [`Server::start`] binds and starts everything or nothing. [`Server::run`] is the control loop. It has a thread and a
-//! runtime of its own, so that no check, scrape or reload delays a byte. It alone applies changes: the results of
+//! [`Server::start`] binds and starts everything or nothing. [`Server::run`] is the control loop. It has a separate
+//! thread and runtime, so that no check, scrape or reload delays a byte. It alone applies changes: the results of
 //! checks, new configurations, the stop.
 
 mod access_log;
@@ -126,8 +126,8 @@ pub struct Server {
     view: Arc<View>,
     access_log: AccessLog,
     sockets: Sockets,
-    /// The sockets of the start, bound but not yet given to the workers: the control loop must run first, and the
-    /// backends must be found. Clients that connect meanwhile wait in the kernel's queue.
+    /// The sockets of the start. They are bound, and the workers do not have them yet: first the control loop must
+    /// run, and the backends must be found. Clients that connect meanwhile wait in the kernel's queue.
     held: Option<SocketPlan>,
     workers: Vec<Worker>,
     remote: ServerHandle,

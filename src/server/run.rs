@@ -110,7 +110,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If a worker ended on its own, or connections did not end after the order to close them.
+    /// If a worker ended without an order, or if connections did not end after the order to close them.
     pub fn run(self, signals: Signals, also: impl Future<Output = ()>) -> io::Result<()> {
         let runtime = Builder::new_current_thread()
             .enable_all()

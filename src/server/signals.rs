@@ -1,6 +1,6 @@
 //! Catches the signals of the process from its start, and passes them to the control loop.
 //!
-//! A signal whose default action ends the process must find a handler at any moment: `systemctl reload` or a log
+//! A signal whose default action ends the process needs a handler at any moment. `systemctl reload` or a log
 //! rotation may come while a large configuration is read. Until the control loop runs, the handler of SIGTERM and
 //! SIGINT ends the process, because nothing is served yet. Every other signal is remembered.
 

@@ -46,7 +46,7 @@ struct PresentEntries {
     entries: Box<[(IpPrefix, Option<Instant>)]>,
     /// The prefix lengths of the entries, the shortest first.
     lengths: Box<[u8]>,
-    /// The earliest end. After it the set may contain ended entries, so the entries around an address are
+    /// The earliest end. After it the set may contain ended entries, so the entries that contain an address are
     /// checked.
     next_end: Option<Instant>,
 }

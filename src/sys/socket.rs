@@ -209,8 +209,8 @@ pub fn busy_pauses() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
 }
 
-/// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it connects
-/// again and sets `is_busy`, so that a caller that drops the future has the reason of the wait.
+/// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it
+/// connects again and sets `is_busy`. A caller that drops the future then has the reason of the wait.
 ///
 /// # Errors
 ///

@@ -351,7 +351,7 @@ pub struct SaturationLog {
 
 impl SaturationLog {
     /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process.
-    /// `source` is the source of the refused client, if it has one.
+    /// `source` is the source of the refused client, or `None` for a client without a source.
     pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, source: Option<SourceName>, now: Moment) {
         let thing = thing.unwrap_or(&self.process);
         let mut table = self.lock();

@@ -44,7 +44,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
     }
 }
 
-/// Returns the place of a backend in the file.
+/// Returns the position of a backend in the file.
 fn place(file: &File, pool: &str, address: &Address) -> Option<Span> {
     let named = file.pool.value()?.0.iter().find(|named| named.name == pool)?;
     let items = &named.table.as_ref()?.backends.value()?.items;

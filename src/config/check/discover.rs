@@ -16,7 +16,7 @@ use crate::config::words::Number;
 use crate::pool::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 
 /// The default time for which an address stays after an answer of the DNS left it out: some servers answer with a
-/// changing part of all addresses, and a deploy seldom takes less.
+/// changing part of all addresses. A deployment seldom takes less time than this.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// The sources that are followed for a pool while the process runs.

@@ -2,8 +2,8 @@
 //!
 //! `{ sni = "admin.example.com", source = "10.0.0.0/8" }` beside a route for `*.example.com` protects nothing:
 //! clients from other networks reach the pool of the wider route. So `check` warns of it, unless another route for
-//! the narrow name matches the other connections. The same applies to a pool in `unmatched`, but only beside
-//! conditions on the client (`source`, `proxy_tlv`): beside other conditions `unmatched` is the intended target of
+//! the narrow name matches the other connections. The same applies to a pool in `unmatched`, but only for
+//! conditions on the client (`source`, `proxy_tlv`). For other conditions, `unmatched` is the intended target of
 //! the rest.
 //!
 //! Expressions are not compared exactly. Both are matched against sample names, which are made from the words
@@ -275,7 +275,7 @@ impl<'r> RoutesByName<'r> {
             .chain([&self.any])
     }
 
-    /// Returns the leak from one group to a wider one, if there is one.
+    /// Returns the leak from one group to a wider group, or `None`.
     fn leak(&self, group: &[At], wider: &[At]) -> Option<Leak> {
         let is_known = |at: &At| {
             let own = self.conditions(*at).cloned().unwrap_or_default();

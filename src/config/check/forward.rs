@@ -13,7 +13,7 @@ use crate::pool::ForwardSpec;
 const TLS: u16 = 443;
 
 impl PoolChecker<'_> {
-    /// Returns the spec of a pool's `forward`, if it has one.
+    /// Returns the spec of a pool's `forward`, or `None` for a pool without it.
     pub(super) fn forward(&self, found: &mut Findings<'_>) -> Option<ForwardSpec> {
         let entry = self.words.forward.entry()?;
         self.refuse_backends(entry, found);

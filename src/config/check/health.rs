@@ -23,11 +23,11 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// A check that takes longer than this has failed, whatever its interval is.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
-/// The same for SMTP: postscreen greets after 6 s, and servers that look up their clients' names in the DNS may take
-/// as long.
+/// The same for SMTP: postscreen greets after 6 s. Servers that look up their clients' names in the DNS may take
+/// the same time.
 const LONGEST_SMTP_CHECK: Duration = Duration::from_secs(10);
 
-/// The checks and agents of one pool, with the places that messages need.
+/// The checks and agents of one pool, with the positions that messages need.
 pub(super) struct HealthChecker<'a> {
     /// The pool's name.
     pub(super) pool: &'a str,

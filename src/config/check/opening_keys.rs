@@ -24,7 +24,7 @@ use crate::wire::Starttls;
 /// Some mail servers delay their greeting for six seconds, to detect clients that do not wait for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that sends first has sent by then, on all but the worst links.
+/// By then, a client that sends first has sent bytes, except on the worst links.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
@@ -166,8 +166,8 @@ pub(super) fn mark_cancel_pools(listeners: &[ListenerSpec], pools: &mut [PoolSpe
     }
 }
 
-/// Warns of each listener whose requests to cancel are refused although no key demands it, or go to a pool that may
-/// pick another backend than that of the session.
+/// Warns of each listener whose requests to cancel a query may miss the session. Either they are refused although
+/// no key demands it, or their pool may pick another backend.
 pub(super) fn warn_of_lost_cancels(
     written: &Key<NamedTables<Listener>>,
     listeners: &[ListenerSpec],

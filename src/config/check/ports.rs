@@ -10,8 +10,8 @@ use crate::config::findings::Findings;
 use crate::listener::ListenerSpec;
 use crate::pool::{BackendSpec, PoolSpec};
 
-/// Adds a fault for each backend without a port if no range of ports leads to it, if its checks have no port, or if
-/// its clients have no port.
+/// Adds a fault for each backend without a port in three cases: no range of ports leads to it, its checks have no
+/// port, or its clients have no port.
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
     for named in file.pool.value().map_or(&[][..], |pools| &pools.0) {
         let Some(list) = named.table.as_ref().and_then(|words| words.backends.value()) else { continue };

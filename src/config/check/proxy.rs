@@ -18,8 +18,8 @@ use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 /// The default of `timeout`. Balancers send the header right after the connect, or with the client's first bytes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most bytes of all values of `tlvs` together: with the rest of the header they stay well below the longest
-/// header that servers read, and below one segment where that matters.
+/// The most bytes of all values of `tlvs` together. With this bound, the whole header stays well below the longest
+/// header that servers read, and below one segment.
 const MOST_TLVS: usize = 1024;
 
 /// Returns the spec of the headers that a listener reads. `path` is that of the key.

@@ -23,8 +23,8 @@ const MOST_RECORDS: usize = 1 << 20;
 /// The longest part of a message that is shown, because the message may contain pieces of the file.
 const LONGEST_MESSAGE: usize = 200;
 
-/// The paths of the country in a record: in files like IPinfo's at the top, in those of MaxMind and DB-IP within
-/// `country`. The first path must be tried first, because in such files `country` is a name.
+/// The paths of the country in a record: at the top in files such as IPinfo's, within `country` in files of MaxMind
+/// and DB-IP. The first path must be tried first, because in such files `country` is a name.
 const COUNTRY_PATHS: [&[PathElement<'static>]; 2] =
     [&[PathElement::Key("country_code")], &[PathElement::Key("country"), PathElement::Key("iso_code")]];
 

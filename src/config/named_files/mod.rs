@@ -1,5 +1,5 @@
-//! Collects the faults of all files that a configuration names, each with the position of the key that names the
-//! file, and checks the files that loading does not read.
+//! Collects the faults of all files that a configuration names, with the position of the key of each file. Also
+//! checks the files that loading does not read.
 
 use std::io;
 use std::path::Path;

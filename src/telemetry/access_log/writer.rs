@@ -12,12 +12,11 @@ use super::sink::{BatchOutcome, OpenedSink, Sink};
 use super::{AccessLogFormat, QueuedRecord, Shared, WriterRequest};
 use crate::sys::landlock;
 
-/// The bytes after which a batch is written: enough to make a write cheap, and few enough that lines reach the file
-/// soon.
+/// The bytes after which a batch is written. The value makes a write cheap, and lines still reach the file soon.
 const BATCH_LIMIT: usize = 64 * 1024;
 
-/// The state of the thread. The order of the fields matters: the queue is dropped before the end is signalled, so
-/// that by then every record in it has been counted.
+/// The state of the thread. The order of the fields matters: the queue is dropped before the end is signalled. So
+/// every record in the queue is counted by then.
 pub(super) struct Writer {
     requests: Receiver<WriterRequest>,
     sink: Sink,

@@ -38,7 +38,7 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) hash_key: [u8; 16],
     /// Limits of the process that limits of routes use.
     pub(in crate::config) common: Common,
-    /// Routes of the same listener that are written elsewhere: for a file, those of the configuration.
+    /// Routes of the same listener in another file. For a `routes_file`, these are the routes of the configuration.
     pub(in crate::config) others: &'a [RouteSpec],
     /// True if the checked list and `others` are all routes of the listener.
     pub(in crate::config) is_all: bool,
