@@ -1,8 +1,8 @@
 //! The registry of a worker's connections, with their live counts and a command slot for each.
 //!
 //! Everything belongs to one worker thread. A sweep at every [`TICK`] replaces a timer and an atomic for each
-//! connection: it adds the bytes moved to the shared metrics, notices silence, and wakes a relay only if the
-//! relay has work to do. Drain deadlines and closes go through the command slots.
+//! connection. It adds the moved bytes to the shared metrics and finds silent connections. It wakes a relay only if
+//! the relay has work to do. Drain deadlines and closes go through the command slots.
 //!
 //! A worker that has much more to do than another gives connections away (`loads`). The connections of a
 //! backend that is down are closed one after the other (`closing`).
@@ -509,12 +509,12 @@ impl ConnectionRegistry {
         closings.values().for_each(CloseQueue::run);
     }
 
-    /// Moves some streams to a worker that moves far fewer bytes, if there is one.
+    /// Moves some streams to a worker that moves far fewer bytes. Does nothing without such a worker.
     ///
-    /// A stream that is blocked most of the time moves too: the command to move replaces the tick that it
-    /// waits for, and the other worker sends the tick again. A stream moves only if it does not carry more
-    /// than the amount that evens both workers out. So the only stream of a worker stays, and no stream moves
-    /// back and forth.
+    /// A stream that is blocked most of the time moves too. The command to move replaces the tick for which the
+    /// stream waits, and the other worker sends the tick again. A stream moves only if it does not carry more than
+    /// the amount that evens both workers out. So the only stream of a worker stays, and no stream moves back and
+    /// forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {

@@ -1,12 +1,13 @@
 //! One backend: its address, its health, and its connections.
 //!
-//! A [`Backend`] is shared as `Arc`: by the pools of the present snapshot and of older ones that connections still
-//! hold, by the leases of its connections, by its check, by admin and the metrics. It ends with the last of them.
+//! A [`Backend`] is shared as `Arc`. Its holders are the pools of the present snapshot and of older snapshots that
+//! connections still hold, the leases of its connections, its check, admin and the metrics. It ends with the last
+//! of them.
 //!
 //! Its identity is the pair (pool name, backend name). A discovered backend whose name changes while its address
 //! stays is the same backend. A reload that changes only the weight makes a new `Backend` with the same counts and
-//! the same health. With another *address* the name is that of another server: the new backend starts with unknown
-//! health and zero counts, and connections to the old address count on the old value until they end.
+//! the same health. With another *address*, the name belongs to another server. The new backend starts with unknown
+//! health and zero counts. Connections to the old address count on the old value until they end.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,7 +112,7 @@ impl Backend {
         self.weight
     }
 
-    /// Its zone, if it has one.
+    /// Its zone, or `None` without a zone.
     pub fn zone(&self) -> Option<&Arc<str>> {
         self.zone.as_ref()
     }
@@ -169,7 +170,7 @@ impl Backend {
         self.health_copy.health().reason()
     }
 
-    /// The failure of its last check; `None` if its last check passed and its checks say up.
+    /// The failure of its last check. `None` if the last check passed and the backend is up by its checks.
     pub fn check_failure(&self) -> Option<CheckFailure> {
         self.health_copy.health().check_failure().cloned()
     }
@@ -233,7 +234,7 @@ impl Backend {
         &self.traffic.counts
     }
 
-    /// The number of times that clients met this trouble here.
+    /// The number of times that clients had this trouble at the backend.
     pub fn troubles(&self, trouble: Trouble) -> u64 {
         self.traffic.troubles[trouble as usize].total.load(Ordering::Relaxed)
     }
@@ -301,7 +302,7 @@ impl Backend {
         if let Some(StateChange { from, to, .. }) = change
             && [from, to].contains(&BackendState::Ejected)
         {
-            // Troubles met before, or on connections that had begun before, no longer count.
+            // Troubles from before, or of connections that began before, no longer count.
             self.traffic.troubles.iter().for_each(TroubleCount::break_row);
         }
         // Panic mode depends on this also where a stronger state hides it.
@@ -367,14 +368,13 @@ impl Backend {
         self.traffic.latency.at_least(took, self.traffic.born.elapsed());
     }
 
-    /// Counts a trouble that a client met. Returns true if there are too many in a row; the count then begins again
-    /// at 0.
+    /// Counts a trouble of a client. Returns true if there are too many in a row; the count then begins again at 0.
     pub(super) fn met(&self, trouble: Trouble) -> bool {
         let BackendTraffic { troubles, tolerated, .. } = &*self.traffic;
         troubles[trouble as usize].meet(tolerated.load(Ordering::Relaxed))
     }
 
-    /// Resets the count of a trouble in a row: a client did not meet the trouble.
+    /// Resets the count of a trouble in a row, because a client did not have the trouble.
     pub(super) fn went_well(&self, trouble: Trouble) {
         self.traffic.troubles[trouble as usize].break_row();
     }
@@ -409,7 +409,7 @@ struct BackendTraffic {
     tolerated: AtomicU32,
 }
 
-/// The counts of one trouble that clients met.
+/// The counts of one trouble of clients.
 #[derive(Debug, Default)]
 struct TroubleCount {
     total: AtomicU64,
@@ -475,7 +475,7 @@ impl BackendTraffic {
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Takes over the limit and the queue of the new configuration: from now on they apply to this server, also for
+    /// Takes over the limit and the queue of the new configuration. They then apply to this server, also for
     /// connections that still hold its old `Backend`.
     fn go_on(&self, new: &BackendTraffic) {
         self.queue.store(new.queue.load_full());

@@ -138,7 +138,7 @@ pub struct BackendSpec {
     pub max_connections: Option<u64>,
     /// The state that the operator demands.
     pub operator_state: OperatorState,
-    /// The endpoints of its check and its agent, as far as they differ from those of the pool.
+    /// The endpoints of its check and its agent, if they differ from the endpoints of the pool.
     pub targets: CheckTargets,
     /// The origin of its name.
     pub origin: NameOrigin,
@@ -216,7 +216,7 @@ pub struct CheckTargets {
     pub agent: CheckTarget,
 }
 
-/// The host and port of a check or an agent, as far as they differ from those of the backend itself.
+/// The host and port of a check or an agent, if they differ from the host and port of the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckTarget {
     /// The host.

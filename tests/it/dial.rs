@@ -39,7 +39,7 @@ fn a_fixed_source_is_what_the_backend_sees() {
         // No host here has this address: the start fails, and a reload changes nothing.
         config.pools[0].dial.source = DialSource::Address(Ipv4Addr::new(192, 0, 2, 1).into());
         let told = proxy.remote.reload(config.clone()).unwrap_err().to_string();
-        assert!(told.contains("it must be an address of this machine"), "{told}");
+        assert!(told.contains("write an address of this machine"), "{told}");
         assert!(Server::start(config).is_err());
         proxy.connect().read_to_string(&mut seen).unwrap();
     });

@@ -125,7 +125,7 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     program.stderr.wait_for("admin listens");
 
     put_fifo(&folder.path("bad.txt"));
-    program.stderr.wait_for("its entries stay as they are");
+    program.stderr.wait_for("the list keeps its entries");
     program.stderr.wait_for("the file of the list cannot be read: it is not a regular file but a FIFO");
     put_fifo(&folder.path("routes.toml"));
     program.stderr.wait_for("the file with routes cannot be read: it is not a regular file but a FIFO");

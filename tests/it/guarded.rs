@@ -231,7 +231,7 @@ fn the_commands_ask_a_unix_socket_with_a_token() {
     check_run(&with("status", listen), 1, "401");
     check_run(&[&with("status", listen)[..], &["--token-file", wrong]].concat(), 1, "401");
     check_run(&[&with("status", listen)[..], &["--token-file", "/nowhere"]].concat(), 1, "/nowhere");
-    check_run(&with("status", "unix:/nowhere/s"), 1, "cannot ask unix:/nowhere/s");
+    check_run(&with("status", "unix:/nowhere/s"), 1, "cannot query unix:/nowhere/s");
     program.stderr.wait_for("admin refused a request with a wrong token");
     program.expect_end_by("TERM");
 }
@@ -289,7 +289,7 @@ fn changes_need_a_unix_socket_or_a_token() {
         line.contains("an entry was added to a list list=\"bans\" entry=203.0.113.7/32 result=\"added\" by=")
     );
     run(&add(&socket, &["--ttl", "1h"]), 0, "extended");
-    let line = program.stderr.wait_for("an entry of a list has another end list=\"bans\"");
+    let line = program.stderr.wait_for("the end of an entry of a list was changed list=\"bans\"");
     assert!(line.contains("result=\"extended\" ttl=3600 by="), "{line}");
     for (nth, result, message) in [
         (1, "removed", "an entry was removed from a list"),
@@ -336,7 +336,9 @@ fn the_command_line_may_give_an_admin_listener() {
         (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
     assert_eq!(with(&["health", "--ready"], &socket).0, Some(0));
-    assert!(with(&["status"], "nonsense").1.contains("POINTSMAN_ADMIN is \"nonsense\", which is no address"));
+    assert!(
+        with(&["status"], "nonsense").1.contains("POINTSMAN_ADMIN is \"nonsense\", which is not an address")
+    );
     assert_eq!(with(&["status"], "nonsense").0, Some(2));
     assert_eq!(with(&["health", "--admin", &socket], "unix:/nowhere").0, Some(0), "the argument comes first");
     // A reload keeps the listener, and finds no difference.

@@ -19,11 +19,11 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "SIGHUP",
-                "Reads the configuration file again. A file with faults changes nothing, and the log has the faults.",
+                "Reads the configuration file again. If the file has faults, nothing changes, and the log has the faults.",
             ),
             (
                 "SIGTERM, SIGINT",
-                "Ends: no new connections, then open ones go on for `shutdown.drain` at most.",
+                "Ends the process. It accepts no new connections, and open connections get `shutdown.drain` to end.",
             ),
             ("SIGUSR1", "Opens the file of the access log again, after a rotation."),
         ],
@@ -41,9 +41,9 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "POINTSMAN_ADMIN",
-                "The admin listener that `status`, `health` and `list` ask without `--admin`.",
+                "The admin listener that `status`, `health` and `list` query if `--admin` is not given.",
             ),
-            ("POINTSMAN_LOG", "The level of the log; it overrides `log.level`."),
+            ("POINTSMAN_LOG", "The level of the log. It overrides `log.level`."),
         ],
     ),
     (
@@ -52,11 +52,11 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
             ("/etc/pointsman/config.toml", "The configuration that the systemd unit uses."),
             (
                 "/run/pointsman/admin.sock",
-                "The admin listener that the systemd unit opens, for root and the group pointsman.",
+                "The admin listener that the systemd unit opens, for root and members of the group pointsman.",
             ),
             (
                 "/var/log/pointsman",
-                "A directory that the program may write to under the systemd unit, for the access log.",
+                "A directory for the access log: under the systemd unit, the program may write to it.",
             ),
         ],
     ),

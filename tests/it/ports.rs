@@ -131,6 +131,6 @@ fn too_many_ports_for_the_descriptors_are_refused_before_they_are_bound() {
     let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("may open 1024 descriptors and needs 4018"), "{told}");
+    assert!(told.contains("may open 1024 descriptors, and needs 4018"), "{told}");
     assert!(!told.contains("cannot listen"), "{told}");
 }

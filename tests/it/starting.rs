@@ -55,9 +55,9 @@ fn signals_while_the_configuration_is_read_are_not_lost_and_not_deadly() {
     drop(input);
     drop(echo(program.address("main")));
     program.stderr.wait_for("opened again");
-    program.stderr.wait_for("SIGUSR2 does nothing here: SIGHUP reloads");
-    program.stderr.wait_for("SIGQUIT does nothing here: SIGTERM drains");
-    // Only the end of the pipe is left to read, so the reload finds no listener.
+    program.stderr.wait_for("SIGUSR2 has no effect: SIGHUP reloads");
+    program.stderr.wait_for("SIGQUIT has no effect: SIGTERM drains");
+    // The end of the pipe is all that is left to read, so the reload finds no listener.
     program.stderr.wait_for("not reloaded; the running configuration stays");
     drop(echo(program.address("main")));
     program.expect_end_by("TERM");
@@ -79,14 +79,14 @@ fn signals_of_other_programs_end_nothing() {
     let path = folder.write("foreign.toml", &file(OFF, "127.0.0.1:0", backend.address));
     let mut program = Program::serve(&path);
     let open = echo(program.address("main"));
-    for (signal, said) in [("USR2", "SIGUSR2 does nothing here"), ("QUIT", "SIGQUIT does nothing here")] {
+    for (signal, said) in [("USR2", "SIGUSR2 has no effect"), ("QUIT", "SIGQUIT has no effect")] {
         program.signal(signal);
         program.stderr.wait_for(said);
     }
     program.signal("TERM");
     program.stderr.wait_for("stopping");
     program.signal("USR2");
-    program.stderr.wait_for_nth(2, "SIGUSR2 does nothing here");
+    program.stderr.wait_for_nth(2, "SIGUSR2 has no effect");
     drop(open);
     assert_eq!(program.end().code(), Some(0));
 }

@@ -118,7 +118,7 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
     };
     assert_eq!(severity("a restart is needed for workers"), "warning");
     fixture.folder.write("bans.txt", "nonsense\n");
-    fixture.wait_for("problems", "list", "the entries of the list stay as they are: error[C");
+    fixture.wait_for("problems", "list", "the list keeps its entries: error[C");
     fixture.folder.write("routes.toml", "routes = 1\n");
     fixture.wait_for("problems", "routes", "the routes stay as they are: error[C");
     let is_over = |of: &str| fixture.listed("problems").iter().all(|(kind, _)| kind != of);
@@ -247,13 +247,13 @@ fn a_file_with_routes_that_leaves_a_name_to_a_wider_route_is_reported() {
     let line = fixture.program.stderr.wait_for("C0451");
     assert!(line.contains(" WARN ") && line.contains("listener=main"), "{line}");
     assert!(
-        line.contains("connections for `a.example` that do not fit `source` go to `*.example`"),
+        line.contains("connections for `a.example` that do not match `source` go to `*.example`"),
         "{line}"
     );
     fixture.wait_for(
         "events",
         "routes",
-        "connections for `a.example` that do not fit `source` go to `*.example`",
+        "connections for `a.example` that do not match `source` go to `*.example`",
     );
     // These other routes have the same finding.
     routes(&narrow("a", 2));

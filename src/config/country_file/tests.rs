@@ -125,7 +125,7 @@ fn a_country_stands_where_files_have_it() {
 fn faults_tell_what_to_do() {
     let file = CountryFile::of(SOME);
     check_fault(b"", "DE", &["bad.mmdb", "not in MaxMind's format", "GeoLite2-Country.mmdb"]);
-    check_fault(b"10.0.0.0/8\n", "DE", &["not in MaxMind's format", "a network a line goes without it"]);
+    check_fault(b"10.0.0.0/8\n", "DE", &["not in MaxMind's format", "one network a line is used without"]);
     check_fault(&file[..file.len() / 2], "DE", &["not in MaxMind's format, or not whole"]);
     check_fault(&file, "FR DE LI", &["no network of FR, LI", "ISO 3166-1 alpha-2"]);
     check_fault(&file, "UK", &["no network of UK", "is GB, not UK"]);
@@ -154,7 +154,7 @@ fn trees_that_are_none_are_refused() {
         let bits = 0x2001_0db8_u128 << 96;
         file.link((bits ^ 1 << (128 - depth), depth), (bits, depth));
     }
-    check_fault(&file.bytes(), "DE", &["far more ways than nodes"]);
+    check_fault(&file.bytes(), "DE", &["far more paths than nodes"]);
 
     // The same tree, whose end leads to the start of IPv4, so that a walk would pass over all of its paths.
     let mut file = CountryFile { has_aliases: false, ..CountryFile::new() };
@@ -165,7 +165,7 @@ fn trees_that_are_none_are_refused() {
     for depth in (1..=127).rev() {
         file.link((bits ^ 1 << (128 - depth), depth), (bits, depth));
     }
-    check_fault(&file.bytes(), "DE", &["far more ways than nodes"]);
+    check_fault(&file.bytes(), "DE", &["far more paths than nodes"]);
 
     // A node leads back to the root.
     let mut file = CountryFile::of(SOME);

@@ -18,7 +18,7 @@ use crate::sys::{file, process};
 /// The system's file of resolvers.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The system's file of hosts. For a name in it no resolver is asked.
+/// The system's file of hosts. For a name in this file, no resolver is queried.
 pub(super) const HOSTS: &str = "/etc/hosts";
 
 /// The longest time for reading these files.

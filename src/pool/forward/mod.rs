@@ -1,8 +1,9 @@
 //! The forwarding pool: a client goes to the host that it names, if the name is allowed and the address may be dialled.
 //!
-//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that asks the
-//! DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each connection has
-//! only one look-up, so a resolver cannot give one address to the check and another address to the dial.
+//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that
+//! queries the DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each
+//! connection has only one look-up, so a resolver cannot give one address to the check and another address to the
+//! dial.
 
 mod cache;
 pub mod forward_spec;
@@ -43,11 +44,11 @@ pub enum LookupFault {
     /// No resolver answered in time.
     #[error("no resolver answered in time")]
     Timeout,
-    /// The resolvers could not be asked, or answered with an error.
+    /// The resolvers could not be queried, or answered with an error.
     #[error("the resolvers gave no answer")]
     Failed,
-    /// Too many names are being asked for.
-    #[error("too many names are being asked for")]
+    /// Too many look-ups are in progress.
+    #[error("too many names are looked up at once")]
     Busy,
 }
 
@@ -69,7 +70,7 @@ pub enum ForwardFault {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LookupResult {
-    /// The name was in the cache, or was being asked for already.
+    /// The name was in the cache, or a look-up was already in progress.
     Cached,
     /// The DNS gave addresses.
     Resolved,
@@ -79,9 +80,9 @@ pub enum LookupResult {
     NoAddress,
     /// No resolver answered in time.
     Timeout,
-    /// The resolvers could not be asked, or answered with an error.
+    /// The resolvers could not be queried, or answered with an error.
     Failed,
-    /// Too many names were being asked for.
+    /// Too many look-ups were in progress.
     Busy,
 }
 
@@ -239,7 +240,7 @@ impl Forward {
                 told
             }
             CacheLookup::Ask(told) => {
-                // The channel has room: its capacity is the most names that may be asked for.
+                // The channel has room: its capacity is the most names that may be looked up at once.
                 let names = Arc::clone(&self.shared.names);
                 let question = ForwardQuestion { name: name.clone(), names, is_answered: false };
                 let _ = self.shared.questions.try_send(question);
@@ -285,7 +286,7 @@ fn lock(names: &KnownNames) -> MutexGuard<'_, NameCache> {
     names.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A name that is being asked for. The connections that wait get an answer also if it is dropped.
+/// A name with a look-up in progress. The waiting connections also get an answer if the value is dropped.
 #[derive(Debug)]
 struct ForwardQuestion {
     name: ServerName,

@@ -73,7 +73,7 @@ impl BackendState {
         }
     }
 
-    /// The number in the metric of the state. 1 is up, as in the metric that says if a backend is up.
+    /// The number in the metric of the state. 1 is up, as in the metric `pointsman_backend_up`.
     pub const fn number(self) -> u8 {
         match self {
             Self::Down => 0,
@@ -154,7 +154,7 @@ impl CheckFault {
     }
 }
 
-/// A failure that a client met at a backend.
+/// A failure of a client at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum Trouble {
@@ -230,7 +230,7 @@ pub enum ChangeReason {
     /// The checks were switched off, and their results were dropped.
     #[error("checks were switched off")]
     ChecksOff,
-    /// Too many clients in a row met this trouble.
+    /// Too many clients in a row had this trouble.
     #[error("{failures} {trouble} in a row")]
     Failures {
         /// The trouble.
@@ -245,10 +245,10 @@ pub enum ChangeReason {
     #[error("ejection was switched off")]
     EjectionOff,
     /// The operator demands this state.
-    #[error("the configuration says {}", .0.word())]
+    #[error("the configuration has state {}", .0.word())]
     Operator(OperatorState),
     /// The agent demands this state.
-    #[error("its agent says {}", .0.word())]
+    #[error("its agent reported {}", .0.word())]
     Agent(AgentWord),
     /// The agent is no longer queried, and its demands are dropped.
     #[error("its agent is no longer queried")]
@@ -260,7 +260,7 @@ pub enum ChangeReason {
 pub(super) enum HealthEvent {
     /// A check ended.
     Check(CheckOutcome),
-    /// Enough clients in a row met the same trouble, and the pool has other backends.
+    /// Enough clients in a row had the same trouble, and the pool has other backends.
     Failures(Trouble),
     /// Time has passed: an ejection may be over.
     Time,
@@ -319,7 +319,7 @@ impl Health {
         self.state
     }
 
-    /// Returns true if neither the operator nor the agent demands drain or maintenance, whatever its health is.
+    /// Returns true if neither the operator nor the agent demands drain or maintenance. Its health does not matter.
     pub(super) fn is_wanted(&self) -> bool {
         (self.operator_state, self.agent_demand) == (OperatorState::Ready, OperatorState::Ready)
     }
@@ -348,7 +348,7 @@ impl Health {
         }
     }
 
-    /// The failure of the last check; `None` if the last check passed and the checks say up.
+    /// The failure of the last check. `None` if the last check passed and the backend is up by its checks.
     pub(super) fn check_failure(&self) -> Option<&CheckFailure> {
         self.checked.failure()
     }

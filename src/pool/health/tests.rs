@@ -277,9 +277,9 @@ fn a_change_has_its_reason() {
     check_reason("c...", "its ejection is over");
     check_reason("cz", "ejection was switched off");
     check_reason("fx", "checks were switched off");
-    check_reason("D", "the configuration says drain");
-    check_reason("MR", "the configuration says ready");
-    check_reason("5", "its agent says maintenance");
+    check_reason("D", "the configuration has state drain");
+    check_reason("MR", "the configuration has state ready");
+    check_reason("5", "its agent reported maintenance");
     check_reason("3y", "its agent is no longer queried");
 }
 
@@ -402,15 +402,15 @@ fn the_reason_is_that_of_the_strongest_cause() {
     check_present_reason("ftp", Some("checks failed: timed out"));
     check_present_reason("ftl", Some("checks failed: timed out"));
     check_present_reason("fpp", None);
-    check_present_reason("3", Some("its agent says down"));
+    check_present_reason("3", Some("its agent reported down"));
     check_present_reason("3f", Some("checks failed: connection refused"));
-    check_present_reason("3fpp", Some("its agent says down"));
-    check_present_reason("D4", Some("the configuration says drain"));
-    check_present_reason("4", Some("its agent says drain"));
+    check_present_reason("3fpp", Some("its agent reported down"));
+    check_present_reason("D4", Some("the configuration has state drain"));
+    check_present_reason("4", Some("its agent reported drain"));
     check_present_reason("Df", Some("checks failed: connection refused"));
-    check_present_reason("Dfpp", Some("the configuration says drain"));
-    check_present_reason("fM", Some("the configuration says maintenance"));
-    check_present_reason("f5", Some("its agent says maintenance"));
+    check_present_reason("Dfpp", Some("the configuration has state drain"));
+    check_present_reason("fM", Some("the configuration has state maintenance"));
+    check_present_reason("f5", Some("its agent reported maintenance"));
     check_present_reason("fMR", Some("checks failed: connection refused"));
     check_present_reason("c", Some("5 connects failed in a row"));
     check_present_reason("fx", None);

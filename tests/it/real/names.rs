@@ -168,5 +168,5 @@ fn a_check_asks_where_the_files_say() {
 #[ignore = "needs root and unshare"]
 fn without_any_resolver_the_fault_says_who_was_asked() {
     let host = Host::start(resolver(), "", "# none\n", &config(&["app.test"]));
-    host.program.log.wait_for("/etc/resolv.conf names no resolver, so 127.0.0.1 was asked");
+    host.program.log.wait_for("/etc/resolv.conf names no resolver, so 127.0.0.1 was queried");
 }

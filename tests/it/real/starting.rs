@@ -97,16 +97,16 @@ fn a_tentative_address_is_waited_for() {
     run(host.at("sh").args(["-c", "echo 4 >/proc/sys/net/ipv6/conf/near/dad_transmits"]));
     host.ip("addr add 2001:db8::5/64 dev near");
     let program = host.start(&bind("2001:db8::5"));
-    program.log.wait_for("(they are tentative); waiting, at most 10 s addresses={2001:db8::5}");
-    // A reload waits as well, and control serves others meanwhile.
+    program.log.wait_for("(they are tentative); binding waits for at most 10 s addresses={2001:db8::5}");
+    // A reload waits as well, and control goes on meanwhile.
     host.ip("addr add 2001:db8::6/64 dev near");
     program.reload(&config(&bind("2001:db8::6")));
-    program.log.wait_for("waiting, at most 10 s addresses={2001:db8::6}");
+    program.log.wait_for("binding waits for at most 10 s addresses={2001:db8::6}");
     program.log.wait_for("reloaded changes=");
     // SIGTERM ends such a wait.
     host.ip("addr add 2001:db8::7/64 dev near");
     program.reload(&config(&bind("2001:db8::7")));
-    program.log.wait_for("waiting, at most 10 s addresses={2001:db8::7}");
+    program.log.wait_for("binding waits for at most 10 s addresses={2001:db8::7}");
     program.stop();
 }
 
@@ -182,7 +182,7 @@ fn a_socket_that_cannot_be_watched_is_tried_again() {
     program.log.wait_for("a worker cannot watch a listening socket");
     strace.signal("INT");
     drop(strace);
-    program.log.wait_for("a worker watches a listening socket now");
+    program.log.wait_for("a worker now watches a listening socket");
     let address = program.address("new");
     let stream = std::net::TcpStream::connect(address).unwrap();
     program.wait_for_record("the client of the new listener", |record| record["listener"] == "new");
