@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The least time that the long tasks of a pass have together: some turns of a stream. Then the reactor polls the
-/// kernel, which costs about a hundredth of this time.
+/// The least time that the long tasks of a pass have together. A stream has several turns in this time. After each
+/// pass the reactor polls the kernel, which costs about a hundredth of this time.
 const SLICE: Duration = Duration::from_micros(200);
 
 /// A long task becomes a short one after this number of turns in a row that it did not use up. A stream whose

@@ -143,7 +143,7 @@ impl Opening {
         Self::new(OpeningState::StarttlsServer(host), greeting)
     }
 
-    /// Creates the opening of a backend's client.
+    /// Creates the opening in the role of the client, for a connection to a backend.
     pub fn client_role(greeting: &BackendGreeting) -> Self {
         match greeting {
             BackendGreeting::Postgres => {

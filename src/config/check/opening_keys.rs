@@ -166,8 +166,8 @@ pub(super) fn mark_cancel_pools(listeners: &[ListenerSpec], pools: &mut [PoolSpe
     }
 }
 
-/// Warns of each listener whose requests to cancel a query may miss the session. Either they are refused although
-/// no key demands it, or their pool may pick another backend.
+/// Warns of each listener whose requests to cancel a query may miss the session. There are two causes. The listener
+/// refuses these requests without a key that says so, or the pool of the requests may pick another backend.
 pub(super) fn warn_of_lost_cancels(
     written: &Key<NamedTables<Listener>>,
     listeners: &[ListenerSpec],

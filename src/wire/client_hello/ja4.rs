@@ -21,8 +21,10 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// The number of characters that are kept of a hash.
 const HASH_LENGTH: usize = 12;
 
-/// A JA4 fingerprint, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`: lower-case letters, digits, `_`, and the
-/// first and last letter of a protocol name as the client writes it.
+/// A JA4 fingerprint, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
+///
+/// It has lower-case letters, digits and `_`. Two of its characters are from the first ALPN name that the client
+/// offers. These two may be upper-case letters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ja4([u8; LENGTH]);
 
