@@ -61,7 +61,7 @@ struct ListStatus<'a> {
     file: Option<String>,
     /// The countries whose networks are taken out of the file; empty for a file that is the list itself.
     countries: Vec<String>,
-    /// The time of the last successful read of the file; null is never. RFC 3339, UTC.
+    /// The time of the last successful read of the file; null if there was none. RFC 3339, UTC.
     last_load: Option<String>,
     loads: u64,
     failed_loads: u64,

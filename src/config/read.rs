@@ -24,7 +24,7 @@ pub(super) trait Read: Sized {
 pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: PathStep<'a>,
-    /// The position of the last key; for an item of an array, that of the item.
+    /// The position of the last key; for an item of an array, the position of the item.
     pub(super) key: Span,
 }
 
@@ -143,7 +143,7 @@ impl<T: Read> Read for ArrayOf<T> {
     }
 }
 
-/// An array of values, or one without the brackets.
+/// An array of values, or one value without the brackets.
 #[derive(Debug)]
 pub(super) struct OneOrMany<T>(pub(super) ArrayOf<T>);
 

@@ -109,7 +109,7 @@ impl RoutesReader {
         &self.written
     }
 
-    /// Reads and checks the file, and returns its routes without those of the configuration. It blocks.
+    /// Reads and checks the file, and returns its routes without the routes of the configuration. It blocks.
     ///
     /// # Errors
     ///
@@ -160,7 +160,7 @@ impl RoutesReader {
     }
 }
 
-/// Adds the routes of all files to those of their listeners, and warns of connections that they leave to wider routes.
+/// Adds the routes of each file to its listener, and warns of connections that these routes leave to wider routes.
 pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
     for reader in RoutesReader::all(config) {
         let turn = FileTurn::wait_blocking(&reader.path);

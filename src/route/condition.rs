@@ -143,7 +143,7 @@ impl FromStr for Ja4Pattern {
 /// The facts of one connection that conditions are compared with.
 #[derive(Debug, Default)]
 pub struct ConnectionFacts<'a> {
-    /// The client's address; `None` for a client without one.
+    /// The client's address; `None` for a client without an address.
     pub source: Option<IpAddr>,
     /// The address that the client connected to. May be `None` if no route [requires](RequiredFacts::destination) it.
     pub destination: Option<SocketAddr>,
@@ -292,7 +292,8 @@ impl Conditions {
         ]))
     }
 
-    /// Returns the rank by TLVs. More kinds are more specific; of equally many kinds, the lowest kind is.
+    /// Returns the rank by TLVs. Conditions with more kinds are more specific. If the numbers of kinds are equal, the
+    /// conditions with the lowest kind are more specific.
     fn tlv_rank(&self) -> u16 {
         let lowest = self.proxy_tlv.iter().map(|pattern| pattern.kind).min().unwrap_or(u8::MAX);
         let count = u8::try_from(self.proxy_tlv.len()).unwrap_or(u8::MAX);

@@ -200,7 +200,7 @@ impl ListState {
         self.empty_loads.load(Ordering::Relaxed)
     }
 
-    /// The time of the last successful read, in milliseconds of Unix time; 0 is never.
+    /// The time of the last successful read, in milliseconds of Unix time; 0 if there was none.
     pub fn loaded(&self) -> u64 {
         self.loaded.load(Ordering::Relaxed)
     }

@@ -53,7 +53,7 @@ pub struct DetectSpec {
     /// Clients that wait for the server to send first. With "reject" the listener's first-byte timeout
     /// applies to them.
     pub on_timeout: TargetSpec,
-    /// The time for which a client must be silent to go there. Default 3 s.
+    /// The time for which a client must be silent before `on_timeout` applies. Default 3 s.
     pub timeout: Duration,
 }
 
@@ -106,7 +106,7 @@ pub struct DetectPolicy {
     pub other: Option<RouteTarget>,
     /// Silent clients.
     pub on_timeout: Option<RouteTarget>,
-    /// The time for which a client must be silent to be one of them.
+    /// The time for which a client must be silent before `on_timeout` applies.
     pub timeout: Duration,
 }
 

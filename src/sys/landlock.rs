@@ -44,7 +44,7 @@ pub enum Confinement {
     Absent,
 }
 
-/// The fault for which a process could not be confined.
+/// The reason why a process could not be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum LandlockFault {
     /// A path that is to be granted cannot be opened.

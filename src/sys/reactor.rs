@@ -163,7 +163,8 @@ impl std::fmt::Debug for Reactor {
     }
 }
 
-/// Keeps a reactor the current one of its thread. When dropped, it restores the previous one, if any.
+/// Makes its reactor the current reactor of the thread while this value exists. The drop restores the previous
+/// reactor, if there was one.
 #[derive(Debug)]
 pub struct ReactorScope(Option<Rc<Reactor>>);
 

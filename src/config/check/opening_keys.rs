@@ -249,7 +249,7 @@ fn pools_of_sessions<'s>(
     routed.chain(fallbacks).chain(named)
 }
 
-/// Returns the pool if all of these are the same one, else `Reject`.
+/// Returns the pool if all of `pools` are the same pool, else `Reject`.
 fn only<'s>(mut pools: impl Iterator<Item = &'s Arc<str>>) -> TargetSpec {
     match pools.next() {
         Some(first) if pools.all(|pool| pool == first) => TargetSpec::Pool(Arc::clone(first)),

@@ -39,8 +39,8 @@ fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     }
 }
 
-/// Reads all extensions and returns the content of the server name extension. With fewer than [`EXACT`] words for the
-/// types seen, a reported duplicate may be two types with one bit.
+/// Reads all extensions and returns the content of the server name extension. If `WORDS` is less than [`EXACT`], two
+/// types may share a bit. The second type is then reported as a duplicate of the first.
 fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut fields = FieldReader(block);
     let mut seen = TypeSet::<WORDS>::new();

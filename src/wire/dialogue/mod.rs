@@ -85,7 +85,7 @@ pub enum DialogueStep {
     Done,
 }
 
-/// The fault for which a server does not count as alive.
+/// The reason why a server does not count as alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialogueFault {
     /// The server sent another answer than the expected ones.
