@@ -114,8 +114,8 @@ impl<T> Key<T> {
 #[derive(Debug)]
 pub(super) struct ArrayOf<T> {
     pub(super) items: Vec<ArrayItem<T>>,
-    /// True if every item could be read. If false, an item that seems to be missing may be one that could not be
-    /// read.
+    /// True if every item could be read. If false, an item that seems to be missing may be in the file, but could not
+    /// be read.
     pub(super) complete: bool,
 }
 

@@ -60,7 +60,8 @@ impl PoolTarget {
         }
     }
 
-    /// Returns the pool for a check. It is written in another file, so it has no position in this one.
+    /// Returns the pool for a check. The pool is written in the configuration, so it has no position in the file of
+    /// routes.
     fn known(&self) -> Known {
         let without_position = |is_so: bool| is_so.then(Span::default);
         Known::new(Arc::clone(&self.name), Span::default(), without_position(self.hashes_sni))

@@ -99,7 +99,7 @@ impl FromStr for Destination {
     }
 }
 
-/// A whole fingerprint, or the beginning of one.
+/// A whole fingerprint, or the beginning of a fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ja4Pattern {
     text: Box<str>,
@@ -116,7 +116,7 @@ impl Ja4Pattern {
     }
 }
 
-/// The fault of a text that is neither a fingerprint nor the beginning of one.
+/// The fault of a text that is neither a fingerprint nor the beginning of a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of a fingerprint ends with `*`",

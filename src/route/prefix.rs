@@ -58,7 +58,7 @@ impl IpPrefix {
         self.length
     }
 
-    /// Returns the network of this [length](Self::length) that contains an address; `None` if the length is one of
+    /// Returns the network of this [length](Self::length) that contains an address; `None` if the length is for
     /// IPv6 and the address is IPv4.
     pub fn of_length(address: IpAddr, length: u8) -> Option<Self> {
         let is_alike = !address.to_canonical().is_ipv4() || length >= MAPPED;

@@ -99,11 +99,11 @@ pub struct ListState {
 /// The reason for which an address is in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// Its `entries` contain these addresses.
+    /// The `entries` of the list contain these addresses.
     Written(crate::route::AddressSpan),
-    /// Its file contains these addresses.
+    /// The file of the list contains these addresses.
     File(crate::route::AddressSpan),
-    /// An entry added at run time, until its end.
+    /// An entry added at run time contains the address. The entry has this end, if it has an end.
     Added(IpPrefix, Option<Instant>),
 }
 

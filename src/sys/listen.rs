@@ -176,7 +176,7 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// Errors of `epoll_ctl`, with the socket: a later attempt may succeed.
+    /// Errors of `epoll_ctl`. The socket is returned with the error, because a later attempt may succeed.
     ///
     /// # Panics
     ///

@@ -179,7 +179,7 @@ impl Drop for ReactorScope {
 pub struct Wakeup(Arc<EventFd>);
 
 impl Wakeup {
-    /// Ends the wait that is going on, or the next one.
+    /// Ends the present wait, or else the next wait.
     pub fn wake(&self) {
         // The write fails only if the counter is full, and then the wait ends anyway.
         let _ = self.0.write(1);

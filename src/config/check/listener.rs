@@ -481,7 +481,7 @@ pub(super) fn forwards_nothing(
     found.add(fault.help("use the pool in `routes` or `unmatched` of a listener with protocol = \"tls\""));
 }
 
-/// The names that a listener gives a pool to hash.
+/// The names of a listener's clients that a pool can hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Hashing {
     /// Server names of hellos.

@@ -117,8 +117,8 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
     Ok(FileEntries { set: builder.build(), count })
 }
 
-/// Returns a fault if the tree has too many paths. A walk does not detect nodes that it has visited before. So it
-/// would pass over aliases and nodes without a record for ever, if a cycle leads to them.
+/// Returns a fault if the tree has too many paths. A walk does not detect nodes that it has visited before. If a cycle
+/// leads to aliases, or to nodes without a record, the walk would never end.
 fn refuse_tangles(reader: &Reader<&[u8]>) -> Result<(), CountryFileFault> {
     let every_way = WithinOptions::default().include_aliased_networks().include_networks_without_data();
     let most = (reader.metadata().node_count as usize + 1).saturating_mul(MOST_WAYS);

@@ -43,7 +43,7 @@ pub enum Script {
     },
     /// Steps that the operator wrote. Alive: all steps succeeded.
     SendExpect(Arc<[ScriptStep]>),
-    /// A request of HTTP/1.1. Alive: the status is one of the expected ones, and the body matches.
+    /// A request of HTTP/1.1. Alive: the status is an expected status, and the body matches.
     Http(Arc<HttpScript>),
     /// PostgreSQL. Alive without a user: the answer to an SSLRequest is `S` or `N` alone. Alive with a user: the server
     /// requests authentication or accepts the user, perhaps after notices, or sends an error of another class than 57P.
