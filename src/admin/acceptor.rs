@@ -24,8 +24,8 @@ use crate::limit::{Gate, GatePass};
 use crate::sys::Address;
 use crate::telemetry::AdminRefusal;
 
-/// The most admin connections at once; further ones are closed without an answer. Scrapers and operators need
-/// only a few, and the descriptors that connections of clients leave free are enough for them.
+/// The most admin connections at once. Further connections are closed without an answer. Scrapers and operators need
+/// few connections. The descriptors that clients leave free are enough for them.
 pub const MOST_CONNECTIONS: u64 = 64;
 
 /// The time from the accept to the first byte of the answer, for the request and the rendering together. It
@@ -36,7 +36,7 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// The most bytes that are read of a client: the head of its request and anything after it. A request to this
-/// listener has a few hundred; proxies and browsers add cookies and other headers.
+/// listener has a few hundred bytes; proxies and browsers add cookies and other headers.
 const REQUEST_SIZE: usize = 16 * 1024;
 
 /// The bytes that are still read of a client whose request is too large, and the time for these reads. If the socket

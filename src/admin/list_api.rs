@@ -47,7 +47,7 @@ pub(super) enum ListRefusal {
     /// The query has a broken escape.
     #[error("in a query, % must come before two hexadecimal digits, and the bytes must be UTF-8")]
     Escape,
-    /// The list has the most additions.
+    /// The list has as many additions as it may have.
     #[error(transparent)]
     Full(#[from] ListFull),
 }

@@ -39,7 +39,7 @@ pub struct RoutesReader {
     written: Arc<Deferred<Vec<RouteSpec>>>,
 }
 
-/// The properties of a pool that routes to it are checked against.
+/// The properties of a pool that the checks of routes to the pool use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PoolTarget {
     name: Arc<str>,

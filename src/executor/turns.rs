@@ -51,7 +51,7 @@ pub(super) struct Turns {
 pub(super) struct PassBounds {
     ready: usize,
     long: usize,
-    /// Set only if long tasks wait: other passes read no clock.
+    /// The start of the pass. Set only if long tasks wait: all other passes do not read the clock.
     began: Option<Instant>,
     /// Set with the first long task of the pass.
     long_until: Option<Instant>,

@@ -211,8 +211,8 @@ impl Conditions {
         RequiredFacts { destination: !self.destination.is_empty(), offer }
     }
 
-    /// Returns true if a connection that does not meet these conditions is refused. Then the only condition is a
-    /// version of TLS, because a connection without that version is not routed by a wider name.
+    /// Returns true if a connection that does not meet these conditions is refused and not routed by a wider name. This
+    /// is so if the only condition is a version of TLS.
     pub fn is_final(&self) -> bool {
         *self == Self { tls_min: self.tls_min, ..Self::default() }
     }

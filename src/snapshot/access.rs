@@ -43,7 +43,7 @@ impl PartialEq for ListFileSpec {
 
 impl Eq for ListFileSpec {}
 
-/// A file, and its part that is in a list.
+/// A file, and the part of the file that belongs to a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListSource {
     /// The path of the file.

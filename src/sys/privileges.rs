@@ -98,7 +98,8 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Returns the text to add to an error of a file. It is empty, unless root may lack a capability that it gave up.
+/// Returns the text to add to an error of a file. The text names a possible cause: root lacks a capability that the
+/// process gave up. Without this cause the text is empty.
 pub fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied if is_root() => {

@@ -48,8 +48,9 @@ struct ConnectRequest {
 ///
 /// # Errors
 ///
-/// Errors of `socket` and `connect`, such as `WouldBlock` if the accept queue is full; `TimedOut` if the file system
-/// has not answered for so long that very many connects wait for it; `WouldBlock` if no thread can be started.
+/// - errors of `socket` and `connect`, such as `WouldBlock` if the accept queue is full
+/// - `TimedOut`: the file system does not answer, and too many connects wait for it
+/// - `WouldBlock`: no thread can be started
 ///
 /// # Cancel safety
 ///

@@ -24,7 +24,7 @@ use crate::wire::Starttls;
 /// Some mail servers delay their greeting for six seconds, to detect clients that do not wait for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// By then, a client that sends first has sent bytes, except on the worst links.
+/// The default of `detect.timeout`. In this time a client that sends first has sent bytes, except on very bad links.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
@@ -106,7 +106,7 @@ impl ListenerChecker<'_> {
         resolved.collect()
     }
 
-    /// Returns true if a pool is written, right or wrong, for clients that send no hello.
+    /// Returns true if a key names a pool for clients that send no hello, or if such a key has a wrong value.
     pub(super) fn serves_without_tls(&self) -> bool {
         let words = self.words;
         let is_pool = |target: &Key<String>| match target {

@@ -208,8 +208,8 @@ impl Stream {
         self.registration.poll(cx, Readiness::READABLE)
     }
 
-    /// Fills an empty pipe from this socket. A result of 0 may be the end, and [`Stream::poll_recv`] finds out:
-    /// splice also returns 0 after a FIN when the next byte is urgent.
+    /// Fills an empty pipe from this socket. A result of 0 may be the end of the stream. But splice also returns 0
+    /// after a FIN when the next byte is urgent. [`Stream::poll_recv`] shows which of the two it is.
     ///
     /// The pipe must be empty, so that a splice that would block can only mean that the socket has no bytes.
     ///

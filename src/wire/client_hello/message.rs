@@ -130,8 +130,8 @@ impl<'a> FieldReader<'a> {
     }
 }
 
-/// The number of words for one bit for each type. They take 8 KiB, and to clear them would be more than a third of the
-/// cost of a hello.
+/// The number of words with one bit for each type. These words take 8 KiB. If each hello cleared them, this would be
+/// more than a third of the cost of the hello.
 const EXACT: usize = 1024;
 
 /// The number of words with which no two types in use share a bit, so that few hellos are read twice.
