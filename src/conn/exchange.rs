@@ -8,10 +8,11 @@ use std::os::fd::OwnedFd;
 use std::task::{Poll, ready};
 use std::time::Instant;
 
+use super::context::WorkerContext;
+use super::reading;
 use super::record::ConnectionRecord;
 use super::refusal::{self, RefusalProtocol};
 use super::sniff::{self, SniffedClient};
-use super::{WorkerContext, reading};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
 use crate::snapshot::opening_policy::{GreetingPolicy, OpeningPolicy};

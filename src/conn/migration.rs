@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::accepted::AdmittedConnection;
+use super::context::WorkerContext;
+use super::reading;
 use super::record::{ConnectionRecord, MigratingRecord};
-use super::{AdmittedConnection, WorkerContext, reading};
 use crate::live::WorkerSlot;
 use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
 use crate::sys::{Stream, socket};

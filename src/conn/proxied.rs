@@ -7,10 +7,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::accepted::HeldPolicy;
+use super::context::WorkerContext;
 use super::record::ConnectionRecord;
-use super::{WorkerContext, reading};
+use super::{admission, list_access, reading};
 use crate::executor::timeout;
-use crate::snapshot::{ProxyMode, ProxySpec};
+use crate::snapshot::{Policy, ProxyMode, ProxySpec};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
 use crate::wire::proxy_protocol::{self, HeaderFault, HeaderSearch, LONGEST_V2, ProxyHeader};
@@ -35,8 +37,42 @@ impl ProxiedClient {
     }
 }
 
-/// Reads the header in the mode of the listener, and records the client that it names.
-pub(super) async fn open(
+/// Reads the header, if the listener expects one, and admits the client that it names.
+pub(super) async fn read(
+    client: OwnedFd,
+    policy: &mut HeldPolicy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<ProxiedClient, CloseReason> {
+    let Some(spec) = &policy.current.proxy else { return Ok(ProxiedClient::plain(client)) };
+    // Boxed, as most listeners read no header and need no memory for it.
+    let proxied = Box::pin(search(client, spec, record, context)).await?;
+    policy.refresh(&context.snapshot.load());
+    admit(proxied, &policy.current, record, context).await
+}
+
+/// Admits the client that a header may have named, or refuses it.
+async fn admit(
+    proxied: ProxiedClient,
+    policy: &Policy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<ProxiedClient, CloseReason> {
+    if let Err(reason) = list_access::client(record.client(), policy) {
+        // Boxed, as hardly any connection needs this memory.
+        return Err(Box::pin(list_access::refuse(proxied.client, reason, policy)).await);
+    }
+    match admission::source(proxied.header.as_deref(), policy, record, context) {
+        Ok(()) => Ok(proxied),
+        Err(reason) => {
+            admission::refuse_early(proxied.client, reason, policy, context);
+            Err(reason)
+        }
+    }
+}
+
+/// Searches for a header in the mode of the listener, and records the client that it names.
+async fn search(
     client: OwnedFd,
     spec: &ProxySpec,
     record: &mut ConnectionRecord,

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::WorkerContext;
+use super::context::WorkerContext;
 use crate::limit::{GatePass, Link, Moment, Permit, SourceName, SourcePass};
 use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, WorkerSlot};
 use crate::pool::forward::ForwardMark;

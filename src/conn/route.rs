@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use super::admission::{self, Rejection};
 use super::announce;
+use super::context::WorkerContext;
 use super::exchange::{self, Intent};
 use super::record::ConnectionRecord;
 use super::sniff::SniffedClient;
+use crate::limit::OverLimit;
 use crate::route::ConnectionFacts;
 use crate::snapshot::{Action, NoRoute, Policy, Protocol, RouteTarget, ServedPool};
 use crate::telemetry::{CloseReason, Offered};
@@ -58,6 +60,20 @@ pub(super) fn route(
         },
     };
     follow(target, source, &sniffed.intent, record)
+}
+
+/// Closes a client that no route, or no limit of its route, admits.
+pub(super) async fn refuse(
+    sniffed: SniffedClient,
+    rejection: Rejection,
+    context: &WorkerContext,
+) -> CloseReason {
+    let Rejection { reason, over } = rejection;
+    match over {
+        OverLimit::Reject => return sniffed.refuse(reason).await,
+        OverLimit::Drop | OverLimit::Tarpit(_) => admission::close(sniffed.client.into_fd(), over, context),
+    }
+    reason
 }
 
 fn follow(

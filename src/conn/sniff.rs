@@ -8,15 +8,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::accepted::HeldPolicy;
+use super::context::WorkerContext;
 use super::exchange::{self, Intent};
+use super::proxied::ProxiedClient;
+use super::reading;
 use super::record::ConnectionRecord;
 use super::refusal::{RefusalProtocol, dismiss, unexpected_header};
-use super::{WorkerContext, reading};
 use crate::executor::{timeout, timeout_at};
 use crate::limit::GateShare;
 use crate::route::HelloFacts;
-use crate::snapshot::HelloSpec;
 use crate::snapshot::opening_policy::{DetectPolicy, GreetingPolicy, OpeningPolicy};
+use crate::snapshot::{HelloSpec, Policy, Protocol};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
 use crate::wire::{
@@ -68,12 +71,6 @@ impl SniffedClient {
         Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Reset))
     }
 
-    /// A client that is refused before its hello is read.
-    pub(super) fn tls(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
-        let client = reading::register(client)?;
-        Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Tls))
-    }
-
     /// A client without a hello.
     pub(super) fn other(client: Stream, bytes: Vec<u8>, intent: Intent, protocol: RefusalProtocol) -> Self {
         Self {
@@ -99,8 +96,30 @@ impl SniffedClient {
     }
 }
 
+/// Reads the first bytes of a client, if its listener reads any.
+pub(super) async fn read(
+    proxied: ProxiedClient,
+    policy: &mut HeldPolicy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
+    let ProxiedClient { client, bytes, header, .. } = proxied;
+    let Policy { protocol, opening, .. } = &*policy.current;
+    let mut sniffed = match protocol {
+        Protocol::Tcp(_) => SniffedClient::nothing(client, bytes)?,
+        Protocol::Tls(tls) => {
+            let sniffed = first_bytes(client, bytes, opening, &tls.hello, record, context).await?;
+            record.was_read();
+            policy.refresh(&context.snapshot.load());
+            sniffed
+        }
+    };
+    sniffed.facts.proxy = header;
+    Ok(sniffed)
+}
+
 /// Reads the first bytes of a client in the protocol of its listener.
-pub(super) async fn first_bytes(
+async fn first_bytes(
     client: OwnedFd,
     bytes: Vec<u8>,
     opening: &OpeningPolicy,
