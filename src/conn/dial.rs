@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::announce::BackendPreface;
 use super::attempt::{ConnectedBackend, DialTarget, ready};
-use super::exchange::Intent;
 use super::gone::WaitStage;
 use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
+use super::sniffed::{Intent, SniffedClient};
 use crate::executor::timeout_at;
 use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
 use crate::snapshot::ServedPool;

@@ -13,8 +13,7 @@
 //!
 //! No system call is made before the reactor has reported the end of the client.
 
-use super::exchange::Intent;
-use super::sniff::SniffedClient;
+use super::sniffed::{Intent, SniffedClient};
 
 /// The stage in which a client waits for a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,11 +41,6 @@ impl SniffedClient {
                 !reads && !self.has_bytes()
             }
         }
-    }
-
-    /// Returns true if the client has sent a byte, read or not.
-    pub(super) fn has_bytes(&self) -> bool {
-        !self.bytes.is_empty() || self.client.has_unread()
     }
 
     /// Waits until the client is gone.

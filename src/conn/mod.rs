@@ -13,9 +13,12 @@ mod announce;
 mod arrival;
 mod attempt;
 mod context;
+mod detect;
 mod dial;
 mod exchange;
 mod gone;
+mod greet;
+mod hello;
 mod list_access;
 mod migration;
 mod proxied;
@@ -24,6 +27,7 @@ mod record;
 mod refusal;
 mod route;
 mod sniff;
+mod sniffed;
 
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
@@ -38,9 +42,9 @@ pub use accepted::AcceptedConnection;
 use accepted::HeldPolicy;
 use arrival::{ArrivedConnection, TakenConnection};
 pub use context::{ProcessBounds, WorkerContext};
-use exchange::Intent;
 pub use migration::{Migration, MigrationSenders};
 use record::ConnectionRecord;
+use sniffed::Intent;
 
 /// The idle time of a request to cancel, which bounds the time that the server takes for it.
 const CANCEL_IDLE: Duration = Duration::from_secs(10);

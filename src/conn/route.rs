@@ -6,12 +6,11 @@ use std::sync::Arc;
 use super::admission::{self, Rejection};
 use super::announce;
 use super::context::WorkerContext;
-use super::exchange::{self, Intent};
 use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
+use super::sniffed::{Intent, SniffedClient};
 use crate::limit::OverLimit;
 use crate::route::ConnectionFacts;
-use crate::snapshot::{Action, NoRoute, Policy, Protocol, RouteTarget, ServedPool};
+use crate::snapshot::{Action, NoRoute, OpeningPolicy, Policy, Protocol, RouteTarget, ServedPool};
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::Offer;
 
@@ -50,7 +49,7 @@ pub(super) fn route(
             Some(target) => target,
             None => return enter(tcp.pool.served(), record),
         },
-        Protocol::Tls(tls) => match exchange::target(&policy.opening, &sniffed.intent) {
+        Protocol::Tls(tls) => match opening_target(&policy.opening, &sniffed.intent) {
             Some(target) => target?,
             None => tls.target(sniffed.facts.server_name.as_ref(), &facts).map_err(|fault| match fault {
                 NoRoute::NoSni => CloseReason::NoSni,
@@ -60,6 +59,35 @@ pub(super) fn route(
         },
     };
     follow(target, source, &sniffed.intent, record)
+}
+
+/// Returns the target of a client without a hello; `None` if the hello decides.
+fn opening_target<'f>(
+    policy: &'f OpeningPolicy,
+    intent: &Intent,
+) -> Option<Result<&'f RouteTarget, CloseReason>> {
+    // A reload may have changed the listener since the client connected. An intent that it no longer serves
+    // is refused.
+    let (target, or) = match (policy, intent) {
+        (_, Intent::Name) => return None,
+        (OpeningPolicy::Postgres(policy), Intent::Plaintext(startup)) => {
+            (policy.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
+        }
+        (_, Intent::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
+        (OpeningPolicy::Postgres(policy), Intent::Cancel) => {
+            (policy.cancel.as_ref(), CloseReason::CancelRefused)
+        }
+        (_, Intent::Cancel) => (None, CloseReason::CancelRefused),
+        (OpeningPolicy::Detect(policy), Intent::Spoken(spoken)) => {
+            (policy.target(*spoken), CloseReason::UnknownProtocol)
+        }
+        (OpeningPolicy::Detect(policy), Intent::Silent) => {
+            (policy.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
+        }
+        (_, Intent::Spoken(_)) => (None, CloseReason::UnknownProtocol),
+        (_, Intent::Silent) => (None, CloseReason::FirstByteTimeout),
+    };
+    Some(target.ok_or(or))
 }
 
 /// Closes a client that no route, or no limit of its route, admits.

@@ -203,6 +203,23 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await
     }
 
+    /// Writes all bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::poll_send`]; some of the bytes may have been written.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped before it is ready, some of the bytes may have been written.
+    pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = self.send(bytes).await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
     /// Is ready when the reactor has reported bytes to read, or the end. Costs no system call.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.registration.poll(cx, Readiness::READABLE)
