@@ -9,26 +9,61 @@
 //! own and does not count against the deadline of the dial.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::announce::BackendPreface;
 use super::attempt::{ConnectedBackend, DialTarget, ready};
 use super::gone::WaitStage;
+use super::plan::{PickRule, RoutedClient};
 use super::record::ConnectionRecord;
-use super::sniffed::{Intent, SniffedClient};
+use super::sniffed::SniffedClient;
 use crate::executor::timeout_at;
 use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
+use crate::relay::{Engines, Relay};
 use crate::snapshot::ServedPool;
 use crate::sys::{Address, socket};
 use crate::telemetry::{CloseReason, ConnectOutcome};
 
-/// Connects a client to a backend of its pool.
+/// A client and its connected backend.
+pub(super) struct DialledClient {
+    routed: RoutedClient,
+    backend: ConnectedBackend,
+}
+
+impl DialledClient {
+    /// Returns the relay between the two, which begins with the bytes that are not yet sent.
+    pub(super) fn relay(self, engines: Rc<Engines>) -> Relay {
+        let RoutedClient { sniffed, plan } = self.routed;
+        self.backend.relay(sniffed, plan.relay, engines)
+    }
+}
+
+/// Connects a client to a backend of its pool, or refuses the client.
 pub(super) async fn dial(
-    served: &ServedPool,
-    sniffed: &SniffedClient,
+    routed: RoutedClient,
+    record: &mut ConnectionRecord,
+) -> Result<DialledClient, CloseReason> {
+    match backend(&routed, record).await {
+        Ok(backend) => Ok(DialledClient { routed, backend }),
+        Err(reason) => {
+            record.leave_target();
+            if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
+                record.has_sent();
+            }
+            Err(routed.sniffed.refuse(reason).await)
+        }
+    }
+}
+
+/// Connects to a backend for a client.
+async fn backend(
+    routed: &RoutedClient,
     record: &mut ConnectionRecord,
 ) -> Result<ConnectedBackend, CloseReason> {
+    let RoutedClient { sniffed, plan } = routed;
+    let served = &*plan.served;
     let spec = &served.pool.spec().dial;
     record.set_pool(&served.pool.spec().name);
     let preface = BackendPreface::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, record);
@@ -36,7 +71,7 @@ pub(super) async fn dial(
     let mut named = match served.pool.forward() {
         // Boxed, as hardly any connection needs this memory.
         Some(forward) => {
-            Some(Box::pin(hosts(forward, began + spec.dial_timeout, sniffed, record)).await?.into_iter())
+            Some(Box::pin(hosts(forward, began + spec.dial_timeout, routed, record)).await?.into_iter())
         }
         None => None,
     };
@@ -44,16 +79,14 @@ pub(super) async fn dial(
     let mut tried: Vec<Arc<Backend>> = Vec::new();
     let mut last = CloseReason::NoBackend;
     let mut attempt_began = if named.is_some() { Instant::now() } else { began };
-    // The key of a request to cancel belongs to one backend, so another backend has no use for it.
-    let attempts = if matches!(sniffed.intent, Intent::Cancel) { 1 } else { spec.attempts };
-    for _ in 0..attempts {
+    for _ in 0..plan.attempts {
         let host = match named.as_mut().map(Iterator::next) {
             None => None,
             Some(Some(address)) => Some(address),
             Some(None) => break,
         };
         let waited_before = waited;
-        let lease = match find(served, sniffed, record, &tried, &mut waited).await {
+        let lease = match find(routed, record, &tried, &mut waited).await {
             Ok(lease) => lease,
             // After a failed attempt its reason is reported: it has more information.
             Err(reason) if tried.is_empty() || reason == CloseReason::ClientGone => {
@@ -77,8 +110,8 @@ pub(super) async fn dial(
         // The attempt is polled first: if the backend is connected, the relay passes the client's reset on as a reset.
         let attempt = tokio::select! {
             biased;
-            attempt = ready(target, &preface, sniffed.greet.as_ref(), by, deadline) => attempt,
-            () = sniffed.gone(WaitStage::Dial) => {
+            attempt = ready(target, &preface, plan.greeting.as_ref(), by, deadline) => attempt,
+            () = routed.gone(WaitStage::Dial) => {
                 served.metrics.connect(ConnectOutcome::Aborted);
                 return Err(CloseReason::ClientGone);
             }
@@ -89,7 +122,7 @@ pub(super) async fn dial(
                 let now = Instant::now();
                 served.metrics.connect_seconds.record(now - attempt_began);
                 lease.connected(now - attempt_began);
-                if !matches!(sniffed.intent, Intent::Cancel)
+                if plan.pick != PickRule::OfSession
                     && let Some(session) = served.pool.session(record.client().tcp(), lease.backend())
                 {
                     record.hold_session(session);
@@ -136,9 +169,10 @@ fn same_port(backend: &Backend, sniffed: &SniffedClient) -> Option<SocketAddr> {
 async fn hosts(
     forward: &Forward,
     deadline: Instant,
-    sniffed: &SniffedClient,
+    routed: &RoutedClient,
     record: &mut ConnectionRecord,
 ) -> Result<Vec<SocketAddr>, CloseReason> {
+    let sniffed = &routed.sniffed;
     let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
         let client = record.client();
@@ -149,7 +183,7 @@ async fn hosts(
     let own = record.context().bounds.own.load_full();
     let found = tokio::select! {
         biased;
-        () = sniffed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
+        () = routed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
         found = timeout_at(deadline, forward.destinations(name, &own)) => found,
     };
     found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
@@ -164,20 +198,20 @@ async fn hosts(
 
 /// Picks a backend for the client, if necessary after a wait in the queue, which is added to `waited`.
 async fn find(
-    served: &ServedPool,
-    sniffed: &SniffedClient,
+    routed: &RoutedClient,
     record: &mut ConnectionRecord,
     tried: &[Arc<Backend>],
     waited: &mut Duration,
 ) -> Result<Lease, CloseReason> {
-    let ServedPool { pool, metrics, .. } = served;
-    if sniffed.is_gone(WaitStage::Dial) {
+    let RoutedClient { sniffed, plan } = routed;
+    let ServedPool { pool, metrics, .. } = &*plan.served;
+    if routed.is_gone(WaitStage::Dial) {
         return Err(CloseReason::ClientGone);
     }
     let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
     let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
     let source = record.client().tcp();
-    if matches!(sniffed.intent, Intent::Cancel) {
+    if plan.pick == PickRule::OfSession {
         return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
     }
     match pool.pick(source, name, tried) {
@@ -185,7 +219,7 @@ async fn find(
         Err(Unavailable::NoneUp) => return Err(CloseReason::NoBackend),
         Err(Unavailable::Full) => {}
     }
-    if sniffed.is_gone(WaitStage::Queue) {
+    if routed.is_gone(WaitStage::Queue) {
         return Err(CloseReason::ClientGone);
     }
     let Ok(waiter) = pool.wait(source, name, tried) else {
@@ -199,7 +233,7 @@ async fn find(
     // waiter.
     let ended = tokio::select! {
         biased;
-        () = sniffed.gone(WaitStage::Queue) => None,
+        () = routed.gone(WaitStage::Queue) => None,
         ended = timeout_at(began + timeout.saturating_sub(*waited), waiter) => Some(ended),
     };
     *waited += began.elapsed();

@@ -21,6 +21,7 @@ mod greet;
 mod hello;
 mod list_access;
 mod migration;
+mod plan;
 mod proxied;
 mod reading;
 mod record;
@@ -32,11 +33,9 @@ mod sniffed;
 use std::future::{Future, poll_fn};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
 
 use crate::executor::{self, TaskNext};
-use crate::relay::{Relay, RelayEnd, RelayOptions, RelaySettings, Side};
+use crate::relay::{Relay, RelayEnd, Side};
 use crate::telemetry::CloseReason;
 pub use accepted::AcceptedConnection;
 use accepted::HeldPolicy;
@@ -44,12 +43,6 @@ use arrival::{ArrivedConnection, TakenConnection};
 pub use context::{ProcessBounds, WorkerContext};
 pub use migration::{Migration, MigrationSenders};
 use record::ConnectionRecord;
-use sniffed::Intent;
-
-/// The idle time of a request to cancel, which bounds the time that the server takes for it.
-const CANCEL_IDLE: Duration = Duration::from_secs(10);
-/// The half-closed time of a request to cancel, in which its client must close.
-const CANCEL_HALF_CLOSED: Duration = Duration::from_secs(1);
 
 /// Admits a connection and serves it in this worker, or in a worker that has far fewer connections.
 pub fn receive(accepted: AcceptedConnection, context: &Rc<WorkerContext>) {
@@ -86,46 +79,10 @@ async fn prepare(
     context: &WorkerContext,
 ) -> Result<Relay, CloseReason> {
     let proxied = proxied::read(client, &mut policy, record, context).await?;
-    let shadowed = proxied.shadowed;
     let sniffed = sniff::read(proxied, &mut policy, record, context).await?;
-    let policy = policy.current;
-    let served = match route::route(&policy, &sniffed, record) {
-        Ok(served) => served,
-        Err(rejection) => {
-            record.leave_target();
-            return Err(route::refuse(sniffed, rejection, context).await);
-        }
-    };
-    let dialled = match dial::dial(&served, &sniffed, record).await {
-        Ok(dialled) => dialled,
-        Err(reason) => {
-            record.leave_target();
-            if reason == CloseReason::ClientGone && sniffed.has_bytes() {
-                record.has_sent();
-            }
-            return Err(sniffed.refuse(reason).await);
-        }
-    };
-    if let Some(reason) = shadowed {
-        record.shadowed(reason);
-    }
-    let engines = Rc::clone(&context.engines);
-    let options = match sniffed.intent {
-        Intent::Cancel => cancel_options(&policy.relay),
-        _ => Arc::clone(&policy.relay),
-    };
-    let backend = Arc::clone(&served.pool.spec().dial.peer_timeouts);
-    Ok(dialled.relay(sniffed, RelaySettings { listener: options, backend }, engines))
-}
-
-/// Returns the relay options for a request to cancel. The request is done when its server has closed. It
-/// bypasses limits, so its client must not keep it open.
-fn cancel_options(listener: &RelayOptions) -> Arc<RelayOptions> {
-    Arc::new(RelayOptions {
-        idle_timeout: listener.idle_timeout.min(CANCEL_IDLE),
-        half_closed_timeout: listener.half_closed_timeout.min(CANCEL_HALF_CLOSED),
-        ..*listener
-    })
+    let routed = route::route(sniffed, &policy.current, record, context).await?;
+    let dialled = dial::dial(routed, record).await?;
+    Ok(dialled.relay(Rc::clone(&context.engines)))
 }
 
 /// Runs the second stage: moves bytes until the connection ends.

@@ -26,14 +26,12 @@ pub(super) struct ProxiedClient {
     /// The bytes that came after the header, at most [`CHUNK`].
     pub(super) bytes: Vec<u8>,
     pub(super) header: Option<Arc<ProxyHeader>>,
-    /// The reason for which it would be refused if headers were required; set if the listener counts that.
-    pub(super) shadowed: Option<CloseReason>,
 }
 
 impl ProxiedClient {
     /// A client from which no byte was read.
     pub(super) fn plain(client: OwnedFd) -> Self {
-        Self { client, bytes: Vec::new(), header: None, shadowed: None }
+        Self { client, bytes: Vec::new(), header: None }
     }
 }
 
@@ -109,11 +107,11 @@ fn finish(
         Ok(HeaderSearch::Header(header, length)) => {
             bytes.drain(..length);
             record.proxied(&header);
-            return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)), shadowed: None });
+            return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)) });
         }
         Ok(HeaderSearch::Nothing) => {
             record.proxy_header(ProxyOutcome::Missing);
-            let proxied = ProxiedClient { client, bytes, header: None, shadowed: None };
+            let proxied = ProxiedClient { client, bytes, header: None };
             return without(proxied, CloseReason::ProxyMissing, mode, record);
         }
         // The client may wait for the server to send first, or have nothing to send.
@@ -142,14 +140,17 @@ fn without(
     proxied: ProxiedClient,
     reason: CloseReason,
     mode: ProxyMode,
-    record: &ConnectionRecord,
+    record: &mut ConnectionRecord,
 ) -> Result<ProxiedClient, CloseReason> {
     match mode {
         ProxyMode::Require => {
             tracing::debug!(peer = %record.client(), %reason, "a peer is refused for its PROXY header");
             Err(refuse(&proxied.client, reason))
         }
-        ProxyMode::Shadow => Ok(ProxiedClient { shadowed: Some(reason), ..proxied }),
+        ProxyMode::Shadow => {
+            record.shadow(reason);
+            Ok(proxied)
+        }
         ProxyMode::Accept => Ok(proxied),
     }
 }

@@ -67,6 +67,8 @@ struct RecordState {
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
     client: Address,
+    /// The reason for which it would be refused if PROXY headers were required; set if the listener counts that.
+    shadowed: Option<CloseReason>,
     /// The last pool that was to serve it.
     pool: Option<Arc<str>>,
     /// Facts that only the access log needs; `None` if there is no log.
@@ -128,6 +130,7 @@ impl ConnectionRecord {
             connected: 0,
             accepted: unix_millis(),
             client,
+            shadowed: None,
             pool: None,
             log_fields: None,
         };
@@ -217,10 +220,18 @@ impl ConnectionRecord {
         self.state().listener.proxy_header(outcome);
     }
 
+    /// Records the reason for which the connection would be refused if headers were required. It is counted once the
+    /// connection is served.
+    pub(super) fn shadow(&mut self, reason: CloseReason) {
+        self.state_mut().shadowed = Some(reason);
+    }
+
     /// Counts a connection that is served and that would be refused if headers were required.
-    pub(super) fn shadowed(&self, reason: CloseReason) {
-        self.state().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
-        tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");
+    fn count_shadowed(&self) {
+        if let Some(reason) = self.state().shadowed {
+            self.state().listener.proxy_shadowed(reason == CloseReason::ProxyMissing);
+            tracing::debug!(peer = %self.client(), %reason, "a peer would be refused for its PROXY header");
+        }
     }
 
     /// Records a trusted PROXY header: from now on `client` is the address that it names.
@@ -363,6 +374,7 @@ impl ConnectionRecord {
         let state = self.state_mut();
         state.connected = connected;
         state.lease = Some(lease);
+        self.count_shadowed();
     }
 
     /// Counts a failed connect for which the backend is responsible.

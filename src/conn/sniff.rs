@@ -24,7 +24,7 @@ pub(super) async fn read(
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<SniffedClient, CloseReason> {
-    let ProxiedClient { client, bytes, header, .. } = proxied;
+    let ProxiedClient { client, bytes, header } = proxied;
     let Policy { protocol, opening, .. } = &*policy.current;
     let mut sniffed = match protocol {
         Protocol::Tcp(_) => {

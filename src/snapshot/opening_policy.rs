@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{RouteTarget, TargetSpec};
+use crate::relay::RelayOptions;
 use crate::wire::{BackendGreeting, DetectedProtocol, Starttls};
 
 /// The opening before the hello, as configured.
@@ -89,9 +90,35 @@ pub struct PostgresPolicy {
     /// Sessions without TLS, by the name of the user.
     pub users: HashMap<Box<[u8]>, RouteTarget>,
     /// Requests to cancel; `None` rejects.
-    pub cancel: Option<RouteTarget>,
+    pub cancel: Option<CancelPolicy>,
     /// The exchange that opens TLS with the backends.
     pub greet: GreetingPolicy,
+}
+
+/// The target of requests to cancel a query, and the options of their relays.
+pub struct CancelPolicy {
+    /// The target.
+    pub target: RouteTarget,
+    /// The options of the relay.
+    pub relay: Arc<RelayOptions>,
+}
+
+impl CancelPolicy {
+    /// The idle time of a request, which bounds the time that the server takes for it.
+    const IDLE: Duration = Duration::from_secs(10);
+    /// The half-closed time of a request, in which its client must close.
+    const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+    /// Returns the policy of a listener with these relay options. A request is done when its server has closed. It
+    /// bypasses limits, so its client must not keep it open.
+    pub fn new(target: RouteTarget, listener: &RelayOptions) -> Self {
+        let relay = RelayOptions {
+            idle_timeout: listener.idle_timeout.min(Self::IDLE),
+            half_closed_timeout: listener.half_closed_timeout.min(Self::HALF_CLOSED),
+            ..*listener
+        };
+        Self { target, relay: Arc::new(relay) }
+    }
 }
 
 /// The targets of detected protocols; `None` rejects.
