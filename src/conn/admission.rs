@@ -72,7 +72,7 @@ pub(super) fn source(
         None => address_source(record.client(), admission),
     };
     let pass = of_source(source, policy, admission, Moment::now(), &context.bounds)?;
-    record.hold_source(pass);
+    record.permit().hold_source(pass);
     Ok(())
 }
 
@@ -136,7 +136,7 @@ impl Rejection {
 /// Takes a slot of a route.
 pub(super) fn route(limited: &UsageLimit, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
-    record.hold_route(pass);
+    record.permit().hold_route(pass);
     Ok(())
 }
 
@@ -145,7 +145,7 @@ pub(super) fn pool(served: &ServedPool, record: &mut ConnectionRecord) -> Result
     if let Some(limited) = &served.limits {
         record.set_pool(&served.pool.spec().name);
         let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
-        record.hold_pool(pass);
+        record.permit().hold_pool(pass);
     }
     Ok(())
 }

@@ -9,10 +9,12 @@ use super::accepted::{AcceptedConnection, AdmittedConnection, HeldPolicy};
 use super::context::WorkerContext;
 use super::migration::{Migration, MigrationContent, StoppedRelay};
 use super::record::{self, ConnectionRecord};
-use super::{admission, list_access};
+use super::{admission, list_access, reading};
 use crate::live::WorkerSlot;
-use crate::relay::Relay;
+use crate::relay::{Relay, RelayParts};
 use crate::snapshot::Protocol;
+use crate::sys::{Stream, socket};
+use crate::telemetry::CloseReason;
 
 /// An admitted connection in the worker that serves it.
 pub(super) struct ArrivedConnection {
@@ -78,8 +80,7 @@ pub(super) fn begin(
     let entry = context.registry.register(id, policy.number, worker_slot, Arc::clone(&policy.metrics));
     entry.set_client(&accepted.peer);
     entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
-    let mut record = ConnectionRecord::begin(accepted.peer, &policy, entry, context);
-    record.hold(permit);
+    let record = ConnectionRecord::begin(accepted.peer, &policy, permit, entry, context);
     ArrivedConnection {
         client: accepted.socket,
         policy: HeldPolicy { through, current: policy },
@@ -96,7 +97,7 @@ pub(super) fn take(migration: Migration, context: &Rc<WorkerContext>) -> Option<
             Some(TakenConnection::Arrived(begin(*admitted, worker_slot, context)))
         }
         MigrationContent::Relay(stopped_relay) => {
-            let (relay, record) = stopped_relay.attach(worker_slot, context)?;
+            let (relay, record) = attach(*stopped_relay, worker_slot, context)?;
             Some(TakenConnection::Relay(relay, record))
         }
     }
@@ -109,7 +110,7 @@ pub(super) fn take(migration: Migration, context: &Rc<WorkerContext>) -> Option<
 /// Returns the connection, with a place in this worker, if the other worker has ended.
 pub(super) fn send(worker: usize, relay: Relay, record: ConnectionRecord) -> Result<(), Migration> {
     let context = record.context();
-    let Some(stopped_relay) = StoppedRelay::detach(relay, record) else { return Ok(()) };
+    let Some(stopped_relay) = detach(relay, record) else { return Ok(()) };
     let migration = Migration {
         worker_slot: context.registry.worker_slot_at(worker),
         content: MigrationContent::Relay(stopped_relay),
@@ -123,4 +124,48 @@ pub(super) fn send(worker: usize, relay: Relay, record: ConnectionRecord) -> Res
             Ok(())
         }
     }
+}
+
+/// Takes a stopped relay out of this worker.
+///
+/// If the bytes in a pipe cannot be read back, the connection is lost, and both sides get a reset.
+fn detach(relay: Relay, record: ConnectionRecord) -> Option<Box<StoppedRelay>> {
+    let settings = relay.settings();
+    let RelayParts { client, backend, from_client, from_backend } = match relay.stop() {
+        Ok(parts) => parts,
+        Err(error) => {
+            tracing::error!(%error, "a connection was lost on its way to another worker");
+            record.close(CloseReason::Internal);
+            return None;
+        }
+    };
+    let (client, backend) = (client.into_fd(), backend.into_fd());
+    let record = record.detach();
+    Some(Box::new(StoppedRelay { client, backend, from_client, from_backend, settings, record }))
+}
+
+/// Registers a stopped relay in this worker. Returns `None`, after the connection was closed, if that fails.
+fn attach(
+    stopped_relay: StoppedRelay,
+    worker_slot: WorkerSlot,
+    context: &Rc<WorkerContext>,
+) -> Option<(Relay, ConnectionRecord)> {
+    let StoppedRelay { client, backend, from_client, from_backend, settings, record } = stopped_relay;
+    let record = ConnectionRecord::attach(record, worker_slot, context);
+    let (client, backend) = match (Stream::register(client), Stream::register(backend)) {
+        (Ok(client), Ok(backend)) => (client, backend),
+        (client, backend) => {
+            let mut reason = CloseReason::Internal;
+            for stream in [client, backend] {
+                match stream {
+                    Ok(stream) => _ = socket::reset_on_close(&stream),
+                    Err(error) => reason = reading::unregistered(&error),
+                }
+            }
+            record.close(reason);
+            return None;
+        }
+    };
+    let parts = RelayParts { client, backend, from_client, from_backend };
+    Some((Relay::resume(parts, settings, Rc::clone(&context.engines)), record))
 }

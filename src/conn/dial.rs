@@ -48,7 +48,7 @@ pub(super) async fn dial(
     match backend(&routed, record).await {
         Ok(backend) => Ok(DialledClient { routed, backend }),
         Err(reason) => {
-            record.leave_target();
+            record.permit().leave_target();
             if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
                 record.has_sent();
             }
@@ -140,7 +140,7 @@ impl<'a> Dial<'a> {
             tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
             return Err(CloseReason::ForwardLoop);
         };
-        record.hold_forward_mark(mark);
+        record.holds_mut().mark_forward(mark);
         let own = record.context().bounds.own.load_full();
         let found = tokio::select! {
             biased;
@@ -276,7 +276,7 @@ impl<'a> Dial<'a> {
         if *pick != PickRule::OfSession
             && let Some(session) = served.pool.session(self.record.client().tcp(), lease.backend())
         {
-            self.record.hold_session(session);
+            self.record.holds_mut().mark_session(session);
         }
         self.record.connected(lease, (now - self.began).saturating_sub(self.waited), backend.sent);
         backend
