@@ -41,18 +41,21 @@ impl DialledClient {
 }
 
 /// Connects a client to a backend of its pool, or refuses the client.
-pub(super) async fn dial(
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn dial(
     routed: RoutedClient,
     record: &mut ConnectionRecord,
-) -> Result<DialledClient, CloseReason> {
-    match backend(&routed, record).await {
-        Ok(backend) => Ok(DialledClient { routed, backend }),
-        Err(reason) => {
-            record.permit().leave_target();
-            if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
-                record.has_sent();
+) -> impl Future<Output = Result<DialledClient, CloseReason>> {
+    async move {
+        match backend(&routed, record).await {
+            Ok(backend) => Ok(DialledClient { routed, backend }),
+            Err(reason) => {
+                record.permit().leave_target();
+                if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
+                    record.has_sent();
+                }
+                Err(routed.sniffed.refuse(reason).await)
             }
-            Err(routed.sniffed.refuse(reason).await)
         }
     }
 }
