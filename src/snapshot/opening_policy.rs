@@ -157,3 +157,29 @@ impl DetectPolicy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Action;
+
+    fn check(idle: u64, half_closed: u64, expected: [u64; 2]) {
+        let target =
+            RouteTarget { route: "cancel".into(), action: Action::Reject, limits: None, counts: None };
+        let listener = RelayOptions {
+            idle_timeout: Duration::from_secs(idle),
+            half_closed_timeout: Duration::from_secs(half_closed),
+            ..RelayOptions::default()
+        };
+        let relay = CancelPolicy::new(target, &listener).relay;
+        let [idle_timeout, half_closed_timeout] = expected.map(Duration::from_secs);
+        assert_eq!(*relay, RelayOptions { idle_timeout, half_closed_timeout, ..listener });
+    }
+
+    #[test]
+    fn a_request_to_cancel_is_short() {
+        check(3600, 60, [10, 1]);
+        check(5, 60, [5, 1]);
+        check(3600, 0, [10, 0]);
+    }
+}
