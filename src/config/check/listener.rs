@@ -355,11 +355,7 @@ impl ListenerChecker<'_> {
             let Some(place) = place else { continue };
             let message = format!("`{key}` is not allowed on the tcp listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
-            found.add(if words.protocol.is_absent() {
-                fault.help("to read server names, write: protocol = \"tls\"")
-            } else {
-                fault.help("to read server names, write: protocol = \"tls\"")
-            });
+            found.add(fault.help("to read server names, write: protocol = \"tls\""));
         }
     }
 
