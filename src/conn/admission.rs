@@ -11,7 +11,7 @@ use super::proxied::ProxiedClient;
 use super::record::ConnectionRecord;
 use super::sniff::SniffedClient;
 use super::{ProcessBounds, WorkerContext};
-use crate::executor::{self, TaskNext, sleep};
+use crate::executor::{self, sleep};
 use crate::limit::{
     AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Link, Moment, OverLimit, Permit, SourceBy,
     SourceKey, SourcePass, SourceRefusal,
@@ -211,8 +211,7 @@ fn hold(client: OwnedFd, time: Duration, context: &WorkerContext) {
 }
 
 /// Waits, then resets the client. The socket is not registered, so its bytes wake no task.
-async fn wait(client: OwnedFd, time: Duration, _pass: GatePass) -> TaskNext {
+async fn wait(client: OwnedFd, time: Duration, _pass: GatePass) {
     sleep(time).await;
     reset(&client);
-    TaskNext::Done
 }
