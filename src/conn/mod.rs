@@ -22,7 +22,7 @@ mod refusal;
 mod route;
 mod sniff;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -207,32 +207,18 @@ async fn serve(
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice: twice the memory of an idle connection"
 )]
-fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = TaskNext> {
+fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = ()> {
     async move {
-        relay.begin(record.entry());
-        let stopped = poll_fn(|cx| {
-            let polled = relay.poll(cx, record.entry());
-            record.report_first_byte();
-            polled
-        })
-        .await;
-        let end = match relay.end(stopped, record.entry()) {
-            Ok(end) => end,
-            // Boxed, as it is rare and too large to be part of each idle connection.
-            Err(breach) => Box::pin(relay.pass_on(breach, record.entry())).await,
-        };
-        match end {
+        match relay.run(&record).await {
             RelayEnd::Moved { to } => send(to, relay, record),
             end => {
                 drop(relay);
-                record.report_first_byte();
                 if end == (RelayEnd::Reset { by: Side::Backend }) {
                     record.reset_by_backend();
                 }
                 record.close(reason(end));
             }
         }
-        TaskNext::Done
     }
 }
 
@@ -347,5 +333,21 @@ fn refresh(policy: &mut Arc<Policy>, through: &SocketId, context: &WorkerContext
         && current.number == policy.number
     {
         *policy = Arc::clone(current);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the size of the future that a function returns.
+    fn future_size<A, B, F>(_function: fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        let size = future_size(carry);
+        assert!(size <= 376, "{size} bytes");
     }
 }

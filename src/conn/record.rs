@@ -13,6 +13,7 @@ use crate::limit::{GatePass, Link, Moment, Permit, SourceName, SourcePass};
 use crate::live::{ConnectionEntry, MigratingEntry, RegistryGuard, WorkerSlot};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, FailureReport, Lease, SessionGuard, Trouble};
+use crate::relay::RelayOwner;
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
@@ -372,7 +373,7 @@ impl ConnectionRecord {
     }
 
     /// Reports the first byte of the backend to its lease, when it has come.
-    pub(super) fn report_first_byte(&self) {
+    fn report_first_byte(&self) {
         if self.entry().take_first_byte()
             && let Some(lease) = &self.state().lease
             && lease.spoke()
@@ -472,6 +473,16 @@ impl ConnectionRecord {
             total,
             close: reason,
         });
+    }
+}
+
+impl RelayOwner for ConnectionRecord {
+    fn entry(&self) -> &RegistryGuard {
+        self.entry()
+    }
+
+    fn first_byte(&self) {
+        self.report_first_byte();
     }
 }
 

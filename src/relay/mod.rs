@@ -12,6 +12,7 @@ pub mod flow;
 mod peer_watch;
 mod peers;
 pub mod pipe_pool;
+mod run;
 
 use std::io;
 use std::rc::Rc;
@@ -27,6 +28,7 @@ pub use flow::{Engines, FlowStage};
 use flow::{Flow, FlowContext};
 use peers::{PeerFault, PeerTrackers};
 pub use pipe_pool::PipePool;
+pub use run::{RelayOwner, RelayRun};
 
 /// The options of a relay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,12 +160,7 @@ pub struct Relay {
 }
 
 /// The cause that stopped the two directions. [`Relay::end`] turns it into an end.
-pub struct RelayStop(StopCause);
-
-/// A side that broke while bytes moved.
-pub struct RelayBreak(BrokenSide);
-
-enum StopCause {
+enum RelayStop {
     Finished(Side),
     Broken(BrokenSide),
     Command(ConnectionCommand),
@@ -233,23 +230,8 @@ impl Relay {
         }
     }
 
-    /// Moves bytes until the connection has ended. The sockets are closed only when the relay is dropped.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken, a
-    /// cancelled call loses the bytes that were still to be delivered.
-    pub async fn run(&mut self, entry: &RegistryGuard) -> RelayEnd {
-        self.begin(entry);
-        let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
-        match self.end(stopped, entry) {
-            Ok(end) => end,
-            Err(breach) => self.pass_on(breach, entry).await,
-        }
-    }
-
-    /// Starts the wait for silence. Must be called once before [`Relay::poll`].
-    pub fn begin(&self, entry: &RegistryGuard) {
+    /// Starts the wait for silence.
+    fn begin(&self, entry: &RegistryGuard) {
         entry.expire_after(self.silence_limit());
         entry.needs_tick(self.needs_tick());
         // Bytes may have been sent before this relay began, also by another worker.
@@ -260,41 +242,25 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// Returns the break of a side; [`Relay::pass_on`] takes time to pass it on to the other side.
-    pub fn end(&mut self, stopped: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, RelayBreak> {
-        match stopped.0 {
-            StopCause::Finished(first) => {
+    /// Returns a side that broke: it takes time to pass that on to the other side.
+    fn end(&mut self, stop: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, BrokenSide> {
+        match stop {
+            RelayStop::Finished(first) => {
                 self.unbound_peers();
                 Ok(RelayEnd::Finished { first })
             }
-            StopCause::Stalled(side) => {
+            RelayStop::Stalled(side) => {
                 self.reset_both(entry);
                 Ok(RelayEnd::Stalled { side })
             }
-            StopCause::Broken(broken) => Err(RelayBreak(broken)),
-            StopCause::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
-            StopCause::Command(command) => Ok(self.cut(command, entry)),
+            RelayStop::Broken(broken) => Err(broken),
+            RelayStop::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
+            RelayStop::Command(command) => Ok(self.cut(command, entry)),
         }
     }
 
-    /// Passes a reset on, after the bytes that were still to be delivered.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Relay::run`].
-    pub async fn pass_on(&mut self, breach: RelayBreak, entry: &RegistryGuard) -> RelayEnd {
-        let RelayBreak(mut broken) = breach;
-        let dropped = broken::pass_on(self, &mut broken, entry).await;
-        entry.dropped(dropped);
-        broken.end()
-    }
-
     /// Moves the bytes that can be moved now. Ready when the directions have stopped.
-    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<RelayStop> {
-        self.poll_steady(cx, entry).map(RelayStop)
-    }
-
-    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<StopCause> {
+    fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<RelayStop> {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
                 ConnectionCommand::Tick => {
@@ -303,7 +269,7 @@ impl Relay {
                     }
                 }
                 ConnectionCommand::Expire if self.outlives_silence(entry, Instant::now()) => {}
-                command => return Poll::Ready(StopCause::Command(command)),
+                command => return Poll::Ready(RelayStop::Command(command)),
             }
         }
         for side in Side::BOTH {
@@ -313,10 +279,10 @@ impl Relay {
             }
             match (flow.poll_to_end(cx, context), self.first) {
                 // The sockets are closed next, which sends the last FIN without a call of its own.
-                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(StopCause::Finished(first)),
+                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(RelayStop::Finished(first)),
                 (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
                 (Poll::Ready(Err(fault)), _) => {
-                    return Poll::Ready(StopCause::Broken(BrokenSide::new(side, fault)));
+                    return Poll::Ready(RelayStop::Broken(BrokenSide::new(side, fault)));
                 }
                 (Poll::Pending, _) => {}
             }
@@ -355,7 +321,7 @@ impl Relay {
     ///
     /// A direction whose sink is blocked or whose source has ended does not read, so it does not notice a
     /// reset of its source. The socket's error is checked here instead.
-    fn do_tick(&mut self, entry: &RegistryGuard) -> Option<StopCause> {
+    fn do_tick(&mut self, entry: &RegistryGuard) -> Option<RelayStop> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
@@ -364,15 +330,15 @@ impl Relay {
         for side in Side::BOTH {
             let (flow, context) = self.parts(side, entry);
             if flow.has_stopped_reading() && context.source.has_error() {
-                return Some(StopCause::Broken(BrokenSide::noticed(side, context.source.take_error())));
+                return Some(RelayStop::Broken(BrokenSide::noticed(side, context.source.take_error())));
             }
         }
         if !entry.look_is_due() {
             return None;
         }
         self.look_at_peers(entry, Instant::now()).map(|fault| match fault {
-            PeerFault::Gone(side) => StopCause::Broken(self.give_up(side)),
-            PeerFault::Stalled(side) => StopCause::Stalled(side),
+            PeerFault::Gone(side) => RelayStop::Broken(self.give_up(side)),
+            PeerFault::Stalled(side) => RelayStop::Stalled(side),
         })
     }
 

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 
 use super::peer_watch::GONE_AFTER;
 use super::*;
-use crate::executor::{self, Executor, TaskNext, timeout, yield_now};
+use crate::executor::{self, Executor, timeout, yield_now};
 use crate::live::{ConnectionRegistry, Loads, TICK};
 use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
@@ -33,7 +33,6 @@ fn start<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiv
     let (sender, result) = oneshot::channel();
     executor::spawn(async {
         let _ = sender.send(work.await);
-        TaskNext::Done
     });
     result
 }
@@ -399,6 +398,55 @@ fn the_second_write_to_a_backend_goes_without_delay() {
             assert_eq!(backend.tcp_nodelay().unwrap(), nodelay, "write {round}");
         }
     });
+}
+
+/// The owner of a relay that counts the notes of a first byte.
+struct NotingOwner {
+    entry: RegistryGuard,
+    first_bytes: Cell<u32>,
+}
+
+impl RelayOwner for NotingOwner {
+    fn entry(&self) -> &RegistryGuard {
+        &self.entry
+    }
+
+    fn first_byte(&self) {
+        self.first_bytes.set(self.first_bytes.get() + 1);
+    }
+}
+
+#[test]
+fn the_first_byte_of_a_backend_is_noted_once() {
+    run(async {
+        let (RelayFixture { entry, client, backend, .. }, mut relay) =
+            RelayFixture::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let owner = NotingOwner { entry, first_bytes: Cell::new(0) };
+        let mut buffer = [0; 16];
+        for (from, to, noted) in [(&client, &backend, 0), (&backend, &client, 1), (&backend, &client, 1)] {
+            from.send(b"x").await.unwrap();
+            tokio::select! {
+                end = relay.run(&owner) => panic!("{end:?}"),
+                read = to.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+            }
+            assert_eq!(owner.first_bytes.get(), noted);
+        }
+        let mut running = pin!(relay.run(&owner));
+        for _ in 0..2 {
+            backend.send(b"x").await.unwrap();
+            tokio::select! {
+                end = &mut running => panic!("{end:?}"),
+                read = client.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+            }
+        }
+        assert_eq!(owner.first_bytes.get(), 1);
+    });
+}
+
+/// A run is a part of the memory of each idle connection.
+#[test]
+fn a_run_is_small() {
+    assert_eq!(size_of::<RelayRun<'_, RegistryGuard>>(), 3 * size_of::<usize>());
 }
 
 /// A commanded close while bytes wait resets both sides and counts the lost bytes.
