@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::record::{ConnectionRecord, MigratingRecord};
 use super::{AdmittedConnection, WorkerContext, reading};
 use crate::live::WorkerSlot;
-use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
+use crate::relay::{Engines, Relay, RelayParts, RelaySettings, StoppedFlow};
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
@@ -30,8 +30,8 @@ pub(super) enum MigrationContent {
 pub(super) struct StoppedRelay {
     client: OwnedFd,
     backend: OwnedFd,
-    from_client: (Vec<u8>, FlowStage),
-    from_backend: (Vec<u8>, FlowStage),
+    from_client: StoppedFlow,
+    from_backend: StoppedFlow,
     settings: RelaySettings,
     record: MigratingRecord,
 }
@@ -96,6 +96,6 @@ impl StoppedRelay {
         let parts =
             RelayParts { client, backend, from_client: self.from_client, from_backend: self.from_backend };
         let engines: Rc<Engines> = Rc::clone(&context.engines);
-        Some((Relay::resume(parts, self.settings, engines), record))
+        Some((Relay::new(parts, self.settings, engines), record))
     }
 }

@@ -348,6 +348,6 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         let size = future_size(carry);
-        assert!(size <= 376, "{size} bytes");
+        assert!(size <= 360, "{size} bytes");
     }
 }

@@ -8,7 +8,9 @@
 //! on as a reset ([`broken`]). Bytes that were read and could not be delivered are counted.
 
 pub mod broken;
+pub mod engine;
 pub mod flow;
+mod options;
 mod peer_watch;
 mod peers;
 pub mod pipe_pool;
@@ -16,67 +18,20 @@ mod run;
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::live::{ConnectionCommand, PeerTimeouts, RegistryGuard};
+use crate::live::{ConnectionCommand, RegistryGuard};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
 use broken::BrokenSide;
-pub use flow::{Engines, FlowStage};
+pub use engine::Engines;
 use flow::{Flow, FlowContext};
+pub use flow::{FlowStage, NodelayDue, StoppedFlow};
+pub use options::{EngineChoice, RelayOptions, RelaySettings};
 use peers::{PeerFault, PeerTrackers};
 pub use pipe_pool::PipePool;
 pub use run::{RelayOwner, RelayRun};
-
-/// The options of a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayOptions {
-    /// The engine that moves the bytes. Default [`EngineChoice::Auto`].
-    pub engine: EngineChoice,
-    /// The connection is closed if no byte moved in either direction for this time. Default 1 h.
-    pub idle_timeout: Duration,
-    /// The connection is closed if one side has finished and the other was silent for this time.
-    /// Default 60 s.
-    pub half_closed_timeout: Duration,
-    /// After a reset: the time in which bytes that were already read may still be delivered. Default 1 s.
-    pub reset_linger: Duration,
-    /// The timeouts of a client that does not answer or does not read.
-    pub client: PeerTimeouts,
-}
-
-/// The choice of the engine that moves the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// Copies small messages and splices streams.
-    Auto,
-    /// Splices from the first byte.
-    Splice,
-    /// Always copies.
-    Copy,
-}
-
-impl Default for RelayOptions {
-    fn default() -> Self {
-        Self {
-            engine: EngineChoice::Auto,
-            idle_timeout: Duration::from_secs(3600),
-            half_closed_timeout: Duration::from_secs(60),
-            reset_linger: Duration::from_secs(1),
-            client: PeerTimeouts::default(),
-        }
-    }
-}
-
-/// The settings of a relay: the options of its listener, and the timeouts of its pool for the backend.
-#[derive(Clone, Debug)]
-pub struct RelaySettings {
-    /// The options of the listener.
-    pub listener: Arc<RelayOptions>,
-    /// The timeouts of the pool.
-    pub backend: Arc<PeerTimeouts>,
-}
 
 /// The two sides of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +45,14 @@ pub enum Side {
 impl Side {
     /// Both sides.
     const BOTH: [Self; 2] = [Self::Client, Self::Backend];
+
+    /// Returns the side that this one exchanges bytes with.
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
 }
 
 /// The way in which a relay ended.
@@ -131,17 +94,27 @@ pub enum RelayEnd {
     },
 }
 
-/// The parts of a stopped relay. [`Relay::resume`] continues with them.
+/// The parts of a relay that is not running. [`Relay::new`] continues with them.
 #[derive(Debug)]
 pub struct RelayParts {
     /// The client's socket.
     pub client: Stream,
     /// The backend's socket.
     pub backend: Stream,
-    /// Bytes read from the client and not yet written, and the stage of that direction.
-    pub from_client: (Vec<u8>, FlowStage),
-    /// Bytes read from the backend and not yet written, and the stage of that direction.
-    pub from_backend: (Vec<u8>, FlowStage),
+    /// The direction from the client to the backend.
+    pub from_client: StoppedFlow,
+    /// The direction from the backend to the client.
+    pub from_backend: StoppedFlow,
+}
+
+impl RelayParts {
+    /// Returns the parts of a relay between two new sockets. `held` is bytes of the client that the backend has not been
+    /// sent.
+    pub fn new(client: Stream, backend: Stream, held: Vec<u8>, nodelay: NodelayDue) -> Self {
+        let from_client = StoppedFlow::new(held, nodelay);
+        let from_backend = StoppedFlow::new(Vec::new(), NodelayDue::Never);
+        Self { client, backend, from_client, from_backend }
+    }
 }
 
 /// Two sockets and the bytes between them.
@@ -168,43 +141,28 @@ enum RelayStop {
 }
 
 impl Relay {
-    /// Returns a relay between two new sockets. `first_bytes_sent` is true if the backend has been sent
-    /// bytes.
-    pub fn new(
-        client: Stream,
-        backend: Stream,
-        first_bytes_sent: bool,
-        settings: RelaySettings,
-        engines: Rc<Engines>,
-    ) -> Self {
+    /// Returns a relay that continues with these parts.
+    pub fn new(parts: RelayParts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
+        let RelayParts { client, backend, from_client, from_backend } = parts;
         let engine = settings.listener.engine;
-        let mut from_client = Flow::new(Direction::FromClient, engine);
-        from_client.writes = u8::from(first_bytes_sent);
-        let from_backend = Flow::new(Direction::FromBackend, engine);
+        let from_client = Flow::new(Direction::FromClient, engine, from_client);
+        let from_backend = Flow::new(Direction::FromBackend, engine, from_backend);
+        let first = match (from_client.is_done(), from_backend.is_done()) {
+            (true, _) => Some(Side::Client),
+            (_, true) => Some(Side::Backend),
+            _ => None,
+        };
         Self {
             client,
             backend,
             from_client,
             from_backend,
-            first: None,
+            first,
             options_due: true,
             peers: None,
             settings,
             engines,
         }
-    }
-
-    /// Returns a relay that continues a stopped one.
-    pub fn resume(parts: RelayParts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
-        let mut relay = Self::new(parts.client, parts.backend, true, settings, engines);
-        relay.from_client.resume(parts.from_client.0, parts.from_client.1);
-        relay.from_backend.resume(parts.from_backend.0, parts.from_backend.1);
-        relay.first = match (relay.from_client.is_done(), relay.from_backend.is_done()) {
-            (true, _) => Some(Side::Client),
-            (_, true) => Some(Side::Backend),
-            _ => None,
-        };
-        relay
     }
 
     /// Returns the settings of the relay.
@@ -242,7 +200,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// Returns a side that broke: it takes time to pass that on to the other side.
+    /// Returns a side that broke: [`BrokenSide::pass_on`] takes time to pass that on to the other side.
     fn end(&mut self, stop: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, BrokenSide> {
         match stop {
             RelayStop::Finished(first) => {
@@ -282,7 +240,7 @@ impl Relay {
                 (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(RelayStop::Finished(first)),
                 (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
                 (Poll::Ready(Err(fault)), _) => {
-                    return Poll::Ready(RelayStop::Broken(BrokenSide::new(side, fault)));
+                    return Poll::Ready(RelayStop::Broken(BrokenSide::new(side, &fault)));
                 }
                 (Poll::Pending, _) => {}
             }
@@ -330,7 +288,10 @@ impl Relay {
         for side in Side::BOTH {
             let (flow, context) = self.parts(side, entry);
             if flow.has_stopped_reading() && context.source.has_error() {
-                return Some(RelayStop::Broken(BrokenSide::noticed(side, context.source.take_error())));
+                return Some(RelayStop::Broken(BrokenSide::noticed(
+                    side,
+                    context.source.take_error().as_ref(),
+                )));
             }
         }
         if !entry.look_is_due() {

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::broken::{self, BrokenSide};
+use super::broken::BrokenSide;
 use super::{Relay, RelayEnd, RelayStop};
 use crate::live::RegistryGuard;
 use crate::telemetry::Direction;
@@ -126,14 +126,13 @@ impl<'a, O: RelayOwner> RelayRun<'a, O> {
 }
 
 /// Passes the break of a side on to the other side.
-async fn pass_on(relay: &mut Relay, mut broken: BrokenSide, owner: &impl RelayOwner) -> RelayEnd {
+async fn pass_on(relay: &mut Relay, broken: BrokenSide, owner: &impl RelayOwner) -> RelayEnd {
     let was_silent = !has_first_byte(owner);
-    let dropped = broken::pass_on(relay, &mut broken, owner.entry()).await;
-    owner.entry().dropped(dropped);
+    let end = broken.pass_on(relay, owner.entry()).await;
     if was_silent && has_first_byte(owner) {
         owner.first_byte();
     }
-    broken.end()
+    end
 }
 
 fn has_first_byte(owner: &impl RelayOwner) -> bool {

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -16,7 +17,7 @@ use tokio::sync::oneshot;
 use super::peer_watch::GONE_AFTER;
 use super::*;
 use crate::executor::{self, Executor, timeout, yield_now};
-use crate::live::{ConnectionRegistry, Loads, TICK};
+use crate::live::{ConnectionRegistry, Loads, PeerTimeouts, TICK};
 use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
 
@@ -90,13 +91,13 @@ impl RelayFixture {
         let (client, inner_client) = pair(kind);
         let (inner_backend, backend) = pair(kind);
         let inner = vec![inner_client.try_clone().unwrap(), inner_backend.try_clone().unwrap()].into();
-        let relay = Relay::new(
+        let parts = RelayParts::new(
             Stream::register(inner_client).unwrap(),
             Stream::register(inner_backend).unwrap(),
-            false,
-            settings.clone(),
-            Rc::clone(&engines),
+            Vec::new(),
+            NodelayDue::SecondWrite,
         );
+        let relay = Relay::new(parts, settings.clone(), Rc::clone(&engines));
         let client = Rc::new(Stream::register(client).unwrap());
         let backend = Rc::new(Stream::register(backend).unwrap());
         (Self { metrics, registry, entry, engines, settings, client, backend, inner }, relay)
@@ -209,7 +210,7 @@ async fn interrupt(case: &Traffic) -> usize {
         }
         stops += 1;
         let mut parts = relay.stop().unwrap();
-        for (held, _) in [&parts.from_client, &parts.from_backend] {
+        for StoppedFlow { held, .. } in [&parts.from_client, &parts.from_backend] {
             assert!(held.len() <= 1 << 20, "{} bytes held", held.len());
         }
         if stops.is_multiple_of(2) {
@@ -217,7 +218,7 @@ async fn interrupt(case: &Traffic) -> usize {
             parts.client = Stream::register(parts.client.into_fd()).unwrap();
             parts.backend = Stream::register(parts.backend.into_fd()).unwrap();
         }
-        relay = Relay::resume(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
+        relay = Relay::new(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
         // With a case of no turns at all, the peers must still get a turn.
         yield_now().await;
     };
@@ -260,9 +261,9 @@ fn a_half_closed_relay_goes_on_half_closed() {
                 ended = fixture.backend.recv(&mut buffer) => assert_eq!(ended.unwrap(), 0),
             }
             let parts = relay.stop().unwrap();
-            assert_eq!(parts.from_client, (Vec::new(), FlowStage::Done));
-            assert_eq!(parts.from_backend, (Vec::new(), FlowStage::Open));
-            let mut relay = Relay::resume(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
+            assert_eq!((&*parts.from_client.held, parts.from_client.stage), (&[][..], FlowStage::Done));
+            assert_eq!((&*parts.from_backend.held, parts.from_backend.stage), (&[][..], FlowStage::Open));
+            let mut relay = Relay::new(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
             let sending = send_all(&fixture.backend, b"answer".to_vec(), 3);
             let reading = read_all(&fixture.client, 4);
             assert_eq!(relay.run(&fixture.entry).await, RelayEnd::Finished { first: Side::Client });
