@@ -21,7 +21,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
-use crate::executor::{self, Executor, Sleep, TaskNext, sleep};
+use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
 use crate::live::{CloseNotice, ConnectionRegistry, Loads, OpenConnections, TICK};
 use crate::pool::FailureReport;
@@ -238,7 +238,6 @@ fn start(work: impl Future<Output = ()> + 'static) -> TaskEnd {
     executor::spawn(async {
         work.await;
         let _ = sender.send(());
-        TaskNext::Done
     });
     ended
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::context::{ProcessBounds, WorkerContext};
 use super::record::ConnectionRecord;
-use crate::executor::{self, TaskNext, sleep};
+use crate::executor::{self, sleep};
 use crate::limit::{
     AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Link, Moment, OverLimit, Permit, SourceBy,
     SourceKey, SourcePass, SourceRefusal,
@@ -195,8 +195,7 @@ fn hold(client: OwnedFd, time: Duration, context: &WorkerContext) {
 }
 
 /// Waits, then resets the client. The socket is not registered, so its bytes wake no task.
-async fn wait(client: OwnedFd, time: Duration, _pass: GatePass) -> TaskNext {
+async fn wait(client: OwnedFd, time: Duration, _pass: GatePass) {
     sleep(time).await;
     reset(&client);
-    TaskNext::Done
 }

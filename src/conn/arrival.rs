@@ -167,5 +167,5 @@ fn attach(
         }
     };
     let parts = RelayParts { client, backend, from_client, from_backend };
-    Some((Relay::resume(parts, settings, Rc::clone(&context.engines)), record))
+    Some((Relay::new(parts, settings, Rc::clone(&context.engines)), record))
 }

@@ -12,7 +12,7 @@ use super::greet::{self, NotReady};
 use super::sniffed::SniffedClient;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
-use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
+use crate::relay::{Engines, NodelayDue, Relay, RelayParts, RelaySettings};
 use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::socket::{self, ConnectOptions, ConnectSource, FirstSpeaker};
@@ -24,8 +24,8 @@ use crate::wire::opening::OpeningFault;
 pub(super) struct ConnectedBackend {
     backend: Stream,
     pub(super) sent: usize,
-    /// True if bytes were sent to it, of the client or of this process.
-    has_written: bool,
+    /// The write before which its socket gets TCP_NODELAY.
+    nodelay: NodelayDue,
 }
 
 impl ConnectedBackend {
@@ -38,16 +38,7 @@ impl ConnectedBackend {
     ) -> Relay {
         let SniffedClient { client, mut bytes, .. } = sniffed;
         bytes.drain(..self.sent);
-        if bytes.is_empty() {
-            return Relay::new(client, self.backend, self.has_written, settings, engines);
-        }
-        let parts = RelayParts {
-            client,
-            backend: self.backend,
-            from_client: (bytes, FlowStage::Open),
-            from_backend: (Vec::new(), FlowStage::Open),
-        };
-        Relay::resume(parts, settings, engines)
+        Relay::new(RelayParts::new(client, self.backend, bytes, self.nodelay), settings, engines)
     }
 }
 
@@ -78,7 +69,7 @@ pub(super) async fn ready(
     }
     // The send buffer is empty, so this does not wait. A failure here comes before the backend has the hello.
     let sent = backend.send(clients).await.map_err(|error| AttemptFailure::greeting(&error.into()))?;
-    Ok(ConnectedBackend { backend, sent, has_written: true })
+    Ok(ConnectedBackend { backend, sent, nodelay: NodelayDue::NextWrite })
 }
 
 /// The target of a dial: the address of the backend, the options, and the address of the client, which is the
@@ -104,7 +95,7 @@ async fn attempt(
         let backend = Stream::register_connecting(fd)?;
         backend.connected().await?;
         self_connect::refuse(&backend, address, options.source)?;
-        return Ok(ConnectedBackend { backend, sent: 0, has_written: false });
+        return Ok(ConnectedBackend { backend, sent: 0, nodelay: NodelayDue::SecondWrite });
     }
     let fd = start(address, options, FirstSpeaker::Ours, is_busy).await?;
     // On a near network the connection exists by now. If not, the kernel returns EAGAIN, and the bytes are
@@ -123,7 +114,7 @@ async fn attempt(
     while sent < preface.own {
         sent += backend.send(&first[sent..preface.own]).await?;
     }
-    Ok(ConnectedBackend { backend, sent: sent - preface.own, has_written: true })
+    Ok(ConnectedBackend { backend, sent: sent - preface.own, nodelay: NodelayDue::NextWrite })
 }
 
 /// Starts a connect. While the accept queue of a Unix socket is full, it starts the connect again.

@@ -9,7 +9,7 @@ use super::accepted::AdmittedConnection;
 use super::fields::RecordFields;
 use super::holds::Holds;
 use crate::live::{MigratingEntry, WorkerSlot};
-use crate::relay::{FlowStage, RelaySettings};
+use crate::relay::{RelaySettings, StoppedFlow};
 
 /// A connection that another worker is to serve, with its entry in that worker's registry.
 pub struct Migration {
@@ -28,8 +28,8 @@ pub(super) enum MigrationContent {
 pub(super) struct StoppedRelay {
     pub(super) client: OwnedFd,
     pub(super) backend: OwnedFd,
-    pub(super) from_client: (Vec<u8>, FlowStage),
-    pub(super) from_backend: (Vec<u8>, FlowStage),
+    pub(super) from_client: StoppedFlow,
+    pub(super) from_backend: StoppedFlow,
     pub(super) settings: RelaySettings,
     pub(super) record: MigratingRecord,
 }

@@ -34,7 +34,7 @@ mod saturation;
 mod sniff;
 mod sniffed;
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -100,32 +100,18 @@ fn serve(arrived: ArrivedConnection) -> impl Future<Output = TaskNext> {
     clippy::manual_async_fn,
     reason = "an async fn keeps its arguments twice: twice the memory of an idle connection"
 )]
-fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = TaskNext> {
+fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = ()> {
     async move {
-        relay.begin(record.entry());
-        let stopped = poll_fn(|cx| {
-            let polled = relay.poll(cx, record.entry());
-            record.report_first_byte();
-            polled
-        })
-        .await;
-        let end = match relay.end(stopped, record.entry()) {
-            Ok(end) => end,
-            // Boxed, as it is rare and too large to be part of each idle connection.
-            Err(breach) => Box::pin(relay.pass_on(breach, record.entry())).await,
-        };
-        match end {
+        match relay.run(&record).await {
             RelayEnd::Moved { to } => send(to, relay, record),
             end => {
                 drop(relay);
-                record.report_first_byte();
                 if end == (RelayEnd::Reset { by: Side::Backend }) {
                     record.reset_by_backend();
                 }
                 record.close(reason(end));
             }
         }
-        TaskNext::Done
     }
 }
 
@@ -185,6 +171,6 @@ mod tests {
             size_of::<F>()
         }
         assert!(first(serve) <= 2560, "{} bytes until a backend is connected", first(serve));
-        assert!(second(carry) <= 368, "{} bytes from then on", second(carry));
+        assert!(second(carry) <= 360, "{} bytes from then on", second(carry));
     }
 }

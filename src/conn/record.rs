@@ -12,6 +12,7 @@ use super::saturation::RefusedConnection;
 use crate::limit::{Moment, Permit};
 use crate::live::{ConnectionEntry, RegistryGuard, WorkerSlot};
 use crate::pool::{FailureReport, Lease, Trouble};
+use crate::relay::RelayOwner;
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::{
@@ -124,7 +125,7 @@ impl ConnectionRecord {
     }
 
     /// Reports the first byte of the backend to its lease, when it has come.
-    pub(super) fn report_first_byte(&self) {
+    fn report_first_byte(&self) {
         if self.entry().take_first_byte()
             && let Some(lease) = &self.holds().lease
             && lease.spoke()
@@ -195,6 +196,16 @@ impl ConnectionRecord {
         if !is_left_out && is_logged(reason, &holds.listener, &self.context) {
             access_log.push(fields.into_access_record(&holds, reason, total));
         }
+    }
+}
+
+impl RelayOwner for ConnectionRecord {
+    fn entry(&self) -> &RegistryGuard {
+        self.entry()
+    }
+
+    fn first_byte(&self) {
+        self.report_first_byte();
     }
 }
 

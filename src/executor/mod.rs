@@ -5,8 +5,8 @@
 //! bytes to move does not delay a small request.
 //!
 //! The executor is small because it does little: tasks do not move between threads, and they can wait only for
-//! sockets, timers and wakers of other threads. A task may continue as another future, its [`TaskNext`], which
-//! replaces the first future. So the first stage of a connection takes no memory during the second stage.
+//! sockets, timers and wakers of other threads. A task may have two stages: its first future returns a [`TaskNext`] with
+//! the second, which replaces the first. So the first stage of a connection takes no memory during the second stage.
 
 mod tasks;
 mod timers;
@@ -21,22 +21,29 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::sys::reactor::{Reactor, ReactorScope};
+pub use tasks::TaskWork;
 use tasks::{TaskTable, TaskTurn};
 use timers::Timers;
 pub use timers::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
 
-/// The continuation of a task whose future is ready.
+/// The continuation of a task whose future is ready. A future without a result ends its task.
 pub enum TaskNext {
     /// The task has ended.
     Done,
     /// The task continues with this future, at once and under the same key.
-    Stage(Pin<Box<dyn Future<Output = TaskNext>>>),
+    Stage(Pin<Box<dyn TaskWork>>),
 }
 
 impl TaskNext {
     /// Continues with `future`.
-    pub fn stage(future: impl Future<Output = TaskNext> + 'static) -> Self {
+    pub fn stage(future: impl TaskWork + 'static) -> Self {
         Self::Stage(Box::pin(future))
+    }
+}
+
+impl From<()> for TaskNext {
+    fn from((): ()) -> Self {
+        Self::Done
     }
 }
 
@@ -109,8 +116,8 @@ impl Executor {
                     }
                 }
             }
-            timers.fire();
-            let max_wait = if tasks.is_idle() { timers.time_left() } else { Some(Duration::ZERO) };
+            let until_next = timers.fire();
+            let max_wait = if tasks.is_idle() { until_next } else { Some(Duration::ZERO) };
             if reactor.wait(max_wait)? {
                 tasks.wake_remote();
             }
@@ -124,12 +131,13 @@ impl Drop for Executor {
     }
 }
 
-/// Starts a task on the executor of this thread. Its first turn comes in this pass.
+/// Starts a task on the executor of this thread. Its first turn comes in this pass. A task with two stages returns a
+/// [`TaskNext`], every other task nothing.
 ///
 /// # Panics
 ///
 /// Panics on a thread without an executor.
-pub fn spawn(future: impl Future<Output = TaskNext> + 'static) {
+pub fn spawn(future: impl TaskWork + 'static) {
     let work = Box::pin(future);
     CURRENT.with_borrow(|core| core.as_ref().expect(NO_EXECUTOR).tasks.spawn(work));
 }

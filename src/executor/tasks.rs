@@ -14,8 +14,17 @@ use super::turns::{PassBounds, TurnLength, Turns};
 use super::{CURRENT, TaskNext};
 use crate::sys::reactor::Wakeup;
 
-/// The future that a task runs.
-type TaskFuture = Pin<Box<dyn Future<Output = TaskNext>>>;
+/// A future that a task runs: one that returns nothing, or a [`TaskNext`].
+pub trait TaskWork {
+    /// Gives the future a turn.
+    fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskNext>;
+}
+
+impl<F: Future<Output: Into<TaskNext>>> TaskWork for F {
+    fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskNext> {
+        self.poll(cx).map(Into::into)
+    }
+}
 
 /// The tasks by their keys, and the order of their turns.
 pub(super) struct TaskTable {
@@ -46,7 +55,7 @@ enum SlotContent {
 }
 
 struct Task {
-    work: TaskFuture,
+    work: Pin<Box<dyn TaskWork>>,
     waker: Waker,
 }
 
@@ -63,7 +72,7 @@ impl TaskTable {
         ReservedSlot { tasks: self, key, waker: self.waker(key) }
     }
 
-    pub(super) fn spawn(&self, work: TaskFuture) {
+    pub(super) fn spawn(&self, work: Pin<Box<dyn TaskWork>>) {
         let mut slots = self.slots.borrow_mut();
         let entry = slots.vacant_entry();
         let key = key_of(entry.key());
@@ -110,9 +119,7 @@ impl TaskTable {
 
     /// Wakes the tasks whose keys other threads have queued.
     pub(super) fn wake_remote(&self) {
-        let woken =
-            std::mem::take(&mut *self.wake_queue.woken.lock().unwrap_or_else(PoisonError::into_inner));
-        for key in woken {
+        for key in self.wake_queue.take() {
             self.wake(key);
         }
     }
@@ -182,7 +189,7 @@ impl RunningTask<'_> {
         let Self { tasks, key, task: Task { mut work, waker } } = self;
         let mut cx = Context::from_waker(&waker);
         loop {
-            match contained(|| work.as_mut().poll(&mut cx)) {
+            match contained(|| work.as_mut().poll_turn(&mut cx)) {
                 Some(Poll::Pending) => {
                     return tasks.end_turn(key, Task { work, waker });
                 }
@@ -230,6 +237,23 @@ struct WakeQueue {
     wakeup: Wakeup,
 }
 
+impl WakeQueue {
+    /// Adds a key. The first key ends the wait of the thread, which then takes the keys that follow too.
+    fn push(&self, key: u32) {
+        let mut woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        woken.push(key);
+        let is_first = woken.len() == 1;
+        drop(woken);
+        if is_first {
+            self.wakeup.wake();
+        }
+    }
+
+    fn take(&self) -> Vec<u32> {
+        std::mem::take(&mut *self.woken.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 struct TaskWaker {
     key: u32,
     wake_queue: Arc<WakeQueue>,
@@ -247,8 +271,7 @@ impl Wake for TaskWaker {
             executor.map(|core| core.tasks.wake(self.key))
         });
         if local.ok().flatten().is_none() {
-            self.wake_queue.woken.lock().unwrap_or_else(PoisonError::into_inner).push(self.key);
-            self.wake_queue.wakeup.wake();
+            self.wake_queue.push(self.key);
         }
     }
 }

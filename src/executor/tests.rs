@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::Waker;
 use std::thread;
 use std::time::Instant;
 
@@ -13,12 +14,11 @@ fn run<T>(root: impl Future<Output = T>) -> T {
 }
 
 /// A task that records each of its turns.
-async fn take_turns(name: char, turns: usize, record: Rc<RefCell<String>>) -> TaskNext {
+async fn take_turns(name: char, turns: usize, record: Rc<RefCell<String>>) {
     for _ in 0..turns {
         record.borrow_mut().push(name);
         yield_now().await;
     }
-    TaskNext::Done
 }
 
 #[test]
@@ -50,7 +50,6 @@ fn a_task_becomes_another() {
             let _first = first;
             TaskNext::stage(async move {
                 let _ = sender.send(seen.get());
-                TaskNext::Done
             })
         });
         result.set(receiver.await.ok());
@@ -62,11 +61,10 @@ fn a_task_becomes_another() {
 fn a_panic_ends_its_task_alone() {
     let (sender, receiver) = oneshot::channel();
     run(async {
-        spawn(async { panic!("on purpose") });
+        spawn(poll_fn(|_| -> Poll<()> { panic!("on purpose") }));
         spawn(async {
             yield_now().await;
             let _ = sender.send(7);
-            TaskNext::Done
         });
         assert_eq!(receiver.await, Ok(7));
     });
@@ -130,7 +128,6 @@ fn timers_fire_in_order_and_not_before_their_time() {
                 let due = from + Duration::from_millis(millis);
                 sleep_until(due).await;
                 order.borrow_mut().push((millis, Instant::now() >= due));
-                TaskNext::Done
             });
         }
         let never = timeout(Duration::from_millis(30), std::future::pending::<()>()).await;
@@ -154,7 +151,36 @@ fn a_sleep_that_is_dropped_is_forgotten() {
             })
             .await;
         }
-        assert_eq!(timers().time_left(), None);
+        assert_eq!(timers().fire(), None);
+    });
+}
+
+/// Polls a future once, with a waker that wakes nothing.
+fn poll_once(future: Pin<&mut impl Future>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
+}
+
+#[test]
+fn a_sleep_is_inserted_once() {
+    run(async {
+        let hour = Duration::from_secs(3600);
+        let mut sleep = pin!(sleep(hour));
+        let mut never = pin!(timeout(hour, std::future::pending::<()>()));
+        for _ in 0..100 {
+            assert!(!poll_once(sleep.as_mut()) && !poll_once(never.as_mut()));
+            yield_now().await;
+        }
+        assert_eq!(timers().insertions.get(), 2);
+    });
+}
+
+#[test]
+fn a_sleep_wakes_the_task_that_polled_it_last() {
+    run(async {
+        let mut sleep = pin!(sleep(Duration::from_millis(5)));
+        assert!(!poll_once(sleep.as_mut()));
+        sleep.as_mut().await;
+        assert!(poll_once(sleep), "it stays over");
     });
 }
 
@@ -168,7 +194,6 @@ fn tasks_are_dropped_with_their_executor() {
                 let next = SpawnsOnDrop(Arc::clone(&self.0));
                 spawn(async move {
                     let _next = next;
-                    TaskNext::Done
                 });
             }
         }
@@ -178,7 +203,7 @@ fn tasks_are_dropped_with_their_executor() {
     run(async move {
         spawn(async move {
             let _held = held;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         yield_now().await;
     });
@@ -193,7 +218,6 @@ fn a_late_waker_does_no_harm() {
             poll_fn(|cx| Poll::Ready(cx.waker().clone())).await.wake();
             let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
             let _ = sender.send(waker);
-            TaskNext::Done
         });
         let stale = receiver.await.unwrap();
         stale.wake_by_ref();
@@ -202,7 +226,7 @@ fn a_late_waker_does_no_harm() {
         spawn(async move {
             poll_fn(|_| {
                 seen.set(seen.get() + 1);
-                if seen.get() < 2 { Poll::Pending } else { Poll::Ready(TaskNext::Done) }
+                if seen.get() < 2 { Poll::Pending } else { Poll::Ready(()) }
             })
             .await
         });
@@ -218,9 +242,9 @@ fn a_panic_at_a_tasks_end_ends_it_alone() {
     /// A task that ends at once and panics when it is dropped.
     struct PanicsOnDrop;
     impl Future for PanicsOnDrop {
-        type Output = TaskNext;
-        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<TaskNext> {
-            Poll::Ready(TaskNext::Done)
+        type Output = ();
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
         }
     }
     impl Drop for PanicsOnDrop {
@@ -233,7 +257,6 @@ fn a_panic_at_a_tasks_end_ends_it_alone() {
         spawn(PanicsOnDrop);
         spawn(async {
             let _ = sender.send(7);
-            TaskNext::Done
         });
         assert_eq!(receiver.await, Ok(7));
     });

@@ -1,68 +1,110 @@
 //! Timers: sleeps and timeouts.
+//!
+//! A future is polled far more often than its deadline changes: a select polls its timeout for each byte. So a sleep
+//! enters the ordered queue at its first poll only, and a later poll reads neither the queue nor the clock.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+#[cfg(test)]
+use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-/// The wakers that wait, sorted by due time. The number makes two keys with the same due time distinct.
+use slab::Slab;
+
+/// The timers of a thread.
 #[derive(Default)]
 pub(super) struct Timers {
-    waiting: RefCell<BTreeMap<(Instant, u64), Waker>>,
-    next: Cell<u64>,
+    /// The keys of the timers that have not fired, sorted by due time.
+    queue: RefCell<BTreeSet<(Instant, u32)>>,
+    timers: RefCell<Slab<TimerState>>,
+    /// Insertions into the queue.
+    #[cfg(test)]
+    pub(super) insertions: Cell<u32>,
+}
+
+enum TimerState {
+    /// The waker is that of the last poll.
+    Waiting(Waker),
+    Fired,
 }
 
 impl Timers {
-    /// Returns the time until the first timer is due, or `None` if there is no timer.
-    pub(super) fn time_left(&self) -> Option<Duration> {
-        let waiting = self.waiting.borrow();
-        let ((due, _), _) = waiting.first_key_value()?;
-        Some(due.saturating_duration_since(Instant::now()))
-    }
-
-    /// Wakes the tasks whose timers are due.
-    pub(super) fn fire(&self) {
-        if self.waiting.borrow().is_empty() {
-            return;
+    /// Wakes the tasks whose timers are due. Returns the time until the next timer is due, or `None` if there is no
+    /// timer.
+    pub(super) fn fire(&self) -> Option<Duration> {
+        if self.queue.borrow().is_empty() {
+            return None;
         }
         let now = Instant::now();
         while let Some(waker) = self.take_due(now) {
             waker.wake();
         }
+        let queue = self.queue.borrow();
+        let (due, _) = queue.first()?;
+        Some(due.saturating_duration_since(now))
     }
 
     fn take_due(&self, now: Instant) -> Option<Waker> {
-        let mut waiting = self.waiting.borrow_mut();
-        let first = waiting.first_entry().filter(|first| first.key().0 <= now)?;
-        Some(first.remove())
+        let mut queue = self.queue.borrow_mut();
+        let (_, key) = *queue.first().filter(|(due, _)| *due <= now)?;
+        queue.pop_first();
+        match std::mem::replace(&mut self.timers.borrow_mut()[key as usize], TimerState::Fired) {
+            TimerState::Waiting(waker) => Some(waker),
+            TimerState::Fired => None,
+        }
+    }
+
+    fn start(&self, due: Instant, waker: Waker) -> u32 {
+        let key = self.timers.borrow_mut().insert(TimerState::Waiting(waker));
+        let key = u32::try_from(key).expect("memory holds fewer timers");
+        self.queue.borrow_mut().insert((due, key));
+        #[cfg(test)]
+        self.insertions.set(self.insertions.get() + 1);
+        key
+    }
+
+    /// Is ready when the timer has fired.
+    fn poll(&self, key: u32, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.timers.borrow_mut()[key as usize] {
+            TimerState::Fired => Poll::Ready(()),
+            TimerState::Waiting(waker) => {
+                // Clones only a waker of another task.
+                waker.clone_from(cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+
+    fn remove(&self, due: Instant, key: u32) {
+        let timer = self.timers.borrow_mut().remove(key as usize);
+        if let TimerState::Waiting(_) = timer {
+            self.queue.borrow_mut().remove(&(due, key));
+        }
     }
 }
 
 /// Waits until a point in time; made by [`sleep_until`].
-#[derive(Debug)]
 pub struct Sleep {
     due: Instant,
-    /// The key among the waiting timers, from the first poll on.
-    timer: Option<TimerKey>,
+    /// The key of its timer, from the first poll on.
+    timer: Option<(Rc<Timers>, u32)>,
 }
 
-struct TimerKey {
-    timers: Rc<Timers>,
-    key: (Instant, u64),
-}
-
-impl std::fmt::Debug for TimerKey {
+impl std::fmt::Debug for Sleep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("TimerKey").field(&self.key).finish()
+        f.debug_struct("Sleep").field("due", &self.due).finish_non_exhaustive()
     }
 }
 
-impl Drop for TimerKey {
+impl Drop for Sleep {
     fn drop(&mut self) {
-        self.timers.waiting.borrow_mut().remove(&self.key);
+        if let Some((timers, key)) = &self.timer {
+            timers.remove(self.due, *key);
+        }
     }
 }
 
@@ -70,17 +112,15 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some((timers, key)) = &self.timer {
+            return timers.poll(*key, cx);
+        }
         if Instant::now() >= self.due {
             return Poll::Ready(());
         }
-        let due = self.due;
-        let TimerKey { timers, key } = self.timer.get_or_insert_with(|| {
-            let timers = super::timers();
-            let key = (due, timers.next.get());
-            timers.next.set(key.1 + 1);
-            TimerKey { timers, key }
-        });
-        timers.waiting.borrow_mut().insert(*key, cx.waker().clone());
+        let timers = super::timers();
+        let key = timers.start(self.due, cx.waker().clone());
+        self.timer = Some((timers, key));
         Poll::Pending
     }
 }

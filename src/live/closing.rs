@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{ConnectionCommand, ConnectionEntry};
-use crate::executor::{self, TaskNext, sleep_until};
+use crate::executor::{self, sleep_until};
 use crate::telemetry::CloseReason;
 
 /// A number of turns a second, each at a random moment of its part of the second. Shared by the workers.
@@ -134,7 +134,7 @@ impl CloseQueue {
 }
 
 /// Closes the queued connections, each in its turn.
-async fn close_all_in_turn(closing: Rc<CloseQueue>) -> TaskNext {
+async fn close_all_in_turn(closing: Rc<CloseQueue>) {
     let CloseNotice { reason, pace, .. } = &*closing.notice;
     while let Some(entry) = closing.next() {
         sleep_until(pace.turn(Instant::now())).await;
@@ -145,7 +145,6 @@ async fn close_all_in_turn(closing: Rc<CloseQueue>) -> TaskNext {
         entry.send_command(ConnectionCommand::Close(*reason));
     }
     closing.has_task.set(false);
-    TaskNext::Done
 }
 
 #[cfg(test)]

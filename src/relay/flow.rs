@@ -4,30 +4,15 @@
 //! go through a pipe and are never copied into this process. A direction that waits for its source holds
 //! neither. A direction that waits for its sink keeps the bytes that it has read, and reads no more.
 
-use std::cell::RefCell;
 use std::io;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::EngineChoice;
-use super::pipe_pool::{LentPipe, PipePool};
+use super::engine::{Engines, FlowEngine, Streak};
+use super::options::EngineChoice;
+use super::pipe_pool::LentPipe;
 use crate::live::ConnectionEntry;
-use crate::sys::Stream;
+use crate::sys::{Stream, socket};
 use crate::telemetry::{Direction, Engine, PipeFallback};
-
-/// The size of the buffer that the copying directions of a worker share.
-const BUFFER_SIZE: usize = 64 * 1024;
-
-/// The size of a read until a direction has shown that it streams. The direction may have to keep this many
-/// bytes if its sink is blocked.
-const FIRST_CHUNK: usize = 16 * 1024;
-
-/// A direction whose `streak` reaches this many bytes streams. Measured: splice is cheaper above about 16 KiB per
-/// read.
-const STREAMS: u32 = 48 * 1024;
-
-/// A direction that splices copies again when its `streak` is below this.
-const TRICKLES: u32 = 16 * 1024;
 
 /// A direction that has moved this many bytes yields to the other connections of its worker. More bytes
 /// arrive meanwhile, and the next turn moves them in fewer calls. Measured with 8 streams: a GiB costs 6 to
@@ -37,29 +22,6 @@ const TURN: usize = 64 * 1024;
 /// A read of fewer bytes counts as this many bytes of a turn. Without it a source that brings one small packet for
 /// each splice could occupy the worker for seconds.
 const LEAST: usize = TURN / 128;
-
-/// The buffer and the pipes that the directions of one worker share.
-pub struct Engines {
-    buffer: RefCell<Box<[u8]>>,
-    /// The worker's pipes.
-    pub pipes: Rc<PipePool>,
-}
-
-impl Engines {
-    /// Returns engines with a new buffer and this pool of pipes.
-    pub fn new(pipes: PipePool) -> Self {
-        Self { buffer: RefCell::new(vec![0; BUFFER_SIZE].into_boxed_slice()), pipes: Rc::new(pipes) }
-    }
-
-    /// Lends the buffer for one read. It has 64 KiB and still contains the bytes of earlier reads.
-    ///
-    /// # Panics
-    ///
-    /// If the buffer is lent already.
-    pub fn with_buffer<T>(&self, read: impl FnOnce(&mut [u8]) -> T) -> T {
-        read(&mut self.buffer.borrow_mut())
-    }
-}
 
 /// The failure of one end of a direction while bytes moved.
 #[derive(Debug)]
@@ -100,16 +62,49 @@ struct Leftover {
     written: usize,
 }
 
+impl HeldBytes {
+    fn of(bytes: Vec<u8>) -> Self {
+        if bytes.is_empty() { Self::Nothing } else { Self::Bytes(Box::new(Leftover { bytes, written: 0 })) }
+    }
+}
+
+/// The write before which TCP_NODELAY is set on the sink of a direction. The first write leaves at once anyway, so a
+/// connection with a single write does not pay for the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodelayDue {
+    /// The second write: none was made.
+    SecondWrite,
+    /// The next write: the first was made.
+    NextWrite,
+    /// None: the socket has the option. A client's socket inherits it.
+    Never,
+}
+
+/// The state of a direction that is not running.
+#[derive(Debug, PartialEq, Eq)]
+pub struct StoppedFlow {
+    /// Bytes that were read and not yet written.
+    pub held: Vec<u8>,
+    /// The stage of the direction.
+    pub stage: FlowStage,
+    /// The write before which its sink gets TCP_NODELAY.
+    pub nodelay: NodelayDue,
+}
+
+impl StoppedFlow {
+    /// Returns a new direction that holds these bytes.
+    pub fn new(held: Vec<u8>, nodelay: NodelayDue) -> Self {
+        Self { held, stage: FlowStage::Open, nodelay }
+    }
+}
+
 /// The state of one direction.
 pub(super) struct Flow {
     direction: Direction,
-    choice: EngineChoice,
     stage: FlowStage,
-    splicing: bool,
-    /// Writes to the sink so far, saturating. TCP_NODELAY is set before the second one.
-    pub(super) writes: u8,
-    /// Bytes moved recently; halved each time the source has no more.
-    streak: u32,
+    engine: FlowEngine,
+    nodelay: NodelayDue,
+    streak: Streak,
     held: HeldBytes,
 }
 
@@ -123,35 +118,26 @@ pub(super) struct FlowContext<'a> {
 }
 
 impl Flow {
-    pub(super) fn new(direction: Direction, choice: EngineChoice) -> Self {
-        let splicing = choice == EngineChoice::Splice;
+    /// Returns a direction that continues from `stopped`.
+    pub(super) fn new(direction: Direction, choice: EngineChoice, stopped: StoppedFlow) -> Self {
         Self {
             direction,
-            choice,
-            stage: FlowStage::Open,
-            splicing,
-            writes: 0,
-            streak: 0,
-            held: HeldBytes::Nothing,
+            stage: stopped.stage,
+            engine: FlowEngine::new(choice),
+            nodelay: stopped.nodelay,
+            streak: Streak::default(),
+            held: HeldBytes::of(stopped.held),
         }
     }
 
-    /// Takes over bytes that were read before, and the stage of the direction.
-    pub(super) fn resume(&mut self, bytes: Vec<u8>, stage: FlowStage) {
-        if !bytes.is_empty() {
-            self.held = HeldBytes::Bytes(Box::new(Leftover { bytes, written: 0 }));
-        }
-        self.stage = stage;
-    }
-
-    /// Ends the direction and returns the bytes that it holds.
-    pub(super) fn stop(self) -> io::Result<(Vec<u8>, FlowStage)> {
-        let bytes = match self.held {
+    /// Ends the direction and returns its state.
+    pub(super) fn stop(self) -> io::Result<StoppedFlow> {
+        let held = match self.held {
             HeldBytes::Nothing => Vec::new(),
             HeldBytes::Bytes(leftover) => leftover.bytes[leftover.written..].to_vec(),
             HeldBytes::Pipe(mut pipe) => pipe.take_bytes()?,
         };
-        Ok((bytes, self.stage))
+        Ok(StoppedFlow { held, stage: self.stage, nodelay: self.nodelay })
     }
 
     /// Returns true if the end was passed on.
@@ -180,7 +166,7 @@ impl Flow {
     }
 
     /// The number of bytes that were read and not yet written.
-    pub(super) fn held(&self) -> usize {
+    fn held(&self) -> usize {
         match &self.held {
             HeldBytes::Nothing => 0,
             HeldBytes::Bytes(leftover) => leftover.bytes.len() - leftover.written,
@@ -231,8 +217,8 @@ impl Flow {
                 Poll::Ready(Ok(0)) => self.stage = FlowStage::Ending,
                 Poll::Ready(Ok(moved)) => {
                     turn += moved.max(LEAST);
-                    self.streak = self.streak.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
-                    self.choose();
+                    self.streak.add(moved);
+                    self.engine = self.engine.after(self.streak);
                 }
                 Poll::Ready(Err(broken)) => return Poll::Ready(Err(broken)),
                 Poll::Pending => {
@@ -275,7 +261,7 @@ impl Flow {
         cx: &mut Context<'_>,
         context: FlowContext<'_>,
     ) -> Poll<Result<usize, BrokenEnd>> {
-        if !self.splicing {
+        if !self.engine.splices() {
             return self.poll_copy(cx, context);
         }
         // A source without bytes borrows no pipe, and is not counted as one that got no pipe.
@@ -304,9 +290,8 @@ impl Flow {
         cx: &mut Context<'_>,
         context: FlowContext<'_>,
     ) -> Poll<Result<usize, BrokenEnd>> {
-        let mut buffer = context.engines.buffer.borrow_mut();
-        let chunk = if self.streak < STREAMS { FIRST_CHUNK } else { BUFFER_SIZE };
-        let read = ready!(context.source.poll_recv(cx, &mut buffer[..chunk]))
+        let mut buffer = context.engines.buffer();
+        let read = ready!(context.source.poll_recv(cx, &mut buffer[..self.streak.chunk()]))
             .map_err(|error| BrokenEnd { end: FlowEnd::Source, error })?;
         if read == 0 {
             return Poll::Ready(Ok(0));
@@ -316,8 +301,7 @@ impl Flow {
             Poll::Ready(Ok(written)) => written,
             Poll::Ready(Err(error)) => {
                 // The bytes are kept so that they are counted as dropped.
-                self.held =
-                    HeldBytes::Bytes(Box::new(Leftover { bytes: buffer[..read].to_vec(), written: 0 }));
+                self.held = HeldBytes::of(buffer[..read].to_vec());
                 return Poll::Ready(Err(BrokenEnd { end: FlowEnd::Sink, error }));
             }
             Poll::Pending => 0,
@@ -326,8 +310,7 @@ impl Flow {
             self.wrote(context, Engine::Copied, written);
         }
         if written < read {
-            let bytes = buffer[written..read].to_vec();
-            self.held = HeldBytes::Bytes(Box::new(Leftover { bytes, written: 0 }));
+            self.held = HeldBytes::of(buffer[written..read].to_vec());
         }
         Poll::Ready(Ok(read))
     }
@@ -352,33 +335,29 @@ impl Flow {
     /// Gives the empty pipe back, as the source has no more bytes now.
     fn source_is_drained(&mut self) {
         self.held = HeldBytes::Nothing;
-        self.streak /= 2;
-        self.choose();
-    }
-
-    /// Chooses splice for streams and copies for small messages.
-    fn choose(&mut self) {
-        if self.choice == EngineChoice::Auto {
-            self.splicing = self.streak >= if self.splicing { TRICKLES } else { STREAMS };
-        }
+        self.streak.halve();
+        self.engine = self.engine.after(self.streak);
     }
 
     fn never_splice_again(&mut self, engines: &Engines, why: PipeFallback) {
         engines.pipes.fell_back(why);
         self.held = HeldBytes::Nothing;
-        self.choice = EngineChoice::Copy;
-        self.splicing = false;
+        self.engine = FlowEngine::AlwaysCopy;
     }
 
-    /// Sets TCP_NODELAY before the second write to a backend's socket. The first write leaves at once anyway.
+    /// Sets TCP_NODELAY on the sink if this is the write before which it is due.
     fn before_write(&mut self, sink: &Stream) {
-        if self.direction == Direction::FromClient && self.writes == 1 {
-            let _ = crate::sys::socket::set_nodelay(sink);
-        }
-        self.writes = self.writes.saturating_add(1);
+        self.nodelay = match self.nodelay {
+            NodelayDue::SecondWrite => NodelayDue::NextWrite,
+            NodelayDue::NextWrite => {
+                let _ = socket::set_nodelay(sink);
+                NodelayDue::Never
+            }
+            NodelayDue::Never => return,
+        };
     }
 
-    fn wrote(&mut self, context: FlowContext<'_>, engine: Engine, bytes: usize) {
+    fn wrote(&self, context: FlowContext<'_>, engine: Engine, bytes: usize) {
         context.entry.moved(self.direction, engine, bytes as u64);
     }
 }

@@ -8,73 +8,30 @@
 //! on as a reset ([`broken`]). Bytes that were read and could not be delivered are counted.
 
 pub mod broken;
+pub mod engine;
 pub mod flow;
+mod options;
 mod peer_watch;
 mod peers;
 pub mod pipe_pool;
+mod run;
 
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::live::{ConnectionCommand, PeerTimeouts, RegistryGuard};
+use crate::live::{ConnectionCommand, RegistryGuard};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
 use broken::BrokenSide;
-pub use flow::{Engines, FlowStage};
+pub use engine::Engines;
 use flow::{Flow, FlowContext};
+pub use flow::{FlowStage, NodelayDue, StoppedFlow};
+pub use options::{EngineChoice, RelayOptions, RelaySettings};
 use peers::{PeerFault, PeerTrackers};
 pub use pipe_pool::PipePool;
-
-/// The options of a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RelayOptions {
-    /// The engine that moves the bytes. Default [`EngineChoice::Auto`].
-    pub engine: EngineChoice,
-    /// The connection is closed if no byte moved in either direction for this time. Default 1 h.
-    pub idle_timeout: Duration,
-    /// The connection is closed if one side has finished and the other was silent for this time.
-    /// Default 60 s.
-    pub half_closed_timeout: Duration,
-    /// After a reset: the time in which bytes that were already read may still be delivered. Default 1 s.
-    pub reset_linger: Duration,
-    /// The timeouts of a client that does not answer or does not read.
-    pub client: PeerTimeouts,
-}
-
-/// The choice of the engine that moves the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EngineChoice {
-    /// Copies small messages and splices streams.
-    Auto,
-    /// Splices from the first byte.
-    Splice,
-    /// Always copies.
-    Copy,
-}
-
-impl Default for RelayOptions {
-    fn default() -> Self {
-        Self {
-            engine: EngineChoice::Auto,
-            idle_timeout: Duration::from_secs(3600),
-            half_closed_timeout: Duration::from_secs(60),
-            reset_linger: Duration::from_secs(1),
-            client: PeerTimeouts::default(),
-        }
-    }
-}
-
-/// The settings of a relay: the options of its listener, and the timeouts of its pool for the backend.
-#[derive(Clone, Debug)]
-pub struct RelaySettings {
-    /// The options of the listener.
-    pub listener: Arc<RelayOptions>,
-    /// The timeouts of the pool.
-    pub backend: Arc<PeerTimeouts>,
-}
+pub use run::{RelayOwner, RelayRun};
 
 /// The two sides of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +45,14 @@ pub enum Side {
 impl Side {
     /// Both sides.
     const BOTH: [Self; 2] = [Self::Client, Self::Backend];
+
+    /// Returns the side that this one exchanges bytes with.
+    fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Backend,
+            Self::Backend => Self::Client,
+        }
+    }
 }
 
 /// The way in which a relay ended.
@@ -129,17 +94,27 @@ pub enum RelayEnd {
     },
 }
 
-/// The parts of a stopped relay. [`Relay::resume`] continues with them.
+/// The parts of a relay that is not running. [`Relay::new`] continues with them.
 #[derive(Debug)]
 pub struct RelayParts {
     /// The client's socket.
     pub client: Stream,
     /// The backend's socket.
     pub backend: Stream,
-    /// Bytes read from the client and not yet written, and the stage of that direction.
-    pub from_client: (Vec<u8>, FlowStage),
-    /// Bytes read from the backend and not yet written, and the stage of that direction.
-    pub from_backend: (Vec<u8>, FlowStage),
+    /// The direction from the client to the backend.
+    pub from_client: StoppedFlow,
+    /// The direction from the backend to the client.
+    pub from_backend: StoppedFlow,
+}
+
+impl RelayParts {
+    /// Returns the parts of a relay between two new sockets. `held` is bytes of the client that the backend has not been
+    /// sent.
+    pub fn new(client: Stream, backend: Stream, held: Vec<u8>, nodelay: NodelayDue) -> Self {
+        let from_client = StoppedFlow::new(held, nodelay);
+        let from_backend = StoppedFlow::new(Vec::new(), NodelayDue::Never);
+        Self { client, backend, from_client, from_backend }
+    }
 }
 
 /// Two sockets and the bytes between them.
@@ -158,12 +133,7 @@ pub struct Relay {
 }
 
 /// The cause that stopped the two directions. [`Relay::end`] turns it into an end.
-pub struct RelayStop(StopCause);
-
-/// A side that broke while bytes moved.
-pub struct RelayBreak(BrokenSide);
-
-enum StopCause {
+enum RelayStop {
     Finished(Side),
     Broken(BrokenSide),
     Command(ConnectionCommand),
@@ -171,43 +141,28 @@ enum StopCause {
 }
 
 impl Relay {
-    /// Returns a relay between two new sockets. `first_bytes_sent` is true if the backend has been sent
-    /// bytes.
-    pub fn new(
-        client: Stream,
-        backend: Stream,
-        first_bytes_sent: bool,
-        settings: RelaySettings,
-        engines: Rc<Engines>,
-    ) -> Self {
+    /// Returns a relay that continues with these parts.
+    pub fn new(parts: RelayParts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
+        let RelayParts { client, backend, from_client, from_backend } = parts;
         let engine = settings.listener.engine;
-        let mut from_client = Flow::new(Direction::FromClient, engine);
-        from_client.writes = u8::from(first_bytes_sent);
-        let from_backend = Flow::new(Direction::FromBackend, engine);
+        let from_client = Flow::new(Direction::FromClient, engine, from_client);
+        let from_backend = Flow::new(Direction::FromBackend, engine, from_backend);
+        let first = match (from_client.is_done(), from_backend.is_done()) {
+            (true, _) => Some(Side::Client),
+            (_, true) => Some(Side::Backend),
+            _ => None,
+        };
         Self {
             client,
             backend,
             from_client,
             from_backend,
-            first: None,
+            first,
             options_due: true,
             peers: None,
             settings,
             engines,
         }
-    }
-
-    /// Returns a relay that continues a stopped one.
-    pub fn resume(parts: RelayParts, settings: RelaySettings, engines: Rc<Engines>) -> Self {
-        let mut relay = Self::new(parts.client, parts.backend, true, settings, engines);
-        relay.from_client.resume(parts.from_client.0, parts.from_client.1);
-        relay.from_backend.resume(parts.from_backend.0, parts.from_backend.1);
-        relay.first = match (relay.from_client.is_done(), relay.from_backend.is_done()) {
-            (true, _) => Some(Side::Client),
-            (_, true) => Some(Side::Backend),
-            _ => None,
-        };
-        relay
     }
 
     /// Returns the settings of the relay.
@@ -233,23 +188,8 @@ impl Relay {
         }
     }
 
-    /// Moves bytes until the connection has ended. The sockets are closed only when the relay is dropped.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost while bytes move: call it again, or [`Relay::stop`] it. Once a side is broken, a
-    /// cancelled call loses the bytes that were still to be delivered.
-    pub async fn run(&mut self, entry: &RegistryGuard) -> RelayEnd {
-        self.begin(entry);
-        let stopped = std::future::poll_fn(|cx| self.poll(cx, entry)).await;
-        match self.end(stopped, entry) {
-            Ok(end) => end,
-            Err(breach) => self.pass_on(breach, entry).await,
-        }
-    }
-
-    /// Starts the wait for silence. Must be called once before [`Relay::poll`].
-    pub fn begin(&self, entry: &RegistryGuard) {
+    /// Starts the wait for silence.
+    fn begin(&self, entry: &RegistryGuard) {
         entry.expire_after(self.silence_limit());
         entry.needs_tick(self.needs_tick());
         // Bytes may have been sent before this relay began, also by another worker.
@@ -260,41 +200,25 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// Returns the break of a side; [`Relay::pass_on`] takes time to pass it on to the other side.
-    pub fn end(&mut self, stopped: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, RelayBreak> {
-        match stopped.0 {
-            StopCause::Finished(first) => {
+    /// Returns a side that broke: [`BrokenSide::pass_on`] takes time to pass that on to the other side.
+    fn end(&mut self, stop: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, BrokenSide> {
+        match stop {
+            RelayStop::Finished(first) => {
                 self.unbound_peers();
                 Ok(RelayEnd::Finished { first })
             }
-            StopCause::Stalled(side) => {
+            RelayStop::Stalled(side) => {
                 self.reset_both(entry);
                 Ok(RelayEnd::Stalled { side })
             }
-            StopCause::Broken(broken) => Err(RelayBreak(broken)),
-            StopCause::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
-            StopCause::Command(command) => Ok(self.cut(command, entry)),
+            RelayStop::Broken(broken) => Err(broken),
+            RelayStop::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
+            RelayStop::Command(command) => Ok(self.cut(command, entry)),
         }
     }
 
-    /// Passes a reset on, after the bytes that were still to be delivered.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`Relay::run`].
-    pub async fn pass_on(&mut self, breach: RelayBreak, entry: &RegistryGuard) -> RelayEnd {
-        let RelayBreak(mut broken) = breach;
-        let dropped = broken::pass_on(self, &mut broken, entry).await;
-        entry.dropped(dropped);
-        broken.end()
-    }
-
     /// Moves the bytes that can be moved now. Ready when the directions have stopped.
-    pub fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<RelayStop> {
-        self.poll_steady(cx, entry).map(RelayStop)
-    }
-
-    fn poll_steady(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<StopCause> {
+    fn poll(&mut self, cx: &mut Context<'_>, entry: &RegistryGuard) -> Poll<RelayStop> {
         while let Poll::Ready(command) = entry.poll_command(cx) {
             match command {
                 ConnectionCommand::Tick => {
@@ -303,7 +227,7 @@ impl Relay {
                     }
                 }
                 ConnectionCommand::Expire if self.outlives_silence(entry, Instant::now()) => {}
-                command => return Poll::Ready(StopCause::Command(command)),
+                command => return Poll::Ready(RelayStop::Command(command)),
             }
         }
         for side in Side::BOTH {
@@ -313,10 +237,10 @@ impl Relay {
             }
             match (flow.poll_to_end(cx, context), self.first) {
                 // The sockets are closed next, which sends the last FIN without a call of its own.
-                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(StopCause::Finished(first)),
+                (Poll::Ready(Ok(())), Some(first)) => return Poll::Ready(RelayStop::Finished(first)),
                 (Poll::Ready(Ok(())), None) => self.pass_first_end(side, entry),
                 (Poll::Ready(Err(fault)), _) => {
-                    return Poll::Ready(StopCause::Broken(BrokenSide::new(side, fault)));
+                    return Poll::Ready(RelayStop::Broken(BrokenSide::new(side, &fault)));
                 }
                 (Poll::Pending, _) => {}
             }
@@ -355,7 +279,7 @@ impl Relay {
     ///
     /// A direction whose sink is blocked or whose source has ended does not read, so it does not notice a
     /// reset of its source. The socket's error is checked here instead.
-    fn do_tick(&mut self, entry: &RegistryGuard) -> Option<StopCause> {
+    fn do_tick(&mut self, entry: &RegistryGuard) -> Option<RelayStop> {
         if self.options_due {
             self.options_due = false;
             self.set_late_options();
@@ -364,15 +288,18 @@ impl Relay {
         for side in Side::BOTH {
             let (flow, context) = self.parts(side, entry);
             if flow.has_stopped_reading() && context.source.has_error() {
-                return Some(StopCause::Broken(BrokenSide::noticed(side, context.source.take_error())));
+                return Some(RelayStop::Broken(BrokenSide::noticed(
+                    side,
+                    context.source.take_error().as_ref(),
+                )));
             }
         }
         if !entry.look_is_due() {
             return None;
         }
         self.look_at_peers(entry, Instant::now()).map(|fault| match fault {
-            PeerFault::Gone(side) => StopCause::Broken(self.give_up(side)),
-            PeerFault::Stalled(side) => StopCause::Stalled(side),
+            PeerFault::Gone(side) => RelayStop::Broken(self.give_up(side)),
+            PeerFault::Stalled(side) => RelayStop::Stalled(side),
         })
     }
 

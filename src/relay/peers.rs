@@ -198,7 +198,7 @@ impl Relay {
         };
         // The peer gets a reset if it ever returns.
         let _ = socket::reset_on_close(self.stream(side));
-        BrokenSide::gone(side, flow.is_blocked())
+        BrokenSide::gone(side, flow)
     }
 
     /// Restores the kernel's own bound of the time between two questions on both sockets.

@@ -7,6 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -15,8 +16,8 @@ use tokio::sync::oneshot;
 
 use super::peer_watch::GONE_AFTER;
 use super::*;
-use crate::executor::{self, Executor, TaskNext, timeout, yield_now};
-use crate::live::{ConnectionRegistry, Loads, TICK};
+use crate::executor::{self, Executor, timeout, yield_now};
+use crate::live::{ConnectionRegistry, Loads, PeerTimeouts, TICK};
 use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
 
@@ -33,7 +34,6 @@ fn start<T: 'static>(work: impl Future<Output = T> + 'static) -> oneshot::Receiv
     let (sender, result) = oneshot::channel();
     executor::spawn(async {
         let _ = sender.send(work.await);
-        TaskNext::Done
     });
     result
 }
@@ -91,13 +91,13 @@ impl RelayFixture {
         let (client, inner_client) = pair(kind);
         let (inner_backend, backend) = pair(kind);
         let inner = vec![inner_client.try_clone().unwrap(), inner_backend.try_clone().unwrap()].into();
-        let relay = Relay::new(
+        let parts = RelayParts::new(
             Stream::register(inner_client).unwrap(),
             Stream::register(inner_backend).unwrap(),
-            false,
-            settings.clone(),
-            Rc::clone(&engines),
+            Vec::new(),
+            NodelayDue::SecondWrite,
         );
+        let relay = Relay::new(parts, settings.clone(), Rc::clone(&engines));
         let client = Rc::new(Stream::register(client).unwrap());
         let backend = Rc::new(Stream::register(backend).unwrap());
         (Self { metrics, registry, entry, engines, settings, client, backend, inner }, relay)
@@ -210,7 +210,7 @@ async fn interrupt(case: &Traffic) -> usize {
         }
         stops += 1;
         let mut parts = relay.stop().unwrap();
-        for (held, _) in [&parts.from_client, &parts.from_backend] {
+        for StoppedFlow { held, .. } in [&parts.from_client, &parts.from_backend] {
             assert!(held.len() <= 1 << 20, "{} bytes held", held.len());
         }
         if stops.is_multiple_of(2) {
@@ -218,7 +218,7 @@ async fn interrupt(case: &Traffic) -> usize {
             parts.client = Stream::register(parts.client.into_fd()).unwrap();
             parts.backend = Stream::register(parts.backend.into_fd()).unwrap();
         }
-        relay = Relay::resume(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
+        relay = Relay::new(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
         // With a case of no turns at all, the peers must still get a turn.
         yield_now().await;
     };
@@ -261,9 +261,9 @@ fn a_half_closed_relay_goes_on_half_closed() {
                 ended = fixture.backend.recv(&mut buffer) => assert_eq!(ended.unwrap(), 0),
             }
             let parts = relay.stop().unwrap();
-            assert_eq!(parts.from_client, (Vec::new(), FlowStage::Done));
-            assert_eq!(parts.from_backend, (Vec::new(), FlowStage::Open));
-            let mut relay = Relay::resume(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
+            assert_eq!((&*parts.from_client.held, parts.from_client.stage), (&[][..], FlowStage::Done));
+            assert_eq!((&*parts.from_backend.held, parts.from_backend.stage), (&[][..], FlowStage::Open));
+            let mut relay = Relay::new(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
             let sending = send_all(&fixture.backend, b"answer".to_vec(), 3);
             let reading = read_all(&fixture.client, 4);
             assert_eq!(relay.run(&fixture.entry).await, RelayEnd::Finished { first: Side::Client });
@@ -399,6 +399,55 @@ fn the_second_write_to_a_backend_goes_without_delay() {
             assert_eq!(backend.tcp_nodelay().unwrap(), nodelay, "write {round}");
         }
     });
+}
+
+/// The owner of a relay that counts the notes of a first byte.
+struct NotingOwner {
+    entry: RegistryGuard,
+    first_bytes: Cell<u32>,
+}
+
+impl RelayOwner for NotingOwner {
+    fn entry(&self) -> &RegistryGuard {
+        &self.entry
+    }
+
+    fn first_byte(&self) {
+        self.first_bytes.set(self.first_bytes.get() + 1);
+    }
+}
+
+#[test]
+fn the_first_byte_of_a_backend_is_noted_once() {
+    run(async {
+        let (RelayFixture { entry, client, backend, .. }, mut relay) =
+            RelayFixture::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let owner = NotingOwner { entry, first_bytes: Cell::new(0) };
+        let mut buffer = [0; 16];
+        for (from, to, noted) in [(&client, &backend, 0), (&backend, &client, 1), (&backend, &client, 1)] {
+            from.send(b"x").await.unwrap();
+            tokio::select! {
+                end = relay.run(&owner) => panic!("{end:?}"),
+                read = to.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+            }
+            assert_eq!(owner.first_bytes.get(), noted);
+        }
+        let mut running = pin!(relay.run(&owner));
+        for _ in 0..2 {
+            backend.send(b"x").await.unwrap();
+            tokio::select! {
+                end = &mut running => panic!("{end:?}"),
+                read = client.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+            }
+        }
+        assert_eq!(owner.first_bytes.get(), 1);
+    });
+}
+
+/// A run is a part of the memory of each idle connection.
+#[test]
+fn a_run_is_small() {
+    assert_eq!(size_of::<RelayRun<'_, RegistryGuard>>(), 3 * size_of::<usize>());
 }
 
 /// A commanded close while bytes wait resets both sides and counts the lost bytes.
