@@ -10,7 +10,7 @@ use super::load::{not_utf8, read_bytes};
 use super::named_files::FileFindings;
 use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
-use crate::snapshot::access::{FileEntries, ListSource};
+use crate::snapshot::list::{FileEntries, ListSource};
 use crate::sys::file_call::FileTurn;
 
 /// The most entries of one file: several times as many as any known list, and at most some 160 MiB of IPv6.

@@ -10,7 +10,7 @@ use super::code::Code;
 use super::fault::{self, Diagnostic, Faults};
 use super::list_file::MOST_ENTRIES;
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
-use crate::snapshot::access::FileEntries;
+use crate::snapshot::list::FileEntries;
 
 /// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes. A
 /// walk visits the networks of IPv4 again at each alias of IPv4 in IPv6, and writers use three aliases. A broken or
