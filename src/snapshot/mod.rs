@@ -31,9 +31,10 @@ use crate::telemetry::{ListenerMetrics, PoolMetrics};
 pub use access::{AccessRules, AccessSpec, ClientRefusal};
 pub use additions::Additions;
 pub use list::{List, ListSpec};
-pub use opening_policy::{DetectSpec, OpeningPolicy, OpeningSpec};
+pub use opening_policy::OpeningPolicy;
 pub use policy_spec::{
-    ActionSpec, AdmissionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec,
+    ActionSpec, AdmissionSpec, DetectSpec, HelloSpec, OpeningSpec, PolicySpec, ProtocolSpec, RouteSpec,
+    RoutesFileSpec, TargetSpec,
 };
 pub use proxy::{ProxyMode, ProxySpec, TrustedPeers};
 pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy};
