@@ -12,6 +12,10 @@ use super::additions::Additions;
 use crate::reclaim::{self, Deferred};
 use crate::route::{AddressSpan, Country, IpPrefix, PrefixSet};
 
+/// The most entries of the file of a list: several times as many as any known list has, and at most some 160 MiB of
+/// IPv6.
+pub const MOST_FILE_ENTRIES: usize = 5_000_000;
+
 /// A list, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListSpec {
