@@ -55,6 +55,7 @@ mod tidy_circles;
 mod tidy_docs;
 mod tidy_paths;
 mod tidy_source;
+mod tidy_workers;
 mod tiers;
 mod tls;
 mod unix;
