@@ -53,6 +53,7 @@ mod support;
 mod tidy;
 mod tidy_circles;
 mod tidy_docs;
+mod tidy_functions;
 mod tidy_paths;
 mod tidy_source;
 mod tidy_workers;
