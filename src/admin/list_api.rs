@@ -12,8 +12,8 @@ use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::{EventKind, Severity, View};
 use crate::snapshot::List;
-use crate::snapshot::access::Listed;
 use crate::snapshot::additions::{AdditionOutcome, ListFull};
+use crate::snapshot::list::Listed;
 
 /// The longest time for which an entry is added. The file is for longer times.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);

@@ -12,7 +12,7 @@ use crate::pool::{
 use crate::server::View;
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::sys::process;
-use crate::telemetry::metrics::{MetricDoc, families, lists as list_families};
+use crate::telemetry::metrics::{MetricDoc, families};
 use crate::telemetry::{CloseKind, Direction, Exposition, program_log};
 
 /// The most named routes of a listener that have series. A file with routes, written by another program, may
@@ -133,7 +133,7 @@ fn forwards(snapshot: &Snapshot, exposition: &mut Exposition) {
 }
 
 fn lists(snapshot: &Snapshot, exposition: &mut Exposition) {
-    let mut entries = exposition.family(&list_families::LIST_ENTRIES);
+    let mut entries = exposition.family(&families::LIST_ENTRIES);
     let now = Instant::now();
     for (name, list) in &snapshot.lists {
         let of_file = list.file().map_or(0, |(_, count)| count);
@@ -143,17 +143,17 @@ fn lists(snapshot: &Snapshot, exposition: &mut Exposition) {
             entries.sample(&[("list", name), ("part", part)], count as f64);
         }
     }
-    let mut loads = exposition.family(&list_families::LIST_LOADS);
+    let mut loads = exposition.family(&families::LIST_LOADS);
     for (name, list) in &snapshot.lists {
         loads.sample(&[("list", name), ("result", "ok")], list.kept.loads() as f64);
         loads.sample(&[("list", name), ("result", "failed")], list.kept.failed_loads() as f64);
         loads.sample(&[("list", name), ("result", "empty")], list.kept.empty_loads() as f64);
     }
-    let mut last_load = exposition.family(&list_families::LIST_LAST_LOAD);
+    let mut last_load = exposition.family(&families::LIST_LAST_LOAD);
     for (name, list) in &snapshot.lists {
         last_load.sample(&[("list", name)], list.kept.loaded() as f64 / 1000.0);
     }
-    let mut refusals = exposition.family(&list_families::LIST_REFUSALS);
+    let mut refusals = exposition.family(&families::LIST_REFUSALS);
     for (name, list) in &snapshot.lists {
         refusals.sample(&[("list", name)], list.kept.refusals() as f64);
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::Config;
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults};
-use super::load::read_bytes;
 use super::named_files::FileFindings;
+use super::text::read_bytes;
 use crate::pool::{CaFile, PoolSpec, read_certificates};
 use crate::sys::file_call::FileTurn;
 

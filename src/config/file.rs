@@ -9,7 +9,7 @@ use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAd
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
-use super::limits::{Limits, OverWord, PerSource, QuotaWords, RateWord};
+use super::limits::{Limits, MOST_CONNECTIONS, OverWord, PerSource, QuotaWords, RateWord, SourcePrefix};
 use super::list_keys::{AccessWord, ListWords, ListsWords};
 use super::proxy::{CheckHeaderWord, ProxyIn, ProxyOutWords};
 use super::read::{ArrayOf, Key, NamedTables, OneOrMany, Path, Read, TableEntry, Value, tables};
@@ -29,9 +29,6 @@ const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
-
-/// A bound far above the connections that one machine can hold, to catch typing errors.
-const MOST_CONNECTIONS: u64 = 100_000_000;
 
 /// A time between two queries to the DNS.
 pub(super) type Ttl = Time<100, DAY>;
@@ -585,14 +582,6 @@ tables! {
         /// The resolvers to query, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: /etc/hosts, then the
         /// resolvers of the system (/etc/resolv.conf).
         resolvers: OneOrMany<ResolverAddress>,
-    }
-
-    /// The number of leading bits of a source address that are hashed.
-    "a source prefix" struct SourcePrefix {
-        /// Bits of an IPv4 address, 1 to 32. Default 32.
-        v4: Number<1, 32>,
-        /// Bits of an IPv6 address, 1 to 128. Default 64: a user usually has a network of 64 bits.
-        v6: Number<1, 128>,
     }
 
     /// A backend with more settings than its address.

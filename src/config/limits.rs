@@ -2,7 +2,6 @@
 
 use super::code::Code;
 use super::fault::Diagnostic;
-use super::file::SourcePrefix;
 use super::findings::Findings;
 use super::read::{Path, Read, Value, tables};
 use super::words::{Keyword, KeywordEnum, Number, Percent, Time, string};
@@ -10,8 +9,8 @@ use crate::limit::{SourceBy, WhenFull};
 
 const HOUR: u64 = 3_600_000;
 
-/// As in [`super::file`].
-const MOST_CONNECTIONS: u64 = 100_000_000;
+/// A bound far above the connections that one machine can hold, to catch typing errors.
+pub(super) const MOST_CONNECTIONS: u64 = 100_000_000;
 
 /// A bound far above the connections of one address. It fits the counters.
 const MOST_OF_A_SOURCE: u64 = 1_000_000_000;
@@ -47,6 +46,14 @@ tables! {
         /// True if /ready answers 200 while the process is overloaded. With false, /ready answers 503 until the
         /// overload ends, so that a router in front sends new connections elsewhere. Default true.
         ready_when_overloaded: bool,
+    }
+
+    /// The number of leading bits of a source address that are hashed.
+    "a source prefix" struct SourcePrefix {
+        /// Bits of an IPv4 address, 1 to 32. Default 32.
+        v4: Number<1, 32>,
+        /// Bits of an IPv6 address, 1 to 128. Default 64: a user usually has a network of 64 bits.
+        v6: Number<1, 128>,
     }
 
     /// Limits of each source of a listener.

@@ -6,15 +6,12 @@ use std::sync::Arc;
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults, Span};
 use super::findings::Findings;
-use super::load::{not_utf8, read_bytes};
 use super::named_files::FileFindings;
+use super::text::{not_utf8, read_bytes};
 use super::{Config, country_file};
 use crate::route::{IpPrefix, PrefixFault, PrefixSetBuilder};
-use crate::snapshot::access::{FileEntries, ListSource};
+use crate::snapshot::list::{FileEntries, ListSource, MOST_FILE_ENTRIES};
 use crate::sys::file_call::FileTurn;
-
-/// The most entries of one file: several times as many as any known list, and at most some 160 MiB of IPv6.
-pub(super) const MOST_ENTRIES: usize = 5_000_000;
 
 /// The name of such a file in messages.
 const WHAT: &str = "the file of the list";
@@ -96,8 +93,8 @@ fn parse(source_name: &str, bytes: &[u8]) -> Result<FileEntries, Faults> {
         if word.is_empty() {
             continue;
         }
-        if builder.len() >= MOST_ENTRIES {
-            let message = format!("the file has more than {MOST_ENTRIES} entries");
+        if builder.len() >= MOST_FILE_ENTRIES {
+            let message = format!("the file has more than {MOST_FILE_ENTRIES} entries");
             let fault = Diagnostic::new(Code::BadEntry, "", message);
             found.add(fault.label((at..at + word.len()).into(), "the first entry above the limit"));
             break;

@@ -31,6 +31,7 @@ mod read;
 mod render;
 mod routes_file;
 mod script;
+mod text;
 mod token;
 mod words;
 

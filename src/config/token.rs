@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::code::Code;
 use super::fault::Diagnostic;
-use super::load::reason;
+use super::text::reason;
 use crate::sys::{file, landlock};
 
 /// The shortest token: with letters and digits it has 95 bits, which cannot be guessed.

@@ -12,7 +12,7 @@ use super::events::{EventKind, Severity};
 use super::run::Control;
 use super::standing::{StandingKind, first_line};
 use crate::config::{Code, Config, Faults, ListReader};
-use crate::snapshot::access::FileEntries;
+use crate::snapshot::list::FileEntries;
 use crate::sys::watch::{FileWatch, LookResult};
 
 /// The reports that may wait. If there are more, the tasks wait. Each report may hold a set of megabytes.

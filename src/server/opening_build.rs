@@ -6,9 +6,9 @@ use std::sync::Arc;
 use super::build::BuildFault;
 use crate::relay::RelayOptions;
 use crate::snapshot::opening_policy::{
-    CancelPolicy, DetectPolicy, GreetingPolicy, OpeningPolicy, OpeningSpec, PostgresPolicy,
+    CancelPolicy, DetectPolicy, GreetingPolicy, OpeningPolicy, PostgresPolicy,
 };
-use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
+use crate::snapshot::{Action, OpeningSpec, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 
 /// Builds the policy of an opening. `relay` has the relay options of the listener; `pool_slot` returns the slot of a

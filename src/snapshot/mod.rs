@@ -10,7 +10,7 @@
 
 pub mod access;
 pub mod additions;
-mod admission;
+pub mod list;
 pub mod opening_policy;
 pub mod policy_spec;
 mod proxy;
@@ -21,19 +21,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::limit::Gate;
+use crate::limit::{Gate, OverLimit, Quota, RateGate};
 use crate::pool::{Discovery, Pool};
 use crate::reclaim;
 use crate::relay::RelayOptions;
 use crate::route::RequiredFacts;
 use crate::sys::Address;
 use crate::telemetry::{ListenerMetrics, PoolMetrics};
-pub use access::{AccessRules, AccessSpec, ClientRefusal, List, ListSpec};
+pub use access::{AccessRules, AccessSpec, ClientRefusal};
 pub use additions::Additions;
-pub use admission::{Admission, UsageLimit};
-pub use opening_policy::{DetectSpec, OpeningPolicy, OpeningSpec};
+pub use list::{List, ListSpec};
+pub use opening_policy::OpeningPolicy;
 pub use policy_spec::{
-    ActionSpec, AdmissionSpec, HelloSpec, PolicySpec, ProtocolSpec, RouteSpec, RoutesFileSpec, TargetSpec,
+    ActionSpec, AdmissionSpec, DetectSpec, HelloSpec, OpeningSpec, PolicySpec, ProtocolSpec, RouteSpec,
+    RoutesFileSpec, TargetSpec,
 };
 pub use proxy::{ProxyMode, ProxySpec, TrustedPeers};
 pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy};
@@ -151,6 +152,24 @@ pub struct Policy {
     pub gate: Arc<Gate>,
     /// The metrics of the listener; kept over reloads.
     pub metrics: Arc<ListenerMetrics>,
+}
+
+/// The limits that a listener sets on its connections.
+#[derive(Debug)]
+pub struct Admission {
+    /// The limits as configured.
+    pub spec: AdmissionSpec,
+    /// The rate of the listener; kept over reloads.
+    pub rate: Arc<RateGate>,
+}
+
+/// The limits of a route or a pool.
+#[derive(Clone, Debug)]
+pub struct UsageLimit {
+    /// The use of the limits; kept over reloads.
+    pub quota: Arc<Quota>,
+    /// The treatment of a connection above a limit.
+    pub over: OverLimit,
 }
 
 /// The protocol of a listener.

@@ -1,62 +1,12 @@
-//! The opening of a listener's protocol, before a ClientHello: as configured, and in use.
+//! The opening of a listener's protocol, before a ClientHello.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{RouteTarget, TargetSpec};
+use super::routes::RouteTarget;
 use crate::relay::RelayOptions;
-use crate::wire::{BackendGreeting, DetectedProtocol, Starttls};
-
-/// The opening before the hello, as configured.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum OpeningSpec {
-    /// Nothing: the client begins with its hello.
-    #[default]
-    Straight,
-    /// PostgreSQL.
-    Postgres {
-        /// The target of sessions without TLS whose database and user are not listed below.
-        plaintext: TargetSpec,
-        /// Databases, each with the pool of its sessions without TLS.
-        databases: Vec<(Arc<str>, Arc<str>)>,
-        /// Users, each with the pool of their sessions without TLS. A database goes before a user.
-        users: Vec<(Arc<str>, Arc<str>)>,
-        /// The target of requests to cancel a query.
-        cancel: TargetSpec,
-        /// The time in which a backend must answer the SSLRequest.
-        greeting_timeout: Duration,
-    },
-    /// A mail protocol with STARTTLS.
-    Starttls {
-        /// The protocol.
-        protocol: Starttls,
-        /// The name by which the listener identifies itself.
-        hostname: Arc<str>,
-        /// The time in which a backend must give its go-ahead.
-        greeting_timeout: Duration,
-    },
-    /// One of several protocols, detected by the first bytes.
-    Detect(DetectSpec),
-}
-
-/// The targets of the detected protocols, and of silent clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DetectSpec {
-    /// SSH.
-    pub ssh: TargetSpec,
-    /// HTTP without TLS.
-    pub http: TargetSpec,
-    /// PostgreSQL, with or without TLS.
-    pub postgres: TargetSpec,
-    /// All other protocols.
-    pub other: TargetSpec,
-    /// Clients that wait for the server to send first. With "reject" the listener's first-byte timeout
-    /// applies to them.
-    pub on_timeout: TargetSpec,
-    /// The time for which a client must be silent before `on_timeout` applies. Default 3 s.
-    pub timeout: Duration,
-}
+use crate::wire::{BackendGreeting, DetectedProtocol};
 
 /// The opening before the hello.
 #[derive(Default)]

@@ -7,6 +7,7 @@
 //! is a state that callers get as [`std::io::ErrorKind::WouldBlock`] or as `Poll::Pending`.
 
 pub mod address;
+pub mod control_connect;
 pub mod descriptors;
 pub mod directory_watch;
 pub mod fault;

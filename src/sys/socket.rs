@@ -1,4 +1,4 @@
-//! Sockets before and outside the reactor: connect, first bytes, options.
+//! Sockets before and outside the reactor of a worker: connect, first bytes, options.
 //!
 //! A new connection often ends within a few system calls. So the first read after accept and the first write after
 //! connect work on a bare descriptor, before it is registered with epoll.
@@ -6,17 +6,14 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use nix::sys::socket::{MsgFlags, setsockopt};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-use super::{Address, descriptors, retry, self_connect, unix_connect};
+use super::{Address, descriptors, retry, unix_connect};
 
 /// The side that sends the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +162,7 @@ pub async fn start_connect(
 
 /// Starts a connect as [`start_connect`] does, for purposes other than a client. It may use the descriptors that are
 /// kept from clients.
-async fn begin_connect(
+pub(super) async fn begin_connect(
     address: &Address,
     options: ConnectOptions,
     first: FirstSpeaker,
@@ -207,45 +204,6 @@ pub fn busy_pauses() -> impl Iterator<Item = Duration> {
     const FIRST: Duration = Duration::from_millis(2);
     const LONGEST: Duration = Duration::from_millis(50);
     std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
-}
-
-/// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it
-/// connects again and sets `is_busy`. A caller that drops the future then has the reason of the wait.
-///
-/// # Errors
-///
-/// As [`start_connect`], and `ConnectionRefused` if the socket was connected to itself.
-///
-/// # Panics
-///
-/// Panics outside of a tokio runtime with I/O.
-///
-/// # Cancel safety
-///
-/// If it is dropped half-way, the attempt ends and its socket is closed.
-pub async fn connect(address: &Address, is_busy: &AtomicBool) -> io::Result<OwnedFd> {
-    let mut pauses = busy_pauses();
-    let socket = loop {
-        match begin_connect(address, ConnectOptions::default(), FirstSpeaker::Unknown).await {
-            Err(error) if self::is_busy(&error, address) => {
-                is_busy.store(true, Ordering::Relaxed);
-                tokio::time::sleep(pauses.next().unwrap_or_default()).await;
-            }
-            result => break result?,
-        }
-    };
-    is_busy.store(false, Ordering::Relaxed);
-    // SAFETY: an `OwnedFd` is open and its number never changes; the `AsyncFd` owns it until it is dropped or returns
-    // it, and no code here closes or replaces it.
-    #[allow(unsafe_code)]
-    let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::WRITABLE) };
-    let socket = socket.map_err(io::Error::from)?;
-    socket.writable().await?.retain_ready();
-    if let Some(error) = SockRef::from(socket.get_ref()).take_error()? {
-        return Err(error);
-    }
-    self_connect::refuse(socket.get_ref(), address, ConnectSource::Any)?;
-    Ok(socket.into_inner())
 }
 
 /// Reads the bytes that have arrived.

@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod close_reason;
 pub mod exposition;
+mod line;
 pub mod metrics;
 mod offered;
 mod phase;
@@ -14,11 +15,10 @@ pub mod record;
 mod saturation;
 mod version;
 
-pub use access_log::{
-    AccessLog, AccessLogFormat, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog,
-};
+pub use access_log::{AccessLog, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog};
 pub use close_reason::{CloseKind, CloseReason};
 pub use exposition::Exposition;
+pub use line::AccessLogFormat;
 pub use metrics::{
     ActiveConnection, AdminRefusal, AgentAnswer, BackendCounts, ClientOpening, ConnectOutcome,
     EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,

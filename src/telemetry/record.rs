@@ -1,26 +1,20 @@
-//! The record of an ended connection, and its form as one line.
+//! The record of an ended connection, and the fields of its line in the access log.
 //!
-//! A line holds printable ASCII only, whatever bytes a client sent: all characters outside 0x21..=0x7e, the quote and
-//! the backslash are escaped. So no value can end its line, forge a field or send control sequences to a terminal.
-//! This module neither queues nor writes; see [`super::access_log`] for that.
+//! This module neither queues nor writes; see [`super::access_log`] for that. The form of a line, and its escapes, are
+//! in `telemetry/line.rs`.
 
 use std::fmt;
-use std::io::Write as _;
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use super::access_log::AccessLogFormat;
 use super::close_reason::CloseReason;
+use super::line::{AccessLogFormat, LineWriter, key};
 use super::offered::Offered;
 use crate::sys::Address;
 
 /// The most characters of a server name that are written. No valid name is longer (253), and longer invalid names are
 /// cut.
 const NAME_LIMIT: usize = 255;
-
-/// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
-const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
 /// The address of a client. It has its own type, so that it cannot be used as the address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -140,8 +134,7 @@ impl AccessRecord {
     ///
     /// In both, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
     pub fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
-        let mut line = LineWriter { out, format };
-        line.begin(self.accepted);
+        let mut line = LineWriter::begin(out, format, self.accepted);
         line.number(key!("id"), self.id);
         line.address(key!("client"), Some(&self.client.0));
         line.address(key!("peer"), self.peer.as_ref());
@@ -185,184 +178,10 @@ fn shorten(name: &str) -> &str {
     name.char_indices().nth(NAME_LIMIT).map_or(name, |(end, _)| &name[..end])
 }
 
-/// Writes a line. Fields that each line has are written without `fmt`, which would take two thirds of the time.
-struct LineWriter<'a> {
-    out: &'a mut Vec<u8>,
-    format: AccessLogFormat,
-}
-
-/// A key in both forms, with the separators before and after it. Keys need no escape.
-struct FieldKey {
-    json: &'static [u8],
-    text: &'static [u8],
-}
-
-macro_rules! key {
-    ($name:literal) => {
-        &FieldKey { json: concat!(",\"", $name, "\":").as_bytes(), text: concat!(" ", $name, "=").as_bytes() }
-    };
-}
-// Makes the macro usable above its definition.
-use key;
-
-impl LineWriter<'_> {
-    /// Begins a line with its time.
-    fn begin(&mut self, time: SystemTime) {
-        let (before, after): (&[u8], &[u8]) = match self.format {
-            AccessLogFormat::Json => (b"{\"time\":\"", b"\""),
-            AccessLogFormat::Text => (b"time=", b""),
-        };
-        let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
-        self.out.extend_from_slice(before);
-        _ = write!(self.out, "{}", humantime::format_rfc3339_millis(time));
-        self.out.extend_from_slice(after);
-    }
-
-    fn end(&mut self) {
-        if self.format == AccessLogFormat::Json {
-            self.out.push(b'}');
-        }
-    }
-
-    fn key(&mut self, key: &FieldKey) {
-        self.out.extend_from_slice(match self.format {
-            AccessLogFormat::Json => key.json,
-            AccessLogFormat::Text => key.text,
-        });
-    }
-
-    fn absent(&mut self, key: &FieldKey) {
-        if self.format == AccessLogFormat::Json {
-            self.key(key);
-            self.out.extend_from_slice(b"null");
-        }
-    }
-
-    fn number(&mut self, key: &FieldKey, value: u64) {
-        self.key(key);
-        push_decimal(self.out, value, 1);
-    }
-
-    fn count(&mut self, key: &FieldKey, value: Option<u32>) {
-        match value {
-            Some(value) => self.number(key, value.into()),
-            None => self.absent(key),
-        }
-    }
-
-    /// Writes `true` or `false`, the same in both forms.
-    fn flag(&mut self, key: &FieldKey, value: Option<bool>) {
-        let Some(value) = value else { return self.absent(key) };
-        self.key(key);
-        self.out.extend_from_slice(if value { b"true" } else { b"false" });
-    }
-
-    fn seconds(&mut self, key: &FieldKey, value: Option<Duration>) {
-        let Some(value) = value else { return self.absent(key) };
-        self.key(key);
-        push_decimal(self.out, value.as_secs(), 1);
-        self.out.push(b'.');
-        push_decimal(self.out, value.subsec_micros().into(), 6);
-    }
-
-    fn text(&mut self, key: &FieldKey, value: Option<&str>) {
-        let Some(value) = value else { return self.absent(key) };
-        let plain = value.bytes().all(is_plain);
-        match self.format {
-            AccessLogFormat::Text if plain && !value.is_empty() && !value.contains('=') => {
-                self.word(key, value);
-            }
-            AccessLogFormat::Json if plain => self.word(key, value),
-            _ => {
-                self.key(key);
-                push_json_string(self.out, value);
-            }
-        }
-    }
-
-    /// Writes a word of our own, which needs no escape.
-    fn word(&mut self, key: &FieldKey, word: &str) {
-        self.plain(key, |out| out.extend_from_slice(word.as_bytes()));
-    }
-
-    fn address(&mut self, key: &FieldKey, value: Option<&Address>) {
-        match value {
-            None => self.absent(key),
-            Some(Address::Tcp(address)) => self.plain(key, |out| push_address(out, *address)),
-            // The path of a Unix socket may hold any character.
-            Some(address) => self.text(key, Some(&address.to_string())),
-        }
-    }
-
-    /// Writes a string that needs no escape and, in text, no quotes.
-    fn plain(&mut self, key: &FieldKey, push: impl FnOnce(&mut Vec<u8>)) {
-        self.key(key);
-        self.quote();
-        push(self.out);
-        self.quote();
-    }
-
-    fn quote(&mut self) {
-        if self.format == AccessLogFormat::Json {
-            self.out.push(b'"');
-        }
-    }
-}
-
-/// Appends a number, with leading zeros if it has fewer digits than `width`, which is at most 20.
-fn push_decimal(out: &mut Vec<u8>, mut number: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    let mut start = digits.len();
-    while number > 0 {
-        start -= 1;
-        digits[start] += (number % 10) as u8;
-        number /= 10;
-    }
-    out.extend_from_slice(&digits[start.min(digits.len() - width)..]);
-}
-
-fn push_address(out: &mut Vec<u8>, address: SocketAddr) {
-    match address {
-        SocketAddr::V4(address) => {
-            for (octet, behind) in address.ip().octets().into_iter().zip(*b"...:") {
-                push_decimal(out, octet.into(), 1);
-                out.push(behind);
-            }
-            push_decimal(out, address.port().into(), 1);
-        }
-        // Has rules of its own for the short form (RFC 5952), which std implements.
-        SocketAddr::V6(_) => _ = write!(out, "{address}"),
-    }
-}
-
-/// Returns true if a byte is visible and needs no escape in a JSON string.
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, 0x21..=0x7e) && byte != b'"' && byte != b'\\'
-}
-
-/// Appends `text` as a JSON string of printable ASCII.
-fn push_json_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    for c in text.chars() {
-        match c {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            '\x21'..='\x7e' => out.push(c as u8),
-            _ => {
-                for unit in c.encode_utf16(&mut [0; 2]) {
-                    _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-        }
-    }
-    out.push(b'"');
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use proptest::prelude::*;
     use serde_json::Value;
 
@@ -433,15 +252,6 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    /// Checks the form of a server name in text, and in JSON by reading it back.
-    fn check_sni(sni: &str, text: &str) {
-        let record = AccessRecord { sni: Some(sni.into()), ..bare() };
-        let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
-        assert_eq!(json["sni"], Value::from(sni));
-        let line = line(&record, AccessLogFormat::Text);
-        assert!(line.contains(&format!(" listener=tls {text} attempts=2 ")), "{line}");
-    }
-
     #[test]
     fn json_has_every_key_in_order() {
         let expected = concat!(
@@ -479,20 +289,6 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_stay_inside_their_value() {
-        check_sni("a.example", "sni=a.example");
-        check_sni("", r#"sni="""#);
-        check_sni("a=b", r#"sni="a=b""#);
-        check_sni("a b", r#"sni="a\u0020b""#);
-        check_sni("x\" close=ok", r#"sni="x\"\u0020close=ok""#);
-        check_sni("a\\b", r#"sni="a\\b""#);
-        check_sni("a\r\n{}\t", r#"sni="a\r\n{}\t""#);
-        check_sni("\0\x1b[2J\x7f", r#"sni="\u0000\u001b[2J\u007f""#);
-        check_sni("\u{85}\u{2028}é", r#"sni="\u0085\u2028\u00e9""#);
-        check_sni("😀", r#"sni="\ud83d\ude00""#);
-    }
-
-    #[test]
     fn names_are_cut_to_their_limit() {
         assert_eq!(&*raw_name(b"\xff\x00a"), "\u{ff}\u{0}a");
         assert_eq!(raw_name(&[0xff; 70_000]).chars().count(), 255);
@@ -502,41 +298,7 @@ mod tests {
         assert_eq!(shorten(&"a".repeat(255)).len(), 255);
     }
 
-    #[test]
-    fn clocks_far_off_are_written_too() {
-        let at = |accepted| line(&AccessRecord { accepted, ..bare() }, AccessLogFormat::Text);
-        assert!(at(UNIX_EPOCH - Duration::from_secs(1)).starts_with("time=1970-01-01T00:00:00.000Z "));
-        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        assert!(at(far).starts_with("time=9999-12-31T23:59:59.000Z "));
-    }
-
     proptest! {
-        /// The own code writes values as `fmt` would.
-        #[test]
-        fn values_are_written_as_they_display(
-            client: SocketAddr,
-            number in prop_oneof![any::<u64>(), 0..1000_u64],
-            total: Duration,
-        ) {
-            let record = AccessRecord {
-                client: ClientAddr(client.into()),
-                backend_address: Some(client.into()),
-                from_client: number,
-                total,
-                ..full()
-            };
-            let line = line(&record, AccessLogFormat::Text);
-            let seconds = format!("{}.{:06}", total.as_secs(), total.subsec_micros());
-            for pair in [
-                format!(" client={client} "),
-                format!(" backend_address={client} "),
-                format!(" from_client_bytes={number} "),
-                format!(" total_seconds={seconds} "),
-            ] {
-                prop_assert!(line.contains(&pair), "{}in {}", pair, line);
-            }
-        }
-
         #[test]
         fn any_name_gives_one_line_that_reads_back(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let name = raw_name(&bytes);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::or;
 use crate::config::code::Code;
 use crate::config::fault::Diagnostic;
-use crate::config::file::{File, Listener, Protocol, SourcePrefix};
+use crate::config::file::{File, Listener, Protocol};
 use crate::config::findings::Findings;
-use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWords, RateWord};
+use crate::config::limits::{Limits, OverWord, OverloadWord, PerSource, QuotaWords, RateWord, SourcePrefix};
 use crate::config::read::{Key, TableEntry};
 use crate::config::words::{Keyword, Number};
 use crate::limit::{

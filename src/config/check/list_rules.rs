@@ -14,7 +14,8 @@ use crate::config::read::{NamedTable, OneOrMany, TableEntry};
 use crate::config::words::name_fault;
 use crate::route::IpPrefix;
 use crate::route::prefix::AddressRange;
-use crate::snapshot::access::{AccessSpec, ClientRefusal, ListFileSpec, ListSource, ListSpec, RuleSpec};
+use crate::snapshot::access::{AccessSpec, ClientRefusal, RuleSpec};
+use crate::snapshot::list::{ListFileSpec, ListSource, ListSpec};
 use crate::sys::Address;
 
 /// Every list by name, and the rules for all listeners.

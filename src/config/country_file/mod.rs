@@ -8,9 +8,8 @@ use maxminddb::{MaxMindDbError, PathElement, Reader, WithinOptions};
 
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults};
-use super::list_file::MOST_ENTRIES;
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
-use crate::snapshot::access::FileEntries;
+use crate::snapshot::list::{FileEntries, MOST_FILE_ENTRIES};
 
 /// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes. A
 /// walk visits the networks of IPv4 again at each alias of IPv4 in IPv6, and writers use three aliases. A broken or
@@ -41,7 +40,7 @@ enum CountryFileFault {
     NoCountries(String),
     #[error("the file of the list has no network of {}", all_of(.0))]
     Absent(Vec<Country>),
-    #[error("the file of the list has more than {MOST_ENTRIES} networks of these countries")]
+    #[error("the file of the list has more than {MOST_FILE_ENTRIES} networks of these countries")]
     TooMany,
 }
 
@@ -98,7 +97,7 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
             continue;
         }
         absent.remove(&country);
-        if builder.len() >= MOST_ENTRIES {
+        if builder.len() >= MOST_FILE_ENTRIES {
             return Err(CountryFileFault::TooMany);
         }
         builder.add(&IpPrefix::around(address, length));

@@ -10,7 +10,7 @@ use super::Config;
 use super::code::Code;
 use super::fault::{Diagnostic, Faults, Report, Span, Warnings};
 use super::findings::Findings;
-use super::load::reason;
+use super::text::reason;
 use super::token;
 use crate::pool::DiscoverSource;
 use crate::pool::discover::{FileFault, read_file};

@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::pool::Discovery;
 use crate::pool::pool_spec::Endpoint;
-use crate::sys::{Address, socket};
+use crate::sys::{Address, control_connect};
 
 /// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the
 /// time of the others.
@@ -85,12 +85,12 @@ impl CheckEndpoint {
         for (at, address) in first.iter().enumerate() {
             let left = u32::try_from(first.len() + 1 - at).unwrap_or(u32::MAX);
             let part = until.saturating_duration_since(Instant::now()) / left;
-            let attempt = timeout_at(Instant::now() + part, socket::connect(address, is_busy));
+            let attempt = timeout_at(Instant::now() + part, control_connect::connect(address, is_busy));
             if let Ok(Ok(socket)) = attempt.await {
                 return Ok(CheckConnection { socket, address: address.clone() });
             }
         }
-        let socket = socket::connect(&last, is_busy).await.map_err(ConnectFault::Connect)?;
+        let socket = control_connect::connect(&last, is_busy).await.map_err(ConnectFault::Connect)?;
         Ok(CheckConnection { socket, address: last })
     }
 

@@ -20,6 +20,7 @@ use metrics::Counter;
 
 use self::sink::Sink;
 use self::writer::Writer;
+use super::line::AccessLogFormat;
 use super::record::AccessRecord;
 
 /// The most records that may wait for the writer. At 100,000 connections a second they bridge a stall of 160 ms. A
@@ -63,15 +64,6 @@ impl std::fmt::Display for AccessLogTarget {
             Self::File(path) => path.display().fmt(f),
         }
     }
-}
-
-/// The form of an access-log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AccessLogFormat {
-    /// One JSON object a line.
-    Json,
-    /// `key=value` pairs.
-    Text,
 }
 
 /// The handle of the writer. Clones are cheap and share one writer, which ends after [`shutdown`](Self::shutdown) or

@@ -9,8 +9,9 @@ use std::time::Instant;
 use metrics::Counter;
 
 use super::sink::{BatchOutcome, OpenedSink, Sink};
-use super::{AccessLogFormat, QueuedRecord, Shared, WriterRequest};
+use super::{QueuedRecord, Shared, WriterRequest};
 use crate::sys::landlock;
+use crate::telemetry::line::AccessLogFormat;
 
 /// The bytes after which a batch is written. The value makes a write cheap, and lines still reach the file soon.
 const BATCH_LIMIT: usize = 64 * 1024;

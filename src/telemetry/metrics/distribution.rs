@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{MetricDoc, MetricKind};
+use super::family::{MetricDoc, MetricKind};
 
 /// Observed times in buckets. All workers and scrapes share them.
 #[derive(Debug)]

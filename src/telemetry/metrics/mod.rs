@@ -9,15 +9,13 @@
 //! the series of a listener or pool that a reload removed stay until the process ends. Backends and routes come and go,
 //! so their series are not here: see [`super::exposition`].
 
-mod admin;
 mod counts;
 mod distribution;
 pub mod families;
+mod family;
 mod listener;
-pub mod lists;
 mod pool;
 mod process;
-mod table;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -28,14 +26,13 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, 
 
 use crate::limit::Rate;
 
-pub use self::admin::AdminRefusal;
 pub use self::counts::{BackendCounts, RouteCounts};
 pub use self::distribution::Distribution;
-pub use self::families::{METRICS, MetricDoc, MetricKind};
+pub use self::families::{METRICS, markdown_table};
+pub use self::family::{MetricDoc, MetricKind};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
-pub use self::process::{PipeFallback, ProcessMetrics, ReloadOutcome};
-pub use self::table::markdown_table;
+pub use self::process::{AdminRefusal, PipeFallback, ProcessMetrics, ReloadOutcome};
 
 /// The origin of a registered metric. The recorder keeps it for filters, which are not used here.
 const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);

@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::admin::{ADMIN_REFUSED, AdminRefusal};
 use super::{MetricRegistry, families};
 use crate::telemetry::{COMMIT, VERSION};
 
@@ -63,6 +62,52 @@ impl ReloadOutcome {
     }
 }
 
+/// The reason for which the admin listener refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AdminRefusal {
+    /// The name in the header Host is not one of this listener's.
+    Host,
+    /// A web page of another site sent the request.
+    CrossSite,
+    /// The request has no token where one is required, or a wrong one.
+    Token,
+    /// The request is a change, and its content is of a kind that web pages can send.
+    ContentType,
+    /// The admin listener is at its limit of connections.
+    Busy,
+    /// The request is longer than allowed.
+    TooLarge,
+    /// The request, or the reading of its answer, took longer than allowed.
+    Timeout,
+}
+
+impl AdminRefusal {
+    /// Every reason, in the order of the declaration.
+    pub const ALL: [Self; 7] = [
+        Self::Host,
+        Self::CrossSite,
+        Self::Token,
+        Self::ContentType,
+        Self::Busy,
+        Self::TooLarge,
+        Self::Timeout,
+    ];
+
+    /// Returns the value of the label `reason`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Host => "host",
+            Self::CrossSite => "cross_site",
+            Self::Token => "token",
+            Self::ContentType => "content_type",
+            Self::Busy => "busy",
+            Self::TooLarge => "too_large",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
 /// The metrics that belong to no listener and no pool.
 #[derive(Debug)]
 pub struct ProcessMetrics {
@@ -117,7 +162,8 @@ impl ProcessMetrics {
         registry.gauge(&families::BUILD_INFO, &[("version", VERSION), ("commit", COMMIT)]).set(1.0);
         let fallback =
             |reason: PipeFallback| registry.counter(&families::PIPE_FALLBACKS, &[("reason", reason.word())]);
-        let refusal = |reason: AdminRefusal| registry.counter(&ADMIN_REFUSED, &[("reason", reason.word())]);
+        let refusal =
+            |reason: AdminRefusal| registry.counter(&families::ADMIN_REFUSED, &[("reason", reason.word())]);
         let reload =
             |outcome: ReloadOutcome| registry.counter(&families::RELOADS, &[("result", outcome.word())]);
         Self {

@@ -44,10 +44,10 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::FORWARD_LOOKUPS).sample(&[("pool", "p"), ("result", "cached")], 0.0);
     text.family(&families::FORWARD_NAMES).sample(&pool, 0.0);
     let list = [("list", "l")];
-    text.family(&lists::LIST_ENTRIES).sample(&[("list", "l"), ("part", "file")], 0.0);
-    text.family(&lists::LIST_LOADS).sample(&[("list", "l"), ("result", "ok")], 0.0);
-    text.family(&lists::LIST_LAST_LOAD).sample(&list, 0.0);
-    text.family(&lists::LIST_REFUSALS).sample(&list, 0.0);
+    text.family(&families::LIST_ENTRIES).sample(&[("list", "l"), ("part", "file")], 0.0);
+    text.family(&families::LIST_LOADS).sample(&[("list", "l"), ("result", "ok")], 0.0);
+    text.family(&families::LIST_LAST_LOAD).sample(&list, 0.0);
+    text.family(&families::LIST_REFUSALS).sample(&list, 0.0);
     text.family(&families::HASH_TABLE_INFO).sample(&[("pool", "p"), ("digest", "00")], 1.0);
     text.family(&families::POOL_INFO).sample(&[("pool", "p"), ("balance", "maglev")], 1.0);
     text.family(&families::BACKEND_WEIGHT).sample(&backend, 0.0);

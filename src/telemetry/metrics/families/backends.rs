@@ -1,8 +1,8 @@
-//! Families of backends. They are rendered at each scrape from the pools' own numbers, because series of removed
-//! backends must disappear.
+//! Families of backends and lists. They are rendered at each scrape from the numbers that pools and lists keep, because
+//! series of removed backends must disappear.
 
-use super::MetricKind::{Counter, Gauge, Histogram};
-use super::{MetricDoc, doc};
+use crate::telemetry::metrics::family::MetricKind::{Counter, Gauge, Histogram};
+use crate::telemetry::metrics::family::{MetricDoc, doc};
 
 pub(crate) const POOL_INFO: MetricDoc =
     doc("pointsman_pool_info", Gauge, &["pool", "balance"], "Always 1. The label has the pool's balancer.");
@@ -221,4 +221,29 @@ pub(crate) const HASH_OVERFLOWS: MetricDoc = doc(
     &["pool"],
     "Connections that went to another backend because the backend of their key was at `max_load`. The count starts \
      again with each change of the pool.",
+);
+pub(crate) const LIST_ENTRIES: MetricDoc = doc(
+    "pointsman_list_entries",
+    Gauge,
+    &["list", "part"],
+    "Entries of the list: `written` in the configuration, in its `file`, or `added` while the process runs.",
+);
+pub(crate) const LIST_LOADS: MetricDoc = doc(
+    "pointsman_list_loads_total",
+    Counter,
+    &["list", "result"],
+    "Reads of the list's file: `ok`, `failed`, or `empty` (no entries, and `allow_empty` is not set). Only a read \
+     with `ok` changes the entries in force.",
+);
+pub(crate) const LIST_LAST_LOAD: MetricDoc = doc(
+    "pointsman_list_last_load_timestamp_seconds",
+    Gauge,
+    &["list"],
+    "Unix time of the last good read of the list's file. 0 means that no read was good yet.",
+);
+pub(crate) const LIST_REFUSALS: MetricDoc = doc(
+    "pointsman_list_refusals_total",
+    Counter,
+    &["list"],
+    "Connections that were refused because their address is in the list.",
 );

@@ -3,54 +3,19 @@
 
 mod backends;
 
-use super::admin::ADMIN_REFUSED;
-use super::lists::{LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS};
-use MetricKind::{Counter, Gauge, Histogram};
+use std::fmt::Write as _;
+
+use super::family::MetricKind::{Counter, Gauge, Histogram};
+use super::family::{MetricDoc, doc};
 pub(crate) use backends::{
     AGENT_CHECKS, BACKEND_AGENT_SHARE, BACKEND_BYTES, BACKEND_CHECK_SECONDS, BACKEND_CHECKS, BACKEND_CLOSED,
     BACKEND_CONNECTIONS, BACKEND_CONNECTIONS_ACTIVE, BACKEND_CONNECTIONS_LIMIT, BACKEND_FAULT, BACKEND_SHARE,
     BACKEND_STATE, BACKEND_STATE_CHANGES, BACKEND_TROUBLES, BACKEND_UP, BACKEND_WAITING, BACKEND_WEIGHT,
     CHECK_FAILURES, CHECK_SECONDS, DISCOVERY_BACKENDS, DISCOVERY_FAILING, DISCOVERY_FAILURES,
     DISCOVERY_LAST_SUCCESS, FIRST_BYTE_SECONDS, FORWARD_LOOKUPS, FORWARD_NAMES, HASH_OVERFLOWS,
-    HASH_TABLE_ENTRIES, HASH_TABLE_INFO, POOL_BYTES, POOL_CLOSED, POOL_INFO, SILENT,
+    HASH_TABLE_ENTRIES, HASH_TABLE_INFO, LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS, POOL_BYTES,
+    POOL_CLOSED, POOL_INFO, SILENT,
 };
-
-/// One family of series.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct MetricDoc {
-    /// The name, by the rules of Prometheus: base units, `_total` for counters.
-    pub name: &'static str,
-    /// The kind of its values.
-    pub kind: MetricKind,
-    /// The names of its labels, in the order in which they are written.
-    pub labels: &'static [&'static str],
-    /// The meaning for an operator in one line, which is also the HELP text.
-    pub meaning: &'static str,
-}
-
-/// The kind of a family's values.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum MetricKind {
-    /// A value that only grows, from 0 at the start of the process.
-    Counter,
-    /// A value that goes up and down.
-    Gauge,
-    /// Observations sorted into buckets, with the upper bounds of the buckets, ascending, in the base unit. The
-    /// bounds are here because a histogram without them would be rendered as a summary, which cannot be added up over
-    /// machines.
-    Histogram(&'static [f64]),
-}
-
-impl MetricKind {
-    /// Returns the word in a TYPE line.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram(_) => "histogram",
-        }
-    }
-}
 
 /// A hello comes within one or two round trips, or hits its timeouts (5 s and 60 s by default).
 const HELLO_BOUNDS: &[f64] =
@@ -67,15 +32,6 @@ const CONNECTION_BOUNDS: &[f64] =
     &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0];
 /// A reload reads a file and builds tables.
 const RELOAD_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0];
-
-pub(super) const fn doc(
-    name: &'static str,
-    kind: MetricKind,
-    labels: &'static [&'static str],
-    meaning: &'static str,
-) -> MetricDoc {
-    MetricDoc { name, kind, labels, meaning }
-}
 
 // The process.
 
@@ -146,6 +102,13 @@ pub(crate) const ACCESS_LOG_SAMPLED: MetricDoc = doc(
     Counter,
     &["listener"],
     "Connections without a line in the access log, because refused_per_second was reached.",
+);
+pub(crate) const ADMIN_REFUSED: MetricDoc = doc(
+    "pointsman_admin_requests_refused_total",
+    Counter,
+    &["reason"],
+    "Requests that the admin listener refused, by reason: host, cross_site, token, content_type, busy, too_large, \
+     timeout. The reasons busy, too_large and timeout are about connections over a limit.",
 );
 pub(crate) const LOG_LINES_DROPPED: MetricDoc = doc(
     "pointsman_log_lines_dropped_total",
@@ -508,12 +471,22 @@ pub const METRICS: &[MetricDoc] = &[
     THREADS,
 ];
 
+/// Returns the metrics as a Markdown table, one row each, for docs/reference/metrics.md.
+pub fn markdown_table() -> String {
+    let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for MetricDoc { name, kind, labels, meaning } in METRICS {
+        let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        _ = writeln!(table, "| `{name}` | {} | {labels} | {meaning} |", kind.word());
+    }
+    table
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::telemetry::metrics::markdown_table;
+    use crate::telemetry::metrics::MetricKind;
 
     #[test]
     fn names_are_unique_and_follow_the_rules_of_prometheus() {
