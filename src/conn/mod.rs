@@ -169,7 +169,7 @@ fn admit(arrival: AcceptedConnection, context: &WorkerContext) -> Option<Admitte
 fn begin(admitted: AdmittedConnection, worker_slot: WorkerSlot, context: &Rc<WorkerContext>) {
     let AdmittedConnection { arrival: AcceptedConnection { accepted, through, policy }, id, permit } =
         admitted;
-    let entry = context.registry.register(id, policy.number, worker_slot, Arc::clone(&policy.metrics));
+    let entry = context.registry.register(id, policy.listener_id, worker_slot, Arc::clone(&policy.metrics));
     entry.set_client(&accepted.peer);
     entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
     let mut record = ConnectionRecord::begin(accepted.peer, &policy, entry, context);
@@ -344,7 +344,7 @@ fn cancel_options(listener: &RelayOptions) -> Arc<RelayOptions> {
 /// keeps its last policy.
 fn refresh(policy: &mut Arc<Policy>, through: &SocketId, context: &WorkerContext) {
     if let Some(current) = context.snapshot.load().policies.get(through)
-        && current.number == policy.number
+        && current.listener_id == policy.listener_id
     {
         *policy = Arc::clone(current);
     }

@@ -322,7 +322,7 @@ impl ConnectionRecord {
     /// Records an attempt at a backend. From now on the connection is closed with the connections of this
     /// backend.
     pub(super) fn begin_attempt(&mut self, backend: &Arc<Backend>) {
-        self.entry().join(backend.number());
+        self.entry().join(backend.id());
         self.set_log_fields(|log_fields| {
             log_fields.attempts = log_fields.attempts.saturating_add(1);
             log_fields.tried = Some(Arc::clone(backend));

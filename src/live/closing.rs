@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::{ConnectionCommand, ConnectionEntry};
 use crate::executor::{self, TaskNext, sleep_until};
+use crate::ids::BackendId;
 use crate::telemetry::CloseReason;
 
 /// A number of turns a second, each at a random moment of its part of the second. Shared by the workers.
@@ -53,20 +54,20 @@ impl ClosePace {
     }
 }
 
-/// The order to close a group of connections. Held by the workers until it is withdrawn, and by its sender,
+/// The order to close the connections of a backend. Held by the workers until it is withdrawn, and by its sender,
 /// which may withdraw it.
 #[derive(Debug)]
 pub struct CloseNotice {
-    group: u64,
+    backend: BackendId,
     reason: CloseReason,
     pace: Arc<ClosePace>,
     withdrawn: AtomicBool,
 }
 
 impl CloseNotice {
-    /// Returns a notice to the established connections of the backend with this number, later ones included.
-    pub fn new(backend: u64, reason: CloseReason, pace: Arc<ClosePace>) -> Arc<Self> {
-        Arc::new(Self { group: backend, reason, pace, withdrawn: AtomicBool::new(false) })
+    /// Returns a notice to the established connections of this backend, later ones included.
+    pub fn new(backend: BackendId, reason: CloseReason, pace: Arc<ClosePace>) -> Arc<Self> {
+        Arc::new(Self { backend, reason, pace, withdrawn: AtomicBool::new(false) })
     }
 
     /// Withdraws the notice: connections whose turn has not come stay open.
@@ -79,9 +80,9 @@ impl CloseNotice {
         self.withdrawn.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of its group.
-    pub(super) fn group(&self) -> u64 {
-        self.group
+    /// Returns the backend whose connections it closes.
+    pub(super) fn backend(&self) -> BackendId {
+        self.backend
     }
 }
 

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::ids::{BackendId, ListenerId};
 use crate::limit::Link;
 use crate::sys::Address;
 use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
@@ -82,12 +83,21 @@ pub struct OpenConnection {
     pub client: Option<IpAddr>,
     /// The private link that it counts for, where its listener counts by links.
     pub link: Option<Arc<Link>>,
-    /// The number of its listener.
-    pub listener: u64,
-    /// The number of its backend; 0 is none.
-    pub backend: u64,
+    /// Its listener.
+    pub listener: ListenerId,
+    /// Its backend, if one was picked.
+    pub backend: Option<BackendId>,
     /// True while its first bytes are being read.
     pub is_reading: bool,
+}
+
+/// The connections of one listener, or those of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectionGroup {
+    /// Those that were accepted at this listener.
+    Listener(ListenerId),
+    /// Those whose backend, or last attempt, is this one.
+    Backend(BackendId),
 }
 
 /// The open connections of a worker. All requests between two sweeps share a list.
@@ -96,8 +106,9 @@ pub type OpenConnections = Arc<Vec<OpenConnection>>;
 /// One connection in its worker's registry. Held by the registry and by the connection's task.
 pub struct ConnectionEntry {
     id: u64,
-    /// The numbers of the connection's listener and backend; 0 is none.
-    groups: Cell<[u64; 2]>,
+    listener: ListenerId,
+    /// The backend of the last attempt.
+    backend: Cell<Option<BackendId>>,
     /// The client's address; `None` for a client of a Unix socket.
     client: Cell<Option<IpAddr>>,
     /// The private link that the connection counts for, if its listener counts by links.
@@ -136,10 +147,11 @@ pub struct ConnectionEntry {
 }
 
 impl ConnectionEntry {
-    fn new(id: u64, group: u64, metrics: Arc<ListenerMetrics>, tallies: ConnectionTallies) -> Self {
+    fn new(id: u64, listener: ListenerId, metrics: Arc<ListenerMetrics>, tallies: ConnectionTallies) -> Self {
         Self {
             id,
-            groups: Cell::new([group, 0]),
+            listener,
+            backend: Cell::new(None),
             client: Cell::new(None),
             link: OnceCell::new(),
             reading: Cell::new(false),
@@ -220,15 +232,24 @@ impl ConnectionEntry {
     }
 
     fn listed(&self) -> OpenConnection {
-        let [listener, backend] = self.groups.get();
-        let (client, link) = (self.client.get(), self.link.get().cloned());
-        OpenConnection { client, link, listener, backend, is_reading: self.reading.get() }
+        OpenConnection {
+            client: self.client.get(),
+            link: self.link.get().cloned(),
+            listener: self.listener,
+            backend: self.backend.get(),
+            is_reading: self.reading.get(),
+        }
     }
 
-    /// Makes it a connection of the backend with this number.
-    pub fn join(&self, backend: u64) {
-        let [listener, _] = self.groups.get();
-        self.groups.set([listener, backend]);
+    /// Makes it a connection of this backend.
+    pub fn join(&self, backend: BackendId) {
+        self.backend.set(Some(backend));
+    }
+
+    /// Returns the groups to which it belongs.
+    fn groups(&self) -> impl Iterator<Item = ConnectionGroup> {
+        let backend = self.backend.get().map(ConnectionGroup::Backend);
+        std::iter::once(ConnectionGroup::Listener(self.listener)).chain(backend)
     }
 
     /// Marks the backend as connected. From now on the connection can be closed in turn ([`CloseNotice`]).
@@ -356,8 +377,8 @@ impl ConnectionEntry {
 /// The connections of one worker.
 pub struct ConnectionRegistry {
     entries: RefCell<Vec<Rc<ConnectionEntry>>>,
-    /// Indexed by the number of the backend.
-    closings: RefCell<HashMap<u64, Rc<CloseQueue>>>,
+    /// The connections that are closed in turn, by their backend.
+    closings: RefCell<HashMap<BackendId, Rc<CloseQueue>>>,
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
@@ -394,21 +415,22 @@ impl ConnectionRegistry {
         WorkerSlot::take(&self.loads, worker)
     }
 
-    /// Adds a connection of the listener with the number `group`. It is removed when the guard is dropped.
+    /// Adds a connection of a listener. It is removed when the guard is dropped.
     pub fn register(
         self: &Rc<Self>,
         id: u64,
-        group: u64,
+        listener: ListenerId,
         worker_slot: WorkerSlot,
         metrics: Arc<ListenerMetrics>,
     ) -> RegistryGuard {
-        self.enter(ConnectionEntry::new(id, group, metrics, ConnectionTallies::default()), worker_slot)
+        self.enter(ConnectionEntry::new(id, listener, metrics, ConnectionTallies::default()), worker_slot)
     }
 
     /// Adds a connection that comes from another worker.
     pub fn readmit(self: &Rc<Self>, migrating: MigratingEntry, worker_slot: WorkerSlot) -> RegistryGuard {
-        let entry = ConnectionEntry::new(migrating.id, 0, migrating.metrics, migrating.tallies);
-        entry.groups.set(migrating.groups);
+        let entry =
+            ConnectionEntry::new(migrating.id, migrating.listener, migrating.metrics, migrating.tallies);
+        entry.backend.set(migrating.backend);
         entry.client.set(migrating.client);
         migrating.link.into_iter().for_each(|link| entry.counts_for(link));
         entry.dropped.set(migrating.dropped);
@@ -478,8 +500,8 @@ impl ConnectionRegistry {
     ///
     /// On a thread without an executor.
     pub fn close_in_turn(&self, notice: Arc<CloseNotice>) {
-        let group = notice.group();
-        if let Some(earlier) = self.closings.borrow_mut().insert(group, CloseQueue::new(notice)) {
+        let backend = notice.backend();
+        if let Some(earlier) = self.closings.borrow_mut().insert(backend, CloseQueue::new(notice)) {
             earlier.clear();
         }
         self.give_notice();
@@ -498,9 +520,9 @@ impl ConnectionRegistry {
             !closing.is_over()
         });
         for entry in self.entries.borrow().iter() {
-            let [_, backend] = entry.groups.get();
             if entry.established.get()
                 && !entry.under_notice.get()
+                && let Some(backend) = entry.backend.get()
                 && let Some(closing) = closings.get(&backend)
             {
                 closing.add(entry);
@@ -535,11 +557,11 @@ impl ConnectionRegistry {
     }
 
     /// Closes the connections of these listeners and backends for the same reason.
-    pub fn close_groups(&self, groups: &[u64]) {
+    pub fn close_groups(&self, groups: &[ConnectionGroup]) {
         // Discovery may remove thousands of backends at once, while as many connections are open.
-        let groups: HashSet<u64> = groups.iter().copied().collect();
+        let groups: HashSet<ConnectionGroup> = groups.iter().copied().collect();
         for entry in self.entries.borrow().iter() {
-            if entry.groups.get().iter().any(|group| groups.contains(group)) {
+            if entry.groups().any(|group| groups.contains(&group)) {
                 entry.send_command(ConnectionCommand::Close(CloseReason::DrainDeadline));
             }
         }
@@ -582,7 +604,8 @@ pub struct RegistryGuard {
 #[derive(Debug)]
 pub struct MigratingEntry {
     id: u64,
-    groups: [u64; 2],
+    listener: ListenerId,
+    backend: Option<BackendId>,
     client: Option<IpAddr>,
     link: Option<Arc<Link>>,
     totals: [u64; 2],
@@ -596,7 +619,8 @@ impl RegistryGuard {
     pub fn leave(self) -> MigratingEntry {
         MigratingEntry {
             id: self.entry.id,
-            groups: self.entry.groups.get(),
+            listener: self.entry.listener,
+            backend: self.entry.backend.get(),
             client: self.entry.client.get(),
             link: self.entry.link.get().cloned(),
             totals: [0, 1].map(|at: usize| self.entry.totals[at].get()),
@@ -639,6 +663,8 @@ mod tests {
 
     const CLOSE: ConnectionCommand = ConnectionCommand::Close(CloseReason::DrainDeadline);
 
+    const LISTENER: ListenerId = ListenerId::nth(0);
+
     fn command(entry: &ConnectionEntry) -> Option<ConnectionCommand> {
         match entry.poll_command(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(command) => Some(command),
@@ -648,7 +674,7 @@ mod tests {
 
     fn one() -> (Rc<ConnectionRegistry>, RegistryGuard) {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let entry = registry.register(1, 1, registry.worker_slot(), Metrics::new().listener("l"));
+        let entry = registry.register(1, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
         (registry, entry)
     }
 
@@ -672,7 +698,7 @@ mod tests {
     #[test]
     fn a_wait_is_never_shorter_than_its_limit() {
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let entry = registry.register(1, 1, registry.worker_slot(), Metrics::new().listener("l"));
+        let entry = registry.register(1, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
         for ticks in 1..4 {
             entry.expire_after(TICK * ticks);
             for _ in 0..ticks {
@@ -688,8 +714,9 @@ mod tests {
     fn entries_leave_in_any_order() {
         let metrics = Metrics::new().listener("l");
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let mut all: Vec<_> =
-            (0..5).map(|id| registry.register(id, 1, registry.worker_slot(), Arc::clone(&metrics))).collect();
+        let mut all: Vec<_> = (0..5)
+            .map(|id| registry.register(id, LISTENER, registry.worker_slot(), Arc::clone(&metrics)))
+            .collect();
         for victim in [0, 2, 0, 1, 0] {
             drop(all.remove(victim));
             registry.close_all();
@@ -772,8 +799,9 @@ mod tests {
     fn blocked_streams_leave_too() {
         let metrics = Metrics::new().listener("l");
         let registry = ConnectionRegistry::new(Loads::new(2), 0);
-        let streams: Vec<_> =
-            (0..4).map(|id| registry.register(id, 1, registry.worker_slot(), Arc::clone(&metrics))).collect();
+        let streams: Vec<_> = (0..4)
+            .map(|id| registry.register(id, LISTENER, registry.worker_slot(), Arc::clone(&metrics)))
+            .collect();
         for _ in 0..2 {
             for stream in &streams {
                 stream.needs_tick(true);
@@ -796,9 +824,10 @@ mod tests {
         let metrics = Metrics::new().listener("l");
         let loads = Loads::new(2);
         let registry = ConnectionRegistry::new(Arc::clone(&loads), 0);
-        let streams: Vec<_> =
-            (0..8).map(|id| registry.register(id, 1, registry.worker_slot(), Arc::clone(&metrics))).collect();
-        let idle = registry.register(9, 1, registry.worker_slot(), metrics);
+        let streams: Vec<_> = (0..8)
+            .map(|id| registry.register(id, LISTENER, registry.worker_slot(), Arc::clone(&metrics)))
+            .collect();
+        let idle = registry.register(9, LISTENER, registry.worker_slot(), metrics);
         for stream in &streams {
             stream.moved(Direction::FromBackend, Engine::Spliced, loads::BUSY);
         }
@@ -816,7 +845,7 @@ mod tests {
     fn the_only_stream_stays() {
         let loads = Loads::new(2);
         let registry = ConnectionRegistry::new(loads, 0);
-        let entry = registry.register(1, 1, registry.worker_slot(), Metrics::new().listener("l"));
+        let entry = registry.register(1, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
         entry.moved(Direction::FromClient, Engine::Spliced, 100 * loads::BUSY);
         registry.sweep();
         registry.give_streams_away();
@@ -829,11 +858,11 @@ mod tests {
         let (here, there) =
             (ConnectionRegistry::new(Arc::clone(&loads), 0), ConnectionRegistry::new(Arc::clone(&loads), 1));
         let metrics = Metrics::new();
-        let entry = here.register(7, 3, here.worker_slot(), metrics.listener("l"));
+        let entry = here.register(7, LISTENER, here.worker_slot(), metrics.listener("l"));
         let backend = Arc::default();
         entry.tallies().connect(&backend);
         entry.tallies().ask(&metrics.pool("p"));
-        entry.join(4);
+        entry.join(BackendId::nth(4));
         entry.moved(Direction::FromClient, Engine::Copied, 10);
         entry.dropped(2);
         let worker_slot = here.worker_slot_at(1);
@@ -841,7 +870,7 @@ mod tests {
         assert_eq!((here.len(), there.len()), (0, 1));
         assert_eq!((loads.connections(0), loads.connections(1)), (0, 1));
         assert_eq!((entry.id(), entry.total(Direction::FromClient), entry.total_dropped()), (7, 10, 2));
-        there.close_groups(&[4]);
+        there.close_groups(&[ConnectionGroup::Backend(BackendId::nth(4))]);
         assert_eq!(command(&entry), Some(CLOSE));
         entry.moved(Direction::FromClient, Engine::Spliced, 5);
         assert_eq!(backend.bytes(Direction::FromClient), 10);
@@ -870,12 +899,12 @@ mod tests {
     const DOWN: ConnectionCommand = ConnectionCommand::Close(CloseReason::BackendDown);
 
     /// A registry with established connections of these backends.
-    fn connected_to(backends: &[u64]) -> (Rc<ConnectionRegistry>, Vec<RegistryGuard>) {
+    fn connected_to(backends: &[u32]) -> (Rc<ConnectionRegistry>, Vec<RegistryGuard>) {
         let metrics = Metrics::new().listener("l");
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let connect = |(id, backend): (usize, &u64)| {
-            let entry = registry.register(id as u64, 1, registry.worker_slot(), Arc::clone(&metrics));
-            entry.join(*backend);
+        let connect = |(id, backend): (usize, &u32)| {
+            let entry = registry.register(id as u64, LISTENER, registry.worker_slot(), Arc::clone(&metrics));
+            entry.join(BackendId::nth(*backend));
             entry.establish();
             entry
         };
@@ -883,8 +912,8 @@ mod tests {
         (registry, entries)
     }
 
-    fn notice(backend: u64, rate: u32) -> Arc<CloseNotice> {
-        CloseNotice::new(backend, CloseReason::BackendDown, ClosePace::new(rate))
+    fn notice(backend: u32, rate: u32) -> Arc<CloseNotice> {
+        CloseNotice::new(BackendId::nth(backend), CloseReason::BackendDown, ClosePace::new(rate))
     }
 
     /// Waits until one of these gets a command. Returns its number and the command.
@@ -923,8 +952,9 @@ mod tests {
         run(async {
             let (registry, mut entries) = connected_to(&[8]);
             registry.close_in_turn(notice(7, 1000));
-            let dialling = registry.register(9, 1, registry.worker_slot(), Metrics::new().listener("l"));
-            dialling.join(7);
+            let dialling =
+                registry.register(9, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
+            dialling.join(BackendId::nth(7));
             registry.sweep();
             assert!(!dialling.under_notice.get(), "it may still turn to another backend");
             dialling.establish();

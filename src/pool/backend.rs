@@ -24,6 +24,7 @@ use super::probe::CheckFinding;
 use super::queue::Queue;
 use super::{BackendSpec, OperatorState, slow_start};
 use crate::balance::FULL_SHARE;
+use crate::ids::BackendId;
 use crate::sys::Address;
 use crate::telemetry::BackendCounts;
 use crate::wire::agent::AgentDirective;
@@ -84,7 +85,7 @@ impl Backend {
         self.succeed_in_counts(old)
     }
 
-    /// This backend, with the number and the counts of an `old` self at the same address, but with unknown health.
+    /// This backend, with the id and the counts of an `old` self at the same address, but with unknown health.
     pub(super) fn succeed_in_counts(mut self, old: &Arc<Backend>) -> Arc<Self> {
         old.traffic.go_on(&self.traffic);
         self.traffic = Arc::clone(&old.traffic);
@@ -253,9 +254,9 @@ impl Backend {
         self.health_copy.not_made.load(Ordering::Relaxed)
     }
 
-    /// Its number in this process, by which its connections are found; kept over reloads.
-    pub fn number(&self) -> u64 {
-        self.traffic.number
+    /// Its id, by which its connections are found; kept over reloads.
+    pub fn id(&self) -> BackendId {
+        self.traffic.id
     }
 
     /// Returns true if both are one server: the same pool, name and address.
@@ -392,7 +393,7 @@ pub(super) fn changes() -> u64 {
 /// The traffic of a backend, written by the connections of all workers.
 #[derive(Debug)]
 struct BackendTraffic {
-    number: u64,
+    id: BackendId,
     active: AtomicU64,
     /// The upper bound of `active`; [`UNLIMITED`] is no limit.
     limit: AtomicU64,
@@ -441,14 +442,10 @@ impl TroubleCount {
 
 const UNLIMITED: u64 = u64::MAX;
 
-/// The number of the next backend; 0 is none.
-static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
-
 impl BackendTraffic {
     fn new(now: Instant, limit: Option<u64>, queue: Arc<Queue>) -> Self {
-        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
         Self {
-            number,
+            id: BackendId::next(),
             active: AtomicU64::new(0),
             limit: AtomicU64::new(limit.unwrap_or(UNLIMITED)),
             connections: AtomicU64::new(0),

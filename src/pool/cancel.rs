@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::pick::LimitRule;
 use super::{Backend, Lease, Pool, Unavailable, hash_on};
+use crate::ids::BackendId;
 use crate::wire::ServerName;
 
 impl Pool {
@@ -42,7 +43,7 @@ impl Pool {
     /// Stores a connection of this client to a backend, for requests to cancel; `None` for a pool that gets none.
     pub fn session(&self, source: Option<SocketAddr>, backend: &Arc<Backend>) -> Option<SessionGuard> {
         let sessions = self.sessions.as_ref()?;
-        let place = (hash_on::network_key(&self.spec, source), backend.number());
+        let place = (hash_on::network_key(&self.spec, source), backend.id());
         sessions.open().entry(place).or_insert_with(|| (Arc::clone(backend), 0)).1 += 1;
         Some(SessionGuard { sessions: Arc::clone(sessions), place })
     }
@@ -52,12 +53,12 @@ impl Pool {
 /// guards. The table never has more entries than there are connections.
 #[derive(Debug, Default)]
 pub(super) struct SessionTable {
-    /// The backend and the number of connections, by the key of the source and the number of the backend. A lock
+    /// The backend and the number of connections, by the key of the source and the backend. A lock
     /// because any worker may use the table; it is held for one look-up.
     open: Mutex<BTreeMap<SessionKey, (Arc<Backend>, u64)>>,
 }
 
-type SessionKey = (u64, u64);
+type SessionKey = (u64, BackendId);
 
 impl SessionTable {
     fn open(&self) -> MutexGuard<'_, BTreeMap<SessionKey, (Arc<Backend>, u64)>> {
@@ -68,7 +69,8 @@ impl SessionTable {
     /// The backend of all connections of a source, if all are at one backend.
     fn only(&self, source: u64) -> Option<Arc<Backend>> {
         let open = self.open();
-        let mut backends = open.range((source, 0)..=(source, u64::MAX)).map(|(_, (backend, _))| backend);
+        let entries = open.range((source, BackendId::nth(0))..).take_while(|((of, _), _)| *of == source);
+        let mut backends = entries.map(|(_, (backend, _))| backend);
         backends.next().filter(|_| backends.next().is_none()).map(Arc::clone)
     }
 }

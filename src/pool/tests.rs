@@ -301,7 +301,7 @@ fn check_take_back(again: (&str, &str, u16), taken: bool) {
     assert_eq!(found.is_same(&left), taken, "{again:?}");
     assert_eq!((found.active(), found.weight()), (u64::from(taken), again.2));
     assert_eq!(found.state(), BackendState::Up, "it was not checked meanwhile");
-    assert_eq!(pool.backends()[1].number(), before.backend("b").unwrap().number());
+    assert_eq!(pool.backends()[1].id(), before.backend("b").unwrap().id());
 }
 
 #[test]

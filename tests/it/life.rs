@@ -199,7 +199,7 @@ fn an_unchanged_backend_keeps_its_counts() {
     assert_eq!(old.connections_total(), 5);
     reload(&proxy, simple("", &[b.address, a.address]));
     let new = backend(&proxy, "p", a.address);
-    assert_eq!((new.active(), new.connections_total(), new.number()), (1, 5, old.number()));
+    assert_eq!((new.active(), new.connections_total(), new.id()), (1, 5, old.id()));
     assert_eq!(backend(&proxy, "p", b.address).connections_total(), 0);
     ask(&mut open);
     drop(open);
@@ -381,12 +381,12 @@ fn what_comes_back_in_time_is_not_reset() {
     let proxy = Proxy::start(with());
     let (mut on_extra, _) = meet(proxy.address("extra"));
     let mut on_a = meet_one(proxy.address("main"), 'a');
-    let number = backend(&proxy, "p", a.address).number();
+    let id = backend(&proxy, "p", a.address).id();
     reload(&proxy, without());
     reload(&proxy, with());
     // It is the same again, not another of that name.
     let back = backend(&proxy, "p", a.address);
-    assert_eq!((back.number(), back.active()), (number, 1));
+    assert_eq!((back.id(), back.active()), (id, 1));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(700) {
         assert_eq!((ask(&mut on_a), ask(&mut on_extra)), ('a', 'b'));
