@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{ConnectionCommand, ConnectionEntry};
+use super::command::ConnectionCommand;
+use super::entry::ConnectionEntry;
+use super::stage::CloseTurn;
 use crate::executor::{self, TaskNext, sleep_until};
 use crate::ids::BackendId;
 use crate::telemetry::CloseReason;
@@ -101,7 +103,7 @@ impl CloseQueue {
 
     /// Adds a connection to the queue.
     pub(super) fn add(&self, entry: &Rc<ConnectionEntry>) {
-        entry.under_notice.set(true);
+        entry.set_close_turn(CloseTurn::Queued);
         self.waiting.borrow_mut().push_back(Rc::clone(entry));
     }
 
@@ -112,7 +114,7 @@ impl CloseQueue {
 
     /// Removes all waiting connections; they stay open.
     pub(super) fn clear(&self) {
-        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.under_notice.set(false));
+        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.set_close_turn(CloseTurn::None));
     }
 
     /// Removes connections that have ended, and starts the task that closes the others.
@@ -121,7 +123,7 @@ impl CloseQueue {
     ///
     /// If the thread has no executor.
     pub(super) fn run(self: &Rc<Self>) {
-        self.waiting.borrow_mut().retain(|entry| !entry.gone.get());
+        self.waiting.borrow_mut().retain(|entry| !entry.is_gone());
         if !self.waiting.borrow().is_empty() && !self.has_task.replace(true) {
             executor::spawn(close_all_in_turn(Rc::clone(self)));
         }
@@ -130,7 +132,7 @@ impl CloseQueue {
     /// Returns the next connection that is still open.
     fn next(&self) -> Option<Rc<ConnectionEntry>> {
         let mut waiting = self.waiting.borrow_mut();
-        std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.gone.get())
+        std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.is_gone())
     }
 }
 
@@ -140,7 +142,7 @@ async fn close_all_in_turn(closing: Rc<CloseQueue>) -> TaskNext {
     while let Some(entry) = closing.next() {
         sleep_until(pace.turn(Instant::now())).await;
         if closing.is_over() {
-            entry.under_notice.set(false);
+            entry.set_close_turn(CloseTurn::None);
             break;
         }
         entry.send_command(ConnectionCommand::Close(*reason));
