@@ -21,7 +21,7 @@ use super::health::{
 };
 use super::latency::Latency;
 use super::probe::CheckFinding;
-use super::queue::Queue;
+use super::signals::PoolSignals;
 use super::{BackendSpec, OperatorState, slow_start};
 use crate::balance::FULL_SHARE;
 use crate::ids::BackendId;
@@ -45,9 +45,9 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Creates the backend of `spec` in the pool named `pool`, with unknown health and zero counts. Connections that
-    /// need room at it wait in `queue`.
-    pub(super) fn new(pool: &Arc<str>, spec: &BackendSpec, now: Instant, queue: &Arc<Queue>) -> Self {
+    /// Creates the backend of `spec` in the pool named `pool`, with unknown health and zero counts. It reports
+    /// its changes to `signals`.
+    pub(super) fn new(pool: &Arc<str>, spec: &BackendSpec, now: Instant, signals: &Arc<PoolSignals>) -> Self {
         Self {
             pool: Arc::clone(pool),
             name: Arc::clone(&spec.name),
@@ -55,7 +55,7 @@ impl Backend {
             weight: spec.weight,
             zone: spec.zone.clone(),
             is_backup: spec.backup,
-            traffic: Arc::new(BackendTraffic::new(now, spec.max_connections, Arc::clone(queue))),
+            traffic: Arc::new(BackendTraffic::new(now, spec.max_connections, Arc::clone(signals))),
             health_copy: Arc::new(BackendHealth::new(spec.operator_state, now)),
         }
     }
@@ -331,11 +331,9 @@ impl Backend {
         }
     }
 
-    /// Reports a change of its availability: pools compute their tiers again, and waiters may get a backend. To be
-    /// called after each such change.
+    /// Reports a change of its availability to its pool. To be called after each such change.
     fn changed(&self) {
-        CHANGES.fetch_add(1, Ordering::SeqCst);
-        self.traffic.queue.load().changed();
+        self.traffic.signals.load().changed();
     }
 
     /// Takes one more lease, unless the backend is full. Returns true if it took one.
@@ -348,11 +346,12 @@ impl Backend {
         self.traffic.hold(UNLIMITED);
     }
 
-    /// Returns a lease, and reports it to the queue only then: see [`Queue`].
+    /// Returns a lease, and reports it to the queue only then: see
+    /// [`Queue`](super::queue::Queue).
     pub(super) fn release(&self) {
         self.traffic.active.fetch_sub(1, Ordering::SeqCst);
         if self.connection_limit() != UNLIMITED {
-            self.traffic.queue.load().freed();
+            self.traffic.signals.load().queue.freed();
         }
     }
 
@@ -381,15 +380,6 @@ impl Backend {
     }
 }
 
-/// The number of state changes of all backends of this process. A pool that has read the present number has seen
-/// every change. So a pick costs one load, instead of one load for each backend.
-static CHANGES: AtomicU64 = AtomicU64::new(0);
-
-/// The number of state changes of all backends of this process, also of those that are not in the caller's pool.
-pub(super) fn changes() -> u64 {
-    CHANGES.load(Ordering::SeqCst)
-}
-
 /// The traffic of a backend, written by the connections of all workers.
 #[derive(Debug)]
 struct BackendTraffic {
@@ -402,8 +392,8 @@ struct BackendTraffic {
     latency: Latency,
     /// The origin of the times in `latency`.
     born: Instant,
-    /// The connections that wait for room here, or at another backend of the pool.
-    queue: ArcSwap<Queue>,
+    /// The receiver of its reports: that of its pool.
+    signals: ArcSwap<PoolSignals>,
     /// By [`Trouble`].
     troubles: [TroubleCount; Trouble::ALL.len()],
     /// The number of failures in a row that make a failure report; 0 is never.
@@ -443,7 +433,7 @@ impl TroubleCount {
 const UNLIMITED: u64 = u64::MAX;
 
 impl BackendTraffic {
-    fn new(now: Instant, limit: Option<u64>, queue: Arc<Queue>) -> Self {
+    fn new(now: Instant, limit: Option<u64>, signals: Arc<PoolSignals>) -> Self {
         Self {
             id: BackendId::next(),
             active: AtomicU64::new(0),
@@ -452,7 +442,7 @@ impl BackendTraffic {
             counts: Arc::default(),
             latency: Latency::default(),
             born: now,
-            queue: ArcSwap::new(queue),
+            signals: ArcSwap::new(signals),
             troubles: Default::default(),
             tolerated: AtomicU32::new(0),
         }
@@ -472,12 +462,12 @@ impl BackendTraffic {
         self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
-    /// Takes over the limit and the queue of the new configuration: from now on they apply to this server, also for
+    /// Takes over the limit and the signals of the new configuration: from now on they apply to this server, also for
     /// connections that still hold its old `Backend`.
     fn go_on(&self, new: &BackendTraffic) {
-        self.queue.store(new.queue.load_full());
+        self.signals.store(new.signals.load_full());
         if self.limit.swap(new.limit(), Ordering::SeqCst) != new.limit() {
-            self.queue.load().changed();
+            self.signals.load().queue.changed();
         }
     }
 }

@@ -121,7 +121,7 @@ impl Pool {
     fn come_into_force(self: &Arc<Self>) {
         let before = std::mem::replace(&mut *self.present(), Arc::downgrade(self));
         if !std::ptr::eq(before.as_ptr(), Arc::as_ptr(self)) {
-            self.queue.changed();
+            self.signals.queue.changed();
         }
     }
 

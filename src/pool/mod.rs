@@ -22,6 +22,7 @@ mod pick;
 pub mod pool_spec;
 mod probe;
 mod queue;
+mod signals;
 mod slow_start;
 mod tiers;
 
@@ -30,14 +31,15 @@ use std::hash::Hasher;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
+use arc_swap::Guard;
 use siphasher::sip::SipHasher24;
 
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
 use crate::reclaim;
 use crate::sys::Address;
 use cancel::SessionTable;
-use queue::Queue;
-use tiers::{Tier, Tiers};
+use signals::PoolSignals;
+use tiers::{Tier, TierHealth, Tiers};
 
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use announce::{AnnounceSpec, Passed};
@@ -70,10 +72,10 @@ pub use tiers::TierView;
 pub struct Pool {
     spec: PoolSpec,
     tiers: Tiers,
-    /// The connections that wait for room at a backend. Shared with the backends, and with the pools of earlier and
-    /// later snapshots.
-    queue: Arc<Queue>,
-    /// The pool of this name that is in force, where waiters pick a backend. Shared as the queue is. A lock because a
+    /// The reports of the backends, and the connections that wait for them. Shared with the backends, and with the pools
+    /// of earlier and later snapshots.
+    signals: Arc<PoolSignals>,
+    /// The pool of this name that is in force, where waiters pick a backend. Shared as the signals are. A lock because a
     /// weak pointer cannot be swapped; a waiter takes it while it holds the lock of the queue.
     present: Arc<Mutex<Weak<Pool>>>,
     /// In the order of the spec.
@@ -81,7 +83,7 @@ pub struct Pool {
     by_name: HashMap<Arc<str>, usize>,
     forward: Option<Forward>,
     /// The backends at which each source has sessions; only for pools that get requests to cancel. Shared as the
-    /// queue is.
+    /// signals are.
     sessions: Option<Arc<SessionTable>>,
 }
 
@@ -105,14 +107,14 @@ impl Pool {
     pub fn build(spec: PoolSpec, previous: Option<&Pool>, start: u64) -> Pool {
         let now = Instant::now();
         let previous = previous.filter(|old| old.spec.name == spec.name);
-        let queue = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.queue));
+        let signals = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.signals));
         let present = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.present));
         let renamed = previous.map_or_else(HashMap::new, |pool| pool.without_name_in(&spec));
         let backends: Vec<_> = spec
             .backends
             .iter()
             .map(|backend| {
-                let new = Backend::new(&spec.name, backend, now, &queue);
+                let new = Backend::new(&spec.name, backend, now, &signals);
                 new.tolerate(spec.tolerated());
                 // A backend that is new beside warm ones begins slowly; if all are new, none does.
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
@@ -143,7 +145,7 @@ impl Pool {
             forward.map(|spec| Forward::build(spec, previous.and_then(|pool| pool.forward.as_ref())));
         let known = previous.and_then(|pool| pool.sessions.clone());
         let sessions = spec.gets_cancels.then(|| known.unwrap_or_default());
-        Pool { spec, tiers, queue, present, backends, by_name, forward, sessions }
+        Pool { spec, tiers, signals, present, backends, by_name, forward, sessions }
     }
 
     /// Restores the number and the counts of a backend that had left the pool and is back. The backend of the same
@@ -151,7 +153,7 @@ impl Pool {
     /// results of checks are not taken over, because nothing checked the backend meanwhile.
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
-            let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.queue);
+            let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.signals);
             let again = again.starting_slowly();
             if again.is_at(left) {
                 self.backends[at] = again.succeed_in_counts(left);
@@ -193,18 +195,23 @@ impl Pool {
 
     /// The number of connections that wait in the queue now.
     pub fn waiting(&self) -> usize {
-        self.queue.waiting()
+        self.signals.queue.waiting()
     }
 
     /// The tiers in order: primaries, then backups.
     pub fn tiers(&self) -> Vec<TierView> {
-        self.tiers.views(&self.tiers.known(&self.spec.name, &self.backends))
+        self.tiers.views(&self.tier_health())
     }
 
     /// Returns true if the pool is in panic mode: its picks ignore health. Logs the beginning and the end of panic
     /// mode. Each pick logs them too, but a pool without picks would log them late: call this after changes.
     pub fn is_in_panic(&self) -> bool {
-        self.tiers.known(&self.spec.name, &self.backends).is_panic()
+        self.tier_health().is_panic()
+    }
+
+    /// Returns the health of the tiers now.
+    fn tier_health(&self) -> Guard<Arc<TierHealth>> {
+        self.tiers.known(&self.spec.name, &self.backends, self.signals.changes())
     }
 
     /// The number of backends picked in panic mode since the pool was configured.

@@ -29,7 +29,7 @@ impl Pool {
         server_name: Option<&ServerName>,
         tried: &[Arc<Backend>],
     ) -> Result<Lease, Unavailable> {
-        if self.spec.queue.is_some() && self.queue.is_before_newcomers() {
+        if self.spec.queue.is_some() && self.signals.queue.is_before_newcomers() {
             return Err(Unavailable::Full);
         }
         self.pick_now(source, server_name, tried, LimitRule::Obeyed)
@@ -56,7 +56,7 @@ impl Pool {
     ) -> Result<impl Future<Output = Result<Lease, Unavailable>> + use<'a>, Unavailable> {
         let length = self.spec.queue.map_or(0, |queue| queue.length);
         let needs = if tried.is_empty() { WaiterNeeds::Any } else { WaiterNeeds::Some };
-        let turn = self.queue.join(needs, length).ok_or(Unavailable::Full)?;
+        let turn = self.signals.queue.join(needs, length).ok_or(Unavailable::Full)?;
         let pick = move || {
             let present = self.present().upgrade();
             present.as_deref().unwrap_or(self).pick_now(source, server_name, tried, LimitRule::Obeyed)
@@ -85,7 +85,7 @@ impl Pool {
             let is_full = Cell::new(false);
             return self.pick_in(tier, &draw, false, &is_full).ok_or_else(|| Unavailable::because(&is_full));
         }
-        let known = self.tiers.known(&self.spec.name, &self.backends);
+        let known = self.tier_health();
         for tier_order in
             self.tiers.tier_orders(&known, key, |tier| self.owner(tier, key)).into_iter().flatten()
         {

@@ -11,7 +11,7 @@
 //! primaries while one of them is up, else the backups while one of them is up, else both, the primaries first.
 //! Backends that the operator or an agent has taken out neither count nor are used.
 //!
-//! The states of the backends are read after a change of any backend's state, not at each pick.
+//! The states of the backends are read after a change of one of them, not at each pick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,8 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::backend::{self, Backend};
-use super::{BackendSpec, TierSpec};
+use super::{Backend, BackendSpec, TierSpec};
 use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 
@@ -70,7 +69,7 @@ pub(super) struct PanicState {
 /// The health of the tiers when the backends were last read.
 #[derive(Debug)]
 pub(super) struct TierHealth {
-    /// The value of [`backend::changes`] before that.
+    /// The number of changes in the pool before that.
     changes: u64,
     capacities: Box<[Capacity]>,
     primaries: KindHealth,
@@ -178,21 +177,26 @@ impl Tiers {
         &self.panic
     }
 
-    /// The health of the tiers for the pool's `backends` now. Logs the beginning and the end of panic mode.
-    pub(super) fn known(&self, pool: &str, backends: &[Arc<Backend>]) -> Guard<Arc<TierHealth>> {
+    /// The health of the tiers for the pool's `backends`, after this number of `changes` of their states. Logs the
+    /// beginning and the end of panic mode.
+    pub(super) fn known(
+        &self,
+        pool: &str,
+        backends: &[Arc<Backend>],
+        changes: u64,
+    ) -> Guard<Arc<TierHealth>> {
         let known = self.known.load();
-        if known.changes == backend::changes() {
+        if known.changes == changes {
             return known;
         }
-        let known = Arc::new(self.look(backends));
+        let known = Arc::new(self.look(backends, changes));
         self.panic.tell(pool, &known);
         self.known.store(known);
         self.known.load()
     }
 
-    fn look(&self, backends: &[Arc<Backend>]) -> TierHealth {
-        // Before the backends: a change from here on causes another read.
-        let changes = backend::changes();
+    /// Reads the states of the backends. `changes` was read before: a later change causes another read.
+    fn look(&self, backends: &[Arc<Backend>], changes: u64) -> TierHealth {
         let weigh = |tiers: &[Tier], counts: fn(&Backend) -> bool| {
             let members = tiers.iter().flat_map(Tier::members).map(|&at| &*backends[at]);
             members.filter(|backend| counts(backend)).map(|backend| u64::from(backend.weight())).sum::<u64>()
