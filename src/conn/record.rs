@@ -353,7 +353,7 @@ impl ConnectionRecord {
     /// it has.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         self.entry().establish();
-        self.entry().tallies().connect(lease.backend().counts());
+        self.entry().tallies().connect(lease.backend().traffic().counts());
         let connected = u32::try_from(self.age().as_micros()).unwrap_or(u32::MAX);
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
         self.set_log_fields(|log_fields| {
@@ -367,7 +367,7 @@ impl ConnectionRecord {
 
     /// Counts a failed connect for which the backend is responsible.
     pub(super) fn not_connected(&self, lease: &Lease, reason: CloseReason) {
-        lease.backend().counts().close(CloseKind::of(reason));
+        lease.backend().traffic().counts().close(CloseKind::of(reason));
         self.report(lease.met(Trouble::Connect));
     }
 

@@ -162,11 +162,11 @@ mod tests {
         for trouble in Trouble::ALL {
             let cancel = pool.pick_for_cancel(client(1), None).unwrap();
             assert!(cancel.met(trouble).is_none());
-            assert_eq!(cancel.backend().troubles(trouble), 0);
+            assert_eq!(cancel.backend().traffic().troubles(trouble), 0);
             drop(cancel);
             let session = pool.pick(client(2), None, &[]).unwrap();
             let _ = session.met(trouble);
-            assert_eq!(session.backend().troubles(trouble), 1);
+            assert_eq!(session.backend().traffic().troubles(trouble), 1);
         }
     }
 

@@ -101,7 +101,7 @@ impl Pool {
         let tolerated = self.spec.tolerated();
         let mut changes = Vec::new();
         for (backend, spec) in self.backends.iter().zip(&self.spec.backends) {
-            backend.tolerate(tolerated);
+            backend.traffic().tolerate(tolerated);
             if agent_off.is_some() {
                 backend.allow_all();
             }

@@ -43,7 +43,7 @@ use tiers::{Tier, TierHealth, Tiers};
 
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use announce::{AnnounceSpec, Passed};
-pub use backend::Backend;
+pub use backend::{Backend, BackendTraffic, HealthView};
 pub use cancel::SessionGuard;
 pub use changes::{EjectionRefusal, FailureReport};
 pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
@@ -115,7 +115,7 @@ impl Pool {
             .iter()
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now, &signals);
-                new.tolerate(spec.tolerated());
+                new.traffic().tolerate(spec.tolerated());
                 // A backend that is new beside warm ones begins slowly; if all are new, none does.
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
                     return Arc::new(new);

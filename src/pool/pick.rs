@@ -217,7 +217,7 @@ impl Candidates for TierCandidates<'_> {
     }
 
     fn latency(&self, index: usize) -> Duration {
-        self.backend(index).latency(Instant::now())
+        self.backend(index).traffic().latency(Instant::now())
     }
 }
 

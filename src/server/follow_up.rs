@@ -46,7 +46,7 @@ impl FollowUp {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
         served.metrics.check_seconds.record(report.took);
-        report.backend.counts().checked(report.took);
+        report.backend.traffic().counts().checked(report.took);
         if let CheckOutcome::Failed(fault) = report.found.outcome {
             served.metrics.failed_check(fault.failed_check());
         }
@@ -190,7 +190,7 @@ impl FollowUp {
     fn follow(&mut self, server: &Server, served: &ServedPool, backend: &Arc<Backend>, change: StateChange) {
         backend_log::log(&served.pool, backend, change, &server.view.events);
         self.review_pool(server, served);
-        if let Some(ejection) = backend.ejection().filter(|_| change.to == BackendState::Ejected) {
+        if let Some(ejection) = backend.health().ejection().filter(|_| change.to == BackendState::Ejected) {
             self.ejected.insert(backend.id(), (ejection.until, Arc::clone(backend)));
         }
         self.review_notice(server, served, backend);

@@ -144,7 +144,7 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     let reasons = [CheckFault::Refused, CheckFault::Closed].map(ChangeReason::ChecksFailed);
     assert!(reasons.contains(&change.reason), "{:?}", change.reason);
     let backend = pool.backend(&name).unwrap();
-    assert!(!backend.is_available() && backend.checks_failed() > 0);
+    assert!(!backend.is_available() && backend.health().checks_failed() > 0);
 
     let _listener = TcpListener::bind(address).unwrap();
     let change = next_change(&pool, &name, &mut received).await;
@@ -152,8 +152,8 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
         change,
         StateChange { from: BackendState::Down, to: BackendState::Up, reason: ChangeReason::ChecksPassed }
     );
-    assert!(backend.is_available() && backend.checks_passed() >= 2);
-    assert_eq!(pool.backends()[1].checks_failed(), 0);
+    assert!(backend.is_available() && backend.health().checks_passed() >= 2);
+    assert_eq!(pool.backends()[1].health().checks_failed(), 0);
 }
 
 #[tokio::test]
