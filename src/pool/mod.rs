@@ -12,14 +12,16 @@ mod backend;
 mod cancel;
 mod changes;
 pub mod destination;
+mod dial_spec;
 pub mod discover;
 pub mod forward;
 mod hash_on;
+mod hash_parts;
 mod health;
 mod latency;
 mod lease;
 mod pick;
-pub mod pool_spec;
+mod pool_spec;
 mod probe;
 mod queue;
 mod signals;
@@ -41,30 +43,34 @@ use cancel::SessionTable;
 use signals::PoolSignals;
 use tiers::{Tier, TierHealth, Tiers};
 
+pub use agent::agent_spec::AgentSpec;
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use announce::{AnnounceSpec, Passed};
+pub use backend::backend_spec::{BackendSpec, NameOrigin};
 pub use backend::{Backend, BackendTraffic, HealthView};
 pub use cancel::SessionGuard;
 pub use changes::{EjectionRefusal, FailureReport};
+pub use dial_spec::{DialSource, DialSpec};
 pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport};
 pub use forward::forward_spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
+pub use hash_parts::{HashOn, HashParts, SourcePrefix};
 pub use health::{
-    AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, StateChange,
-    Trouble,
+    AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, EjectionSpec,
+    OperatorState, StateChange, Trouble,
 };
 pub use lease::Lease;
 pub use pick::Unavailable;
-pub use pool_spec::{
-    AgentSpec, BackendSpec, CaFile, CheckHeader, CheckKind, DialSource, DialSpec, EjectionSpec, HashOn,
-    HashParts, HealthSpec, NameOrigin, OnDown, OperatorState, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
-    TlsSpec,
-};
+pub use pool_spec::{OnDown, PoolSpec};
+pub use probe::check_spec::{CheckHeader, CheckKind, HealthSpec};
+pub use probe::target::{CheckTarget, CheckTargets, Endpoint, TargetHost};
+pub use probe::tls_spec::{CaFile, TlsSpec};
 #[cfg(feature = "tls-checks")]
 pub use probe::{CaFault, TlsClient, read_certificates};
 pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks, ConnectFault};
-pub use tiers::TierView;
+pub use queue::QueueSpec;
+pub use tiers::{TierSpec, TierView};
 
 /// A pool in use. Shared by the snapshot's listeners. The pool ends with the last snapshot that names it, its
 /// backends end with their last lease.

@@ -1,8 +1,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::pool_spec::{AgentSpec, CheckTarget};
 use super::*;
+use super::{AgentSpec, CheckTarget};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::wire::agent::AgentDirective;
 

@@ -7,11 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::pool::OperatorState;
 use crate::pool::agent::Allowance;
 use crate::pool::health::{
     BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, Health, HealthEvent,
-    HealthRules, StateChange,
+    HealthRules, OperatorState, StateChange,
 };
 use crate::pool::probe::CheckFinding;
 

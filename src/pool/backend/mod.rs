@@ -8,6 +8,7 @@
 //! the same health. With another *address* the name is that of another server: the new backend starts with unknown
 //! health and zero counts, and connections to the old address count on the old value until they end.
 
+pub(super) mod backend_spec;
 mod health_view;
 mod traffic;
 
@@ -17,11 +18,12 @@ use std::time::{Duration, Instant};
 use super::health::{BackendState, HealthEvent, HealthRules, StateChange};
 use super::probe::CheckFinding;
 use super::signals::PoolSignals;
-use super::{BackendSpec, slow_start};
+use super::slow_start;
 use crate::balance::FULL_SHARE;
 use crate::ids::BackendId;
 use crate::sys::Address;
 use crate::wire::agent::AgentDirective;
+use backend_spec::BackendSpec;
 use traffic::UNLIMITED;
 
 pub use health_view::HealthView;

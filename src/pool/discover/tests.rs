@@ -5,7 +5,7 @@ use super::set::Discovered;
 use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;
 use crate::pool::BackendSpec;
-use crate::pool::pool_spec::Endpoint;
+use crate::pool::Endpoint;
 use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 

@@ -29,17 +29,19 @@
 
 mod checked;
 mod ejected;
+mod operator_state;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{EjectionSpec, HealthSpec, OperatorState};
+use super::probe::check_spec::HealthSpec;
 use crate::telemetry::FailedCheck;
 use crate::wire::alert;
 pub use checked::CheckFailure;
 use checked::Checked;
-pub use ejected::Ejection;
 use ejected::Ejections;
+pub use ejected::{Ejection, EjectionSpec};
+pub use operator_state::OperatorState;
 
 /// The state of a backend: up, or the reason for which it takes no new connections. Open connections stay in any
 /// state, unless the pool closes those of backends that are down.

@@ -12,11 +12,12 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::CheckFinding;
+use super::check_spec::{CheckHeader, CheckKind, HealthSpec};
 use super::endpoint::{CheckConnection, CheckEndpoint, ConnectFault};
+use super::target::Endpoint;
 #[cfg(feature = "tls-checks")]
 use super::tls::TlsSession;
-use crate::pool::pool_spec::{CheckHeader, Endpoint};
-use crate::pool::{CheckFailure, CheckFault, CheckKind, CheckOutcome, HealthSpec};
+use crate::pool::{CheckFailure, CheckFault, CheckOutcome};
 use crate::sys::fault::is_out_of_resources;
 use crate::sys::{Address, socket};
 use crate::wire::{Dialogue, DialogueFault, DialogueStep, Script, proxy_protocol};

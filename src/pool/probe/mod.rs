@@ -12,11 +12,14 @@
 //! A backend in maintenance is not checked: it may be switched off, and its state does not depend on checks.
 
 mod check;
+pub(super) mod check_spec;
 mod endpoint;
 mod limit;
 mod schedule;
+pub(super) mod target;
 #[cfg(feature = "tls-checks")]
 mod tls;
+pub(super) mod tls_spec;
 mod watches;
 
 use std::sync::Arc;
@@ -25,10 +28,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::pool_spec::CheckTargets;
-use super::{Backend, BackendState, CheckFault, CheckNames, CheckOutcome, HealthSpec, Pool};
+use super::{Backend, BackendState, CheckFault, CheckNames, CheckOutcome, Pool};
 use crate::sys::Address;
 use check::check;
+use check_spec::HealthSpec;
+use target::CheckTargets;
 
 pub(super) use check::connect;
 pub(super) use endpoint::CheckEndpoint;
@@ -36,7 +40,9 @@ pub use endpoint::ConnectFault;
 pub use limit::CheckLimit;
 pub(super) use schedule::{RandomNumbers, Schedule};
 #[cfg(feature = "tls-checks")]
-pub use tls::{CaFault, TlsClient, read_certificates};
+pub use tls::client::TlsClient;
+#[cfg(feature = "tls-checks")]
+pub use tls::{CaFault, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};
 
 /// The result of one check of one backend.

@@ -4,8 +4,8 @@ use std::thread;
 
 use super::check::{fault, first_words};
 use super::*;
-use crate::pool::pool_spec::{CheckTarget, Endpoint};
 use crate::pool::{BackendSpec, ChangeReason, CheckKind, OperatorState, PoolSpec, StateChange};
+use crate::pool::{CheckTarget, Endpoint};
 use crate::telemetry::Counter;
 use crate::wire::Script;
 

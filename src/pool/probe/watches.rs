@@ -7,8 +7,8 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::endpoint::CheckEndpoint;
+use super::target::{CheckTargets, Endpoint};
 use super::{CheckLimit, RandomNumbers, Schedule};
-use crate::pool::pool_spec::{CheckTargets, Endpoint};
 use crate::pool::{Backend, CheckNames, Pool};
 use crate::sys::Address;
 

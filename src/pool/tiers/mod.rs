@@ -19,12 +19,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{Backend, BackendSpec, TierSpec};
+use super::{Backend, BackendSpec};
 use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 
 /// The name of the tier of all zones that are in no list. No zone can have this name.
 const OTHERS: &str = "*";
+
+/// The order in which backends are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TierSpec {
+    /// The zone of this node, whose backends come first. Default: no zone comes first.
+    pub zone: Option<Arc<str>>,
+    /// The zones that come next, in order of preference; those in no list come last, all alike.
+    pub zones: Vec<Arc<str>>,
+    /// The percentage of weight that is up, 1 to 100, below which picks ignore health. Default: never.
+    pub panic_threshold: Option<u8>,
+}
 
 /// The tiers of a pool: primaries first, each kind in order of preference.
 #[derive(Debug)]

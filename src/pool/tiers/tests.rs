@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::pool_spec::CheckTarget;
+use crate::pool::CheckTarget;
 use crate::pool::{
     AgentReport, AgentSpec, CheckFault, CheckOutcome, CheckReport, HealthSpec, Lease, OperatorState, Pool,
     PoolSpec, QueueSpec, Unavailable,

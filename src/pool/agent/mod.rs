@@ -4,6 +4,8 @@
 //! A property that an answer leaves out stays as it was, and so does everything while the agent does not answer. Only
 //! checks find out if the backend itself can be reached.
 
+pub(super) mod agent_spec;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -12,12 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::pool_spec::{AgentSpec, CheckTargets};
+use super::probe::target::CheckTargets;
 use super::probe::{CheckEndpoint, CheckLimit, ConnectFault, Shared, Watch, Watches, connect};
 use super::{AgentWord, Backend, CheckNames, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
 use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
+use agent_spec::AgentSpec;
 
 /// The result of one query to the agent of one backend.
 #[derive(Clone, Debug)]
@@ -219,7 +222,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pool::pool_spec::CheckTarget;
+    use crate::pool::CheckTarget;
 
     fn spec(send: Option<&[u8]>) -> AgentSpec {
         AgentSpec {
