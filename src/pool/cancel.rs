@@ -5,13 +5,15 @@
 //! backend, the request goes there, in any state, at any limit, and even if the backend has left the pool. Otherwise
 //! the request goes where a new session would go if no backend were full. It goes to one backend only.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::pick::LimitRule;
-use super::{Backend, Lease, Pool, Unavailable, hash_on};
-use crate::ids::BackendId;
+use super::backend::Backend;
+use super::hash_on;
+use super::lease::Lease;
+use super::pick::{LimitRule, Unavailable};
+use super::pool_in_use::Pool;
+use super::sessions::SessionGuard;
 use crate::wire::ServerName;
 
 impl Pool {
@@ -43,55 +45,7 @@ impl Pool {
     /// Stores a connection of this client to a backend, for requests to cancel; `None` for a pool that gets none.
     pub fn session(&self, source: Option<SocketAddr>, backend: &Arc<Backend>) -> Option<SessionGuard> {
         let sessions = self.sessions.as_ref()?;
-        let place = (hash_on::network_key(&self.spec, source), backend.id());
-        sessions.open().entry(place).or_insert_with(|| (Arc::clone(backend), 0)).1 += 1;
-        Some(SessionGuard { sessions: Arc::clone(sessions), place })
-    }
-}
-
-/// The backends at which the sources of a pool have connections. Shared by the pools of one name and by all session
-/// guards. The table never has more entries than there are connections.
-#[derive(Debug, Default)]
-pub(super) struct SessionTable {
-    /// The backend and the number of connections, by the key of the source and the backend. A lock
-    /// because any worker may use the table; it is held for one look-up.
-    open: Mutex<BTreeMap<SessionKey, (Arc<Backend>, u64)>>,
-}
-
-type SessionKey = (u64, BackendId);
-
-impl SessionTable {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<SessionKey, (Arc<Backend>, u64)>> {
-        // A panic while the lock was held cannot leave a half-made state: each entry is valid alone.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The backend of all connections of a source, if all are at one backend.
-    fn only(&self, source: u64) -> Option<Arc<Backend>> {
-        let open = self.open();
-        let entries = open.range((source, BackendId::nth(0))..).take_while(|((of, _), _)| *of == source);
-        let mut backends = entries.map(|(_, (backend, _))| backend);
-        backends.next().filter(|_| backends.next().is_none()).map(Arc::clone)
-    }
-}
-
-/// The stored entry of a connection, by its source and its backend. Dropping it removes the entry.
-#[derive(Debug)]
-#[must_use = "what is dropped is forgotten"]
-pub struct SessionGuard {
-    sessions: Arc<SessionTable>,
-    place: SessionKey,
-}
-
-impl Drop for SessionGuard {
-    fn drop(&mut self) {
-        let mut open = self.sessions.open();
-        if let Some((_, count)) = open.get_mut(&self.place) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.place);
-            }
-        }
+        Some(sessions.store(hash_on::network_key(&self.spec, source), backend))
     }
 }
 
@@ -204,7 +158,7 @@ mod tests {
                 assert_eq!(cancelled_at(&pool, client(number as u32)), **lease.backend().name());
             }
             drop(sessions);
-            assert!(pool.sessions.as_ref().unwrap().open().is_empty());
+            assert!(pool.sessions.as_ref().unwrap().is_empty());
         }
     }
 

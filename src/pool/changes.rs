@@ -6,9 +6,11 @@
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use super::agent::of_state;
-use super::health::{HealthEvent, HealthRules};
-use super::{AgentReport, Backend, BackendState, CheckReport, EjectionSpec, Pool, StateChange, Trouble};
+use super::agent::{AgentReport, of_state};
+use super::backend::Backend;
+use super::health::{BackendState, EjectionSpec, HealthEvent, HealthRules, StateChange, Trouble};
+use super::pool_in_use::Pool;
+use super::probe::CheckReport;
 use crate::wire::agent::AgentDirective;
 
 /// A report that clients met the same trouble at a backend so often in a row that it may be ejected.

@@ -23,8 +23,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
 
-use super::Pool;
 use super::hash_parts::{HashOn, SourcePrefix};
+use super::pool_in_use::Pool;
 use super::pool_spec::PoolSpec;
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{ProxyHeader, Tlv};

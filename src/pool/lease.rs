@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, FailureReport, Trouble};
+use super::backend::Backend;
+use super::changes::FailureReport;
+use super::health::Trouble;
 
 /// Holds a backend for one connection and counts it there from pick to drop, so a backend at which connects hang
 /// counts as loaded too. It keeps its backend alive over reloads.
@@ -43,7 +45,7 @@ impl Lease {
         &self.backend
     }
 
-    /// Counts an established connection ([`BackendTraffic::connections_total`](super::BackendTraffic::connections_total)) and the time that its connect took. To be
+    /// Counts an established connection ([`BackendTraffic::connections_total`](super::backend::BackendTraffic::connections_total)) and the time that its connect took. To be
     /// called once, when the connect has succeeded: failed attempts are no connections.
     pub fn connected(&self, took: Duration) {
         self.backend.traffic().connected(took);

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backend::Backend;
+use super::hash_on;
+use super::lease::Lease;
+use super::pool_in_use::Pool;
 use super::queue::{QueueAttempt, WaiterNeeds};
 use super::tiers::Tier;
-use super::{Backend, Lease, Pool, hash_on};
 use crate::balance::Candidates;
 use crate::balance::tiers::KeyOwner;
 use crate::wire::ServerName;

@@ -1,8 +1,9 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::*;
-use super::{AgentSpec, CheckTarget};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::wire::agent::AgentDirective;
 

@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::pool::agent::Allowance;
+use super::allowance::Allowance;
 use crate::pool::health::{
-    BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, Health, HealthEvent,
-    HealthRules, OperatorState, StateChange,
+    BackendState, ChangeReason, CheckFailure, CheckFault, CheckFinding, CheckOutcome, Ejection, Health,
+    HealthEvent, HealthRules, OperatorState, StateChange,
 };
-use crate::pool::probe::CheckFinding;
 
 /// The health of a backend: read by each pick, written a few times per check interval at the most. Shared by each
 /// [`Backend`](super::Backend) of one server that did not leave its pool.

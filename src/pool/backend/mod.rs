@@ -8,6 +8,7 @@
 //! the same health. With another *address* the name is that of another server: the new backend starts with unknown
 //! health and zero counts, and connections to the old address count on the old value until they end.
 
+mod allowance;
 pub(super) mod backend_spec;
 mod health_view;
 mod traffic;
@@ -15,8 +16,7 @@ mod traffic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::health::{BackendState, HealthEvent, HealthRules, StateChange};
-use super::probe::CheckFinding;
+use super::health::{BackendState, CheckFinding, HealthEvent, HealthRules, StateChange};
 use super::signals::PoolSignals;
 use super::slow_start;
 use crate::balance::FULL_SHARE;

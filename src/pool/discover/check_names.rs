@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Discovery;
+use super::discovery::Discovery;
 use crate::pool::probe::CheckEndpoint;
 use crate::pool::probe::target::Endpoint;
 

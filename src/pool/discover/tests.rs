@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use super::report::LookOutcome;
 use super::set::Discovered;
 use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CheckFault, CheckOutcome, Trouble};
+use super::outcome::{CheckFault, CheckOutcome};
+use super::trouble::Trouble;
 
 /// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
 /// pass. Names and defaults are those of Envoy's outlier detection.

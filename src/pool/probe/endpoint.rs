@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use tokio::time::{Instant, timeout_at};
 
 use super::target::Endpoint;
-use crate::pool::Discovery;
+use crate::pool::discover::Discovery;
 use crate::sys::{Address, socket};
 
 /// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the

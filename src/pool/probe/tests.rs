@@ -2,7 +2,7 @@ use std::io::{self, ErrorKind as Kind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::check::{fault, first_words};
+use super::talking::{fault, first_words};
 use super::*;
 use crate::pool::{BackendSpec, ChangeReason, CheckKind, OperatorState, PoolSpec, StateChange};
 use crate::pool::{CheckTarget, Endpoint};

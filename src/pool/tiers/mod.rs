@@ -19,7 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{Backend, BackendSpec};
+use super::backend::Backend;
+use super::backend::backend_spec::BackendSpec;
 use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 

@@ -24,10 +24,10 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::check::{Talking, broken, first_words};
+use super::talking::{Talking, broken, first_words};
 use super::target::Endpoint;
 use super::tls_spec::{CaFile, TlsSpec};
-use crate::pool::{CheckFailure, CheckFault};
+use crate::pool::health::{CheckFailure, CheckFault};
 use client::TlsClient;
 
 /// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
