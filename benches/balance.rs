@@ -1,4 +1,4 @@
-//! What a connection pays for its verdict and its backend, and a reload for the tables behind them.
+//! The cost of the verdict and the pick for a connection, and of the balancer tables for a reload.
 #![allow(missing_docs)]
 
 mod inputs;
@@ -33,8 +33,8 @@ fn pick(c: &mut Criterion) {
     }
 }
 
-/// A pick by a table whose members may have a quarter more than their share. Most have room, as in a pool
-/// that is not full of one client.
+/// Picks by a table whose members may have a quarter more than their share. Most members have room, as in a
+/// pool that is not full of one client.
 fn bounded(c: &mut Criterion) {
     let mut group = c.benchmark_group("pick/maglev, bounded");
     for count in [3, 100, 10_000] {
@@ -51,7 +51,7 @@ fn bounded(c: &mut Criterion) {
     }
 }
 
-/// All that a connection asks of its pool: the key of what it is hashed by, a backend, and a lease on it.
+/// Does all the work of a pool for one connection: the hash key, the pick, and the lease.
 fn pool(c: &mut Criterion) {
     let names = inputs::names();
     for (kind, algorithm, hash_on) in [

@@ -1,7 +1,7 @@
-//! The figures of docs/guide/balancing.md that are no times of a pick: how even the balancers are, and what moves
-//! when backends fail. Prints them as Markdown tables.
+//! The figures of docs/guide/balancing.md other than the times of a pick: how evenly the balancers spread
+//! connections, and how many move when backends fail. Prints them as Markdown tables.
 //!
-//! All but the build times are the same at every run.
+//! All figures but the build times are the same in each run.
 #![allow(missing_docs)]
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use pointsman::balance::{Algorithm, Balancer, Candidates, FULL_SHARE, Maglev, MaxLoad, Member};
 
 fn main() {
-    // `cargo test --all-targets` starts benches too, without this flag; there it is enough that they start.
+    // `cargo test --all-targets` starts benches too, without this flag. It only needs to see that they start.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -23,10 +23,10 @@ fn main() {
     clients();
 }
 
-/// The backends of the Maglev paper's figures.
+/// The number of backends in the figures of the Maglev paper.
 const BACKENDS: usize = 1000;
 
-/// The paper's two sizes, and between them the one that a table for so many backends has here.
+/// The two table sizes of the paper, and between them the size that a table for this many backends has here.
 const SIZES: [u64; 3] = [65_537, 131_101, 655_373];
 
 fn equal(identities: &[String]) -> Vec<Member<'_>> {
@@ -59,7 +59,7 @@ fn tables() {
     println!();
 }
 
-/// Which of so many backends have failed: some, spread by a fixed rule.
+/// Returns a flag for each backend: true for `count` failed backends, which are spread by a fixed rule.
 fn failed(count: usize, trial: u64) -> Vec<bool> {
     let mut failed = vec![false; BACKENDS];
     let mut numbers = Numbers(trial);
@@ -87,7 +87,7 @@ fn failures() {
                 let part = moved_by_rebuild(&whole, &members, &failed, size);
                 moved += part / TRIALS as f64;
                 most = most.max(part);
-                let up = Crowd::new(BACKENDS).without(failed);
+                let up = CountingCandidates::new(BACKENDS).without(failed);
                 kept_from_owner += (0..KEYS)
                     .filter(|&key| {
                         let owner = whole.owner(key).expect("an owner");
@@ -107,8 +107,8 @@ fn failures() {
     println!();
 }
 
-/// The part of the entries that name another backend after a rebuild without the failed ones, though theirs
-/// has not failed.
+/// Returns the part of the entries that a rebuild without the failed backends changes, although the backend
+/// of the entry has not failed.
 fn moved_by_rebuild(whole: &Maglev, members: &[Member<'_>], failed: &[bool], size: u64) -> f64 {
     let left: Vec<usize> = (0..members.len()).filter(|&member| !failed[member]).collect();
     let of_left: Vec<Member<'_>> = left.iter().map(|&member| members[member]).collect();
@@ -117,7 +117,7 @@ fn moved_by_rebuild(whole: &Maglev, members: &[Member<'_>], failed: &[bool], siz
     entries.filter(|&(before, after)| !failed[before] && before != left[after]).count() as f64 / size as f64
 }
 
-/// Connections of clients of very different size over 100 backends.
+/// Prints the spread of the connections of clients of very different size over 100 backends.
 fn clients() {
     println!("| balancer | even clients | s = 0.8 | s = 1.0 | s = 1.2 | sent to the key's owner, s = 1.0 |");
     println!("|---|---|---|---|---|---|");
@@ -144,14 +144,14 @@ fn row(word: &str, algorithm: Algorithm, max_load: Option<MaxLoad>) {
 }
 
 struct Spread {
-    /// The fullest backend against the average, on average over time.
+    /// The load of the fullest backend against the average load, as a mean over time.
     fullest: f64,
-    /// The part of the connections that went to their key's owner.
+    /// The part of the connections that went to the owner of their key.
     owned: f64,
 }
 
-/// 10,000 sources, of which the n-th has 1/n^exponent as many connections as the first; 100,000 connections are
-/// open, and with each new one some other ends.
+/// Simulates 10,000 sources, of which the n-th has 1/n^exponent as many connections as the first. 100,000
+/// connections are open, and each new connection replaces an open one.
 fn spread(algorithm: Algorithm, max_load: Option<MaxLoad>, exponent: f64) -> Spread {
     const BACKENDS: usize = 100;
     const SOURCES: usize = 10_000;
@@ -160,7 +160,7 @@ fn spread(algorithm: Algorithm, max_load: Option<MaxLoad>, exponent: f64) -> Spr
     let members = equal(&identities);
     let owners = Maglev::build(&members, &inputs::HASH_KEY);
     let balancer = Balancer::build(algorithm, &members, &inputs::HASH_KEY, 0).bounded(max_load, &members);
-    let crowd = Crowd::new(BACKENDS);
+    let candidates = CountingCandidates::new(BACKENDS);
     let mut sum = 0.0;
     let shares: Vec<f64> = (1..=SOURCES)
         .map(|source| {
@@ -173,30 +173,31 @@ fn spread(algorithm: Algorithm, max_load: Option<MaxLoad>, exponent: f64) -> Spr
     let (mut fullest, mut seen, mut owned) = (0.0, 0_u32, 0_u32);
     for step in 0..4 * OPEN {
         if open.len() == OPEN {
-            crowd.change(open.swap_remove(numbers.below(OPEN)), -1);
+            candidates.change(open.swap_remove(numbers.below(OPEN)), -1);
         }
         let drawn = numbers.fraction() * sum;
         let source = shares.partition_point(|&share| share < drawn);
-        // Keys are hashes of addresses; a source's number will do, as the table hashes it once more.
-        let backend = balancer.pick(source as u64, numbers.next(), &crowd).expect("all accept");
-        crowd.change(backend, 1);
+        // Keys are hashes of addresses. The number of a source serves as well, because the table hashes it
+        // once more.
+        let backend = balancer.pick(source as u64, numbers.next(), &candidates).expect("all accept");
+        candidates.change(backend, 1);
         open.push(backend);
         if step >= 2 * OPEN {
             seen += 1;
             owned += u32::from(owners.owner(source as u64) == Some(backend));
-            fullest += crowd.most() as f64 * BACKENDS as f64 / OPEN as f64;
+            fullest += candidates.most() as f64 * BACKENDS as f64 / OPEN as f64;
         }
     }
     Spread { fullest: fullest / f64::from(seen), owned: f64::from(owned) / f64::from(seen) }
 }
 
 /// Candidates that count their connections.
-struct Crowd {
+struct CountingCandidates {
     active: RefCell<Vec<u64>>,
     refused: Vec<bool>,
 }
 
-impl Crowd {
+impl CountingCandidates {
     fn new(count: usize) -> Self {
         Self { active: RefCell::new(vec![0; count]), refused: vec![false; count] }
     }
@@ -215,7 +216,7 @@ impl Crowd {
     }
 }
 
-impl Candidates for Crowd {
+impl Candidates for CountingCandidates {
     fn accepts(&self, index: usize) -> bool {
         !self.refused[index]
     }
@@ -233,7 +234,7 @@ impl Candidates for Crowd {
     }
 }
 
-/// Numbers that look random and are the same at each run: a linear congruence, of which the upper half is used.
+/// Pseudo-random numbers that are the same in each run: a linear congruence, of which the upper half is used.
 struct Numbers(u64);
 
 impl Numbers {

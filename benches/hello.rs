@@ -1,4 +1,4 @@
-//! What a connection pays for reading its hello, however the bytes are cut.
+//! The cost of reading the hello of a connection, for several cuts of the bytes.
 #![allow(missing_docs)]
 
 mod inputs;
@@ -8,10 +8,10 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman::wire::ServerName;
 
-/// What fits one segment on an Ethernet; a hello with a post-quantum key share does not.
+/// The bytes that fit in one segment on an Ethernet; a hello with a post-quantum key share does not.
 const SEGMENT: usize = 1448;
 
-/// One read finds all of it.
+/// Reads a hello that arrives whole.
 fn whole(c: &mut Criterion) {
     let mut group = c.benchmark_group("hello/one_segment");
     for (file, raw) in inputs::HELLOS {
@@ -36,7 +36,8 @@ fn cut(c: &mut Criterion) {
     }
 }
 
-/// Three records are what a client was made to send, one byte in each is the worst that one can send.
+/// Reads a hello in three records, as a real client can send it, and in records of one byte. The latter is
+/// the worst case.
 fn records(c: &mut Criterion) {
     let mut group = c.benchmark_group("hello/records");
     let three = inputs::hello("openssl-records");

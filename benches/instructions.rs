@@ -1,8 +1,8 @@
-//! Single operations, to be counted in instructions: a count does not know how busy the machine is.
+//! Single operations whose instructions are counted. The load of the machine does not change such a count.
 //!
-//! With the name of a case and a number it does that case as often as the number says; without, it lists
-//! the cases. `.ci/instructions` counts what is done inside of [`repeat`], so neither the start of the
-//! process nor what a case sets up is in it, and compares that with `instructions.txt`.
+//! With the name of a case and a number, the program runs the operation of that case that many times. Without
+//! arguments it lists the cases. `.ci/instructions` counts the instructions inside of [`repeat`]: neither the
+//! start of the process nor the set-up of a case is counted. It compares the counts with `instructions.txt`.
 #![allow(missing_docs)]
 
 mod inputs;
@@ -21,7 +21,7 @@ use pointsman::telemetry::{
 };
 use pointsman::wire::ServerName;
 
-/// A name, and what does the operation a number of times.
+/// A name, and a function that does the operation a number of times.
 type Case = (&'static str, fn(u64));
 
 const CASES: &[Case] = &[
@@ -30,7 +30,7 @@ const CASES: &[Case] = &[
     ("hello/many_extensions", many_extensions),
     ("hello/one_byte_segments", |times| hello("openssl-tls13", 1, times)),
     ("hello/one_byte_records", one_byte_records),
-    ("hello/told", told),
+    ("hello/told", offer_and_fingerprint),
     ("server_name", server_name),
     ("pick/maglev", |times| pick(Algorithm::Maglev, 0, times)),
     ("pick/maglev_10_refused", |times| pick(Algorithm::Maglev, 10, times)),
@@ -45,8 +45,8 @@ const CASES: &[Case] = &[
     ("pool/random_two", |times| pool(Algorithm::RandomTwo, HashOn::SourceIp, times)),
     ("route/exact", |times| route(0, "", times)),
     ("route/wildcard", |times| route(1, "a.b.", times)),
-    ("list/v4", |times| listed(inputs::networks_v4(100_000), times)),
-    ("list/v6", |times| listed(inputs::networks_v6(100_000), times)),
+    ("list/v4", |times| list_lookup(inputs::networks_v4(100_000), times)),
+    ("list/v6", |times| list_lookup(inputs::networks_v6(100_000), times)),
     ("permit/gates", gates),
     ("permit/whole", permit),
     ("source/known", |times| source(60_000, times)),
@@ -59,7 +59,7 @@ const CASES: &[Case] = &[
 ];
 
 fn main() -> ExitCode {
-    // Flags are meant for the benches beside this one; cargo itself passes `--bench`.
+    // Flags are for the other benches; cargo itself passes `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let [wanted, times] = arguments.as_slice() else {
         list();
@@ -78,7 +78,7 @@ fn list() {
     CASES.iter().for_each(|(name, _)| println!("{name}"));
 }
 
-/// Does `operation` for the numbers below `times`. Counting begins and ends with this function, which is
+/// Does `operation` for the numbers below `times`. The count begins and ends with this function, which is
 /// found by its name.
 #[inline(never)]
 fn repeat<T>(times: u64, mut operation: impl FnMut(u64) -> T) {
@@ -92,14 +92,15 @@ fn hello(file: &str, step: usize, times: u64) {
     repeat(times, |_| inputs::read_hello(black_box(raw), step.min(raw.len())));
 }
 
-/// The most extensions that fit the largest hello: what one packet of a hostile client can cost.
+/// Reads the most extensions that fit in the largest hello: the greatest cost of one packet of a hostile
+/// client.
 fn many_extensions(times: u64) {
     let raw = inputs::in_empty_extensions(4000);
     repeat(times, |_| inputs::read_hello(black_box(&raw), raw.len()));
 }
 
-/// What the access log adds to a hello: its offer and its fingerprint.
-fn told(times: u64) {
+/// Reads the offer of a hello and makes its fingerprint, as the access log needs them.
+fn offer_and_fingerprint(times: u64) {
     repeat(times, |_| inputs::offered(black_box("openssl-tls13")));
 }
 
@@ -112,7 +113,7 @@ fn server_name(times: u64) {
     repeat(times, |_| ServerName::from_client(black_box(b"mail.example.com")));
 }
 
-/// A pick among 100 where the first `refused` that are asked about are refused.
+/// Picks among 100 candidates, of which the first `refused` that the balancer tries are refused.
 fn pick(algorithm: Algorithm, refused: u32, times: u64) {
     let identities = inputs::identities(100);
     let balancer = Balancer::build(algorithm, &inputs::members(&identities), &inputs::HASH_KEY, 1);
@@ -123,7 +124,7 @@ fn pick(algorithm: Algorithm, refused: u32, times: u64) {
     });
 }
 
-/// A pick among 100 that may have a quarter more than their share; every sixth pick looks at all of them.
+/// Picks among 100 that may have a quarter more than their share; every sixth pick tries all of them.
 fn bounded(times: u64) {
     let identities = inputs::identities(100);
     let members = inputs::members(&identities);
@@ -131,7 +132,7 @@ fn bounded(times: u64) {
     repeat(times, |key| maglev.pick(key, &inputs::Accepting(|_| true)).expect("all accept"));
 }
 
-/// The key that a connection is hashed by, a pick among 100, and a lease taken and given back.
+/// Makes the hash key of a connection, picks among 100, and takes and returns a lease.
 fn pool(algorithm: Algorithm, hash_on: HashOn, times: u64) {
     let pool = inputs::pool(algorithm, hash_on, 100);
     let names = inputs::names();
@@ -141,8 +142,8 @@ fn pool(algorithm: Algorithm, hash_on: HashOn, times: u64) {
     });
 }
 
-/// A look-up among 1000 routes. Each process hashes with keys of its own, so single names meet more or
-/// fewer strangers on their way; all names together always meet about as many.
+/// Looks up a name among 1000 routes. Each process hashes with keys of its own, so the number of collisions
+/// differs for a single name. All names together always have about the same number.
 fn route(first: usize, prefix: &str, times: u64) {
     let table = inputs::routes(&inputs::patterns(1000));
     let name = |n| match first {
@@ -154,40 +155,40 @@ fn route(first: usize, prefix: &str, times: u64) {
     repeat(times, |n| table.find(Some(&names[n as usize % names.len()]), &what));
 }
 
-/// A look-up among 100,000 networks, of addresses inside and outside of them.
-fn listed(networks: Vec<IpPrefix>, times: u64) {
+/// Looks up addresses inside and outside of 100,000 networks.
+fn list_lookup(networks: Vec<IpPrefix>, times: u64) {
     let set: PrefixSet = networks.iter().collect();
     let asked: Vec<_> = networks.iter().step_by(97).map(inputs::near).collect();
     repeat(times, |n| set.contains(asked[n as usize % asked.len()]));
 }
 
-/// The two gates that every connection passes.
+/// Takes a slot of each of the two gates that every connection passes, and returns it.
 fn gates(times: u64) {
     let (process, listener) = (Gate::new(10), Gate::new(10));
     repeat(times, |_| (black_box(&process).enter(), black_box(&listener).enter()));
 }
 
-/// The same as a connection of a listener without further limits holds them.
+/// Takes and returns the slots of both gates in a permit, as for a listener without further limits.
 fn permit(times: u64) {
     let (process, listener) = (Gate::new(10), Gate::new(10));
     repeat(times, |_| Permit::ask(black_box(&process), black_box(&listener)));
 }
 
-/// A connection is counted in and out in a table that is full: of a source that is remembered, or of ever new
-/// ones, each of which displaces another.
+/// Counts a connection in and out in a full table. The sources are known, or each is new and displaces
+/// another.
 fn source(known: u64, times: u64) {
     let (table, limits) = (inputs::full_sources(), inputs::source_limits());
     repeat(times, |n| table.admit(&inputs::coming(n * 611_953 % known), &limits).map(drop));
 }
 
-/// What a flood of one source costs.
+/// Refuses connections of one source, as in a flood.
 fn refused(times: u64) {
     let (table, limits) = (inputs::full_sources(), inputs::source_limits());
     while table.admit(&inputs::coming(7), &limits).is_ok() {}
     repeat(times, |_| table.admit(&inputs::coming(black_box(7)), &limits).is_err());
 }
 
-/// A line in a batch that has room for it, as in the access log.
+/// Writes a line to a batch that has room, as the access log does.
 fn record(format: AccessLogFormat, times: u64) {
     let record = inputs::record();
     let mut batch = Vec::with_capacity(1024);
@@ -198,7 +199,7 @@ fn record(format: AccessLogFormat, times: u64) {
     });
 }
 
-/// One counter found and added to, as the relay does at each tick.
+/// Finds one counter and adds to it, as the relay does at each tick.
 fn bytes(times: u64) {
     let metrics = Metrics::new().listener("tls");
     repeat(times, |n| {
@@ -206,7 +207,7 @@ fn bytes(times: u64) {
     });
 }
 
-/// All that is counted of a connection that was served, from its accept to its end.
+/// Counts all events of a connection that is served, from its accept to its end.
 fn connection(times: u64) {
     let metrics = Metrics::new();
     let (listener, pool) = (metrics.listener("tls"), metrics.pool("mail"));

@@ -1,4 +1,4 @@
-//! What the admission of a connection costs while the table of sources is full, or flooded.
+//! The cost of an admission while the table of sources is full, or flooded.
 #![allow(missing_docs)]
 
 mod inputs;
@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{Criterion, criterion_group, criterion_main};
 use pointsman::limit::{Moment, Rate, RateGate};
 
-/// A connection comes and goes, of a source that is known and of ever new ones.
+/// Admits a connection and ends it, of a known source and of sources that are always new.
 fn source(c: &mut Criterion) {
     let limits = inputs::source_limits();
     let mut group = c.benchmark_group("source");
@@ -17,7 +17,8 @@ fn source(c: &mut Criterion) {
         let mut n = 0_u64;
         group.bench_function(kind, |b| {
             b.iter(|| {
-                // A step without a common factor, so that no cache knows what comes next.
+                // The step has no common factor with the number, so that no cache can predict the next
+                // source.
                 n = (n + 611_953) % known;
                 table.admit(&inputs::coming(black_box(n)), &limits).map(drop)
             });

@@ -1,5 +1,5 @@
-//! What a list of addresses costs: a connection that is looked up in it, and the load of its file, of entries or of
-//! countries.
+//! The cost of a list of addresses: for a connection that is looked up in the list, and for loading a file of
+//! entries or of countries.
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(missing_docs)]
@@ -28,7 +28,7 @@ fn look_up(c: &mut Criterion) {
         for count in COUNTS {
             let networks = networks(count);
             let set: PrefixSet = networks.iter().collect();
-            // In an order that no cache expects.
+            // The order is one that no cache can predict.
             let asked: Vec<_> = networks.iter().step_by(7).map(inputs::near).collect();
             let mut addresses = asked.iter().cycle();
             group.bench_function(BenchmarkId::from_parameter(count), |b| {
@@ -38,7 +38,7 @@ fn look_up(c: &mut Criterion) {
     }
 }
 
-/// From a file in the form that others publish to a set that can be asked.
+/// Loads a file in the form in which such lists are published, up to a set that can be searched.
 fn load(c: &mut Criterion) {
     let mut group = c.benchmark_group("list/load");
     group.sample_size(10);
@@ -54,7 +54,7 @@ fn load(c: &mut Criterion) {
     }
 }
 
-/// The reader of a list with this file and these further keys.
+/// Returns the reader of a list with this file and these further keys.
 fn reader(path: &Path, keys: &str) -> ListReader {
     let text = format!(
         "listener.a = {{ bind = ':2', pool = 'a', deny = 'bad' }}\npool.a.backends = ['127.0.0.1:1']\n\
@@ -65,8 +65,8 @@ fn reader(path: &Path, keys: &str) -> ListReader {
     ListReader::all(&config).remove(0)
 }
 
-/// A file of countries as they are: a million networks in 240 countries that lie side by side, of sizes from 2 to 128
-/// in a network of IPv4 of /16 or of IPv6 of /32.
+/// Builds a file of countries like the real ones: a million networks in 240 countries that lie side by side.
+/// Each network of IPv4 /16 or of IPv6 /32 has eight parts, from a half to 1/128 of it.
 fn countries_file() -> Vec<u8> {
     let mut file = CountryFile::new();
     let code = |n: u8| [b'A' + n / 26, b'A' + n % 26].map(char::from).iter().collect::<String>();
@@ -75,7 +75,7 @@ fn countries_file() -> Vec<u8> {
     let v6 = (0..1 << 16).map(|n: u128| (0x2a00 << 112 | n << 96, 32));
     for (n, (start, length)) in v4.chain(v6).enumerate() {
         for half in 0..8 {
-            // The last one has the rest, and so the size of the one before it.
+            // The last part gets the rest, and so has the size of the part before it.
             let longer = length + 1 + half.min(6);
             let bits = if half == 0 { 0 } else { ((1_u128 << half) - 1) << (128 - length - half) };
             let record = records[(n * 31 + usize::from(half)) / 3 % records.len()];
@@ -85,7 +85,7 @@ fn countries_file() -> Vec<u8> {
     file.bytes()
 }
 
-/// From a database to a set that can be asked.
+/// Loads a database, up to a set that can be searched.
 fn load_countries(c: &mut Criterion) {
     let mut group = c.benchmark_group("list/countries");
     group.sample_size(10);

@@ -1,4 +1,4 @@
-//! What a connection pays for its line in the access log.
+//! The cost of an access record for a connection.
 #![allow(missing_docs)]
 
 mod inputs;
@@ -9,7 +9,7 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use pointsman::telemetry::record::raw_name;
 use pointsman::telemetry::{AccessLogFormat, AccessRecord};
 
-/// The line goes to the end of a batch that has room for it, as in the access log.
+/// Writes the line to the end of a batch that has room, as the access log does.
 fn write(c: &mut Criterion) {
     let plain = inputs::record();
     let bare = AccessRecord {
@@ -20,7 +20,7 @@ fn write(c: &mut Criterion) {
         backend_address: None,
         ..plain.clone()
     };
-    // A name that was refused is written too, and here every byte of it needs an escape.
+    // A refused name is written too; here every byte of the name needs an escape.
     let hostile = AccessRecord { sni: Some(raw_name(&[0xff; 255])), ..plain.clone() };
     for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
         let mut group = c.benchmark_group(format!("record/{format:?}"));

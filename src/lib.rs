@@ -1,11 +1,10 @@
 //! pointsman: a layer-4 TCP and TLS-passthrough load balancer.
 //!
-//! It reads the first bytes of a client (the server name in a TLS ClientHello), picks a backend, by default by
-//! consistent hashing, and moves bytes in both directions through kernel pipes. It never decrypts.
+//! It reads the first bytes of a client (the server name in a TLS ClientHello) and picks a backend, by default by
+//! consistent hashing. It moves bytes in both directions through kernel pipes. It never decrypts.
 //!
-//! The modules below are in one order, and a module uses only modules above it: first the system calls, then
-//! pure functions, then shared state, then the data path, then the process. `ARCHITECTURE.md` describes them;
-//! `conn` is the best module to start reading.
+//! The modules below are in one order: system calls, pure functions, shared state, the data path, the process. A
+//! module uses only modules above it. `ARCHITECTURE.md` describes them; `conn` is the best module to start reading.
 
 #![cfg_attr(
     test,

@@ -86,7 +86,7 @@ pub struct WorkerResources {
     pub migration_senders: Arc<MigrationSenders>,
     /// The loads of all workers.
     pub loads: Arc<Loads>,
-    /// The channel to control for failures that clients met at a backend.
+    /// The channel to control for failures of clients at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
 }
 
@@ -325,7 +325,7 @@ impl WorkerState {
             tracing::error!(
                 %error, socket = %id,
                 "a worker cannot watch a listening socket (is fs.epoll.max_user_watches reached?); its clients wait, \
-                 and the socket is tried again twice a second"
+                 and the worker retries twice a second"
             );
             self.unregistered.push((id, socket));
         }
@@ -336,7 +336,7 @@ impl WorkerState {
         for (id, socket) in std::mem::take(&mut self.unregistered) {
             match self.try_listen(&id, socket) {
                 Ok(()) => {
-                    tracing::info!(socket = %id, "a worker watches a listening socket now: its clients are served")
+                    tracing::info!(socket = %id, "a worker now watches a listening socket: its clients are served")
                 }
                 Err((socket, _)) => self.unregistered.push((id, socket)),
             }

@@ -1,7 +1,7 @@
-//! The backend of every test: it does what the hello of each connection asks for.
+//! The backend of every test. It does the work that the hello of each connection names.
 //!
-//! It runs as a process of its own, prints the port it has on all its addresses, and ends when its
-//! standard input does, so it never outlives the run that started it.
+//! The backend runs as a process of its own. It prints its port, which is the same on all its addresses. It
+//! ends when its standard input ends, so it never outlives the run.
 
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::hello::{self, Command, Greeting};
-use crate::poller::{CHUNK, Interest, Moved, Poller, discard, give, take};
+use crate::hello::{self, Command, ParsedHello};
+use crate::poller::{CHUNK, Interest, Moved, Poller, discard, read_available, write_available};
 
 /// The addresses of the backends; all have the same port.
 pub(crate) const ADDRESSES: [Ipv4Addr; 4] = [
@@ -20,19 +20,19 @@ pub(crate) const ADDRESSES: [Ipv4Addr; 4] = [
     Ipv4Addr::new(127, 0, 0, 14),
 ];
 
-/// Accepted in one go, so that a burst of connections cannot starve those that are open.
+/// The most connections accepted in a row. A burst of new connections must not delay the open connections.
 const ACCEPTS: usize = 64;
 
-/// Ports tried until one is free on every address.
+/// The number of ports that are tried until one is free on every address.
 const PORTS_TRIED: usize = 20;
 
 const STDIN: u64 = u64::MAX;
 
-/// Serves until standard input ends. Its sockets hold at most `unsent` bytes that are not yet on their way; 0 is as many
-/// as the kernel likes.
+/// Serves until standard input ends. `unsent` bounds the bytes that a socket holds and has not sent yet; with
+/// 0 the kernel decides.
 ///
 /// # Errors
-/// When it cannot bind, or epoll fails.
+/// Returns an error if a bind or epoll fails.
 pub(crate) fn run(unsent: u32) -> io::Result<()> {
     let listeners = bind()?;
     for listener in &listeners {
@@ -46,8 +46,8 @@ pub(crate) fn run(unsent: u32) -> io::Result<()> {
     println!("{}", listeners[0].local_addr()?.port());
     io::stdout().flush()?;
 
-    let desk = Desk { source: hello::filler(CHUNK), room: vec![0; CHUNK] };
-    let mut hall = Hall { guests: Vec::new(), free: Vec::new(), desk };
+    let buffers = SharedBuffers { source: hello::filler(CHUNK), read_buffer: vec![0; CHUNK] };
+    let mut table = ConnectionTable { connections: Vec::new(), free: Vec::new(), buffers };
     let mut tokens = Vec::new();
     loop {
         poller.wait(Duration::from_secs(60), &mut tokens)?;
@@ -56,8 +56,8 @@ pub(crate) fn run(unsent: u32) -> io::Result<()> {
                 return Ok(());
             }
             match listeners.get(*token as usize) {
-                Some(listener) => hall.accept(listener, &poller),
-                None => hall.serve(*token as usize - listeners.len(), &poller),
+                Some(listener) => table.accept(listener, &poller),
+                None => table.serve(*token as usize - listeners.len(), &poller),
             }
         }
     }
@@ -79,7 +79,7 @@ fn bind() -> io::Result<Vec<TcpListener>> {
 fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it: an answer must not wait for an acknowledgement.
+    // Accepted sockets inherit this option. An answer must not wait for an acknowledgement.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&std::net::SocketAddr::from((address, port)).into())?;
     socket.listen(8192)?;
@@ -87,9 +87,9 @@ fn listen(address: Ipv4Addr, port: u16) -> io::Result<TcpListener> {
 }
 
 enum BackendTask {
-    /// What has come of the hello.
-    Hear(Vec<u8>),
-    /// What could not be sent back yet.
+    /// The hello is read; these are its bytes so far.
+    ReadHello(Vec<u8>),
+    /// Bytes are sent back; these could not be sent yet.
     Echo(Vec<u8>),
     Send {
         left: u64,
@@ -99,98 +99,103 @@ enum BackendTask {
     AwaitEnd,
 }
 
-struct Guest {
+struct ServedConnection {
     socket: TcpStream,
     task: BackendTask,
     interest: Interest,
 }
 
 /// The buffers that all connections share.
-struct Desk {
-    /// What is sent.
+struct SharedBuffers {
+    /// The bytes that are sent.
     source: Vec<u8>,
-    /// What is read into.
-    room: Vec<u8>,
+    /// The buffer that reads fill.
+    read_buffer: Vec<u8>,
 }
 
-struct Hall {
-    guests: Vec<Option<Guest>>,
+struct ConnectionTable {
+    connections: Vec<Option<ServedConnection>>,
     free: Vec<usize>,
-    desk: Desk,
+    buffers: SharedBuffers,
 }
 
-impl Hall {
+impl ConnectionTable {
     fn accept(&mut self, listener: &TcpListener, poller: &Poller) {
         for _ in 0..ACCEPTS {
-            // A failure is temporary or the client's; the listener stays ready if more are waiting.
+            // The failure is temporary, or the client caused it. The listener stays ready if more connections
+            // wait.
             let Ok((socket, _)) = listener.accept() else { return };
-            let mut guest = Guest { socket, task: BackendTask::Hear(Vec::new()), interest: Interest::Read };
+            let mut connection = ServedConnection {
+                socket,
+                task: BackendTask::ReadHello(Vec::new()),
+                interest: Interest::Read,
+            };
             // The hello has usually arrived with the connection.
-            let Ok(Some(interest)) = guest.serve(&mut self.desk) else { continue };
-            guest.interest = interest;
-            let place = self.free.pop().unwrap_or(self.guests.len());
-            let token = (ADDRESSES.len() + place) as u64;
-            if poller.add(&guest.socket, token, interest).is_err() {
-                self.free.push(place);
+            let Ok(Some(interest)) = connection.serve(&mut self.buffers) else { continue };
+            connection.interest = interest;
+            let slot = self.free.pop().unwrap_or(self.connections.len());
+            let token = (ADDRESSES.len() + slot) as u64;
+            if poller.add(&connection.socket, token, interest).is_err() {
+                self.free.push(slot);
                 continue;
             }
-            if place == self.guests.len() {
-                self.guests.push(None);
+            if slot == self.connections.len() {
+                self.connections.push(None);
             }
-            self.guests[place] = Some(guest);
+            self.connections[slot] = Some(connection);
         }
     }
 
-    fn serve(&mut self, place: usize, poller: &Poller) {
-        let Some(guest) = self.guests.get_mut(place).and_then(Option::as_mut) else { return };
-        let kept = match guest.serve(&mut self.desk) {
-            Ok(Some(interest)) if interest == guest.interest => true,
+    fn serve(&mut self, slot: usize, poller: &Poller) {
+        let Some(connection) = self.connections.get_mut(slot).and_then(Option::as_mut) else { return };
+        let kept = match connection.serve(&mut self.buffers) {
+            Ok(Some(interest)) if interest == connection.interest => true,
             Ok(Some(interest)) => {
-                guest.interest = interest;
-                poller.change(&guest.socket, (ADDRESSES.len() + place) as u64, interest).is_ok()
+                connection.interest = interest;
+                poller.change(&connection.socket, (ADDRESSES.len() + slot) as u64, interest).is_ok()
             }
             Ok(None) | Err(_) => false,
         };
         if !kept {
-            self.guests[place] = None;
-            self.free.push(place);
+            self.connections[slot] = None;
+            self.free.push(slot);
         }
     }
 }
 
-impl Guest {
-    /// Goes on with the duty, and tells what to wait for, or `None` at its end.
-    fn serve(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
+impl ServedConnection {
+    /// Continues the task and returns the event to wait for, or `None` at the end of the task.
+    fn serve(&mut self, buffers: &mut SharedBuffers) -> io::Result<Option<Interest>> {
         match &mut self.task {
-            BackendTask::Hear(_) => self.receive(desk),
-            BackendTask::Echo(owed) if owed.is_empty() => self.echo(desk),
+            BackendTask::ReadHello(_) => self.receive(buffers),
+            BackendTask::Echo(owed) if owed.is_empty() => self.echo(buffers),
             BackendTask::Echo(owed) => {
-                let sent = give(&self.socket, owed)?;
+                let sent = write_available(&self.socket, owed)?;
                 owed.drain(..sent);
                 Ok(Some(if owed.is_empty() { Interest::Read } else { Interest::Write }))
             }
-            BackendTask::Send { .. } => self.send(&desk.source),
-            BackendTask::Count(_) => self.count(desk),
-            BackendTask::AwaitEnd => match discard(&self.socket, &mut desk.room)? {
+            BackendTask::Send { .. } => self.send(&buffers.source),
+            BackendTask::Count(_) => self.count(buffers),
+            BackendTask::AwaitEnd => match discard(&self.socket, &mut buffers.read_buffer)? {
                 Moved::End => Ok(None),
                 Moved::Bytes(_) | Moved::Blocked => Ok(Some(Interest::Read)),
             },
         }
     }
 
-    fn receive(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        let BackendTask::Hear(heard) = &mut self.task else { return Ok(None) };
-        match take(&self.socket, &mut desk.room)? {
-            Moved::Bytes(count) => heard.extend_from_slice(&desk.room[..count]),
+    fn receive(&mut self, buffers: &mut SharedBuffers) -> io::Result<Option<Interest>> {
+        let BackendTask::ReadHello(hello_bytes) = &mut self.task else { return Ok(None) };
+        match read_available(&self.socket, &mut buffers.read_buffer)? {
+            Moved::Bytes(count) => hello_bytes.extend_from_slice(&buffers.read_buffer[..count]),
             Moved::Blocked => return Ok(Some(Interest::Read)),
             Moved::End => return Ok(None),
         }
-        let (length, command) = match hello::read(heard) {
-            Greeting::Whole(length, command) => (length, command),
-            Greeting::Incomplete => return Ok(Some(Interest::Read)),
-            Greeting::Foreign => return Ok(None),
+        let (length, command) = match hello::read(hello_bytes) {
+            ParsedHello::Whole(length, command) => (length, command),
+            ParsedHello::Incomplete => return Ok(Some(Interest::Read)),
+            ParsedHello::Foreign => return Ok(None),
         };
-        let early = heard.split_off(length);
+        let early = hello_bytes.split_off(length);
         self.task = match command {
             Command::Echo => BackendTask::Echo(early),
             Command::Reply(left) => BackendTask::Send { left, finish: false },
@@ -199,29 +204,29 @@ impl Guest {
         };
         match &self.task {
             BackendTask::Echo(owed) if !owed.is_empty() => Ok(Some(Interest::Write)),
-            BackendTask::Send { .. } => self.send(&desk.source),
+            BackendTask::Send { .. } => self.send(&buffers.source),
             _ => Ok(Some(Interest::Read)),
         }
     }
 
-    fn echo(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
-        let count = match take(&self.socket, &mut desk.room)? {
+    fn echo(&mut self, buffers: &mut SharedBuffers) -> io::Result<Option<Interest>> {
+        let count = match read_available(&self.socket, &mut buffers.read_buffer)? {
             Moved::Bytes(count) => count,
             Moved::Blocked => return Ok(Some(Interest::Read)),
             Moved::End => return Ok(None),
         };
-        let sent = give(&self.socket, &desk.room[..count])?;
+        let sent = write_available(&self.socket, &buffers.read_buffer[..count])?;
         if sent == count {
             return Ok(Some(Interest::Read));
         }
-        self.task = BackendTask::Echo(desk.room[sent..count].to_vec());
+        self.task = BackendTask::Echo(buffers.read_buffer[sent..count].to_vec());
         Ok(Some(Interest::Write))
     }
 
     fn send(&mut self, source: &[u8]) -> io::Result<Option<Interest>> {
         let BackendTask::Send { left, finish } = &mut self.task else { return Ok(None) };
         let most = usize::try_from(*left).unwrap_or(usize::MAX).min(source.len());
-        *left -= give(&self.socket, &source[..most])? as u64;
+        *left -= write_available(&self.socket, &source[..most])? as u64;
         if *left > 0 {
             return Ok(Some(Interest::Write));
         }
@@ -232,14 +237,14 @@ impl Guest {
         Ok(Some(Interest::Read))
     }
 
-    fn count(&mut self, desk: &mut Desk) -> io::Result<Option<Interest>> {
+    fn count(&mut self, buffers: &mut SharedBuffers) -> io::Result<Option<Interest>> {
         let BackendTask::Count(seen) = &mut self.task else { return Ok(None) };
-        match discard(&self.socket, &mut desk.room)? {
+        match discard(&self.socket, &mut buffers.read_buffer)? {
             Moved::Bytes(count) => *seen += count as u64,
             Moved::Blocked => {}
             Moved::End => {
-                // Eight bytes on an unused sending half always fit.
-                give(&self.socket, &seen.to_be_bytes())?;
+                // The socket has sent nothing yet, so eight bytes always fit.
+                write_available(&self.socket, &seen.to_be_bytes())?;
                 return Ok(None);
             }
         }

@@ -1,6 +1,7 @@
-//! Whether few streams among many idle connections keep every worker of pointsman busy.
+//! Measures if a few streams among many idle connections keep every worker of pointsman busy.
 //!
-//! The kernel spreads connections over workers blindly, so all streams may well land on one.
+//! The kernel spreads connections over workers without regard to their load, so all streams may be on one
+//! worker.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,18 +14,18 @@ use crate::points::Test;
 use crate::report::{markdown, show};
 use crate::scrape;
 
-/// How much is done.
+/// The size of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
-    /// Idle connections.
+    /// The number of idle connections.
     pub(crate) idle: usize,
-    /// Not measured, after the streams' start: workers give streams away twice a second at most.
+    /// The unmeasured time after the streams start: a worker moves streams away at most twice a second.
     pub(crate) settle: Duration,
 }
 
 impl Extent {
-    /// What is measured in earnest.
+    /// The size of a full measurement.
     pub(crate) fn full(rounds: usize) -> Self {
         Self { rounds, idle: 1000, settle: Duration::from_secs(3) }
     }
@@ -33,25 +34,26 @@ impl Extent {
 struct Sample {
     test: Test,
     gigabits: f64,
-    /// Percent of a CPU by the worker's name.
+    /// Percent of a CPU, by the name of the worker.
     busy: BTreeMap<String, f64>,
-    /// Streams that changed their worker since the proxy's start.
+    /// The streams that changed their worker since the proxy started.
     moved: f64,
     errors: u64,
 }
 
 impl Sample {
-    /// Percent of all workers' time that the busiest one spent: even is 100 through their number.
+    /// Percent of the time of all workers that the busiest worker spent. An even spread is 100 divided by
+    /// their number.
     fn largest(&self) -> f64 {
         let largest = self.busy.values().copied().fold(0.0, f64::max);
         100.0 * largest / self.busy.values().sum::<f64>()
     }
 }
 
-/// Gives the table and the number of errors.
+/// Returns the table and the number of errors.
 ///
 /// # Errors
-/// When pointsman does not start or a load does not answer.
+/// Returns an error if pointsman does not start, or a load does not answer.
 pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)> {
     let bench = Bench { warm: extent.settle, ..bench.clone() };
     let mut samples = Vec::new();
@@ -65,7 +67,7 @@ pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)
     Ok((text(&samples, extent, bench.workers), errors))
 }
 
-/// A proxy for each, so that each has its own luck with where connections land.
+/// Starts a new proxy for each sample, so that the kernel spreads the connections anew each time.
 fn sample(bench: &Bench<'_>, idle: usize, test: Test) -> io::Result<Sample> {
     let proxy = bench.start_pointsman(Shape { admin: true, ..Shape::PLAIN })?;
     let held = bench.hold(&proxy, idle)?;
@@ -101,8 +103,8 @@ fn text(samples: &[Sample], extent: Extent, workers: usize) -> String {
     }
     format!(
         "\n### Busy workers: 8 streams among {} idle connections, {workers} workers\n\n{}\nNothing is pinned, and \
-         load and backend take CPUs too. Measured {:.1} s after the streams began; even would be {:.0} % for the \
-         busiest.",
+         load and backend take CPUs too. The workers were measured {:.1} s after the streams began. With an even \
+         load the busiest worker has {:.0} %.",
         extent.idle,
         markdown(&heads, &rows),
         extent.settle.as_secs_f64(),

@@ -1,23 +1,24 @@
-//! A fixed piece of loopback work: how fast the CPU of the proxy is right now.
+//! A fixed piece of loopback work, which measures the present speed of the proxy's CPU.
 //!
-//! Machines that are shared change their speed within seconds. CPU times divided by this speed can be
-//! compared across minutes; the unit is microseconds of CPU for one small and one large message, as
-//! their geometric mean, so that neither calls nor copies alone decide.
+//! Shared machines change their speed within seconds. A CPU time divided by this speed can be compared with a
+//! CPU time of minutes later. The unit is microseconds of CPU for one small and one large message. Their
+//! geometric mean is taken, so that neither system calls nor copies decide alone.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use nix::time::ClockId;
 
-/// Size and number. Some 20 ms each: longer than the scheduler's slices, short against a test. A large one
-/// fits into the socket buffers, for nobody reads while it is written.
+/// The size and the number of the messages. Each kind takes some 20 ms, which is longer than the time slices
+/// of the scheduler and short beside a test. A large message fits into the socket buffers, because no other
+/// thread reads while it is written.
 const SMALL: (usize, usize) = (64, 3000);
 const LARGE: (usize, usize) = (32 * 1024, 1500);
 
 /// Does the work and prints the speed.
 ///
 /// # Errors
-/// When loopback sockets fail.
+/// Returns an error if the loopback sockets fail.
 pub(crate) fn run() -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let near = TcpStream::connect(listener.local_addr()?)?;
@@ -31,7 +32,7 @@ pub(crate) fn run() -> io::Result<()> {
     Ok(())
 }
 
-/// Microseconds of this thread's CPU per message.
+/// Returns the CPU time of this thread for one message, in microseconds.
 fn exchange(mut near: &TcpStream, mut far: &TcpStream, size: usize, count: usize) -> io::Result<f64> {
     let mut message = vec![1; size];
     let began = ClockId::CLOCK_THREAD_CPUTIME_ID.now()?;

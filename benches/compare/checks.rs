@@ -1,4 +1,5 @@
-//! What it costs to check ten thousand backends every two seconds, and how many checks are under way at once.
+//! Measures the cost of checking ten thousand backends every two seconds, and the number of checks under way
+//! at once.
 
 use std::fmt::Write as _;
 use std::io;
@@ -7,57 +8,57 @@ use std::time::{Duration, Instant};
 
 use crate::child::pause;
 use crate::cpus;
+use crate::custom_proxy::CustomProxy;
 use crate::figures::Spread;
-use crate::lone::Lone;
 use crate::measure::Bench;
-use crate::proc::{self, Spent};
+use crate::proc::{self, CpuTimes};
 use crate::report::{markdown, show};
 use crate::scrape;
-use crate::site::{Site, Stand};
+use crate::separate_backend::{BackendPlace, SeparateBackend};
 
-/// From one count of descriptors to the next.
-const LOOK: Duration = Duration::from_millis(1);
+/// The time from one count of descriptors to the next.
+const INTERVAL: Duration = Duration::from_millis(1);
 
-/// What is checked, and how.
+/// A kind of check, with the backends that it is for.
 struct Kind {
     name: &'static str,
     check: &'static str,
-    stand: Stand,
+    place: BackendPlace,
 }
 
 impl Kind {
     fn answers(&self) -> bool {
-        !matches!(self.stand, Stand::Deaf)
+        !matches!(self.place, BackendPlace::NoAccept)
     }
 }
 
 const KINDS: [Kind; 3] = [
-    Kind { name: "`tcp`", check: "check = \"tcp\"", stand: Stand::Everywhere },
+    Kind { name: "`tcp`", check: "check = \"tcp\"", place: BackendPlace::OnLoopback },
     Kind {
         name: "`send-expect`, one step",
         check: "check = \"send-expect\"\nsteps = [{ expect = \"!\" }]",
-        stand: Stand::Everywhere,
+        place: BackendPlace::OnLoopback,
     },
-    Kind { name: "`tcp`, nobody answers", check: "check = \"tcp\"", stand: Stand::Deaf },
+    Kind { name: "`tcp`, nobody answers", check: "check = \"tcp\"", place: BackendPlace::NoAccept },
 ];
 
-/// How much is done.
+/// The size of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
     backends: usize,
-    /// Not measured, after the start: the first checks are spread over the first interval.
+    /// The unmeasured time after the start: the first checks are spread over the first interval.
     settle: Duration,
     measure: Duration,
 }
 
 impl Extent {
-    /// What is measured in earnest.
+    /// The size of a full measurement.
     pub(crate) fn full(rounds: usize) -> Self {
         Self { rounds, backends: 10_000, settle: Duration::from_secs(3), measure: Duration::from_secs(10) }
     }
 
-    /// Only to see that it works.
+    /// The smallest size that shows that everything works.
     pub(crate) fn brief() -> Self {
         Self {
             rounds: 1,
@@ -70,9 +71,9 @@ impl Extent {
 
 struct Sample {
     kind: &'static str,
-    /// Each second.
+    /// The checks in each second.
     checks: f64,
-    /// Of these, all in all.
+    /// The number of failed checks in the whole measured time.
     failed: f64,
     /// Percent of a CPU.
     cpu: f64,
@@ -80,10 +81,11 @@ struct Sample {
     delayed: f64,
 }
 
-/// Gives the table. A check that failed is no error: on a busy machine it may have been in vain.
+/// Returns the table. A failed check is not an error here, because a check may time out on a busy machine.
 ///
 /// # Errors
-/// When pointsman does not start or makes no checks, or none passes where somebody answers.
+/// Returns an error if pointsman does not start or makes no checks, or if no check passes although a backend
+/// answers.
 pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<String> {
     let mut samples = Vec::new();
     for round in 1..=extent.rounds {
@@ -96,19 +98,19 @@ pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<String> {
 }
 
 fn sample(bench: &Bench<'_>, kind: &Kind, extent: Extent) -> io::Result<Sample> {
-    let site = Site::start(kind.stand, bench.cpus.load)?;
-    let idle = start(bench, "check = \"off\"", &site, extent)?;
-    // What a scrape leaves behind is there in either case.
+    let server = SeparateBackend::start(kind.place, bench.cpus.load)?;
+    let idle = start(bench, "check = \"off\"", &server, extent)?;
+    // A scrape may leave descriptors open. Both counts contain them, because both proxies are scraped.
     Count::of(idle.admin)?;
     pause(extent.settle / 10);
     let base = proc::own_descriptors(idle.pid());
     drop(idle);
-    let proxy = start(bench, kind.check, &site, extent)?;
+    let proxy = start(bench, kind.check, &server, extent)?;
     pause(extent.settle);
 
     let before = Count::of(proxy.admin)?;
     let counted = Instant::now();
-    let (cpu, most) = cpus::at(bench.cpus.load, || Ok(look(proxy.pid(), extent.measure)))?;
+    let (cpu, most) = cpus::at(bench.cpus.load, || Ok(watch_process(proxy.pid(), extent.measure)))?;
     let after = Count::of(proxy.admin)?;
     let seconds = counted.elapsed().as_secs_f64();
     if after.checks() <= before.checks() {
@@ -127,20 +129,26 @@ fn sample(bench: &Bench<'_>, kind: &Kind, extent: Extent) -> io::Result<Sample> 
     })
 }
 
-/// The part of a CPU that the process took in this time, and the most descriptors it was seen to have.
-fn look(pid: u32, time: Duration) -> (f64, usize) {
-    let (began, before) = (Instant::now(), Spent::by(&[pid]).seconds());
+/// Returns the part of a CPU that the process used in this time, and the most descriptors that were open at
+/// once.
+fn watch_process(pid: u32, time: Duration) -> (f64, usize) {
+    let (began, before) = (Instant::now(), CpuTimes::by(&[pid]).seconds());
     let mut most = 0;
     while began.elapsed() < time {
         most = most.max(proc::own_descriptors(pid));
-        pause(LOOK);
+        pause(INTERVAL);
     }
-    ((Spent::by(&[pid]).seconds() - before) / began.elapsed().as_secs_f64(), most)
+    ((CpuTimes::by(&[pid]).seconds() - before) / began.elapsed().as_secs_f64(), most)
 }
 
-fn start(bench: &Bench<'_>, check: &str, site: &Site, extent: Extent) -> io::Result<Lone> {
-    let text = configuration(check, site.address.port(), extent.backends);
-    Lone::start(bench.directory, &text, bench.cpus.proxy)
+fn start(
+    bench: &Bench<'_>,
+    check: &str,
+    server: &SeparateBackend,
+    extent: Extent,
+) -> io::Result<CustomProxy> {
+    let text = configuration(check, server.address.port(), extent.backends);
+    CustomProxy::start(bench.directory, &text, bench.cpus.proxy)
 }
 
 /// Each backend has a loopback address of its own.
@@ -167,7 +175,7 @@ backends = [
     text
 }
 
-/// Checks since the start.
+/// The checks since the start.
 struct Count {
     passed: f64,
     failed: f64,

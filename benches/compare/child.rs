@@ -12,47 +12,48 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
-use crate::cpus::{self, Place};
-use crate::order::{Order, Outcome, RESTING};
+use crate::cpus::{self, CpuPin};
+use crate::order::{ALL_IDLE, Order, Outcome};
 use crate::proc;
 use crate::roles;
 
-/// How long a proxy may take to end when asked.
-const STOP: Duration = Duration::from_secs(2);
+/// The time that a proxy has to end after SIGTERM.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A load process ends by itself, the longest one after a measured minute and all its waits; this is for
-/// one that does not.
-const SILENCE: Duration = Duration::from_secs(150);
+/// The longest wait for a line of a child process. A load process ends by itself before: the longest one ends
+/// after one measured minute and all its waits.
+const LINE_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Held while a process is born. Who holds it for good, sees all there will ever be.
-static BIRTH: Mutex<()> = Mutex::new(());
+/// The lock that is held while a process is started. A thread that keeps this lock knows that no further
+/// process starts.
+static SPAWN_LOCK: Mutex<()> = Mutex::new(());
 
-/// Allows no further child processes until it is dropped.
+/// Allows no further child processes until the guard is dropped.
 pub(crate) fn no_more() -> MutexGuard<'static, ()> {
-    // It guards no value that a panic could have left half-done.
-    BIRTH.lock().unwrap_or_else(PoisonError::into_inner)
+    // The lock guards no value that a panic could have left half-done.
+    SPAWN_LOCK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spawn(mut command: Command, place: Place) -> io::Result<Child> {
-    let _birth = no_more();
-    cpus::at(place, || command.spawn())
+fn spawn(mut command: Command, pin: CpuPin) -> io::Result<Child> {
+    let _lock = no_more();
+    cpus::at(pin, || command.spawn())
 }
 
-/// Waits; nobody is served by this process, so nobody waits with it.
+/// Blocks the thread for this time. The bench serves no clients in this process, so no client waits.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn pause(time: Duration) {
     thread::sleep(time);
 }
 
-/// A foreign program; asked to stop when dropped, and killed if it does not, descendants included.
+/// A foreign program. When dropped, it gets SIGTERM; if it does not end, it is killed with its descendants.
 pub(crate) struct Program(Child);
 
 impl Program {
-    /// Starts it with its output, both kinds, in `log`.
-    pub(crate) fn start(mut command: Command, place: Place, log: &Path) -> io::Result<Self> {
+    /// Starts the program. Its standard output and its standard error go to the file `log`.
+    pub(crate) fn start(mut command: Command, pin: CpuPin, log: &Path) -> io::Result<Self> {
         let output = std::fs::File::create(log)?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
-        spawn(command, place).map(Self)
+        spawn(command, pin).map(Self)
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -67,7 +68,7 @@ impl Program {
         send(self.0.id(), signal);
     }
 
-    /// Waits for its end until the deadline; `true` if it came.
+    /// Waits for the end of the program until the deadline. Returns `true` if the program ended.
     pub(crate) fn ends_within(&mut self, patience: Duration) -> bool {
         let until = Instant::now() + patience;
         while self.ended().is_none() {
@@ -85,12 +86,12 @@ impl Drop for Program {
         if self.ended().is_some() {
             return;
         }
-        let family = proc::tree(self.pid());
+        let processes = proc::tree(self.pid());
         self.signal(Signal::SIGTERM);
-        if self.ends_within(STOP) {
+        if self.ends_within(STOP_TIMEOUT) {
             return;
         }
-        for pid in family {
+        for pid in processes {
             send(pid, Signal::SIGKILL);
         }
         let _ = self.0.wait();
@@ -98,11 +99,11 @@ impl Drop for Program {
 }
 
 fn send(pid: u32, signal: Signal) {
-    // One that has ended already is what is wanted.
+    // An error means that the process has ended already, which is the aim.
     let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
 }
 
-/// This program in another role, that prints lines and ends when its standard input does.
+/// A process of this program in another role. It prints lines, and ends when its standard input ends.
 pub(crate) struct Role {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -110,21 +111,21 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    pub(crate) fn start(role: &str, argument: &str, place: Place) -> io::Result<Self> {
+    pub(crate) fn start(role: &str, argument: &str, pin: CpuPin) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args([role, argument]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = spawn(command, place)?;
+        let mut child = spawn(command, pin)?;
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("a child without output"))?;
         let (sender, lines) = channel();
-        // It ends with the child, whose end closes the pipe.
+        // The thread ends with the child, because the end of the child closes the pipe.
         thread::spawn(move || forward(BufReader::new(stdout), &sender));
         Ok(Self { child, stdin, lines })
     }
 
-    /// The next line it prints.
+    /// Returns the next line that the process prints.
     pub(crate) fn line(&self) -> io::Result<String> {
-        self.lines.recv_timeout(SILENCE).map_err(|_| io::Error::other("a child process did not answer"))
+        self.lines.recv_timeout(LINE_TIMEOUT).map_err(|_| io::Error::other("a child process did not answer"))
     }
 
     pub(crate) fn answer<T: DeserializeOwned>(&self) -> io::Result<T> {
@@ -135,16 +136,16 @@ impl Role {
         self.child.id()
     }
 
-    /// Gives it a line.
-    pub(crate) fn say(&mut self, line: &str) -> io::Result<()> {
+    /// Writes a line to the standard input of the process.
+    pub(crate) fn send_line(&mut self, line: &str) -> io::Result<()> {
         let stdin = self.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
         writeln!(stdin, "{line}")
     }
 
-    /// Waits for this very line.
-    pub(crate) fn expect(&self, wanted: &str) -> io::Result<()> {
+    /// Reads the next line, and fails if the line is not `expected`.
+    pub(crate) fn expect(&self, expected: &str) -> io::Result<()> {
         let line = self.line()?;
-        if line == wanted { Ok(()) } else { Err(io::Error::other(format!("a child said {line:?}"))) }
+        if line == expected { Ok(()) } else { Err(io::Error::other(format!("a child said {line:?}"))) }
     }
 }
 
@@ -165,22 +166,22 @@ impl Drop for Role {
 }
 
 /// Runs a load to its end.
-pub(crate) fn load(order: &Order, place: Place) -> io::Result<Outcome> {
-    Role::start(roles::LOAD, &serde_json::to_string(order)?, place)?.answer()
+pub(crate) fn load(order: &Order, pin: CpuPin) -> io::Result<Outcome> {
+    Role::start(roles::LOAD, &serde_json::to_string(order)?, pin)?.answer()
 }
 
-/// A load whose connections rest until they are released.
-pub(crate) struct Resting(Role);
+/// A load whose connections stay open and idle until they are released.
+pub(crate) struct IdleLoad(Role);
 
-impl Resting {
+impl IdleLoad {
     /// Opens the connections.
-    pub(crate) fn start(order: &Order, place: Place) -> io::Result<Self> {
-        let role = Role::start(roles::LOAD, &serde_json::to_string(order)?, place)?;
-        role.expect(RESTING)?;
+    pub(crate) fn start(order: &Order, pin: CpuPin) -> io::Result<Self> {
+        let role = Role::start(roles::LOAD, &serde_json::to_string(order)?, pin)?;
+        role.expect(ALL_IDLE)?;
         Ok(Self(role))
     }
 
-    /// Closes them; an error is one that did not last until now.
+    /// Closes the connections. A connection that did not last until now counts as an error.
     pub(crate) fn release(mut self) -> io::Result<Outcome> {
         self.0.stdin = None;
         self.0.answer()

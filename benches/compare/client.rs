@@ -1,4 +1,4 @@
-//! One connection of the load: from connect through hello to its work.
+//! One connection of the load: the connect, the hello and the work after it.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -10,22 +10,22 @@ use socket2::{Domain, Socket, Type};
 
 use crate::hello::{self, Command, REPLY_SIZE};
 use crate::order::{Order, Work};
-use crate::poller::{CHUNK, Interest, Moved, discard, give, take};
+use crate::poller::{CHUNK, Interest, Moved, discard, read_available, write_available};
 
-/// Clients come from 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports, and
-/// hashing by source spreads them over the backends.
+/// The number of source addresses: clients connect from 127.0.1.1 to 127.0.1.8. Short connections do not run
+/// out of ports then, and the hash of the source spreads them over the backends.
 const SOURCES: usize = 8;
 
-/// What all connections share.
-pub(crate) struct Kit {
+/// The values and buffers that all connections share.
+pub(crate) struct SharedState {
     work: Work,
     to: SocketAddr,
     hello: Vec<u8>,
-    room: Vec<u8>,
+    read_buffer: Vec<u8>,
     source: Vec<u8>,
 }
 
-impl Kit {
+impl SharedState {
     pub(crate) fn new(order: &Order) -> Self {
         let command = match order.work {
             Work::Connect | Work::Hold => Command::Reply(REPLY_SIZE as u64),
@@ -37,55 +37,55 @@ impl Kit {
             work: order.work,
             to: order.to,
             hello: hello::build(command),
-            room: vec![0; CHUNK],
+            read_buffer: vec![0; CHUNK],
             source: hello::filler(CHUNK + 256),
         }
     }
 }
 
-/// Where a connection is.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,
-    /// The hello is sent from this byte on.
-    Greeting(usize),
-    /// The message is sent from this byte on.
-    Asking(usize),
-    /// So many bytes of the answer have come.
-    Answer(usize),
+    /// The hello is sent; the number is the next byte to send.
+    SendHello(usize),
+    /// The message is sent; the number is the next byte to send.
+    SendMessage(usize),
+    /// The answer is read; the number counts the bytes read.
+    ReadAnswer(usize),
     Streaming,
-    /// The sending half is finished; so many bytes of the count have come.
-    Counted(usize),
-    Resting,
+    /// The sending half is finished, and the byte count is read; the number counts the bytes read.
+    ReadCount(usize),
+    Idle,
 }
 
-/// What an event led to.
+/// The result of an event.
 pub(crate) enum Step {
     Wait,
-    /// So many bytes of a stream.
+    /// This many bytes of a stream were moved.
     Moved(u64),
-    /// One operation; the connection goes on.
+    /// One operation is done, and the connection goes on.
     Done(Duration),
-    /// One operation; the connection is closed.
+    /// One operation is done, and the connection is closed.
     Closed(Duration),
 }
 
-/// One connection, or the place of one.
+/// A slot for one connection, which is open or closed.
 pub(crate) struct Client {
-    place: usize,
+    slot: usize,
     socket: Option<TcpStream>,
     phase: Phase,
     interest: Interest,
-    /// When the operation in progress began, or the last bytes moved.
+    /// The time at which the present operation began, or the last bytes moved.
     since: Instant,
     sent: u64,
     count: [u8; 8],
 }
 
 impl Client {
-    pub(crate) fn new(place: usize) -> Self {
+    pub(crate) fn new(slot: usize) -> Self {
         Self {
-            place,
+            slot,
             socket: None,
             phase: Phase::Closed,
             interest: Interest::Write,
@@ -103,11 +103,12 @@ impl Client {
         self.interest
     }
 
-    /// Whether it is not yet through its hello; one that shall rest also awaits its reply.
-    pub(crate) fn is_opening(&self, kit: &Kit) -> bool {
+    /// Returns `true` if the hello is not sent whole yet. A connection that shall stay idle also waits for
+    /// its reply.
+    pub(crate) fn is_opening(&self, shared: &SharedState) -> bool {
         match self.phase {
-            Phase::Greeting(_) => true,
-            Phase::Answer(_) => kit.work == Work::Hold,
+            Phase::SendHello(_) => true,
+            Phase::ReadAnswer(_) => shared.work == Work::Hold,
             _ => false,
         }
     }
@@ -117,51 +118,55 @@ impl Client {
         self.phase = Phase::Closed;
     }
 
-    /// Whether it has not moved anything since then, and should have.
-    pub(crate) fn stands_since(&self, then: Instant) -> bool {
-        self.socket.is_some() && self.phase != Phase::Resting && self.since < then
+    /// Returns `true` if the connection has moved nothing since `then`, although it should have.
+    pub(crate) fn is_stalled_since(&self, then: Instant) -> bool {
+        self.socket.is_some() && self.phase != Phase::Idle && self.since < then
     }
 
-    /// Begins a new connection, and tells what it waits for.
-    pub(crate) fn open(&mut self, kit: &mut Kit) -> io::Result<Interest> {
+    /// Begins a new connection and returns the event to wait for.
+    pub(crate) fn open(&mut self, shared: &mut SharedState) -> io::Result<Interest> {
         self.since = Instant::now();
-        let (socket, connected) = connect(kit.to, self.place)?;
-        if matches!(kit.work, Work::PingPong(_)) {
+        let (socket, connected) = connect(shared.to, self.slot)?;
+        if matches!(shared.work, Work::PingPong(_)) {
             socket.set_nodelay(true)?;
         }
         self.socket = Some(socket);
-        self.phase = Phase::Greeting(0);
+        self.phase = Phase::SendHello(0);
         self.interest = Interest::Write;
-        // Loopback has usually connected already.
+        // On loopback the socket has usually connected already.
         if connected {
-            self.greet(kit)?;
+            self.send_hello(shared)?;
         }
         Ok(self.interest)
     }
 
-    /// Goes on after an event.
-    pub(crate) fn advance(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        match (self.phase, kit.work) {
+    /// Continues after an event.
+    pub(crate) fn advance(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        match (self.phase, shared.work) {
             (Phase::Closed, _) => Ok(Step::Wait),
-            (Phase::Greeting(_), _) => self.greet(kit).map(|()| Step::Wait),
-            (Phase::Asking(_), Work::PingPong(size)) => self.ask(kit, size).map(|()| Step::Wait),
-            (Phase::Answer(_), Work::PingPong(size)) => self.answer(kit, size),
-            (Phase::Answer(_), _) => self.reply(kit),
-            (Phase::Streaming, Work::Down) => self.pull(kit),
-            (Phase::Streaming, _) => self.push(kit),
-            (Phase::Counted(_), _) => self.counted(),
-            (Phase::Asking(_) | Phase::Resting, _) => match discard(self.stream()?, &mut kit.room)? {
-                Moved::Blocked => Ok(Step::Wait),
-                Moved::Bytes(_) => Err(io::Error::other("more bytes came than were asked for")),
-                Moved::End => Err(ended()),
-            },
+            (Phase::SendHello(_), _) => self.send_hello(shared).map(|()| Step::Wait),
+            (Phase::SendMessage(_), Work::PingPong(size)) => {
+                self.send_message(shared, size).map(|()| Step::Wait)
+            }
+            (Phase::ReadAnswer(_), Work::PingPong(size)) => self.answer(shared, size),
+            (Phase::ReadAnswer(_), _) => self.reply(shared),
+            (Phase::Streaming, Work::Down) => self.pull(shared),
+            (Phase::Streaming, _) => self.push(shared),
+            (Phase::ReadCount(_), _) => self.counted(),
+            (Phase::SendMessage(_) | Phase::Idle, _) => {
+                match discard(self.stream()?, &mut shared.read_buffer)? {
+                    Moved::Blocked => Ok(Step::Wait),
+                    Moved::Bytes(_) => Err(io::Error::other("more bytes came than were asked for")),
+                    Moved::End => Err(ended()),
+                }
+            }
         }
     }
 
     /// Finishes the sending half of an upload.
     pub(crate) fn finish_sending(&mut self) -> io::Result<()> {
         self.stream()?.shutdown(Shutdown::Write)?;
-        (self.phase, self.interest) = (Phase::Counted(0), Interest::Read);
+        (self.phase, self.interest) = (Phase::ReadCount(0), Interest::Read);
         Ok(())
     }
 
@@ -169,81 +174,82 @@ impl Client {
         self.socket.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn greet(&mut self, kit: &mut Kit) -> io::Result<()> {
-        let Phase::Greeting(sent) = self.phase else { return Ok(()) };
-        let sent = sent + give(self.stream()?, &kit.hello[sent..])?;
-        if sent < kit.hello.len() {
-            self.phase = Phase::Greeting(sent);
+    fn send_hello(&mut self, shared: &mut SharedState) -> io::Result<()> {
+        let Phase::SendHello(sent) = self.phase else { return Ok(()) };
+        let sent = sent + write_available(self.stream()?, &shared.hello[sent..])?;
+        if sent < shared.hello.len() {
+            self.phase = Phase::SendHello(sent);
             return Ok(());
         }
-        (self.phase, self.interest) = match kit.work {
-            Work::Connect | Work::Hold => (Phase::Answer(0), Interest::Read),
+        (self.phase, self.interest) = match shared.work {
+            Work::Connect | Work::Hold => (Phase::ReadAnswer(0), Interest::Read),
             Work::Down => (Phase::Streaming, Interest::Read),
             Work::Up => (Phase::Streaming, Interest::Write),
-            Work::PingPong(size) => return self.ask_anew(kit, size),
+            Work::PingPong(size) => return self.send_next_message(shared, size),
         };
         Ok(())
     }
 
-    fn ask_anew(&mut self, kit: &mut Kit, size: usize) -> io::Result<()> {
-        self.phase = Phase::Asking(0);
+    fn send_next_message(&mut self, shared: &mut SharedState, size: usize) -> io::Result<()> {
+        self.phase = Phase::SendMessage(0);
         self.since = Instant::now();
-        self.ask(kit, size)
+        self.send_message(shared, size)
     }
 
-    fn ask(&mut self, kit: &mut Kit, size: usize) -> io::Result<()> {
-        let Phase::Asking(sent) = self.phase else { return Ok(()) };
-        let sent = sent + give(self.stream()?, &message(kit, self.place, size)[sent..])?;
+    fn send_message(&mut self, shared: &mut SharedState, size: usize) -> io::Result<()> {
+        let Phase::SendMessage(sent) = self.phase else { return Ok(()) };
+        let sent = sent + write_available(self.stream()?, &message(shared, self.slot, size)[sent..])?;
         (self.phase, self.interest) = if sent < size {
-            (Phase::Asking(sent), Interest::Write)
+            (Phase::SendMessage(sent), Interest::Write)
         } else {
-            (Phase::Answer(0), Interest::Read)
+            (Phase::ReadAnswer(0), Interest::Read)
         };
         Ok(())
     }
 
-    fn answer(&mut self, kit: &mut Kit, size: usize) -> io::Result<Step> {
-        let Phase::Answer(got) = self.phase else { return Ok(Step::Wait) };
-        let count = match take(self.stream()?, &mut kit.room)? {
+    fn answer(&mut self, shared: &mut SharedState, size: usize) -> io::Result<Step> {
+        let Phase::ReadAnswer(got) = self.phase else { return Ok(Step::Wait) };
+        let count = match read_available(self.stream()?, &mut shared.read_buffer)? {
             Moved::Bytes(count) => count,
             Moved::Blocked => return Ok(Step::Wait),
             Moved::End => return Err(ended()),
         };
-        // Another connection's bytes would differ: each begins its message elsewhere.
-        if message(kit, self.place, size).get(got..got + count) != Some(&kit.room[..count]) {
+        // Bytes of another connection would differ, because each connection begins its message at another
+        // byte.
+        if message(shared, self.slot, size).get(got..got + count) != Some(&shared.read_buffer[..count]) {
             return Err(io::Error::other("the echo differs from what was sent"));
         }
         if got + count < size {
-            self.phase = Phase::Answer(got + count);
+            self.phase = Phase::ReadAnswer(got + count);
             return Ok(Step::Wait);
         }
         let latency = self.since.elapsed();
-        self.ask_anew(kit, size)?;
+        self.send_next_message(shared, size)?;
         Ok(Step::Done(latency))
     }
 
-    fn reply(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        let Phase::Answer(got) = self.phase else { return Ok(Step::Wait) };
-        let got = match take(self.stream()?, &mut kit.room)? {
+    fn reply(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        let Phase::ReadAnswer(got) = self.phase else { return Ok(Step::Wait) };
+        let got = match read_available(self.stream()?, &mut shared.read_buffer)? {
             Moved::Bytes(count) => got + count,
             Moved::Blocked => return Ok(Step::Wait),
             Moved::End => return Err(ended()),
         };
         if got < REPLY_SIZE {
-            self.phase = Phase::Answer(got);
+            self.phase = Phase::ReadAnswer(got);
             return Ok(Step::Wait);
         }
         let latency = self.since.elapsed();
-        if kit.work == Work::Hold {
-            self.phase = Phase::Resting;
+        if shared.work == Work::Hold {
+            self.phase = Phase::Idle;
             return Ok(Step::Done(latency));
         }
         self.close();
         Ok(Step::Closed(latency))
     }
 
-    fn pull(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        match discard(self.stream()?, &mut kit.room)? {
+    fn pull(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        match discard(self.stream()?, &mut shared.read_buffer)? {
             Moved::Bytes(count) => {
                 self.since = Instant::now();
                 Ok(Step::Moved(count as u64))
@@ -253,8 +259,8 @@ impl Client {
         }
     }
 
-    fn push(&mut self, kit: &mut Kit) -> io::Result<Step> {
-        let count = give(self.stream()?, &kit.source[..CHUNK])? as u64;
+    fn push(&mut self, shared: &mut SharedState) -> io::Result<Step> {
+        let count = write_available(self.stream()?, &shared.source[..CHUNK])? as u64;
         if count > 0 {
             self.since = Instant::now();
         }
@@ -263,17 +269,17 @@ impl Client {
     }
 
     fn counted(&mut self) -> io::Result<Step> {
-        let Phase::Counted(got) = self.phase else { return Ok(Step::Wait) };
+        let Phase::ReadCount(got) = self.phase else { return Ok(Step::Wait) };
         let mut rest = [0; 8];
-        match take(self.stream()?, &mut rest[got..])? {
+        match read_available(self.stream()?, &mut rest[got..])? {
             Moved::Bytes(count) => {
                 self.count[got..got + count].copy_from_slice(&rest[got..got + count]);
-                self.phase = Phase::Counted(got + count);
+                self.phase = Phase::ReadCount(got + count);
             }
             Moved::Blocked => {}
             Moved::End => return Err(ended()),
         }
-        if self.phase == Phase::Counted(8) {
+        if self.phase == Phase::ReadCount(8) {
             self.close();
             if u64::from_be_bytes(self.count) != self.sent {
                 return Err(io::Error::other("not every byte of the upload arrived"));
@@ -283,21 +289,22 @@ impl Client {
     }
 }
 
-fn message(kit: &Kit, place: usize, size: usize) -> &[u8] {
-    let at = place % 256;
-    &kit.source[at..at + size]
+fn message(shared: &SharedState, slot: usize, size: usize) -> &[u8] {
+    let at = slot % 256;
+    &shared.source[at..at + size]
 }
 
 fn ended() -> io::Error {
     io::Error::other("the connection ended early")
 }
 
-/// A new socket, and whether it is connected already.
-fn connect(to: SocketAddr, place: usize) -> io::Result<(TcpStream, bool)> {
+/// Returns a new socket, and `true` if it is connected already.
+fn connect(to: SocketAddr, slot: usize) -> io::Result<(TcpStream, bool)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-    // The port is chosen by connect, which may then take one that is in use towards other addresses.
+    // The kernel chooses the port at the connect. It may take a port that another connection with another
+    // destination uses.
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
-    let source = Ipv4Addr::new(127, 0, 1, 1 + (place % SOURCES) as u8);
+    let source = Ipv4Addr::new(127, 0, 1, 1 + (slot % SOURCES) as u8);
     socket.bind(&SocketAddr::from((source, 0)).into())?;
     let connected = match socket.connect(&to.into()) {
         Ok(()) => true,

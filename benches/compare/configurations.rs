@@ -1,8 +1,9 @@
 //! The smallest configuration of each peer for the same work.
 //!
-//! All listen for TLS, route `*.bench.test` by server name and hash the client's address over the same
-//! four backends (sniproxy cannot balance and has one); logs are off. Everything else is the default,
-//! but for limits that the tests would meet and half-close, which nginx must be told.
+//! All proxies listen for TLS, route `*.bench.test` by server name, and hash the client's address over the
+//! same four backends. sniproxy cannot balance, so it has one backend. Logs are off. All other settings have
+//! their defaults, with two exceptions: limits that the tests would reach, and half-close, which nginx has
+//! off by default.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -10,51 +11,52 @@ use std::path::PathBuf;
 use crate::backend::ADDRESSES;
 use crate::peers::Peer;
 
-/// What a configuration is made of.
+/// The values from which a configuration is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub(crate) port: u16,
     pub(crate) backend_port: u16,
     pub(crate) workers: usize,
-    /// For files of this proxy alone.
+    /// The directory for the files of this proxy alone.
     pub(crate) directory: PathBuf,
 }
 
-/// How large pointsman's configuration is.
+/// The size of pointsman's configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
-    /// Routes beside the one that is used.
+    /// The number of routes beside the route that is used.
     pub(crate) routes: usize,
-    /// Of the pool that is used.
+    /// The number of backends of the pool that is used.
     pub(crate) backends: usize,
-    /// Listeners beside the one that is used, each with a pool of [`IDLE_BACKENDS`] of its own.
+    /// The number of listeners beside the listener that is used. Each has a pool of [`IDLE_BACKENDS`] of its
+    /// own.
     pub(crate) listeners: usize,
-    /// Whether there is an admin listener; the log tells its port.
+    /// True if there is an admin listener; the log has its port.
     pub(crate) admin: bool,
 }
 
 impl Shape {
-    /// The same as every peer has.
+    /// The size that every peer has.
     pub(crate) const PLAIN: Self = Self { routes: 0, backends: ADDRESSES.len(), listeners: 0, admin: false };
 }
 
-/// Backends of each further listener.
+/// The number of backends of each further listener.
 const IDLE_BACKENDS: usize = 20;
 
-/// Where a peer's configuration is.
+/// Returns the path of a peer's configuration.
 pub(crate) fn configuration(setup: &Setup, peer: Peer) -> PathBuf {
     let ending = if peer == Peer::Envoy { "yaml" } else { "conf" };
     setup.directory.join(format!("{}.{ending}", peer.name()))
 }
 
-/// A line for each backend: its number, from 1, and its address.
+/// Returns a line for each backend, from its number (1 and up) and its address.
 fn backends(setup: &Setup, line: impl Fn(usize, String) -> String) -> String {
     let numbered = (1..).zip(ADDRESSES);
     numbered.map(|(number, address)| line(number, format!("{address}:{}", setup.backend_port))).collect()
 }
 
-/// More backends than addresses are told apart by name, and not checked: ten thousand checks in two seconds
-/// would be measured instead of connections.
+/// If there are more backends than addresses, each backend has a name of its own and is not checked.
+/// Otherwise the bench would measure ten thousand checks in two seconds instead of connections.
 pub(crate) fn pointsman(setup: &Setup, shape: Shape) -> String {
     let admin = if shape.admin { "[admin]\nlisten = \"127.0.0.1:0\"\n" } else { "" };
     let mut text = format!(
@@ -89,7 +91,7 @@ fn pool(text: &mut String, name: &str, setup: &Setup, backends: usize, unchecked
     text.push_str("]\n");
 }
 
-/// Twice `maxconn` and `maxpipes` together must fit into 20,000 descriptors.
+/// `maxconn` and `maxpipes` together, times two, must fit into 20,000 descriptors.
 pub(crate) fn haproxy(setup: &Setup, tuning: &str) -> String {
     let servers = backends(setup, |number, address| format!("    server s{number} {address}\n"));
     format!(
@@ -118,7 +120,7 @@ backend pool
     )
 }
 
-/// `module` is the file of its stream module, if that is not built in.
+/// `module` is the file of the stream module, if nginx is built without that module.
 pub(crate) fn nginx(setup: &Setup, module: Option<&str>) -> String {
     let load = module.map(|file| format!("load_module {file};\n")).unwrap_or_default();
     let user = if nix::unistd::geteuid().is_root() { "user root;\n" } else { "" };

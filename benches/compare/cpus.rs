@@ -1,29 +1,29 @@
-//! Which CPU serves the proxy and which the load.
+//! The choice of the CPUs for the proxy and for the load.
 //!
-//! Proxies with one worker are kept apart: the proxy on the last CPU, load and backend on the first. Where
-//! one has more workers nothing is pinned, for all alike.
+//! If all proxies have one worker, the proxy has the last CPU, and the load and the backend have the first.
+//! If a proxy has more workers, no process is pinned, so that all proxies have the same conditions.
 
 use std::io;
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// A process's place; `None` is anywhere.
-pub(crate) type Place = Option<usize>;
+/// The CPU that a process is pinned to; `None` pins it to none.
+pub(crate) type CpuPin = Option<usize>;
 
-/// The places of one run.
+/// The CPUs of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cpus {
-    pub(crate) load: Place,
-    pub(crate) proxy: Place,
+    pub(crate) load: CpuPin,
+    pub(crate) proxy: CpuPin,
 }
 
 impl Cpus {
-    /// Nothing is pinned.
+    /// No process is pinned.
     pub(crate) const ANY: Self = Self { load: None, proxy: None };
 
-    /// The proxy on the last CPU that this process may use, the rest on the first; with a single CPU nothing
-    /// is kept apart.
+    /// Pins the proxy to the last CPU that this process may use, and the rest to the first. With a single CPU
+    /// no process is pinned.
     pub(crate) fn apart() -> io::Result<Self> {
         let allowed = sched_getaffinity(own())?;
         let mut usable = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false));
@@ -34,11 +34,11 @@ impl Cpus {
     }
 }
 
-/// Runs `start`, whose child processes are born on `place` and stay there.
+/// Runs `start`, and pins the child processes that it starts to this CPU.
 ///
-/// A child inherits the affinity of the thread that makes it, so no foreign program needs to know.
-pub(crate) fn at<T>(place: Place, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let Some(cpu) = place else { return start() };
+/// A child inherits the affinity of the thread that makes it, so foreign programs need no setting.
+pub(crate) fn at<T>(pin: CpuPin, start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Some(cpu) = pin else { return start() };
     let before = sched_getaffinity(own())?;
     let mut only = CpuSet::new();
     only.set(cpu)?;

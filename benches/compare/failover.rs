@@ -1,39 +1,42 @@
-//! What clients notice when one of three backends dies under load, and how long it takes to be left alone
-//! and to be taken back.
+//! Measures a failover: one of three backends fails under load.
 //!
-//! It dies in two ways: its process is killed, so that its port refuses; or its machine falls silent, which
-//! takes a network namespace and so root.
+//! The table shows the failures and waits of clients. It also has the time until the backend gets no more
+//! connections, and the time until it gets connections again. The backend fails in two ways:
+//!
+//! - Its process is killed, so that its port refuses.
+//! - Its host drops all packets, which needs a network namespace and so root.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::arriving_clients::{ArrivingClients, ClientResult};
 use crate::child::pause;
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
+use crate::custom_proxy::CustomProxy;
 use crate::figures::Spread;
 use crate::link;
-use crate::lone::Lone;
 use crate::measure::Bench;
 use crate::report::{markdown, show};
 use crate::scrape;
-use crate::site::{Site, Stand};
-use crate::visitors::{Visit, Visitors};
+use crate::separate_backend::{BackendPlace, SeparateBackend};
 
-/// From one look at the metrics to the next; no time below is exacter.
-const LOOK: Duration = Duration::from_millis(5);
+/// The time from one scrape of the metrics to the next; no time in the table is more exact.
+const INTERVAL: Duration = Duration::from_millis(5);
 
-/// What has not happened by then will not happen.
+/// The longest wait for a change of the metrics.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client that waited longer has noticed something.
+/// A client is late if it waited longer than this.
 const LATE: Duration = Duration::from_millis(100);
 
-/// Where those that live stand, and then the one that is to die, unless it has a machine of its own.
+/// The addresses of the two backends that stay up, and of the backend that fails. A backend on a host of its
+/// own does not use the last address.
 const ADDRESSES: [Ipv4Addr; 3] =
     [Ipv4Addr::new(127, 0, 0, 21), Ipv4Addr::new(127, 0, 0, 22), Ipv4Addr::new(127, 0, 0, 23)];
 
-/// Lines of the pool, and what they are called in the table.
+/// Settings of the pool, and their name in the table.
 struct Setting {
     name: &'static str,
     lines: &'static str,
@@ -55,40 +58,41 @@ const SETTINGS: [Setting; 4] = [
     },
 ];
 
-/// Soon over; the two that live have the time that a busy machine needs.
+/// Settings of a short run. The two backends that stay up have the time that a busy machine needs.
 const BRIEF: [Setting; 1] = [Setting {
     name: "for a brief look",
     lines: "health = { interval = \"1s\", fast_interval = \"100ms\" }\nejection = {}\nconnect_timeout = \"500ms\"",
 }];
 
-/// How much is done.
+/// The size of the measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Extent {
     pub(crate) rounds: usize,
     settings: &'static [Setting],
-    /// From one client to the next.
+    /// The time from one client to the next.
     every: Duration,
-    /// How long the dead backend stays away once it is left alone.
+    /// The time for which the failed backend stays away after the pool stops picking it.
     away: Duration,
-    /// From the first checks to the death: grows by this with each round, so that deaths meet the checks at
-    /// different moments.
+    /// The time from the first checks to the failure. It grows by this with each round, so that failures
+    /// happen at different moments of the check interval.
     phase: Duration,
 }
 
 impl Extent {
-    /// What is measured in earnest.
+    /// The size of a full measurement.
     pub(crate) fn full(rounds: usize) -> Self {
         Self {
             rounds,
             settings: &SETTINGS,
             every: Duration::from_millis(5),
-            // Longer than any attempt to connect, so that all who wait for it are seen to go elsewhere.
+            // This is longer than any attempt to connect. So all clients that wait for the backend are seen
+            // to go elsewhere.
             away: Duration::from_secs(6),
             phase: Duration::from_secs(2) / u32::try_from(rounds).unwrap_or(u32::MAX),
         }
     }
 
-    /// Only to see that it works.
+    /// The smallest size that shows that everything works.
     pub(crate) fn brief() -> Self {
         Self {
             rounds: 1,
@@ -101,12 +105,12 @@ impl Extent {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Death {
+enum Failure {
     Killed,
     Silent,
 }
 
-impl Death {
+impl Failure {
     fn name(self) -> &'static str {
         match self {
             Self::Killed => "process killed",
@@ -115,51 +119,52 @@ impl Death {
     }
 }
 
-/// What one death was like.
+/// The result of one failure.
 struct Sample {
     setting: &'static str,
-    death: Death,
-    /// Clients that came after it.
-    came: usize,
-    /// Those of them that were not served.
+    failure: Failure,
+    /// The clients that came after the failure.
+    arrived: usize,
+    /// The clients among them that were not served.
     failed: usize,
-    /// Clients that had come before it and were not served: it had them, or was about to.
+    /// The clients that had come before the failure and were not served: the backend had them, or would have
+    /// got them.
     lost: usize,
-    /// Clients that came after it and were served late.
+    /// The clients that came after the failure and were served late.
     late: usize,
-    /// The longest that one of those waited, in seconds.
+    /// The longest wait of a client that came after the failure, in seconds.
     longest: f64,
-    /// Attempts to connect that failed there.
+    /// The attempts to connect to the backend that failed.
     attempts: f64,
-    /// Seconds from the death until the backend was left alone.
+    /// Seconds from the failure until the backend got no more connections.
     left_alone: f64,
-    /// Seconds from its return until it could be chosen, and until it had a client.
+    /// Seconds from the return of the backend until it could be picked, and until it had a client.
     back: f64,
     first_client: f64,
 }
 
-/// Gives the table and how many clients failed though a killed backend refused them at once.
+/// Returns the table, and the number of clients that failed although the killed backend refused them at once.
 ///
 /// # Errors
-/// When pointsman does not start or does not notice what happens.
+/// Returns an error if pointsman does not start or does not notice the changes.
 pub(crate) fn run(bench: &Bench<'_>, extent: Extent) -> io::Result<(String, u64)> {
-    let why_not = link::why_not();
+    let unavailable_reason = link::unavailable_reason();
     let mut samples = Vec::new();
     for round in 1..=extent.rounds {
         for setting in extent.settings {
             eprintln!("round {round}/{}: failover, {}", extent.rounds, setting.name);
             let case = Case { bench, setting, extent, round };
-            samples.push(case.run(Death::Killed)?);
-            if why_not.is_none() {
-                samples.push(case.run_apart(Death::Silent)?);
+            samples.push(case.run(Failure::Killed)?);
+            if unavailable_reason.is_none() {
+                samples.push(case.run_in_network(Failure::Silent)?);
             }
         }
     }
-    let killed = samples.iter().filter(|sample| sample.death == Death::Killed);
+    let killed = samples.iter().filter(|sample| sample.failure == Failure::Killed);
     let errors = killed.map(|sample| sample.failed as u64).sum();
     let mut text = text(&samples, extent);
-    if let Some(why) = why_not {
-        text.push_str(&format!("\n{} was left out: it needs root and `ip` ({why}).", Death::Silent.name()));
+    if let Some(why) = unavailable_reason {
+        text.push_str(&format!("\n{} was left out: it needs root and `ip` ({why}).", Failure::Silent.name()));
     }
     Ok((text, errors))
 }
@@ -172,49 +177,56 @@ struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// In a network of its own, with all that it starts; only this thread leaves ours.
-    fn run_apart(&self, death: Death) -> io::Result<Sample> {
-        let apart = || link::leave().and_then(|()| self.run(death));
-        thread::scope(|scope| scope.spawn(apart).join())
+    /// Runs the case in a network namespace, with all processes that it starts. Only this thread leaves the
+    /// namespace of the run.
+    fn run_in_network(&self, failure: Failure) -> io::Result<Sample> {
+        let in_network = || link::leave().and_then(|()| self.run(failure));
+        thread::scope(|scope| scope.spawn(in_network).join())
             .unwrap_or_else(|_| Err(io::Error::other("a failover panicked")))
     }
 
-    fn run(&self, death: Death) -> io::Result<Sample> {
-        let place = self.bench.cpus.load;
+    fn run(&self, failure: Failure) -> io::Result<Sample> {
+        let pin = self.bench.cpus.load;
         let [first, second, third] = ADDRESSES;
-        let living = [Site::start(here(first, 0), place)?, Site::start(here(second, 0), place)?];
-        let mut mortal = Mortal::start(death, third, place)?;
-        let addresses = [living[0].address, living[1].address, mortal.address];
+        let others = [
+            SeparateBackend::start(at_address(first, 0), pin)?,
+            SeparateBackend::start(at_address(second, 0), pin)?,
+        ];
+        let mut failing = FailingBackend::start(failure, third, pin)?;
+        let addresses = [others[0].address, others[1].address, failing.address];
         let text = configuration(addresses, self.setting);
-        let proxy = Lone::start(self.bench.directory, &text, self.bench.cpus.proxy)?;
-        let watch = Watch { admin: proxy.admin };
-        watch.until("each backend was checked", |sight| sight.checked)?;
+        let proxy = CustomProxy::start(self.bench.directory, &text, self.bench.cpus.proxy)?;
+        let watch = MetricsWatch { admin: proxy.admin };
+        watch.until("each backend was checked", |metrics| metrics.checked)?;
 
-        let visitors = Visitors::start(proxy.address, self.extent.every);
+        let clients = ArrivingClients::start(proxy.address, self.extent.every);
         pause(self.extent.phase * u32::try_from(self.round).unwrap_or(1));
-        mortal.die()?;
-        let died = Instant::now();
-        let left_alone = watch.until("it is left alone", |sight| !sight.up)? - died;
+        failing.fail()?;
+        let failed_at = Instant::now();
+        let left_alone = watch.until("it is left alone", |metrics| !metrics.up)? - failed_at;
         pause(self.extent.away);
-        let before = watch.look()?.connections;
-        mortal.live()?;
-        let lives = Instant::now();
-        let back = watch.until("it is back", |sight| sight.up)? - lives;
-        let first_client = watch.until("it has a client", |sight| sight.connections > before)? - lives;
-        let visits = visitors.finish()?;
-        let attempts = watch.look()?.attempts;
+        let before = watch.scrape()?.connections;
+        failing.recover()?;
+        let recovered_at = Instant::now();
+        let back = watch.until("it is back", |metrics| metrics.up)? - recovered_at;
+        let first_client =
+            watch.until("it has a client", |metrics| metrics.connections > before)? - recovered_at;
+        let results = clients.finish()?;
+        let attempts = watch.scrape()?.attempts;
 
-        // Who came while it died may have been in its hands: only the kernel knows.
-        let (before, after): (Vec<Visit>, Vec<Visit>) = visits.iter().partition(|visit| visit.begun < died);
-        let served = || after.iter().filter(|visit| visit.served);
+        // The failed backend may have had the clients that came during the failure; only the kernel could
+        // count them.
+        let (before, after): (Vec<ClientResult>, Vec<ClientResult>) =
+            results.iter().partition(|client| client.begun < failed_at);
+        let served = || after.iter().filter(|client| client.served);
         Ok(Sample {
             setting: self.setting.name,
-            death,
-            came: after.len(),
-            failed: after.iter().filter(|visit| !visit.served).count(),
-            lost: before.iter().filter(|visit| !visit.served).count(),
-            late: served().filter(|visit| visit.took > LATE).count(),
-            longest: served().map(|visit| visit.took.as_secs_f64()).fold(0.0, f64::max),
+            failure,
+            arrived: after.len(),
+            failed: after.iter().filter(|client| !client.served).count(),
+            lost: before.iter().filter(|client| !client.served).count(),
+            late: served().filter(|client| client.took > LATE).count(),
+            longest: served().map(|client| client.took.as_secs_f64()).fold(0.0, f64::max),
             attempts,
             left_alone: left_alone.as_secs_f64(),
             back: back.as_secs_f64(),
@@ -223,11 +235,11 @@ impl Case<'_> {
     }
 }
 
-fn here(address: Ipv4Addr, port: u16) -> Stand {
-    Stand::Here(SocketAddr::from((address, port)))
+fn at_address(address: Ipv4Addr, port: u16) -> BackendPlace {
+    BackendPlace::AtAddress(SocketAddr::from((address, port)))
 }
 
-/// The clients of this bench have one address, so what is hashed is their ports too.
+/// The clients of this bench have one address, so the hash takes their ports too.
 fn configuration(addresses: [SocketAddr; 3], setting: &Setting) -> String {
     let [first, second, third] = addresses;
     format!(
@@ -244,7 +256,7 @@ hash_on = \"source-ip-port\"
 backends = [
   {{ name = \"first\", address = \"{first}\" }},
   {{ name = \"second\", address = \"{second}\" }},
-  {{ name = \"mortal\", address = \"{third}\" }},
+  {{ name = \"failing\", address = \"{third}\" }},
 ]
 {}
 ",
@@ -252,62 +264,62 @@ backends = [
     )
 }
 
-/// The backend that dies and comes back where it was.
-struct Mortal {
-    death: Death,
-    site: Option<Site>,
+/// The backend that fails and returns at the same address.
+struct FailingBackend {
+    failure: Failure,
+    backend: Option<SeparateBackend>,
     address: SocketAddr,
-    place: Place,
+    pin: CpuPin,
 }
 
-impl Mortal {
-    fn start(death: Death, address: Ipv4Addr, place: Place) -> io::Result<Self> {
-        let stand = match death {
-            Death::Killed => here(address, 0),
-            Death::Silent => Stand::Apart,
+impl FailingBackend {
+    fn start(failure: Failure, address: Ipv4Addr, pin: CpuPin) -> io::Result<Self> {
+        let place = match failure {
+            Failure::Killed => at_address(address, 0),
+            Failure::Silent => BackendPlace::OwnNetwork,
         };
-        let site = Site::start(stand, place)?;
-        Ok(Self { death, address: site.address, site: Some(site), place })
+        let backend = SeparateBackend::start(place, pin)?;
+        Ok(Self { failure, address: backend.address, backend: Some(backend), pin })
     }
 
-    fn die(&mut self) -> io::Result<()> {
-        match (self.death, &mut self.site) {
-            (Death::Silent, Some(site)) => site.silence(),
+    fn fail(&mut self) -> io::Result<()> {
+        match (self.failure, &mut self.backend) {
+            (Failure::Silent, Some(backend)) => backend.drop_packets(),
             _ => {
-                self.site = None;
+                self.backend = None;
                 Ok(())
             }
         }
     }
 
-    fn live(&mut self) -> io::Result<()> {
-        match (self.death, &mut self.site) {
-            (Death::Silent, Some(site)) => site.speak(),
+    fn recover(&mut self) -> io::Result<()> {
+        match (self.failure, &mut self.backend) {
+            (Failure::Silent, Some(backend)) => backend.answer_packets(),
             _ => {
-                self.site = Some(Site::start(Stand::Here(self.address), self.place)?);
+                self.backend = Some(SeparateBackend::start(BackendPlace::AtAddress(self.address), self.pin)?);
                 Ok(())
             }
         }
     }
 }
 
-/// What pointsman says of the mortal backend.
-struct Sight {
+/// The state of the failing backend in the metrics.
+struct FailingMetrics {
     up: bool,
-    /// Established with it.
+    /// The connections that were established with the backend.
     connections: f64,
-    /// Failed there.
+    /// The attempts that failed there.
     attempts: f64,
-    /// Whether every backend has passed a check.
+    /// True if every backend has passed a check.
     checked: bool,
 }
 
-struct Watch {
+struct MetricsWatch {
     admin: SocketAddr,
 }
 
-impl Watch {
-    fn look(&self) -> io::Result<Sight> {
+impl MetricsWatch {
+    fn scrape(&self) -> io::Result<FailingMetrics> {
         let text = scrape::fetch(self.admin)?;
         let of = |metric: &str, backend: &str, further: &str| {
             let series =
@@ -315,26 +327,26 @@ impl Watch {
             scrape::value(&text, &series).ok_or_else(|| io::Error::other(format!("no {series}")))
         };
         let passed = |backend| of("checks_total", backend, ",result=\"passed\"");
-        Ok(Sight {
-            up: of("up", "mortal", "")? > 0.0,
-            connections: of("connections_total", "mortal", "")?,
-            attempts: of("troubles_total", "mortal", ",kind=\"connect\"")?,
-            checked: passed("first")? > 0.0 && passed("second")? > 0.0 && passed("mortal")? > 0.0,
+        Ok(FailingMetrics {
+            up: of("up", "failing", "")? > 0.0,
+            connections: of("connections_total", "failing", "")?,
+            attempts: of("troubles_total", "failing", ",kind=\"connect\"")?,
+            checked: passed("first")? > 0.0 && passed("second")? > 0.0 && passed("failing")? > 0.0,
         })
     }
 
-    /// Looks until it is so, and tells when that was.
-    fn until(&self, what: &str, is_so: impl Fn(&Sight) -> bool) -> io::Result<Instant> {
+    /// Scrapes until the condition is met, and returns the time of that scrape.
+    fn until(&self, what: &str, is_so: impl Fn(&FailingMetrics) -> bool) -> io::Result<Instant> {
         let until = Instant::now() + PATIENCE;
         loop {
-            let looked = Instant::now();
-            if is_so(&self.look()?) {
-                return Ok(looked);
+            let scraped_at = Instant::now();
+            if is_so(&self.scrape()?) {
+                return Ok(scraped_at);
             }
-            if looked > until {
+            if scraped_at > until {
                 return Err(io::Error::other(format!("not seen in {} s: {what}", PATIENCE.as_secs())));
             }
-            pause(LOOK);
+            pause(INTERVAL);
         }
     }
 }
@@ -344,7 +356,7 @@ fn text(samples: &[Sample], extent: Extent) -> String {
     let columns: [(&str, usize, Value); 9] = [
         ("takes no new ones after, s", 2, |sample| sample.left_alone),
         ("attempts failed there", 0, |sample| sample.attempts),
-        ("clients since", 0, |sample| sample.came as f64),
+        ("clients since", 0, |sample| sample.arrived as f64),
         ("failed", 0, |sample| sample.failed as f64),
         ("late", 0, |sample| sample.late as f64),
         ("longest wait, s", 3, |sample| sample.longest),
@@ -355,14 +367,15 @@ fn text(samples: &[Sample], extent: Extent) -> String {
     let mut heads = vec!["what happens".to_owned(), "pool".to_owned()];
     heads.extend(columns.iter().map(|(title, ..)| (*title).to_owned()));
     let mut rows = Vec::new();
-    for death in [Death::Killed, Death::Silent] {
+    for failure in [Failure::Killed, Failure::Silent] {
         for setting in extent.settings {
-            let same =
-                || samples.iter().filter(|sample| sample.death == death && sample.setting == setting.name);
+            let same = || {
+                samples.iter().filter(|sample| sample.failure == failure && sample.setting == setting.name)
+            };
             if same().next().is_none() {
                 continue;
             }
-            let mut row = vec![death.name().to_owned(), setting.name.to_owned()];
+            let mut row = vec![failure.name().to_owned(), setting.name.to_owned()];
             row.extend(
                 columns.iter().map(|(_, decimals, value)| show(Spread::of(same().map(value)), *decimals)),
             );
@@ -376,6 +389,6 @@ fn text(samples: &[Sample], extent: Extent) -> String {
         1.0 / extent.every.as_secs_f64(),
         markdown(&heads, &rows),
         LATE.as_millis(),
-        LOOK.as_millis(),
+        INTERVAL.as_millis(),
     )
 }

@@ -1,9 +1,9 @@
-//! Points to numbers: medians, ranges, and ratios that are made round by round.
+//! Numbers from points: medians, ranges, and ratios within a round.
 
 use crate::peers::Peer;
-use crate::points::{Against, Entrant, Figures, Flow, Point, Rest, TellWorkers, Test};
+use crate::points::{Figures, IdleFigures, LoadFigures, Point, ProxyVariant, Reference, ShowWorkers, Test};
 
-/// The middle of some values, and how far they reach.
+/// The median of some values, and their range.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -12,7 +12,7 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// `None` without a value.
+    /// Returns `None` if there is no value.
     pub(crate) fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
@@ -23,7 +23,7 @@ impl Spread {
         Some(Self { median, low, high })
     }
 
-    /// As a cell of a table; without a range where it would not be seen.
+    /// Returns the text of a table cell; without a range if low and high have the same text.
     pub(crate) fn show(self, decimals: usize) -> String {
         let [median, low, high] =
             [self.median, self.low, self.high].map(|value| format!("{value:.decimals$}"));
@@ -31,7 +31,7 @@ impl Spread {
     }
 }
 
-/// What a test is about: idle connections are told apart by their number.
+/// A row of results: a test, and for idle connections their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Subject {
     pub(crate) test: Test,
@@ -41,8 +41,8 @@ pub(crate) struct Subject {
 impl Subject {
     pub(crate) fn of(point: &Point) -> Self {
         let connections = match &point.figures {
-            Figures::Flow(_) => 0,
-            Figures::Rest(rest) => rest.connections,
+            Figures::Load(_) => 0,
+            Figures::Idle(idle_figures) => idle_figures.connections,
         };
         Self { test: point.test, connections }
     }
@@ -51,24 +51,25 @@ impl Subject {
 /// All points of a run.
 pub(crate) struct Results {
     points: Vec<Point>,
-    /// The median pace of the run: calibrated times are those of a machine that is always like this. `None`
-    /// where nothing moved.
+    /// The median pace of the run. Calibrated times are those of a machine with this pace. `None` if no test
+    /// moved bytes.
     pace: Option<f64>,
 }
 
-/// One number of a point.
+/// A function that takes one number from a point.
 pub(crate) type Figure = fn(&Results, &Point) -> Option<f64>;
 
 impl Results {
     pub(crate) fn new(points: Vec<Point>) -> Self {
-        let paces = points.iter().filter_map(|point| flow(point).map(|flow| flow.pace));
+        let paces =
+            points.iter().filter_map(|point| load_figures(point).map(|load_figures| load_figures.pace));
         let pace = Spread::of(paces).map(|spread| spread.median);
         Self { points, pace }
     }
 
-    /// The errors of one peer in all tests; `None` if it was in none.
+    /// Returns the errors of one peer in all tests, or `None` if the peer was in none.
     pub(crate) fn errors(&self, peer: Peer) -> Option<u64> {
-        let mut own = self.points.iter().filter(|point| point.entrant.peer == peer).peekable();
+        let mut own = self.points.iter().filter(|point| point.variant.peer == peer).peekable();
         own.peek()?;
         Some(own.map(|point| point.errors).sum())
     }
@@ -77,7 +78,7 @@ impl Results {
         self.pace
     }
 
-    /// What was tested, in order.
+    /// Returns the tests that were run, in order.
     pub(crate) fn subjects(&self) -> Vec<Subject> {
         let mut subjects: Vec<Subject> = self.points.iter().map(Subject::of).collect();
         subjects.sort_unstable();
@@ -85,72 +86,72 @@ impl Results {
         subjects
     }
 
-    /// Who was, in order.
-    pub(crate) fn entrants(&self) -> Vec<Entrant> {
-        let mut entrants: Vec<Entrant> = self.points.iter().map(|point| point.entrant).collect();
-        entrants.sort_unstable();
-        entrants.dedup();
-        entrants
+    /// Returns the proxies that were tested, in order.
+    pub(crate) fn variants(&self) -> Vec<ProxyVariant> {
+        let mut variants: Vec<ProxyVariant> = self.points.iter().map(|point| point.variant).collect();
+        variants.sort_unstable();
+        variants.dedup();
+        variants
     }
 
-    /// Whether names must tell the workers.
-    pub(crate) fn tell_workers(&self) -> TellWorkers {
-        let first = self.points.first().map(|point| point.entrant.workers);
-        let same = self.points.iter().all(|point| Some(point.entrant.workers) == first);
-        if same { TellWorkers::No } else { TellWorkers::Yes }
+    /// Returns `Yes` if the tables must show the number of workers in names.
+    pub(crate) fn show_workers(&self) -> ShowWorkers {
+        let first = self.points.first().map(|point| point.variant.workers);
+        let same = self.points.iter().all(|point| Some(point.variant.workers) == first);
+        if same { ShowWorkers::No } else { ShowWorkers::Yes }
     }
 
-    fn of(&self, subject: Subject, entrant: Entrant) -> impl Iterator<Item = &Point> {
-        self.points.iter().filter(move |point| point.entrant == entrant && Subject::of(point) == subject)
+    fn of(&self, subject: Subject, variant: ProxyVariant) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(move |point| point.variant == variant && Subject::of(point) == subject)
     }
 
-    pub(crate) fn spread(&self, subject: Subject, entrant: Entrant, figure: Figure) -> Option<Spread> {
-        Spread::of(self.of(subject, entrant).filter_map(|point| figure(self, point)))
+    pub(crate) fn spread(&self, subject: Subject, variant: ProxyVariant, figure: Figure) -> Option<Spread> {
+        Spread::of(self.of(subject, variant).filter_map(|point| figure(self, point)))
     }
 
-    /// Against the one of the same round, whose machine was most alike.
+    /// Returns the ratio to the reference in the same round, when the state of the machine was most alike.
     pub(crate) fn ratio(
         &self,
         subject: Subject,
-        entrant: Entrant,
-        against: Against,
+        variant: ProxyVariant,
+        against: Reference,
         figure: Figure,
     ) -> Option<Spread> {
-        let other = against.beside(entrant);
+        let other = against.beside(variant);
         let ratio = |point: &Point| {
             let beside = self.of(subject, other).find(|other| other.round == point.round)?;
             Some(figure(self, point)? / figure(self, beside)?)
         };
-        Spread::of(self.of(subject, entrant).filter_map(ratio))
+        Spread::of(self.of(subject, variant).filter_map(ratio))
     }
 }
 
-pub(crate) fn flow(point: &Point) -> Option<&Flow> {
+pub(crate) fn load_figures(point: &Point) -> Option<&LoadFigures> {
     match &point.figures {
-        Figures::Flow(flow) => Some(flow),
-        Figures::Rest(_) => None,
+        Figures::Load(load_figures) => Some(load_figures),
+        Figures::Idle(_) => None,
     }
 }
 
-pub(crate) fn rest(point: &Point) -> Option<&Rest> {
+pub(crate) fn idle_figures(point: &Point) -> Option<&IdleFigures> {
     match &point.figures {
-        Figures::Flow(_) => None,
-        Figures::Rest(rest) => Some(rest),
+        Figures::Load(_) => None,
+        Figures::Idle(idle_figures) => Some(idle_figures),
     }
 }
 
-/// Calibrated CPU seconds for one operation.
+/// Returns the calibrated CPU seconds for one operation.
 pub(crate) fn cpu(results: &Results, point: &Point) -> Option<f64> {
-    let flow = flow(point)?;
-    Some(flow.cpu? / flow.pace * results.pace?)
+    let load_figures = load_figures(point)?;
+    Some(load_figures.cpu? / load_figures.pace * results.pace?)
 }
 
 pub(crate) fn gigabits(_: &Results, point: &Point) -> Option<f64> {
-    Some(flow(point)?.rate * 8.0 / 1e9)
+    Some(load_figures(point)?.rate * 8.0 / 1e9)
 }
 
 pub(crate) fn rate(_: &Results, point: &Point) -> Option<f64> {
-    Some(flow(point)?.rate)
+    Some(load_figures(point)?.rate)
 }
 
 pub(crate) fn cpu_per_gib(results: &Results, point: &Point) -> Option<f64> {
@@ -162,31 +163,31 @@ pub(crate) fn cpu_micros(results: &Results, point: &Point) -> Option<f64> {
 }
 
 pub(crate) fn p50(_: &Results, point: &Point) -> Option<f64> {
-    flow(point)?.p50
+    load_figures(point)?.p50
 }
 
 pub(crate) fn p99(_: &Results, point: &Point) -> Option<f64> {
-    flow(point)?.p99
+    load_figures(point)?.p99
 }
 
 pub(crate) fn p999(_: &Results, point: &Point) -> Option<f64> {
-    flow(point)?.p999
+    load_figures(point)?.p999
 }
 
 pub(crate) fn pss(_: &Results, point: &Point) -> Option<f64> {
-    rest(point)?.pss
+    idle_figures(point)?.pss
 }
 
 pub(crate) fn base(_: &Results, point: &Point) -> Option<f64> {
-    rest(point)?.base
+    idle_figures(point)?.base
 }
 
 pub(crate) fn descriptors(_: &Results, point: &Point) -> Option<f64> {
-    rest(point)?.descriptors
+    idle_figures(point)?.descriptors
 }
 
 pub(crate) fn kernel(_: &Results, point: &Point) -> Option<f64> {
-    Some(rest(point)?.kernel)
+    Some(idle_figures(point)?.kernel)
 }
 
 pub(crate) fn errors(_: &Results, point: &Point) -> Option<f64> {

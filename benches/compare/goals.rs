@@ -1,28 +1,27 @@
-//! What pointsman wants to reach, beside what a run gave.
+//! The performance goals of pointsman, beside the results of a run.
 //!
-//! The table judges nothing that a build could fail by: below a tenth of difference the machine's noise
-//! decides.
+//! The table cannot fail a build: noise of the machine hides differences below a tenth.
 
 use crate::figures::{self, Figure, Results, Spread, Subject};
 use crate::peers::Peer;
-use crate::points::{Against, Entrant, Test};
+use crate::points::{ProxyVariant, Reference, Test};
 use crate::report::{markdown, show};
 
 /// The kind of run that can show a goal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ground {
-    /// One worker on its own CPU, large packets.
+pub(crate) enum RunKind {
+    /// One worker on its own CPU, with large packets.
     Loopback,
-    /// The same with packets of 1500 bytes.
+    /// One worker on its own CPU, with packets of 1500 bytes.
     Packets,
-    /// Different numbers of workers, not pinned.
+    /// Different numbers of workers, which are not pinned.
     Workers,
-    /// System calls counted.
+    /// A run that counts system calls.
     Calls,
 }
 
-impl Ground {
-    /// What to add to the command.
+impl RunKind {
+    /// Returns the options of the command for this kind of run.
     fn options(self) -> &'static str {
         match self {
             Self::Loopback => "no mode",
@@ -33,11 +32,11 @@ impl Ground {
     }
 }
 
-/// What a goal is about.
+/// The number that a goal bounds.
 #[derive(Clone, Copy)]
-enum What {
-    Ratio(Test, Figure, Against),
-    /// Of so many idle connections.
+enum GoalNumber {
+    Ratio(Test, Figure, Reference),
+    /// A figure of this many idle connections.
     Idle(usize, Figure),
     Errors,
     Calls(Test),
@@ -45,8 +44,8 @@ enum What {
 
 struct Goal {
     work: &'static str,
-    ground: Ground,
-    what: What,
+    run_kind: RunKind,
+    number: GoalNumber,
     must: f64,
     reach: f64,
 }
@@ -59,33 +58,38 @@ const fn ratio(
 ) -> Goal {
     Goal {
         work,
-        ground: Ground::Loopback,
-        what: What::Ratio(test, figure, Against::Peer(against)),
+        run_kind: RunKind::Loopback,
+        number: GoalNumber::Ratio(test, figure, Reference::Peer(against)),
         must,
         reach,
     }
 }
 
 const fn packets(work: &'static str, test: Test) -> Goal {
-    let what = What::Ratio(test, figures::cpu, Against::Peer(Peer::Haproxy));
-    Goal { work, ground: Ground::Packets, what, must: 0.50, reach: 0.45 }
+    let number = GoalNumber::Ratio(test, figures::cpu, Reference::Peer(Peer::Haproxy));
+    Goal { work, run_kind: RunKind::Packets, number, must: 0.50, reach: 0.45 }
 }
 
 const fn own(work: &'static str, test: Test) -> Goal {
-    let what = What::Ratio(test, figures::cpu, Against::Own(1));
-    Goal { work, ground: Ground::Workers, what, must: 1.10, reach: 1.00 }
+    let number = GoalNumber::Ratio(test, figures::cpu, Reference::Own(1));
+    Goal { work, run_kind: RunKind::Workers, number, must: 1.10, reach: 1.00 }
 }
 
 const fn idle(work: &'static str, connections: usize, figure: Figure, must: f64, reach: f64) -> Goal {
-    Goal { work, ground: Ground::Loopback, what: What::Idle(connections, figure), must, reach }
+    Goal { work, run_kind: RunKind::Loopback, number: GoalNumber::Idle(connections, figure), must, reach }
 }
 
 const fn calls(work: &'static str, test: Test, must: f64, reach: f64) -> Goal {
-    Goal { work, ground: Ground::Calls, what: What::Calls(test), must, reach }
+    Goal { work, run_kind: RunKind::Calls, number: GoalNumber::Calls(test), must, reach }
 }
 
-const ERRORS: Goal =
-    Goal { work: "errors in any test", ground: Ground::Loopback, what: What::Errors, must: 0.0, reach: 0.0 };
+const ERRORS: Goal = Goal {
+    work: "errors in any test",
+    run_kind: RunKind::Loopback,
+    number: GoalNumber::Errors,
+    must: 0.0,
+    reach: 0.0,
+};
 
 const GOALS: &[Goal] = &[
     ratio("bulk down, CPU", (Test::Down, figures::cpu), Peer::Haproxy, (0.50, 0.42)),
@@ -130,27 +134,27 @@ const GOALS: &[Goal] = &[
     ERRORS,
 ];
 
-/// What there is to compare with the goals.
-pub(crate) enum Given<'a> {
+/// The results that are compared with the goals.
+pub(crate) enum RunResults<'a> {
     Results(&'a Results),
-    /// pointsman's system calls for one operation.
+    /// The system calls of pointsman for one operation.
     Calls(&'a [(Test, f64)]),
 }
 
-impl Given<'_> {
-    fn value(&self, what: What) -> Option<Spread> {
-        match (self, what) {
-            (Self::Results(results), What::Ratio(test, figure, against)) => {
-                let workers = if matches!(against, Against::Own(_)) { 2 } else { 1 };
+impl RunResults<'_> {
+    fn value(&self, number: GoalNumber) -> Option<Spread> {
+        match (self, number) {
+            (Self::Results(results), GoalNumber::Ratio(test, figure, against)) => {
+                let workers = if matches!(against, Reference::Own(_)) { 2 } else { 1 };
                 results.ratio(Subject { test, connections: 0 }, pointsman(workers), against, figure)
             }
-            (Self::Results(results), What::Idle(connections, figure)) => {
+            (Self::Results(results), GoalNumber::Idle(connections, figure)) => {
                 results.spread(Subject { test: Test::Idle, connections }, pointsman(1), figure)
             }
-            (Self::Results(results), What::Errors) => {
+            (Self::Results(results), GoalNumber::Errors) => {
                 Spread::of(results.errors(Peer::Pointsman).map(|errors| errors as f64))
             }
-            (Self::Calls(counted), What::Calls(test)) => {
+            (Self::Calls(counted), GoalNumber::Calls(test)) => {
                 Spread::of(counted.iter().filter(|(of, _)| *of == test).map(|(_, calls)| *calls))
             }
             _ => None,
@@ -158,31 +162,31 @@ impl Given<'_> {
     }
 }
 
-fn pointsman(workers: usize) -> Entrant {
-    Entrant { peer: Peer::Pointsman, workers }
+fn pointsman(workers: usize) -> ProxyVariant {
+    ProxyVariant { peer: Peer::Pointsman, workers }
 }
 
-/// The table of every goal; those of another ground say which options show them.
-pub(crate) fn table(given: &Given<'_>, ground: Ground) -> String {
+/// Returns the table of all goals. A goal that needs another kind of run shows the options of that run.
+pub(crate) fn table(results: &RunResults<'_>, run_kind: RunKind) -> String {
     let heads = ["work", "against", "must", "reach", "pointsman", ""].map(str::to_owned);
-    let rows: Vec<Vec<String>> = GOALS.iter().map(|goal| row(goal, given, ground)).collect();
+    let rows: Vec<Vec<String>> = GOALS.iter().map(|goal| row(goal, results, run_kind)).collect();
     markdown(&heads, &rows)
 }
 
-fn row(goal: &Goal, given: &Given<'_>, ground: Ground) -> Vec<String> {
-    let (against, decimals) = match goal.what {
-        What::Ratio(_, _, against) => (against.name(), 2),
-        What::Idle(..) => ("-".to_owned(), 2),
-        What::Errors => ("-".to_owned(), 0),
-        What::Calls(_) => ("-".to_owned(), 1),
+fn row(goal: &Goal, results: &RunResults<'_>, run_kind: RunKind) -> Vec<String> {
+    let (against, decimals) = match goal.number {
+        GoalNumber::Ratio(_, _, against) => (against.name(), 2),
+        GoalNumber::Idle(..) => ("-".to_owned(), 2),
+        GoalNumber::Errors => ("-".to_owned(), 0),
+        GoalNumber::Calls(_) => ("-".to_owned(), 1),
     };
-    // Errors count wherever something runs.
-    let here = goal.ground == ground || matches!(goal.what, What::Errors);
-    let value = if here { given.value(goal.what) } else { None };
+    // Errors count in every kind of run.
+    let here = goal.run_kind == run_kind || matches!(goal.number, GoalNumber::Errors);
+    let value = if here { results.value(goal.number) } else { None };
     let word = match value {
-        Some(value) => place(value.median, goal, decimals),
+        Some(value) => bound_met(value.median, goal, decimals),
         None if here => "not measured",
-        None => goal.ground.options(),
+        None => goal.run_kind.options(),
     };
     let figure = |value: f64| format!("<= {value:.decimals$}");
     vec![
@@ -195,8 +199,8 @@ fn row(goal: &Goal, given: &Given<'_>, ground: Ground) -> Vec<String> {
     ]
 }
 
-/// Where the median stands, as exactly as it is shown.
-fn place(median: f64, goal: &Goal, decimals: usize) -> &'static str {
+/// Returns the bound that the median meets, at the precision of the table.
+fn bound_met(median: f64, goal: &Goal, decimals: usize) -> &'static str {
     let half = 0.5 / 10_f64.powi(decimals as i32);
     if median < goal.reach + half {
         "reach"

@@ -1,4 +1,4 @@
-//! What happens to pointsman alone while its routes, backends or open connections become many.
+//! Measures pointsman alone with growing numbers of routes, backends or open connections.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use crate::child::pause;
 use crate::configurations::{self, Shape, configuration};
 use crate::figures::Spread;
 use crate::measure::Bench;
-use crate::points::{Flow, Test};
+use crate::points::{LoadFigures, Test};
 use crate::proc;
 use crate::proxy::Proxy;
 use crate::report::{markdown, show};
@@ -20,17 +20,17 @@ use crate::svg::{Lines, Scale};
 /// A reload that takes longer has failed.
 const RELOAD: Duration = Duration::from_secs(20);
 
-/// What grows, to which sizes.
+/// The numbers that grow, and their sizes.
 const AXES: [(Axis, &[usize]); 3] = [
     (Axis::Routes, &[10, 100, 1000, 10_000, 100_000]),
     (Axis::Backends, &[3, 10, 100, 1000, 10_000]),
     (Axis::Connections, &[0, 10, 100, 1000, 4500, 9000]),
 ];
 
-/// How far things grow.
+/// The sizes that are measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// Only the first size of each.
+    /// Only the first size of each axis.
     Smallest,
     All,
 }
@@ -70,14 +70,14 @@ struct Sample {
     reload: f64,
     /// MiB, before any load.
     memory: f64,
-    connection: Flow,
-    stream: Flow,
+    connection: LoadFigures,
+    stream: LoadFigures,
 }
 
-/// Measures all sizes, in interleaved rounds; gives the table and how many errors there were.
+/// Measures all sizes in interleaved rounds. Returns the table and the number of errors.
 ///
 /// # Errors
-/// When pointsman does not start, reload or forward, or a plot cannot be written.
+/// Returns an error if pointsman does not start, reload or forward, or if a plot cannot be written.
 pub(crate) fn run(
     bench: &Bench<'_>,
     rounds: usize,
@@ -104,14 +104,14 @@ pub(crate) fn run(
     }
     let errors = report.samples.iter().map(|sample| sample.errors).sum();
     let text = format!(
-        "\n### What grows: pointsman alone\n\n{}\nRatios are to the smallest size, made within each round. \\* \
-         At the run's median pace ({pace:.2} µs for the calibration's messages).",
+        "\n### What grows: pointsman alone\n\n{}\nRatios are to the smallest size and are made within each \
+         round. \\* At the run's median pace ({pace:.2} µs for a message of the calibration).",
         report.table()
     );
     Ok((text, errors))
 }
 
-/// Whether a process may have the descriptors for so many connections.
+/// Returns `true` if a process may have the descriptors for this many connections.
 pub(crate) fn fits(connections: usize) -> bool {
     const RESERVE: u64 = 1000;
     let limit = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE);
@@ -134,10 +134,10 @@ fn sample(bench: &Bench<'_>, round: usize, axis: Axis, size: usize) -> io::Resul
     Ok(Sample { round, axis, size, errors, start_up, reload, memory, connection, stream })
 }
 
-/// From the signal to the word in the log that the new file, one route longer, is in force.
+/// Measures the time from the signal to the log line for the new file, which has one route more.
 fn reload(proxy: &Proxy, shape: Shape) -> io::Result<Duration> {
     let larger = Shape { routes: shape.routes + 1, ..shape };
-    let file = configuration(&proxy.setup, proxy.entrant.peer);
+    let file = configuration(&proxy.setup, proxy.variant.peer);
     fs::write(file, configurations::pointsman(&proxy.setup, larger))?;
     let program = proxy.program().ok_or(io::ErrorKind::NotFound)?;
     let began = Instant::now();
@@ -165,21 +165,21 @@ impl Report {
         Spread::of(same.map(value))
     }
 
-    /// Calibrated CPU microseconds for one connection.
+    /// Returns the calibrated CPU microseconds for one connection.
     fn connection(&self, sample: &Sample) -> f64 {
         self.calibrated(&sample.connection) * 1e6
     }
 
-    /// Calibrated CPU seconds for one GiB.
+    /// Returns the calibrated CPU seconds for one GiB.
     fn stream(&self, sample: &Sample) -> f64 {
         self.calibrated(&sample.stream) * f64::from(1 << 30)
     }
 
-    fn calibrated(&self, flow: &Flow) -> f64 {
+    fn calibrated(&self, flow: &LoadFigures) -> f64 {
         flow.cpu.map_or(f64::NAN, |cpu| cpu / flow.pace * self.pace)
     }
 
-    /// To the smallest size of the same round.
+    /// Returns the ratio to the smallest size of the same round.
     fn ratio(&self, axis: Axis, size: usize, value: impl Fn(&Sample) -> f64) -> Option<Spread> {
         let smallest =
             self.samples.iter().filter(|sample| sample.axis == axis).map(|sample| sample.size).min()?;
@@ -232,7 +232,7 @@ impl Report {
         markdown(&heads.map(str::to_owned), &rows)
     }
 
-    /// What a connection and a byte cost.
+    /// Plots the cost of a connection and of a byte.
     fn plot(&self) -> String {
         let mut series = Vec::new();
         for (axis, sizes) in AXES {
@@ -247,7 +247,7 @@ impl Report {
         Lines { title, scale: Scale::Linear, series }.draw()
     }
 
-    /// What the configuration costs.
+    /// Plots the cost of the configuration.
     fn plot_start(&self) -> String {
         let mut series = Vec::new();
         for (axis, sizes) in AXES.into_iter().filter(|(axis, _)| *axis != Axis::Connections) {

@@ -1,36 +1,38 @@
-//! The ClientHello that every connection begins with, and the command for the backend inside it.
+//! The ClientHello that every connection begins with, and the command for the backend inside the hello.
 //!
-//! A layer-4 proxy must pass the hello on unchanged, so its 32 random bytes can tell the backend what to
-//! do: one backend serves every test, and each connection proves that its first bytes arrived verbatim.
+//! A layer-4 proxy must forward the hello unchanged, so its 32 random bytes can hold a command for the
+//! backend. One backend serves every test then. Each connection also proves that its first bytes arrived
+//! unchanged.
 
-/// The name that is asked for; every peer routes `*.bench.test`.
+/// The server name in the hello; every peer routes `*.bench.test`.
 pub(crate) const SERVER_NAME: &str = "a.bench.test";
 
-/// A hello with a post-quantum key share is about as long as this, more than one Ethernet segment.
+/// The size of a hello: about that of a hello with a post-quantum key share, and more than one Ethernet
+/// segment.
 pub(crate) const HELLO_SIZE: usize = 1500;
 
-/// No hello of ours is longer than one TLS record.
+/// The largest hello: no hello of ours is longer than one TLS record.
 pub(crate) const HELLO_MOST: usize = 5 + 16_384;
 
-/// What a short connection and an idle one are answered with, in bytes.
+/// The size of the reply to a short connection and to an idle one, in bytes.
 pub(crate) const REPLY_SIZE: usize = 64;
 
 /// Marks random bytes that hold a command.
 const MARK: &[u8; 8] = b"compare\x01";
 
-/// Where the random bytes stand: after the record header, the handshake header and the version.
+/// The offset of the random bytes: after the record header, the handshake header and the version.
 const RANDOM_AT: usize = 5 + 4 + 2;
 
-/// What the backend shall do after the hello.
+/// The work of the backend after the hello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
-    /// Send back whatever comes.
+    /// Sends back the bytes that come.
     Echo,
-    /// Send so many bytes, then wait for the end.
+    /// Sends this many bytes, then waits for the end.
     Reply(u64),
-    /// Send so many bytes, then finish the sending half.
+    /// Sends this many bytes, then finishes the sending half.
     Stream(u64),
-    /// Count the bytes until the client finishes its sending half, then answer with the count, 8 bytes.
+    /// Counts the bytes until the client finishes its sending half, then sends the count in 8 bytes.
     Count,
 }
 
@@ -63,31 +65,31 @@ impl Command {
     }
 }
 
-/// What the first bytes of a connection are.
-pub(crate) enum Greeting {
-    /// Not whole yet.
+/// The result of reading the first bytes of a connection.
+pub(crate) enum ParsedHello {
+    /// The hello is not whole yet.
     Incomplete,
     /// A hello of this length with this command.
     Whole(usize, Command),
-    /// Nothing that this program sent.
+    /// Bytes that this program did not send.
     Foreign,
 }
 
-/// Looks for a hello at the start of `bytes`.
-pub(crate) fn read(bytes: &[u8]) -> Greeting {
-    let Some(header) = bytes.first_chunk::<5>() else { return Greeting::Incomplete };
+/// Reads the hello at the start of `bytes`.
+pub(crate) fn read(bytes: &[u8]) -> ParsedHello {
+    let Some(header) = bytes.first_chunk::<5>() else { return ParsedHello::Incomplete };
     let length = 5 + usize::from(u16::from_be_bytes([header[3], header[4]]));
     if header[0] != 0x16 || !(RANDOM_AT + 32..=HELLO_MOST).contains(&length) {
-        return Greeting::Foreign;
+        return ParsedHello::Foreign;
     }
-    let Some(hello) = bytes.get(..length) else { return Greeting::Incomplete };
+    let Some(hello) = bytes.get(..length) else { return ParsedHello::Incomplete };
     match Command::decode(&hello[RANDOM_AT..RANDOM_AT + 32]) {
-        Some(command) => Greeting::Whole(length, command),
-        None => Greeting::Foreign,
+        Some(command) => ParsedHello::Whole(length, command),
+        None => ParsedHello::Foreign,
     }
 }
 
-/// Builds a hello of [`HELLO_SIZE`] bytes: X25519MLKEM768 and X25519 shares, the name after them.
+/// Builds a hello of [`HELLO_SIZE`] bytes: X25519MLKEM768 and X25519 shares, and the server name after them.
 pub(crate) fn build(command: Command) -> Vec<u8> {
     let mut extensions = Vec::with_capacity(HELLO_SIZE);
     extension(&mut extensions, 0x002b, &[2, 0x03, 0x04]);
@@ -132,7 +134,7 @@ fn prefixed2(content: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), content].concat()
 }
 
-/// Bytes that look like a key to everyone who does not check it.
+/// Returns bytes that pass for a key if they are not checked.
 pub(crate) fn filler(size: usize) -> Vec<u8> {
     (0..size).map(|n| (n.wrapping_mul(167) >> 2) as u8).collect()
 }

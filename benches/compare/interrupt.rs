@@ -1,4 +1,4 @@
-//! What to do when the run itself is stopped: guards do not run then, so somebody else must clean up.
+//! The clean-up after a signal stops the run: guards are not dropped then.
 
 use std::fs;
 use std::io;
@@ -13,18 +13,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::child::no_more;
 use crate::proc;
 
-/// As shells have it: 128 and the signal's number.
+/// The exit code as shells have it: 128 and the number of the signal.
 const INTERRUPTED: i32 = 130;
 
-/// On SIGINT or SIGTERM ends every process that this one started, removes `scratch` and exits.
+/// On SIGINT or SIGTERM, ends every process that this process started, removes `scratch` and exits.
 ///
 /// # Errors
-/// When the signals cannot be waited for.
+/// Returns an error if the signals cannot be waited for.
 pub(crate) fn clean_up_on_signal(scratch: PathBuf) -> io::Result<()> {
-    // A handler, not a blocked mask: children would inherit that and not hear us either.
+    // The signals have a handler and are not blocked: children would inherit a blocked mask and would not get
+    // SIGTERM.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     thread::spawn(move || {
-        // Without signals to wait for, guards are all there is.
+        // If the wait for signals fails, the guards alone clean up.
         if runtime.block_on(wait()).is_ok() {
             clean_up(&scratch);
         }
@@ -45,7 +46,7 @@ async fn wait() -> io::Result<()> {
 fn clean_up(scratch: &std::path::Path) {
     let _last = no_more();
     for pid in proc::tree(process::id()).into_iter().skip(1) {
-        // One that has ended meanwhile is what is wanted.
+        // An error means that the process has ended already, which is the aim.
         let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
     }
     let _ = fs::remove_dir_all(scratch);

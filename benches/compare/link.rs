@@ -1,9 +1,9 @@
-//! Two machines, as far as the kernel is concerned: network namespaces with a link between them, one end of
-//! which can fall silent.
+//! Two network namespaces with a link between them, in place of two hosts. The far end of the link can drop
+//! all packets.
 //!
-//! Neither has a name: they go with the last process in them. The ends know each other's hardware address for
-//! good, so that silence stays silence: without an answer to ARP the near kernel would soon say that the host
-//! is unreachable.
+//! The namespaces have no names, so they are removed with the last process in them. Each end has a permanent
+//! entry for the hardware address of the other end. Without this entry no ARP answer would come while packets
+//! are dropped, and the near kernel would soon report an unreachable host.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -11,26 +11,27 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// The end of whoever asks.
+/// The address of the near end, where connections begin.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 77, 9, 1);
 
-/// The end that can fall silent.
+/// The address of the far end, which can drop all packets.
 pub(crate) const FAR: Ipv4Addr = Ipv4Addr::new(10, 77, 9, 2);
 
 const NEAR_CARD: &str = "02:00:00:00:09:01";
 const FAR_CARD: &str = "02:00:00:00:09:02";
 
-/// Moves the calling thread, and every thread and process that it starts later, into a network of its own.
+/// Moves the calling thread, and the threads and processes that it starts later, into a new network
+/// namespace.
 ///
 /// # Errors
-/// Without root, or without `ip`.
+/// Returns an error without root, or without `ip`.
 pub(crate) fn leave() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     ip("link set lo up")
 }
 
-/// Lays a link to the network of a process, and sets its near end up; the far one is up to that process.
-pub(crate) fn lay(far: u32) -> io::Result<()> {
+/// Makes a link to the network of a process and sets the near end up. That process sets up the far end.
+pub(crate) fn connect_to(far: u32) -> io::Result<()> {
     ip(&format!("link add near address {NEAR_CARD} type veth peer name far address {FAR_CARD} netns {far}"))?;
     set_up("near", NEAR, (FAR, FAR_CARD))
 }
@@ -46,19 +47,19 @@ fn set_up(device: &str, own: Ipv4Addr, (other, card): (Ipv4Addr, &str)) -> io::R
     ip(&format!("neigh replace {other} lladdr {card} dev {device} nud permanent"))
 }
 
-/// At the far end: from now on nothing is answered, and nobody told so.
-pub(crate) fn fall_silent() -> io::Result<()> {
+/// Drops all answers from now on, without an error to the near end. Called at the far end.
+pub(crate) fn drop_packets() -> io::Result<()> {
     ip(&format!("route add blackhole {NEAR}/32"))
 }
 
-/// At the far end: the end of the silence.
-pub(crate) fn speak_again() -> io::Result<()> {
+/// Sends answers again. Called at the far end.
+pub(crate) fn answer_packets() -> io::Result<()> {
     ip(&format!("route del blackhole {NEAR}/32"))
 }
 
-/// Why there can be no such link here; tried in a thread that ends with it.
-pub(crate) fn why_not() -> Option<io::Error> {
-    // Both ends in one network will do for a try.
+/// Returns the reason why no such link can be made here. It is tried in a thread that then ends.
+pub(crate) fn unavailable_reason() -> Option<io::Error> {
+    // For a trial both ends can be in one network.
     let trial = || leave().and_then(|()| ip("link add near type veth peer name far"));
     let tried = std::thread::spawn(trial).join();
     tried.unwrap_or_else(|_| Err(io::Error::other("the trial panicked"))).err()

@@ -1,44 +1,44 @@
-//! The load: one process, one thread, many connections of one kind of work.
+//! The load: one process with one thread and many connections of one kind of work.
 //!
-//! It prints an [`Outcome`] as JSON, and stops by itself whatever the proxy does: a connection that stands
-//! still after the measured time becomes an error, not a wait.
+//! The load prints an [`Outcome`] as JSON. It ends by itself, whatever the proxy does: a connection that
+//! makes no progress after the measured time becomes an error.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use crate::client::{Client, Kit, Step};
-use crate::order::{Order, Outcome, RESTING, Work};
+use crate::client::{Client, SharedState, Step};
+use crate::order::{ALL_IDLE, Order, Outcome, Work};
 use crate::poller::{Interest, Poller};
-use crate::proc::{self, Spent};
+use crate::proc::{self, CpuTimes};
 
-/// Connections that are being opened at the same time.
+/// The number of connections that are opened at the same time.
 const OPENING: usize = 64;
 
-/// From the start until every connection is open.
+/// The longest time from the start until every connection is open.
 const OPENING_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection that does nothing for so long after the measured time has failed. A machine that is busy
-/// with other things may well stop for a second.
-const STILL: Duration = Duration::from_secs(10);
+/// A connection that makes no progress for this time after the measured time has failed. A busy machine may
+/// pause for a second.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long uploads have to drain and to be counted.
+/// The time that uploads have to drain and to be counted.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// The parent needs some seconds to look at idle connections.
-const HOLD: Duration = Duration::from_secs(120);
+/// The time for which idle connections stay open: the parent needs some seconds to measure them.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Latencies kept: some seconds at any rate that one core can serve.
+/// The number of latencies that are kept: some seconds at any rate that one core can serve.
 const LATENCIES: usize = 4_000_000;
 
-/// After so many errors there is nothing left to measure.
+/// After more errors than this the run ends.
 const ERRORS: u64 = 1000;
 
 const STDIN: u64 = u64::MAX;
 
-/// Does what the order says.
+/// Runs the order.
 ///
 /// # Errors
-/// When epoll or standard output fails; faults of connections are counted instead.
+/// Returns an error if epoll or standard output fails. Faults of connections are counted instead.
 pub(crate) fn run(order: Order) -> io::Result<()> {
     let mut load = Load::new(order)?;
     load.open_all()?;
@@ -46,17 +46,17 @@ pub(crate) fn run(order: Order) -> io::Result<()> {
         Work::Hold => load.hold()?,
         _ => load.measure()?,
     };
-    say(&serde_json::to_string(&outcome)?)
+    print_line(&serde_json::to_string(&outcome)?)
 }
 
-fn say(line: &str) -> io::Result<()> {
+fn print_line(line: &str) -> io::Result<()> {
     println!("{line}");
     io::stdout().flush()
 }
 
 struct Load {
     order: Order,
-    kit: Kit,
+    shared: SharedState,
     poller: Poller,
     clients: Vec<Client>,
     tokens: Vec<u64>,
@@ -67,7 +67,7 @@ struct Load {
 impl Load {
     fn new(order: Order) -> io::Result<Self> {
         Ok(Self {
-            kit: Kit::new(&order),
+            shared: SharedState::new(&order),
             poller: Poller::new()?,
             clients: Vec::with_capacity(order.connections),
             tokens: Vec::new(),
@@ -77,11 +77,11 @@ impl Load {
         })
     }
 
-    /// Opens the connections a batch at a time, while those that are open already work.
+    /// Opens the connections in batches. The open connections work meanwhile.
     fn open_all(&mut self) -> io::Result<()> {
         let until = Instant::now() + OPENING_PATIENCE;
         loop {
-            let opening = self.clients.iter().filter(|client| client.is_opening(&self.kit)).count();
+            let opening = self.clients.iter().filter(|client| client.is_opening(&self.shared)).count();
             let unopened = self.order.connections - self.clients.len();
             if unopened == 0 && (opening == 0 || self.order.work == Work::Connect) {
                 break;
@@ -90,7 +90,7 @@ impl Load {
                 self.clients.push(Client::new(self.clients.len()));
                 self.open(self.clients.len() - 1);
             }
-            self.turn(Duration::from_millis(100))?;
+            self.wait_once(Duration::from_millis(100))?;
             if Instant::now() > until || self.outcome.errors > ERRORS {
                 self.fail("not every connection came up");
                 break;
@@ -106,56 +106,56 @@ impl Load {
             if left.is_zero() || self.outcome.errors > ERRORS {
                 return Ok(());
             }
-            self.turn(left.min(Duration::from_millis(50)))?;
+            self.wait_once(left.min(Duration::from_millis(50)))?;
         }
     }
 
-    /// Waits once and serves what is ready; tells whether standard input was.
-    fn turn(&mut self, patience: Duration) -> io::Result<bool> {
+    /// Waits once and serves the ready sockets. Returns `true` if standard input was ready.
+    fn wait_once(&mut self, patience: Duration) -> io::Result<bool> {
         let mut tokens = std::mem::take(&mut self.tokens);
         self.poller.wait(patience, &mut tokens)?;
-        let mut told = false;
+        let mut stdin_is_ready = false;
         for token in &tokens {
             if *token == STDIN {
-                told = true;
+                stdin_is_ready = true;
             } else {
                 self.advance(*token as usize);
             }
         }
         self.tokens = tokens;
-        Ok(told)
+        Ok(stdin_is_ready)
     }
 
-    fn open(&mut self, place: usize) {
-        let opened = self.clients[place].open(&mut self.kit).and_then(|interest| {
-            let socket = self.clients[place].socket().ok_or(io::ErrorKind::NotConnected)?;
-            self.poller.add(socket, place as u64, interest)
+    fn open(&mut self, slot: usize) {
+        let opened = self.clients[slot].open(&mut self.shared).and_then(|interest| {
+            let socket = self.clients[slot].socket().ok_or(io::ErrorKind::NotConnected)?;
+            self.poller.add(socket, slot as u64, interest)
         });
         if let Err(error) = opened {
-            self.lose(place, &error.to_string());
+            self.fail_connection(slot, &error.to_string());
         }
     }
 
-    fn advance(&mut self, place: usize) {
-        let client = &mut self.clients[place];
+    fn advance(&mut self, slot: usize) {
+        let client = &mut self.clients[slot];
         let was = client.interest();
-        match client.advance(&mut self.kit) {
+        match client.advance(&mut self.shared) {
             Ok(Step::Wait) => {}
             Ok(Step::Moved(bytes)) => self.outcome.total += bytes,
             Ok(Step::Done(latency)) => self.count(latency),
             Ok(Step::Closed(latency)) => {
                 self.count(latency);
-                self.open(place);
+                self.open(slot);
                 return;
             }
-            Err(error) => return self.lose(place, &error.to_string()),
+            Err(error) => return self.fail_connection(slot, &error.to_string()),
         }
-        let client = &self.clients[place];
+        let client = &self.clients[slot];
         if let Some(socket) = client.socket()
             && client.interest() != was
-            && let Err(error) = self.poller.change(socket, place as u64, client.interest())
+            && let Err(error) = self.poller.change(socket, slot as u64, client.interest())
         {
-            self.lose(place, &error.to_string());
+            self.fail_connection(slot, &error.to_string());
         }
     }
 
@@ -171,25 +171,25 @@ impl Load {
         self.outcome.fault.get_or_insert_with(|| why.to_owned());
     }
 
-    /// A failed connection is an error; short ones are made anew, the others stay away.
-    fn lose(&mut self, place: usize, why: &str) {
+    /// Counts a failed connection as an error. A short connection is then opened anew; others stay closed.
+    fn fail_connection(&mut self, slot: usize, why: &str) {
         self.fail(why);
-        self.clients[place].close();
+        self.clients[slot].close();
         if self.order.work == Work::Connect && self.outcome.errors < ERRORS {
-            self.open(place);
+            self.open(slot);
         }
     }
 
     fn measure(&mut self) -> io::Result<Outcome> {
-        // Listed before: to look through all processes takes time.
+        // The list is made before the measured time, because a pass over all processes takes time.
         let mut watched = self.order.watch.map(proc::tree).unwrap_or_default();
         watched.extend(self.order.own_cpu.and_then(proc::softirq_thread));
         self.go(self.order.warm)?;
         self.latencies.clear();
-        let (before, earlier, began) = (self.outcome.total, Spent::by(&watched), Instant::now());
+        let (before, earlier, began) = (self.outcome.total, CpuTimes::by(&watched), Instant::now());
         self.go(self.order.measure)?;
         self.outcome.seconds = began.elapsed().as_secs_f64();
-        let spent = Spent::by(&watched);
+        let spent = CpuTimes::by(&watched);
         self.outcome.cpu = spent.seconds() - earlier.seconds();
         self.outcome.threads = spent.by_name_since(&earlier);
         self.outcome.operations = self.outcome.total - before;
@@ -197,41 +197,43 @@ impl Load {
         self.outcome.p50 = self.per_mille(500);
         self.outcome.p99 = self.per_mille(990);
         self.outcome.p999 = self.per_mille(999);
-        self.see_all_move()?;
+        self.await_progress()?;
         if self.order.work == Work::Up {
             self.collect()?;
         }
         Ok(self.outcome.clone())
     }
 
-    /// Goes on until every connection has done something since now; those that do not are errors.
-    fn see_all_move(&mut self) -> io::Result<()> {
+    /// Continues until every connection has made progress since now. Each connection without progress is an
+    /// error.
+    fn await_progress(&mut self) -> io::Result<()> {
         let now = Instant::now();
-        let still = |clients: &[Client]| clients.iter().filter(|client| client.stands_since(now)).count();
-        while still(&self.clients) > 0 && now.elapsed() < STILL {
-            self.turn(Duration::from_millis(50))?;
+        let stalled =
+            |clients: &[Client]| clients.iter().filter(|client| client.is_stalled_since(now)).count();
+        while stalled(&self.clients) > 0 && now.elapsed() < STALL_TIMEOUT {
+            self.wait_once(Duration::from_millis(50))?;
         }
-        for _ in 0..still(&self.clients) {
+        for _ in 0..stalled(&self.clients) {
             self.fail("a connection stands still");
         }
         Ok(())
     }
 
     fn collect(&mut self) -> io::Result<()> {
-        for place in 0..self.clients.len() {
-            if let Err(error) = self.clients[place].finish_sending()
-                && self.clients[place].socket().is_some()
+        for slot in 0..self.clients.len() {
+            if let Err(error) = self.clients[slot].finish_sending()
+                && self.clients[slot].socket().is_some()
             {
-                self.lose(place, &error.to_string());
+                self.fail_connection(slot, &error.to_string());
                 continue;
             }
-            if let Some(socket) = self.clients[place].socket() {
-                self.poller.change(socket, place as u64, Interest::Read)?;
+            if let Some(socket) = self.clients[slot].socket() {
+                self.poller.change(socket, slot as u64, Interest::Read)?;
             }
         }
         let until = Instant::now() + DRAIN;
         while self.clients.iter().any(|client| client.socket().is_some()) && Instant::now() < until {
-            self.turn(Duration::from_millis(50))?;
+            self.wait_once(Duration::from_millis(50))?;
         }
         let uncounted = self.clients.iter().filter(|client| client.socket().is_some()).count();
         for _ in 0..uncounted {
@@ -241,16 +243,16 @@ impl Load {
     }
 
     fn per_mille(&self, share: usize) -> u32 {
-        let place = (self.latencies.len() * share / 1000).min(self.latencies.len().saturating_sub(1));
-        self.latencies.get(place).copied().unwrap_or(0)
+        let slot = (self.latencies.len() * share / 1000).min(self.latencies.len().saturating_sub(1));
+        self.latencies.get(slot).copied().unwrap_or(0)
     }
 
-    /// Keeps everything open until standard input ends.
+    /// Keeps all connections open until standard input ends.
     fn hold(&mut self) -> io::Result<Outcome> {
         self.poller.add(io::stdin(), STDIN, Interest::Read)?;
-        say(RESTING)?;
-        let until = Instant::now() + HOLD;
-        while Instant::now() < until && !self.turn(Duration::from_millis(500))? {}
+        print_line(ALL_IDLE)?;
+        let until = Instant::now() + HOLD_TIMEOUT;
+        while Instant::now() < until && !self.wait_once(Duration::from_millis(500))? {}
         self.outcome.operations =
             self.clients.iter().filter(|client| client.socket().is_some()).count() as u64;
         Ok(self.outcome.clone())

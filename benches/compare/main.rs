@@ -9,19 +9,20 @@
 //! cargo bench --bench compare -- --scrape                      metrics scraped under load
 //! cargo bench --bench compare -- --strace                      system calls for one operation
 //! cargo bench --bench compare -- --growth --rounds 3           many routes, backends, connections
-//! cargo bench --bench compare -- --failover                    backends that die under load
+//! cargo bench --bench compare -- --failover                    backends that fail under load
 //! cargo bench --bench compare -- --checks --rounds 3           10,000 backends checked
 //! cargo bench --bench compare                                  only: does everything work?
 //! ```
 //!
-//! Every round starts each proxy anew and gives it the same tests, so that all meet the machine in the
-//! same moods. Load and backend are processes of their own, this program in other roles; the proxy's CPU
-//! time is read from `/proc` around the measured time, and set against a fixed piece of work done just
-//! before and after. Everything stays on 127.0.0.0/8 and ends by itself.
+//! Every round starts each proxy anew and runs the same tests on it, so that all proxies meet the same states
+//! of the machine. The load and the backend are processes of their own: this program in other roles. The CPU
+//! time of the proxy is read from `/proc` around the measured time. It is compared with a fixed piece of work
+//! that runs just before and after. All traffic stays on 127.0.0.0/8, and every process ends by itself.
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod arriving_clients;
 mod backend;
 mod busy;
 mod calibrate;
@@ -30,6 +31,7 @@ mod child;
 mod client;
 mod configurations;
 mod cpus;
+mod custom_proxy;
 mod failover;
 mod figures;
 mod goals;
@@ -38,7 +40,6 @@ mod hello;
 mod interrupt;
 mod link;
 mod load;
-mod lone;
 mod measure;
 mod options;
 mod order;
@@ -54,12 +55,11 @@ mod report;
 mod roles;
 mod rounds;
 mod scrape;
-mod site;
+mod separate_backend;
 mod smoke;
 mod svg;
 mod tokio_copy;
 mod trace;
-mod visitors;
 
 use std::io;
 use std::process::ExitCode;
@@ -74,10 +74,10 @@ use crate::options::Options;
 use crate::points::count;
 use crate::proxy::{Backend, Scratch};
 
-/// Idle connections, rising.
+/// The numbers of idle connections, rising.
 const IDLE: [usize; 2] = [4500, 9000];
 
-/// Not measured, before each test: buffers have grown, caches are warm.
+/// The unmeasured time before each test, in which buffers grow and caches fill.
 const WARM: Duration = Duration::from_millis(300);
 
 fn main() -> ExitCode {
@@ -98,22 +98,22 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the options ask for; gives the number of pointsman's errors.
+/// Runs the mode that the options name. Returns the number of errors of pointsman.
 fn measure(options: &Options) -> io::Result<u64> {
     if options.filter.as_ref().is_some_and(|filter| !"compare".contains(filter.as_str())) {
         return Ok(0);
     }
     if options.packets_1500 {
-        // Before anything has a socket or a thread.
+        // This comes first: the process must have no socket and no thread yet.
         println!("- packets of {:.0} bytes on average, acknowledgements included", packets::enter()?);
     }
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let scratch = Scratch::new()?;
     interrupt::clean_up_on_signal(scratch.path().to_owned())?;
-    let smoke = options.wants_smoke();
+    let smoke = options.is_smoke_run();
     let workers = options.workers();
-    // Whom nobody else shares its CPU with, if all have but one thread.
+    // A proxy with one thread gets a CPU of its own, if all proxies have one thread.
     let cpus = if workers == [1] && !smoke { Cpus::apart()? } else { Cpus::ANY };
     let backend = Backend::start(cpus.load)?;
     let mut bench = Bench {
@@ -128,7 +128,7 @@ fn measure(options: &Options) -> io::Result<u64> {
     if smoke { smoke::run(&mut bench) } else { mode(&bench, options) }
 }
 
-/// Measures in earnest.
+/// Runs a full measurement.
 fn mode(bench: &Bench<'_>, options: &Options) -> io::Result<u64> {
     let rounds = usize::from(options.rounds);
     let (text, errors) = if options.growth {

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::peers::Peer;
-use crate::points::{Against, Test};
+use crate::points::{Reference, Test};
 
-/// Measures pointsman beside whichever other proxies are installed, on loopback.
+/// Measures pointsman beside the other proxies that are installed, on loopback.
 ///
-/// Without any option brief runs of pointsman alone only show that everything works. HAPROXY, NGINX,
-/// SNIPROXY and ENVOY in the environment name other programs than those that are found.
+/// Without options, brief runs of pointsman alone show that everything works. The environment variables
+/// HAPROXY, NGINX, SNIPROXY and ENVOY name programs that are used instead of the installed ones.
 #[derive(Debug, Parser)]
 #[command(name = "compare", version = None)]
 pub(crate) struct Options {
@@ -20,10 +20,10 @@ pub(crate) struct Options {
     /// Measured seconds of each test.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=60))]
     pub(crate) secs: u16,
-    /// Which tests.
+    /// The tests to run.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "conn,pp64,pp4k,down,up,beside,idle")]
     pub(crate) tests: Vec<Test>,
-    /// Which proxies; those that are not installed are skipped.
+    /// The proxies to measure; a proxy that is not installed is skipped.
     #[arg(
         long,
         value_enum,
@@ -32,14 +32,14 @@ pub(crate) struct Options {
     )]
     pub(crate) peers: Vec<Peer>,
     /// Threads of each proxy: 1, or 2 with --busy. Several numbers take turns in one run, and each is also
-    /// compared with the first. A single thread is pinned to its own CPU if nobody has more; else nothing
-    /// is pinned.
+    /// compared with the first. If every proxy has a single thread, the proxy is pinned to its own CPU;
+    /// otherwise no process is pinned.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Vec<u16>,
-    /// Whom the others are compared with; latencies only with the first.
+    /// The proxies that the others are compared with; latencies are compared only with the first.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "haproxy,haproxy-1m,sniproxy,tokio-copy")]
     reference: Vec<Peer>,
-    /// Run everything in a private network whose packets have at most 1500 bytes, as from a network card
+    /// Run everything in a private network whose packets have at most 1500 bytes, as with a network card
     /// without offload. Needs root or user namespaces, `ip` and `ethtool`.
     #[arg(long)]
     pub(crate) packets_1500: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Options {
     /// Measure pointsman alone instead, with 10,000 series of metrics that are scraped every 100 ms, or not.
     #[arg(long, group = "mode")]
     pub(crate) scrape: bool,
-    /// Show instead what clients of pointsman notice when one of three backends dies and comes back.
+    /// Measure pointsman alone instead, while one of three backends fails and comes back.
     #[arg(long, group = "mode")]
     pub(crate) failover: bool,
     /// Measure pointsman alone instead, while it checks 10,000 backends.
@@ -64,19 +64,19 @@ pub(crate) struct Options {
     /// Also write plots to this directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) svg: Option<PathBuf>,
-    /// What cargo adds.
+    /// The option that cargo adds.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
     /// Only show that everything works.
     #[arg(long, hide = true)]
     pub(crate) test: bool,
-    /// What cargo passes to every benchmark when one is chosen by name.
+    /// The filter that cargo passes to every benchmark when one is chosen by name.
     #[arg(hide = true)]
     pub(crate) filter: Option<String>,
 }
 
 impl Options {
-    /// Each number of workers, at least one number, none twice.
+    /// Returns each number of workers once; there is at least one number.
     pub(crate) fn workers(&self) -> Vec<usize> {
         let mut workers = Vec::new();
         for count in self.workers.iter().map(|count| usize::from(*count)) {
@@ -90,15 +90,15 @@ impl Options {
         workers
     }
 
-    /// With whom everyone is compared.
-    pub(crate) fn references(&self) -> Vec<Against> {
+    /// Returns the references that every proxy is compared with.
+    pub(crate) fn references(&self) -> Vec<Reference> {
         let workers = self.workers();
-        let own = (workers.len() > 1).then_some(Against::Own(workers[0]));
-        own.into_iter().chain(self.reference.iter().copied().map(Against::Peer)).collect()
+        let own = (workers.len() > 1).then_some(Reference::Own(workers[0]));
+        own.into_iter().chain(self.reference.iter().copied().map(Reference::Peer)).collect()
     }
 
-    /// Whether cargo only wants to see that everything works.
-    pub(crate) fn wants_smoke(&self) -> bool {
+    /// Returns `true` if the run only has to show that everything works.
+    pub(crate) fn is_smoke_run(&self) -> bool {
         let asked = std::env::args().skip(1).any(|argument| argument != "--bench");
         self.test || self.filter.is_some() || !asked
     }

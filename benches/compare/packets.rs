@@ -1,9 +1,9 @@
-//! A network of our own, in which no packet is larger than Ethernet's.
+//! A private network, in which no packet is larger than Ethernet's.
 //!
-//! Loopback passes 64 KiB at once, as a network card with offload does; without it the receive queue is
-//! full of small fragments, and a relay has another price. The offloads are switched off with ethtool:
-//! limits of `ip link` (`gso_max_segs`, `gso_max_size`) make packets small too, but streams ten times slower
-//! than a network card does. That it works is measured, not believed.
+//! Loopback passes 64 KiB at once, like a network card with offload. Without offload the receive queue is
+//! full of small fragments, and a relay has another cost. The offloads are switched off with ethtool. The
+//! limits of `ip link` (`gso_max_segs`, `gso_max_size`) would make packets small too, but would make streams
+//! ten times slower than a network card does. The size of the packets is measured before the run.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -18,14 +18,15 @@ use nix::unistd::{getegid, geteuid};
 /// The largest frame: 1500 bytes of packet and loopback's 14 of header.
 const FRAME: f64 = 1514.0;
 
-/// Sent to see how large packets are.
+/// The bytes that are sent to measure the size of packets.
 const PROOF: usize = 16 << 20;
 
-/// Moves this process, which must have one thread yet, and all its later children into a private network;
-/// gives the mean size of a frame there, acknowledgements included.
+/// Moves this process and all its later children into a private network. The process must have only one
+/// thread. Returns the mean size of a frame there, acknowledgements included.
 ///
 /// # Errors
-/// When the kernel does not allow it, `ip` or `ethtool` is missing, or packets are larger nevertheless.
+/// Returns an error if the kernel does not allow it, `ip` or `ethtool` is missing, or packets are larger all
+/// the same.
 pub(crate) fn enter() -> io::Result<f64> {
     leave_network().map_err(|error| {
         io::Error::other(format!(
@@ -46,7 +47,7 @@ fn leave_network() -> io::Result<()> {
         Err(Errno::EPERM) => {}
         Err(error) => return Err(error.into()),
     }
-    // Who may not leave the network may often become root of a world of its own.
+    // A process that may not leave the network can often become root in a user namespace of its own.
     let (user, group) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
     fs::write("/proc/self/setgroups", "deny")?;
@@ -75,7 +76,7 @@ fn mean_frame() -> io::Result<f64> {
     let (mut far, _) = listener.accept()?;
     let mut left = PROOF;
     thread::scope(|scope| -> io::Result<()> {
-        // It ends with the stream.
+        // The thread ends with the stream.
         scope.spawn(move || io::copy(&mut far, &mut io::sink()));
         let bytes = vec![1; 1 << 20];
         while left > 0 {
@@ -89,7 +90,7 @@ fn mean_frame() -> io::Result<f64> {
     Ok((after.0 - before.0) as f64 / (after.1 - before.1).max(1) as f64)
 }
 
-/// Bytes and packets that loopback has received.
+/// Returns the bytes and packets that loopback has received.
 fn received() -> io::Result<(u64, u64)> {
     let mut text = String::new();
     fs::File::open("/proc/self/net/dev")?.read_to_string(&mut text)?;

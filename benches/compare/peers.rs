@@ -1,29 +1,29 @@
-//! Who can take part.
+//! The proxies that can be measured.
 
 use clap::ValueEnum;
 
-/// Who is measured.
+/// A proxy that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Peer {
     /// This project.
     Pointsman,
     /// HAProxy with `option splice-auto`.
     Haproxy,
-    /// The same with pipes of 1 MiB.
+    /// HAProxy with `option splice-auto` and pipes of 1 MiB.
     #[value(name = "haproxy-1m")]
     Haproxy1m,
     /// nginx with its stream module and `ssl_preread`.
     Nginx,
     Sniproxy,
     Envoy,
-    /// The least that tokio offers: one thread and `copy_bidirectional`, part of this program.
+    /// The simplest proxy with tokio: one thread and `copy_bidirectional`, part of this program.
     TokioCopy,
-    /// No proxy: the client in its place.
+    /// No proxy: the client connects to the backend.
     Direct,
 }
 
 impl Peer {
-    /// As the tables and the command line call it.
+    /// Returns the name in the tables and on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Pointsman => "pointsman",
@@ -37,7 +37,7 @@ impl Peer {
         }
     }
 
-    /// Whether it can use so many workers.
+    /// Returns `true` if the proxy can use this many workers.
     pub(crate) fn can_use(self, workers: usize) -> bool {
         workers == 1 || !matches!(self, Self::Sniproxy | Self::TokioCopy)
     }

@@ -1,4 +1,4 @@
-//! Which plots a run gives.
+//! The plots of a run.
 
 use std::fs;
 use std::io;
@@ -72,19 +72,19 @@ fn word(subject: Subject) -> String {
     }
 }
 
-/// Writes the plots of what was tested.
+/// Writes the plots of the tests that were run.
 ///
 /// # Errors
-/// When the directory cannot be made or a file not be written.
+/// Returns an error if the directory cannot be made, or a file cannot be written.
 pub(crate) fn write(results: &Results, directory: &Path) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     for plot in PLOTS {
         let subjects: Vec<Subject> =
             results.subjects().into_iter().filter(|subject| plot.tests.contains(&subject.test)).collect();
-        let tell = results.tell_workers();
+        let tell = results.show_workers();
         let row =
-            |entrant| subjects.iter().map(|subject| results.spread(*subject, entrant, plot.figure)).collect();
-        let rows = results.entrants().into_iter().map(|entrant| (entrant.name(tell), row(entrant)));
+            |variant| subjects.iter().map(|subject| results.spread(*subject, variant, plot.figure)).collect();
+        let rows = results.variants().into_iter().map(|variant| (variant.name(tell), row(variant)));
         let groups: Vec<_> =
             rows.filter(|(_, values): &(_, Vec<_>)| values.iter().any(Option::is_some)).collect();
         if groups.is_empty() {

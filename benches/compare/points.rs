@@ -1,57 +1,57 @@
-//! What a run is made of: who did what in which round, and with what figures.
+//! The points of a run: the figures of one proxy in one test of one round.
 
 use clap::ValueEnum;
 
 use crate::peers::Peer;
 
-/// Who takes part: a proxy with so many workers.
+/// A proxy with a number of workers, as it takes part in a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Entrant {
+pub(crate) struct ProxyVariant {
     pub(crate) peer: Peer,
     pub(crate) workers: usize,
 }
 
-impl Entrant {
-    /// As the tables call it; its workers are told where not everyone has the same.
-    pub(crate) fn name(self, tell_workers: TellWorkers) -> String {
-        match tell_workers {
-            TellWorkers::No => self.peer.name().to_owned(),
-            TellWorkers::Yes => format!("{}, {}", self.peer.name(), count(self.workers)),
+impl ProxyVariant {
+    /// Returns the name in the tables. The name has the number of workers if the variants differ in it.
+    pub(crate) fn name(self, show_workers: ShowWorkers) -> String {
+        match show_workers {
+            ShowWorkers::No => self.peer.name().to_owned(),
+            ShowWorkers::Yes => format!("{}, {}", self.peer.name(), count(self.workers)),
         }
     }
 }
 
-/// Whether the entrants of a run differ in their workers.
+/// The choice to show the number of workers in names, because the variants of a run differ in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TellWorkers {
+pub(crate) enum ShowWorkers {
     Yes,
     No,
 }
 
-/// So many workers, in words.
+/// Returns this number of workers in words.
 pub(crate) fn count(workers: usize) -> String {
     if workers == 1 { "1 worker".to_owned() } else { format!("{workers} workers") }
 }
 
-/// With whom an entrant is compared.
+/// The reference that a variant is compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Against {
+pub(crate) enum Reference {
     /// This peer with as many workers.
     Peer(Peer),
-    /// The same proxy with so many workers.
+    /// The same proxy with this many workers.
     Own(usize),
 }
 
-impl Against {
-    /// Who stands beside `entrant`.
-    pub(crate) fn beside(self, entrant: Entrant) -> Entrant {
+impl Reference {
+    /// Returns the reference for `variant`.
+    pub(crate) fn beside(self, variant: ProxyVariant) -> ProxyVariant {
         match self {
-            Self::Peer(peer) => Entrant { peer, ..entrant },
-            Self::Own(workers) => Entrant { workers, ..entrant },
+            Self::Peer(peer) => ProxyVariant { peer, ..variant },
+            Self::Own(workers) => ProxyVariant { workers, ..variant },
         }
     }
 
-    /// As a column's title calls it.
+    /// Returns the name in the title of a column.
     pub(crate) fn name(self) -> String {
         match self {
             Self::Peer(peer) => peer.name().to_owned(),
@@ -60,7 +60,7 @@ impl Against {
     }
 }
 
-/// What can be measured.
+/// A test that can be run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Test {
     /// Short connections: connect, hello, 64 bytes back, close.
@@ -79,10 +79,10 @@ pub(crate) enum Test {
     Idle,
 }
 
-/// What happened in one test of one round.
+/// The result of one test in one round.
 #[derive(Clone, Debug)]
 pub(crate) struct Point {
-    pub(crate) entrant: Entrant,
+    pub(crate) variant: ProxyVariant,
     pub(crate) round: usize,
     pub(crate) test: Test,
     pub(crate) errors: u64,
@@ -91,18 +91,19 @@ pub(crate) struct Point {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Figures {
-    Flow(Flow),
-    Rest(Rest),
+    Load(LoadFigures),
+    Idle(IdleFigures),
 }
 
-/// A test in which something moves.
+/// The figures of a test that moves bytes.
 #[derive(Clone, Debug)]
-pub(crate) struct Flow {
-    /// Operations in a second: connections, round trips or bytes. In [`Test::Beside`] they are those of the streams.
+pub(crate) struct LoadFigures {
+    /// Operations in a second: connections, round trips or bytes. In [`Test::Beside`] these are the bytes of
+    /// the streams.
     pub(crate) rate: f64,
     /// CPU seconds of the proxy for one operation; `None` without a proxy.
     pub(crate) cpu: Option<f64>,
-    /// The calibration's result around the test: larger is a slower machine.
+    /// The result of the calibration around the test; a larger number is a slower machine.
     pub(crate) pace: f64,
     /// Microseconds; `None` for streams.
     pub(crate) p50: Option<f64>,
@@ -110,17 +111,17 @@ pub(crate) struct Flow {
     pub(crate) p999: Option<f64>,
 }
 
-/// A test in which nothing does.
+/// The figures of a test with idle connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Rest {
+pub(crate) struct IdleFigures {
     pub(crate) connections: usize,
-    /// KiB for each connection, beyond what the proxy had before.
+    /// KiB for each connection, beyond the memory of the proxy before.
     pub(crate) pss: Option<f64>,
     /// MiB before the first connection.
     pub(crate) base: Option<f64>,
-    /// For each connection.
+    /// The descriptors for each connection.
     pub(crate) descriptors: Option<f64>,
-    /// KiB of the kernel's slabs for each connection: sockets of the load and the backend are in it too,
-    /// and whatever else the machine does.
+    /// KiB of the kernel's slabs for each connection. Sockets of the load, of the backend and of other
+    /// programs are in this number too.
     pub(crate) kernel: f64,
 }

@@ -1,6 +1,7 @@
-//! Epoll and non-blocking socket calls, as few as a load generator can do with.
+//! Epoll and non-blocking socket calls: the few that a load generator needs.
 //!
-//! Everything is level-triggered: one call for one event, no second call to hear that nothing is left.
+//! All events are level-triggered. One event costs one call; no second call is needed to learn that the
+//! socket is empty.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -10,13 +11,13 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{MsgFlags, recv, send};
 
-/// How much one call may move: large, so that the load costs little beside the proxy.
+/// The most bytes that one call moves. It is large, so that the load costs little beside the proxy.
 pub(crate) const CHUNK: usize = 256 * 1024;
 
-/// Events taken from the kernel at once.
+/// The number of events that one wait takes from the kernel.
 const BATCH: usize = 256;
 
-/// What a socket waits for.
+/// The events that a socket waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
     Read,
@@ -33,7 +34,7 @@ impl Interest {
     }
 }
 
-/// What a call on a socket did.
+/// The result of a call on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Moved {
     Bytes(usize),
@@ -42,7 +43,7 @@ pub(crate) enum Moved {
     Blocked,
 }
 
-/// Sockets and the tokens they are known by.
+/// An epoll instance: sockets and their tokens.
 pub(crate) struct Poller {
     epoll: Epoll,
     events: Vec<EpollEvent>,
@@ -62,10 +63,10 @@ impl Poller {
         Ok(self.epoll.modify(socket, &mut interest.event(token))?)
     }
 
-    /// The tokens that are ready after at most `patience`; none when the time is over.
+    /// Waits for at most `patience`, and sets `tokens` to the ready tokens; there are none at the time-out.
     pub(crate) fn wait(&mut self, patience: Duration, tokens: &mut Vec<u64>) -> io::Result<()> {
         tokens.clear();
-        // One more millisecond, so that a wait for less than one does not spin.
+        // One more millisecond is added, so that a wait for less than one does not spin.
         let millis = u16::try_from(patience.as_millis() + 1).unwrap_or(u16::MAX);
         match self.epoll.wait(&mut self.events, millis) {
             Ok(count) => tokens.extend(self.events[..count].iter().map(EpollEvent::data)),
@@ -76,12 +77,12 @@ impl Poller {
     }
 }
 
-/// Reads what is there.
-pub(crate) fn take(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<Moved> {
+/// Reads the bytes that have come.
+pub(crate) fn read_available(socket: &impl AsRawFd, into: &mut [u8]) -> io::Result<Moved> {
     receive(socket, into, MsgFlags::MSG_DONTWAIT)
 }
 
-/// Takes bytes off a TCP socket without copying them; `room` only says how many at most.
+/// Removes bytes from a TCP socket without a copy. `room` only bounds their number.
 pub(crate) fn discard(socket: &impl AsRawFd, room: &mut [u8]) -> io::Result<Moved> {
     receive(socket, room, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC)
 }
@@ -98,8 +99,8 @@ fn receive(socket: &impl AsRawFd, into: &mut [u8], flags: MsgFlags) -> io::Resul
     }
 }
 
-/// Writes what fits, and tells how much: 0 when nothing did.
-pub(crate) fn give(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
+/// Writes the bytes that fit, and returns their number, or 0 if none fits.
+pub(crate) fn write_available(socket: &impl AsRawFd, bytes: &[u8]) -> io::Result<usize> {
     loop {
         return match send(socket.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
             Ok(count) => Ok(count),

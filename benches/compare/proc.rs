@@ -1,12 +1,12 @@
-//! What the kernel says about a process and its descendants.
+//! Numbers from the kernel about a process and its descendants.
 //!
-//! A process that ends while it is read counts as nothing.
+//! A process that ends during the reading counts as nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The process and all its descendants.
+/// Returns the process and all its descendants.
 pub(crate) fn tree(root: u32) -> Vec<u32> {
     let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for pid in numbers("/proc") {
@@ -23,17 +23,18 @@ pub(crate) fn tree(root: u32) -> Vec<u32> {
     found
 }
 
-/// The parent stands behind the name, which may hold spaces and parentheses.
+/// Returns the parent, which stands behind the name. The name may contain spaces and parentheses.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
-/// CPU time of each thread of these processes, in seconds, to the nanosecond where the kernel counts it so.
-pub(crate) struct Spent(BTreeMap<PathBuf, f64>);
+/// The CPU time of each thread of some processes, in seconds; exact to the nanosecond if the kernel counts
+/// so.
+pub(crate) struct CpuTimes(BTreeMap<PathBuf, f64>);
 
-impl Spent {
-    /// Until now.
+impl CpuTimes {
+    /// Reads the CPU time until now.
     pub(crate) fn by(processes: &[u32]) -> Self {
         let threads = processes.iter().flat_map(|pid| {
             let tasks = format!("/proc/{pid}/task");
@@ -46,12 +47,12 @@ impl Spent {
         Self(threads.filter_map(|thread| spent(&thread).map(|time| (thread, time))).collect())
     }
 
-    /// All of it.
+    /// Returns the sum over all threads.
     pub(crate) fn seconds(&self) -> f64 {
         self.0.values().sum()
     }
 
-    /// What was spent since `earlier` by the name of the thread; threads of one name count together.
+    /// Returns the time since `earlier` by the name of the thread. Threads with the same name count together.
     pub(crate) fn by_name_since(&self, earlier: &Self) -> BTreeMap<String, f64> {
         let mut names = BTreeMap::new();
         for (thread, time) in &self.0 {
@@ -63,7 +64,7 @@ impl Spent {
     }
 }
 
-/// The kernel's thread for the interrupts of a CPU that found no time; none where it cannot be seen.
+/// Returns the thread of the kernel for the delayed interrupts of a CPU, or `None` if it is not visible.
 pub(crate) fn softirq_thread(cpu: usize) -> Option<u32> {
     let name = format!("ksoftirqd/{cpu}");
     numbers("/proc")
@@ -71,7 +72,7 @@ pub(crate) fn softirq_thread(cpu: usize) -> Option<u32> {
         .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
 }
 
-/// Proportional set size, in KiB: shared pages count by their share.
+/// Returns the proportional set size in KiB. A shared page counts by its share.
 pub(crate) fn pss_kib(root: u32) -> u64 {
     let of = |pid: u32| -> Option<u64> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
@@ -80,7 +81,8 @@ pub(crate) fn pss_kib(root: u32) -> u64 {
     tree(root).into_iter().filter_map(of).sum()
 }
 
-/// What the kernel's own objects take, sockets and their buffers' heads among them, in KiB.
+/// Returns the memory of the kernel's own objects in KiB. Sockets and the heads of their buffers are among
+/// these.
 pub(crate) fn slab_kib() -> u64 {
     let of = || -> Option<u64> {
         let text = fs::read_to_string("/proc/meminfo").ok()?;
@@ -90,15 +92,15 @@ pub(crate) fn slab_kib() -> u64 {
     of().unwrap_or(0)
 }
 
-/// Open descriptors.
+/// Returns the number of open descriptors of the process and its descendants.
 pub(crate) fn descriptors(root: u32) -> usize {
     tree(root).into_iter().map(|pid| numbers(&format!("/proc/{pid}/fd")).len()).sum()
 }
 
-/// The same of the process alone.
+/// Returns the number of open descriptors of the process alone.
 ///
-/// Linux tells it since 6.2 as the size of the directory. To list ten thousand takes it some milliseconds, in which
-/// nobody else has the CPU; before 6.2 there is no other way.
+/// Linux 6.2 and later report this number as the size of the directory. Before 6.2 the directory must be
+/// listed. A list of ten thousand takes the kernel some milliseconds, in which no other process has the CPU.
 pub(crate) fn own_descriptors(pid: u32) -> usize {
     let directory = format!("/proc/{pid}/fd");
     match fs::metadata(&directory) {
@@ -107,7 +109,7 @@ pub(crate) fn own_descriptors(pid: u32) -> usize {
     }
 }
 
-/// The entries of a directory that are numbers.
+/// Returns the entries of a directory that are numbers.
 fn numbers(directory: &str) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

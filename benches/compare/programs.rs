@@ -1,4 +1,4 @@
-//! Where the proxies' programs are, what they say of themselves, and how they are run.
+//! The programs of the proxies: their paths, their versions, and the commands that run them.
 
 use std::env;
 use std::fs;
@@ -10,8 +10,8 @@ use crate::configurations::{self, Setup, Shape, configuration};
 use crate::peers::Peer;
 use crate::roles;
 
-/// The program, if it is installed: what the variable of its name in capitals (`HAPROXY`) says, or else
-/// what is found by its name. So a newer one than the system's can be measured.
+/// Returns the path of the program if it is installed. The variable with its name in capitals (`HAPROXY`) has
+/// precedence over the installed program. So a newer program than that of the system can be measured.
 pub(crate) fn program(peer: Peer) -> Option<PathBuf> {
     match peer {
         Peer::Pointsman => Some(env!("CARGO_BIN_EXE_pointsman").into()),
@@ -26,18 +26,18 @@ pub(crate) fn program(peer: Peer) -> Option<PathBuf> {
 fn chosen(variable: &str, name: &str) -> Option<PathBuf> {
     let named = env::var_os(variable).filter(|program| !program.is_empty());
     let program = PathBuf::from(named.unwrap_or_else(|| name.into()));
-    // It is started in another directory.
+    // The path is made absolute, because the program is started in another directory.
     if program.components().count() > 1 { std::path::absolute(program).ok() } else { installed(&program) }
 }
 
-/// Daemons are often installed where an ordinary user's PATH does not lead.
+/// Finds a program. Daemons are often installed in a directory that the PATH of an ordinary user lacks.
 fn installed(name: &Path) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let further = ["/usr/sbin", "/usr/local/sbin", "/usr/local/bin"].map(PathBuf::from);
     env::split_paths(&path).chain(further).map(|place| place.join(name)).find(|file| file.is_file())
 }
 
-/// The first line that it says about its version, or why it says nothing.
+/// Returns the first line that the program prints about its version, or the reason why it prints none.
 pub(crate) fn version(peer: Peer) -> String {
     let argument = match peer {
         Peer::Pointsman | Peer::Envoy => "--version",
@@ -57,10 +57,10 @@ fn says(peer: Peer, argument: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
 }
 
-/// The command that runs it in the foreground, its configuration written.
+/// Writes the configuration and returns the command that runs the program in the foreground.
 ///
 /// # Errors
-/// When the program is missing or a file cannot be written.
+/// Returns an error if the program is missing, or a file cannot be written.
 pub(crate) fn command(peer: Peer, setup: &Setup, shape: Shape) -> io::Result<Command> {
     let text = match peer {
         Peer::Pointsman => configurations::pointsman(setup, shape),
@@ -93,7 +93,8 @@ pub(crate) fn command(peer: Peer, setup: &Setup, shape: Shape) -> io::Result<Com
     Ok(command)
 }
 
-/// The file that nginx must load for `stream`, unless that is built in; by what `nginx -V` says.
+/// Returns the file that nginx must load for `stream`, from the output of `nginx -V`. `None` if the module is
+/// built in.
 pub(crate) fn stream_module(built: &str) -> Option<String> {
     let mut options = built.split_whitespace();
     if !options.any(|option| option == "--with-stream=dynamic") {

@@ -1,4 +1,4 @@
-//! A proxy that runs and has shown that it forwards.
+//! A running proxy that has proved that it forwards.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -9,30 +9,30 @@ use std::time::{Duration, Instant};
 use crate::backend::ADDRESSES;
 use crate::child::{Program, Role, pause};
 use crate::configurations::{Setup, Shape};
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
 use crate::hello::{self, Command};
 use crate::peers::Peer;
-use crate::points::Entrant;
+use crate::points::ProxyVariant;
 use crate::programs;
 use crate::roles;
 
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
 
-/// A port can be lost between choosing it and binding it.
+/// The number of attempts to start: another process can take a port between the choice and the bind.
 const ATTEMPTS: usize = 3;
 
-/// For one answer of the proof that it forwards.
+/// The longest wait for one answer of the proof that the proxy forwards.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A directory that is gone with its owner.
+/// A directory that is removed when dropped.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> io::Result<Self> {
         let name = format!("pointsman-compare-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Left over from a process with our id that was killed.
+        // The directory is left over from a killed process that had our process id.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path)?;
         Ok(Self(path))
@@ -49,47 +49,47 @@ impl Drop for Scratch {
     }
 }
 
-/// The backend process, one port on all its addresses.
+/// The backend process, with one port on all its addresses.
 pub(crate) struct Backend {
     _role: Role,
     pub(crate) port: u16,
 }
 
 impl Backend {
-    pub(crate) fn start(place: Place) -> io::Result<Self> {
-        let role = Role::start(roles::BACKEND, "", place)?;
+    pub(crate) fn start(pin: CpuPin) -> io::Result<Self> {
+        let role = Role::start(roles::BACKEND, "", pin)?;
         let port = role.answer()?;
         Ok(Self { _role: role, port })
     }
 }
 
-/// What to start, and where.
+/// The proxy to start, its CPU and its directory.
 #[derive(Clone, Copy)]
 pub(crate) struct Plan<'a> {
-    pub(crate) entrant: Entrant,
+    pub(crate) variant: ProxyVariant,
     pub(crate) shape: Shape,
-    pub(crate) place: Place,
+    pub(crate) pin: CpuPin,
     pub(crate) backend_port: u16,
     pub(crate) directory: &'a Path,
 }
 
-/// A proxy that runs; it is stopped when dropped.
+/// A running proxy; it is stopped when dropped.
 pub(crate) struct Proxy {
-    /// `None`: the backend itself stands in the proxy's place.
+    /// `None`: the backend itself takes the place of the proxy.
     program: Option<Program>,
-    pub(crate) entrant: Entrant,
+    pub(crate) variant: ProxyVariant,
     pub(crate) address: SocketAddr,
     pub(crate) setup: Setup,
     pub(crate) log: PathBuf,
-    /// From the start of the process to its first accepted connection.
+    /// The time from the start of the process to its first accepted connection.
     pub(crate) start_up: Duration,
 }
 
 impl Proxy {
-    /// Starts it, waits until it accepts, and has it forward some bytes.
+    /// Starts the proxy, waits until it accepts, and proves that it forwards.
     ///
     /// # Errors
-    /// With the end of its log when it does not start, and when it does not forward.
+    /// Returns an error with the end of the log if the proxy does not start, or if it does not forward.
     pub(crate) fn start(plan: Plan<'_>) -> io::Result<Self> {
         let mut failed = io::Error::other("no attempt was made");
         for _ in 0..ATTEMPTS {
@@ -108,25 +108,25 @@ impl Proxy {
         let setup = Setup {
             port: free_port()?,
             backend_port: plan.backend_port,
-            workers: plan.entrant.workers,
+            workers: plan.variant.workers,
             directory: plan.directory.to_owned(),
         };
-        let log = plan.directory.join(format!("{}.log", plan.entrant.peer.name()));
+        let log = plan.directory.join(format!("{}.log", plan.variant.peer.name()));
         let mut proxy = Self {
             program: None,
-            entrant: plan.entrant,
+            variant: plan.variant,
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, setup.port)),
             setup,
             log,
             start_up: Duration::ZERO,
         };
-        if plan.entrant.peer == Peer::Direct {
+        if plan.variant.peer == Peer::Direct {
             proxy.address = SocketAddr::from((ADDRESSES[0], plan.backend_port));
             return Ok(proxy);
         }
-        let command = programs::command(plan.entrant.peer, &proxy.setup, plan.shape)?;
+        let command = programs::command(plan.variant.peer, &proxy.setup, plan.shape)?;
         let began = Instant::now();
-        let program = proxy.program.insert(Program::start(command, plan.place, &proxy.log)?);
+        let program = proxy.program.insert(Program::start(command, plan.pin, &proxy.log)?);
         while TcpStream::connect_timeout(&proxy.address, PATIENCE).is_err() {
             if program.ended().is_some() || began.elapsed() > START {
                 return Err(io::Error::other(format!("it did not start: {}", end_of(&proxy.log))));
@@ -137,7 +137,7 @@ impl Proxy {
         Ok(proxy)
     }
 
-    /// The process to look at, if there is one.
+    /// Returns the process to measure, if there is one.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.program.as_ref().map(Program::pid)
     }
@@ -157,7 +157,7 @@ fn end_of(log: &Path) -> String {
     lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
 }
 
-/// Sends a hello in two pieces and reads back what follows it.
+/// Sends a hello in two pieces and reads back the bytes that follow it.
 fn prove(address: SocketAddr) -> io::Result<()> {
     let forward = || {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;

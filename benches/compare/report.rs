@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::figures::{self, Figure, Results, Spread, Subject};
-use crate::points::{Against, Entrant, Test};
+use crate::points::{ProxyVariant, Reference, Test};
 use Compared::{Never, WithEach, WithFirst};
 
 struct Column {
@@ -13,11 +13,11 @@ struct Column {
     compared: Compared,
 }
 
-/// With whom a figure is compared, and what it is called there.
+/// The references that a figure is compared with, and the name of the ratio in the table.
 #[derive(Clone, Copy)]
 enum Compared {
     Never,
-    /// Only with the first reference: a table has room for so many columns.
+    /// Only the first reference: the table has no room for more columns.
     WithFirst(&'static str),
     WithEach(&'static str),
 }
@@ -35,7 +35,7 @@ const CONNECTIONS: &[Column] = &[
     column("errors", figures::errors, 0, Never),
 ];
 
-/// The streams' rate and cost, and the latencies of the small requests beside them.
+/// The rate and the cost of the streams, and the latencies of the small requests beside them.
 const BESIDE: &[Column] = &[
     column("Gbit/s", figures::gigabits, 1, WithFirst("Gbit/s")),
     column("CPU s/GiB*", figures::cpu_per_gib, 3, Never),
@@ -91,8 +91,9 @@ fn title(subject: Subject) -> String {
     }
 }
 
-/// All tables of a run: for each test the figures, and their ratios to those of the references that took part.
-pub(crate) fn tables(results: &Results, references: &[Against]) -> String {
+/// Returns all tables of a run. Each test has a table of figures and a table of ratios to the references in
+/// the run.
+pub(crate) fn tables(results: &Results, references: &[Reference]) -> String {
     let mut text = String::new();
     for subject in results.subjects() {
         let _ = writeln!(text, "\n### {}\n", title(subject));
@@ -102,20 +103,21 @@ pub(crate) fn tables(results: &Results, references: &[Against]) -> String {
         }
     }
     text.push_str(
-        "\nMedian [lowest-highest] of the rounds; a ratio is made within each round, and the median is that of \
-         the ratios.\n",
+        "\nEach figure is the median of the rounds, with the lowest and the highest in brackets. A ratio is made \
+         within each round, and the table has the median of these ratios.\n",
     );
     if let Some(pace) = results.pace() {
         let _ = writeln!(
             text,
-            "\\* CPU time of the proxy's processes at the run's median pace ({pace:.2} µs for the calibration's \
-             messages)."
+            "\\* CPU time of the proxy's processes, at the run's median pace ({pace:.2} µs for a message of the \
+             calibration)."
         );
     }
     if results.subjects().iter().any(|subject| subject.test == Test::Idle) {
         text.push_str(
-            "† Growth of the kernel's slabs, whole machine: the proxy's part is what exceeds `direct`. Other \
-             tests before it leave sockets that vanish meanwhile: believe it only with `--tests idle`.\n",
+            "† Growth of the kernel's slabs on the whole machine. The proxy's part is the growth beyond that of \
+             `direct`. Sockets of earlier tests vanish meanwhile, so the growth is right only with \
+             `--tests idle`.\n",
         );
     }
     text
@@ -125,15 +127,15 @@ fn values(results: &Results, subject: Subject) -> String {
     let columns = columns(subject.test);
     let mut heads: Vec<String> = vec!["proxy".to_owned()];
     heads.extend(columns.iter().map(|column| column.title.to_owned()));
-    let rows = rows(results, |entrant| {
-        let value = |column: &Column| show(results.spread(subject, entrant, column.figure), column.decimals);
+    let rows = rows(results, |variant| {
+        let value = |column: &Column| show(results.spread(subject, variant, column.figure), column.decimals);
         columns.iter().map(value).collect()
     });
     markdown(&heads, &rows)
 }
 
-/// `None` where no reference took part.
-fn ratios(results: &Results, subject: Subject, references: &[Against]) -> Option<String> {
+/// Returns `None` if no reference took part.
+fn ratios(results: &Results, subject: Subject, references: &[Reference]) -> Option<String> {
     let mut heads: Vec<String> = vec!["proxy".to_owned()];
     let mut compared = Vec::new();
     for (place, against) in references.iter().enumerate() {
@@ -143,29 +145,29 @@ fn ratios(results: &Results, subject: Subject, references: &[Against]) -> Option
                 WithFirst(title) if place == 0 => title,
                 WithFirst(_) | Never => continue,
             };
-            let ratio = |entrant: &_| results.ratio(subject, *entrant, *against, column.figure).is_some();
-            if results.entrants().iter().any(ratio) {
+            let ratio = |variant: &_| results.ratio(subject, *variant, *against, column.figure).is_some();
+            if results.variants().iter().any(ratio) {
                 heads.push(format!("{title} / {}", against.name()));
                 compared.push((*against, column.figure));
             }
         }
     }
-    let rows = rows(results, |entrant| {
-        let ratio = |(against, figure): &(Against, Figure)| {
-            show(results.ratio(subject, entrant, *against, *figure), 2)
+    let rows = rows(results, |variant| {
+        let ratio = |(against, figure): &(Reference, Figure)| {
+            show(results.ratio(subject, variant, *against, *figure), 2)
         };
         compared.iter().map(ratio).collect()
     });
     (!rows.is_empty()).then(|| markdown(&heads, &rows))
 }
 
-/// A row for each entrant that has anything to show.
-fn rows(results: &Results, cells: impl Fn(Entrant) -> Vec<String>) -> Vec<Vec<String>> {
+/// Returns a row for each variant that has a value.
+fn rows(results: &Results, cells: impl Fn(ProxyVariant) -> Vec<String>) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
-    for entrant in results.entrants() {
-        let cells = cells(entrant);
+    for variant in results.variants() {
+        let cells = cells(variant);
         if cells.iter().any(|cell| cell != "-") {
-            rows.push([vec![entrant.name(results.tell_workers())], cells].concat());
+            rows.push([vec![variant.name(results.show_workers())], cells].concat());
         }
     }
     rows

@@ -1,4 +1,4 @@
-//! What scraping thousands of series costs those who are served meanwhile.
+//! Measures the cost of scraping thousands of series for the clients that are served meanwhile.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -14,24 +14,24 @@ use crate::cpus;
 use crate::figures::Spread;
 use crate::measure::Bench;
 use crate::order::Outcome;
-use crate::points::{Flow, Test};
+use crate::points::{LoadFigures, Test};
 use crate::proxy::Proxy;
 use crate::report::{markdown, show};
 
-/// From one scrape's start to the next.
+/// The time from the start of one scrape to the next.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// A scrape that takes longer has failed; so has one with more bytes than [`MOST`].
+/// A scrape has failed if it takes longer, or has more bytes than [`MOST`].
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const MOST: u64 = 64 << 20;
 
-/// Gives some 10,000 series.
+/// A configuration with some 10,000 series.
 const SHAPE: Shape = Shape { listeners: 38, admin: true, ..Shape::PLAIN };
 
-/// The same proxy in one round, left alone or scraped.
+/// One round of a proxy, with scrapes or without.
 struct Sample {
-    flow: Flow,
+    flow: LoadFigures,
     outcome: Outcome,
     scrapes: Vec<Scrape>,
 }
@@ -43,17 +43,17 @@ struct Scrape {
     series: usize,
 }
 
-/// Gives the table and the number of errors.
+/// Returns the table and the number of errors.
 ///
 /// # Errors
-/// When pointsman does not start, a load does not answer or a scrape fails.
+/// Returns an error if pointsman does not start, a load does not answer, or a scrape fails.
 pub(crate) fn run(bench: &Bench<'_>, rounds: usize) -> io::Result<(String, u64)> {
     let mut pairs = Vec::new();
     for round in 1..=rounds {
         eprintln!("round {round}/{rounds}: scrapes");
         let proxy = bench.start_pointsman(SHAPE)?;
         let admin = admin(&proxy.log)?;
-        // By turns, so that neither is always the first.
+        // The order changes with each round, so that neither is always the first.
         pairs.push(if round % 2 == 1 {
             let quiet = quiet(bench, &proxy)?;
             (quiet, scraped(bench, &proxy, admin)?)
@@ -71,7 +71,7 @@ fn quiet(bench: &Bench<'_>, proxy: &Proxy) -> io::Result<Sample> {
     Ok(Sample { flow, outcome, scrapes: Vec::new() })
 }
 
-/// The scraper works where the load does, not on the proxy's CPU.
+/// Measures with scrapes. The scraper runs on the CPU of the load, not on that of the proxy.
 fn scraped(bench: &Bench<'_>, proxy: &Proxy, admin: SocketAddr) -> io::Result<Sample> {
     let enough = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -96,10 +96,10 @@ fn scrape_until(admin: SocketAddr, enough: &AtomicBool) -> io::Result<Vec<Scrape
     Ok(scrapes)
 }
 
-/// Where a proxy's metrics are, as its log says.
+/// Returns the address of a proxy's metrics, from its log.
 ///
 /// # Errors
-/// When the log does not tell in time.
+/// Returns an error if the log has no address in time.
 pub(crate) fn admin(log: &Path) -> io::Result<SocketAddr> {
     const BEFORE: &str = "admin listens address=";
     let until = Instant::now() + PATIENCE;
@@ -114,10 +114,10 @@ pub(crate) fn admin(log: &Path) -> io::Result<SocketAddr> {
     Err(io::Error::other("its log does not tell the admin address"))
 }
 
-/// One answer of `/metrics`.
+/// Returns one answer of `/metrics`.
 ///
 /// # Errors
-/// When it cannot be had, is too long or is not a success.
+/// Returns an error if there is no answer, or it is too long, or it is not a success.
 pub(crate) fn fetch(admin: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -130,12 +130,12 @@ pub(crate) fn fetch(admin: SocketAddr) -> io::Result<String> {
     }
 }
 
-/// How many there are.
+/// Returns the number of series.
 pub(crate) fn series(text: &str) -> usize {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count()
 }
 
-/// The value of one series, by its name and labels as they are printed.
+/// Returns the value of one series, by its name and labels as they are printed.
 pub(crate) fn value(text: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
@@ -172,7 +172,8 @@ fn text(pairs: &[(Sample, Sample)]) -> String {
     let spread = |value: fn(&Scrape) -> f64, decimals| show(Spread::of(scrapes().map(value)), decimals);
     format!(
         "\n### Metrics scraped every {} ms: ping-pong of 64 bytes on 64 connections\n\n{}\n{} scrapes of {} series \
-         in {} KiB, each {} ms. They are rendered by a thread that shares the proxy's CPU, where that is pinned.",
+         in {} KiB, each {} ms. If the proxy is pinned, the thread that renders them shares the CPU of the \
+         proxy.",
         EVERY.as_millis(),
         markdown(&heads, &rows),
         scrapes().count(),

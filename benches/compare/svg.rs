@@ -1,11 +1,11 @@
-//! Plots as SVG, made by hand: bars for peers, lines for growth.
+//! Plots as SVG: bars for peers, lines for growth.
 
 use std::fmt::Write as _;
 
 use crate::figures::Spread;
 
 const WIDTH: f64 = 760.0;
-/// Colours that stay apart for colour-blind eyes, also in grey.
+/// Colours that colour-blind readers can distinguish, also in grey.
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"];
 
 /// Horizontal bars: a group for each peer, a bar for each series.
@@ -14,12 +14,12 @@ pub(crate) struct Bars {
     pub(crate) unit: &'static str,
     pub(crate) decimals: usize,
     pub(crate) series: Vec<String>,
-    /// As many values as series.
+    /// The groups; each has as many values as there are series.
     pub(crate) groups: Vec<(String, Vec<Option<Spread>>)>,
 }
 
 impl Bars {
-    /// The file's text.
+    /// Returns the text of the file.
     pub(crate) fn draw(&self) -> String {
         const BAR: f64 = 16.0;
         const LEFT: f64 = 120.0;
@@ -53,12 +53,12 @@ impl Bars {
     }
 }
 
-/// How values go up.
+/// The scale of the values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// From 0.
+    /// A linear scale from 0.
     Linear,
-    /// As the sizes do, from 1; what is less stands there too.
+    /// A logarithmic scale from 1, as for the sizes. Values below 1 are drawn at 1.
     Tenfold,
 }
 
@@ -66,7 +66,7 @@ pub(crate) enum Scale {
 pub(crate) struct Lines {
     pub(crate) title: String,
     pub(crate) scale: Scale,
-    /// Name and points, size first.
+    /// The name of each series and its points, with the size first.
     pub(crate) series: Vec<(String, Vec<(f64, f64)>)>,
 }
 
@@ -75,7 +75,7 @@ impl Lines {
     const TOP: f64 = 90.0;
     const PLOT: f64 = 260.0;
 
-    /// The file's text.
+    /// Returns the text of the file.
     pub(crate) fn draw(&self) -> String {
         let points = || self.series.iter().flat_map(|(_, points)| points.iter());
         let decades = points().map(|(size, _)| decade(*size)).fold(1.0, f64::max).ceil();
@@ -128,12 +128,12 @@ impl Lines {
     }
 }
 
-/// Zero has no logarithm, and stands where one does.
+/// Returns the logarithm of a size. Zero has no logarithm, and is drawn at 1.
 fn decade(size: f64) -> f64 {
     size.max(1.0).log10()
 }
 
-/// The names of the series, three in a row.
+/// Returns the names of the series, three in a row.
 fn legend(names: &[String], top: f64) -> String {
     let mut body = String::new();
     if names.len() < 2 {

@@ -1,6 +1,6 @@
-//! The least one can write with tokio: a reference that every proxy on tokio should be cheaper than.
+//! The simplest proxy with tokio: a reference that every proxy on tokio should be cheaper than.
 //!
-//! It reads the hello, looks at nothing in it, and lets `copy_bidirectional` do the rest.
+//! It reads the hello without parsing it, and calls `copy_bidirectional` for the rest.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -9,12 +9,12 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::backend::ADDRESSES;
-use crate::hello::{self, Greeting};
+use crate::hello::{self, ParsedHello};
 
 /// Serves until it is killed.
 ///
 /// # Errors
-/// When it cannot bind.
+/// Returns an error if it cannot bind.
 pub(crate) fn run(port: u16, backend_port: u16) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(accept(port, backend_port))
@@ -24,7 +24,7 @@ async fn accept(port: u16, backend_port: u16) -> io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
     loop {
         let (client, source) = listener.accept().await?;
-        // As good a hash as the test needs: it is the last byte that differs.
+        // This hash is good enough for the test, because the addresses differ in their last byte.
         let SocketAddr::V4(source) = source else { continue };
         let backend = ADDRESSES[usize::from(source.ip().octets()[3]) % ADDRESSES.len()];
         tokio::spawn(serve(client, SocketAddr::from((backend, backend_port))));
@@ -32,7 +32,7 @@ async fn accept(port: u16, backend_port: u16) -> io::Result<()> {
 }
 
 async fn serve(client: TcpStream, backend: SocketAddr) {
-    // The other end sees the connection close; there is nobody else to tell.
+    // The other end sees the close; no other process needs the error.
     let _ = forward(client, backend).await;
 }
 
@@ -59,9 +59,9 @@ async fn read_hello(client: &TcpStream) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
         match hello::read(&heard) {
-            Greeting::Incomplete => {}
-            Greeting::Whole(..) => return Ok(heard),
-            Greeting::Foreign => return Err(io::ErrorKind::InvalidData.into()),
+            ParsedHello::Incomplete => {}
+            ParsedHello::Whole(..) => return Ok(heard),
+            ParsedHello::Foreign => return Err(io::ErrorKind::InvalidData.into()),
         }
     }
 }

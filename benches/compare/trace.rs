@@ -1,6 +1,6 @@
 //! System calls for one operation, as strace counts them.
 //!
-//! A traced proxy is slow, so it finds more to do at each wake-up than it would otherwise: the numbers
+//! A traced proxy is slow, so it finds more work at each wake-up than it would without strace. The numbers
 //! are a lower bound.
 
 use std::collections::BTreeMap;
@@ -13,19 +13,19 @@ use nix::sys::signal::Signal;
 
 use crate::child::{Program, load, pause};
 use crate::configurations::Shape;
-use crate::goals::{self, Given, Ground};
+use crate::goals::{self, RunKind, RunResults};
 use crate::measure::Bench;
 use crate::order::{Order, Outcome};
 use crate::peers::Peer;
-use crate::points::{Entrant, Test};
+use crate::points::{ProxyVariant, Test};
 use crate::proc;
 use crate::proxy::Proxy;
 use crate::report::markdown;
 
-/// How long strace has to attach, and to write its table.
+/// The time that strace has to attach, and to write its table.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What is traced, what one operation of it is called, and how many of ours make one.
+/// The traced tests, the name of one operation of each, and the number of our operations that make one.
 const TRACED: [(Test, &str, f64); 4] = [
     (Test::Conn, "connection", 1.0),
     (Test::Pp64, "round trip of 64 B", 1.0),
@@ -33,18 +33,18 @@ const TRACED: [(Test, &str, f64); 4] = [
     (Test::Up, "MiB up", 1_048_576.0),
 ];
 
-/// Calls that are rarer than this, for one operation, are left out of the list.
+/// The list leaves out calls that are rarer than this for one operation.
 const RARE: f64 = 0.05;
 
-/// Traces each peer, and gives its table and that of the goals.
+/// Traces each peer. Returns the table of calls and that of the goals.
 ///
 /// # Errors
-/// When a proxy does not start, or strace may not attach.
+/// Returns an error if a proxy does not start, or strace may not attach.
 pub(crate) fn run(bench: &Bench<'_>, peers: &[Peer]) -> io::Result<String> {
     let (mut rows, mut own) = (Vec::new(), Vec::new());
     let traceable = |peer: &&Peer| **peer != Peer::Direct && peer.can_use(bench.workers);
     for peer in peers.iter().filter(traceable) {
-        let proxy = bench.start(Entrant { peer: *peer, workers: bench.workers }, Shape::PLAIN)?;
+        let proxy = bench.start(ProxyVariant { peer: *peer, workers: bench.workers }, Shape::PLAIN)?;
         for (test, unit, scale) in TRACED {
             let (outcome, calls) = trace(bench, &proxy, test)?;
             let operations = (outcome.total as f64 / scale).max(1.0);
@@ -55,7 +55,7 @@ pub(crate) fn run(bench: &Bench<'_>, peers: &[Peer]) -> io::Result<String> {
         }
     }
     let heads = ["proxy", "for one", "calls", "of which"].map(str::to_owned);
-    let goals = goals::table(&Given::Calls(&own), Ground::Calls);
+    let goals = goals::table(&RunResults::Calls(&own), RunKind::Calls);
     Ok(format!("{}\n### Goals\n\n{goals}", markdown(&heads, &rows)))
 }
 
@@ -86,7 +86,7 @@ fn trace(bench: &Bench<'_>, proxy: &Proxy, test: Test) -> io::Result<(Outcome, B
         pause(Duration::from_millis(5));
     }
     let order = Order { warm: Duration::ZERO, ..bench.order(proxy, test) };
-    let outcome = load(&order, bench.load_place(proxy))?;
+    let outcome = load(&order, bench.load_pin(proxy))?;
     strace.signal(Signal::SIGINT);
     if !strace.ends_within(PATIENCE) {
         return Err(io::Error::other("strace does not end"));
@@ -94,7 +94,7 @@ fn trace(bench: &Bench<'_>, proxy: &Proxy, test: Test) -> io::Result<(Outcome, B
     Ok((outcome, parse(&fs::read_to_string(table)?)))
 }
 
-/// Lines of `% seconds µs/call calls [errors] name`.
+/// Parses lines of `% seconds µs/call calls [errors] name`.
 pub(crate) fn parse(table: &str) -> BTreeMap<String, u64> {
     let line = |line: &str| -> Option<(String, u64)> {
         let fields: Vec<&str> = line.split_whitespace().collect();

@@ -1,7 +1,7 @@
-//! The attackers: one process, one thread, many connections that all do the same.
+//! The attackers: one process with one thread and many connections that all do the same.
 //!
-//! It says `ready` once all are there, answers each line with what became of them until then, and is killed
-//! in the end.
+//! The process prints `ready` when the attack has its full strength. It answers each line with its counts
+//! until then. In the end it is killed.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,39 +17,39 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
-use crate::poller::{Moved, discard, give, take};
-use crate::words::{Words, source};
+use crate::payload::{Payload, source};
+use crate::poller::{Moved, discard, read_available, write_available};
 
-/// Printed when the attack has reached its strength.
+/// Printed when the attack has its full strength.
 pub(crate) const READY: &str = "ready";
 
-/// A slow attacker does something this often.
+/// The time between two actions of a slow attacker.
 const SLOWNESS: Duration = Duration::from_secs(1);
 
-/// The attack is ready even if not all could come.
+/// The attack is ready after this time, even if not all attackers could connect.
 const RAMP: Duration = Duration::from_secs(15);
 
-/// No attacker lives longer, whatever becomes of the run.
+/// The longest time of an attack, in case the run does not end it.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// How often it is looked who may come or act. Short, so that what is done at once is little: those who are measured
-/// have the same CPUs.
+/// The time between two passes over the attackers. It is short, so that each pass does little: the measured
+/// processes use the same CPUs.
 const TICK: Duration = Duration::from_millis(1);
 
-/// What happens after the words.
+/// The action of an attacker after its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Then {
-    /// Ends in order at once.
+pub(crate) enum AfterPayload {
+    /// Closes in order at once.
     Close,
     /// Resets at once.
     Reset,
-    /// Waits until the server ends.
+    /// Waits until the server closes.
     Await,
-    /// Stays and never reads.
+    /// Stays open and never reads.
     Stay,
-    /// Stays and reads a byte each second.
+    /// Stays open and reads a byte each second.
     Sip,
-    /// Does not say its words at once, but a byte each second.
+    /// Sends its payload slowly, a byte each second.
     Trickle,
 }
 
@@ -57,78 +57,79 @@ pub(crate) enum Then {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Attack {
     pub(crate) to: SocketAddr,
-    /// Open at once.
+    /// The number of connections that are open at once.
     pub(crate) connections: usize,
-    /// New ones a second at most.
+    /// The most new connections in a second.
     pub(crate) rate: u32,
-    pub(crate) words: Words,
-    pub(crate) then: Then,
-    /// Addresses they come from.
+    pub(crate) payload: Payload,
+    pub(crate) then: AfterPayload,
+    /// The number of addresses that the attackers connect from.
     pub(crate) sources: usize,
 }
 
-/// What became of them.
+/// The counts of an attack.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Tally {
-    /// Connections begun.
+pub(crate) struct AttackCounts {
+    /// Connections that were begun.
     pub(crate) begun: u64,
-    /// Those that the server, or its host, ended or refused.
+    /// Connections that the server, or its host, closed or refused.
     pub(crate) ended: u64,
-    /// Those that could not even be begun.
+    /// Connections that could not be begun.
     pub(crate) failed: u64,
-    /// Open now.
+    /// Connections that are open now.
     pub(crate) open: u64,
 }
 
-struct Foe {
+struct Attacker {
     socket: TcpStream,
     number: usize,
-    /// Bytes of the words that are said.
-    said: usize,
+    /// The number of bytes of the payload that are sent.
+    sent: usize,
 }
 
-struct Swarm {
+struct AttackLoop {
     attack: Attack,
     epoll: Epoll,
-    foes: Vec<Option<Foe>>,
+    attackers: Vec<Option<Attacker>>,
     free: Vec<usize>,
-    /// Who acts next, and its number: another may have taken the place since.
+    /// The time of each next action, with the slot and the number of its attacker. The slot may have
+    /// another attacker by then.
     due: BinaryHeap<Reverse<(Instant, usize, usize)>>,
-    /// The two kinds of words that connections take turns in.
-    words: [Vec<u8>; 2],
-    tally: Tally,
+    /// The payloads of connections with even and with odd numbers.
+    payload: [Vec<u8>; 2],
+    counts: AttackCounts,
 }
 
-/// Attacks until it is killed, or standard input ends.
+/// Attacks until the process is killed, or standard input ends.
 ///
 /// # Errors
-/// When epoll or standard output fails.
+/// Returns an error if epoll or standard output fails.
 pub(crate) fn run(attack: Attack) -> io::Result<()> {
-    let mut swarm = Swarm {
+    let mut attack_loop = AttackLoop {
         epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
-        foes: Vec::new(),
+        attackers: Vec::new(),
         free: (0..attack.connections).rev().collect(),
         due: BinaryHeap::new(),
-        words: [attack.words.bytes(0), attack.words.bytes(1)],
-        tally: Tally::default(),
+        payload: [attack.payload.bytes(0), attack.payload.bytes(1)],
+        counts: AttackCounts::default(),
         attack,
     };
-    swarm.foes.resize_with(attack.connections, || None);
+    attack_loop.attackers.resize_with(attack.connections, || None);
     let (began, questions) = (Instant::now(), questions());
     let mut is_ready = false;
     while began.elapsed() < LONGEST {
-        swarm.admit(began);
-        swarm.act();
-        swarm.turn()?;
-        let is_many = swarm.tally.begun >= attack.connections as u64;
+        attack_loop.admit(began);
+        attack_loop.act();
+        attack_loop.wait_once()?;
+        let is_many = attack_loop.counts.begun >= attack.connections as u64;
         if !is_ready && (is_many || began.elapsed() > RAMP) {
             is_ready = true;
-            say(READY)?;
+            print_line(READY)?;
         }
         match questions.try_recv() {
             Ok(()) => {
-                swarm.tally.open = (swarm.foes.len() - swarm.free.len()) as u64;
-                say(&serde_json::to_string(&swarm.tally)?)?;
+                attack_loop.counts.open = (attack_loop.attackers.len() - attack_loop.free.len()) as u64;
+                print_line(&serde_json::to_string(&attack_loop.counts)?)?;
             }
             Err(std::sync::mpsc::TryRecvError::Empty) => {}
             Err(std::sync::mpsc::TryRecvError::Disconnected) => break,
@@ -137,7 +138,7 @@ pub(crate) fn run(attack: Attack) -> io::Result<()> {
     Ok(())
 }
 
-/// A word for each line of standard input; ends with it.
+/// Returns a channel that gets a message for each line of standard input, and ends with it.
 pub(crate) fn questions() -> Receiver<()> {
     let (ask, questions) = channel();
     thread::spawn(move || {
@@ -150,81 +151,85 @@ pub(crate) fn questions() -> Receiver<()> {
     questions
 }
 
-fn say(line: &str) -> io::Result<()> {
+fn print_line(line: &str) -> io::Result<()> {
     println!("{line}");
     io::stdout().flush()
 }
 
-impl Swarm {
-    /// Lets as many come as there is room and pace for.
+impl AttackLoop {
+    /// Begins new connections, as far as the slots and the rate allow.
     fn admit(&mut self, began: Instant) {
         let paced = (began.elapsed().as_secs_f64() * f64::from(self.attack.rate)) as u64;
-        // What was missed while the machine was busy is not made up for.
+        // Connections that a busy machine delayed too long are skipped.
         let most = (f64::from(self.attack.rate) * 0.05) as u64 + 1;
-        let count = paced.saturating_sub(self.tally.begun + self.tally.failed);
+        let count = paced.saturating_sub(self.counts.begun + self.counts.failed);
         let skipped = count.saturating_sub(most);
-        self.tally.failed += skipped;
+        self.counts.failed += skipped;
         for _ in 0..count - skipped {
-            let Some(place) = self.free.pop() else {
-                // They wait for room; that too is not made up for.
+            let Some(slot) = self.free.pop() else {
+                // The other connections wait for a free slot; they are not begun later either.
                 return;
             };
-            self.tally.begun += 1;
-            if self.begin(place).is_err() {
-                self.leave(place);
-                self.tally.ended += 1;
+            self.counts.begun += 1;
+            if self.begin(slot).is_err() {
+                self.free_slot(slot);
+                self.counts.ended += 1;
             }
         }
     }
 
-    fn begin(&mut self, place: usize) -> io::Result<()> {
-        let number = self.tally.begun as usize;
+    fn begin(&mut self, slot: usize) -> io::Result<()> {
+        let number = self.counts.begun as usize;
         let socket = connect(self.attack.to, number % self.attack.sources)?;
-        let event = EpollEvent::new(EpollFlags::EPOLLOUT, place as u64);
+        let event = EpollEvent::new(EpollFlags::EPOLLOUT, slot as u64);
         self.epoll.add(&socket, event)?;
-        self.foes[place] = Some(Foe { socket, number, said: 0 });
+        self.attackers[slot] = Some(Attacker { socket, number, sent: 0 });
         Ok(())
     }
 
-    fn leave(&mut self, place: usize) {
-        self.foes[place] = None;
-        self.free.push(place);
+    fn free_slot(&mut self, slot: usize) {
+        self.attackers[slot] = None;
+        self.free.push(slot);
     }
 
-    /// What slow ones do, each at a pace of its own: they came one after the other, and so they act.
+    /// Does the due actions of slow attackers. Each attacker has a time of its own, because the attackers
+    /// began one after the other.
     fn act(&mut self) {
         let now = Instant::now();
-        while let Some(&Reverse((when, place, number))) = self.due.peek()
+        while let Some(&Reverse((when, slot, number))) = self.due.peek()
             && when <= now
         {
             self.due.pop();
-            let Some(foe) = self.foes[place].as_mut().filter(|foe| foe.number == number) else { continue };
-            let words = &self.words[foe.number % 2];
+            let Some(attacker) = self.attackers[slot].as_mut().filter(|attacker| attacker.number == number)
+            else {
+                continue;
+            };
+            let payload = &self.payload[attacker.number % 2];
             let acted = match self.attack.then {
-                Then::Trickle => {
-                    let next = foe.said.min(words.len() - 1);
-                    foe.said += 1;
-                    give(&foe.socket, &words[next..=next]).map(drop)
+                AfterPayload::Trickle => {
+                    let next = attacker.sent.min(payload.len() - 1);
+                    attacker.sent += 1;
+                    write_available(&attacker.socket, &payload[next..=next]).map(drop)
                 }
-                _ => match take(&foe.socket, &mut [0]) {
+                _ => match read_available(&attacker.socket, &mut [0]) {
                     Ok(Moved::End) => Err(io::ErrorKind::UnexpectedEof.into()),
                     other => other.map(drop),
                 },
             };
             match acted {
-                Ok(()) => self.due.push(Reverse((when + SLOWNESS, place, number))),
-                Err(_) => self.lose(place),
+                Ok(()) => self.due.push(Reverse((when + SLOWNESS, slot, number))),
+                Err(_) => self.lose(slot),
             }
         }
     }
 
-    fn lose(&mut self, place: usize) {
-        self.tally.ended += 1;
-        self.leave(place);
+    fn lose(&mut self, slot: usize) {
+        self.counts.ended += 1;
+        self.free_slot(slot);
     }
 
-    /// Waits a moment and serves what is ready.
-    fn turn(&mut self) -> io::Result<()> {
+    /// Waits for at most [`TICK`] and serves the ready sockets.
+    fn wait_once(&mut self) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 256];
         let patience = u16::try_from(TICK.as_millis()).unwrap_or(1);
         let count = match self.epoll.wait(&mut events, patience) {
@@ -233,48 +238,48 @@ impl Swarm {
             Err(error) => return Err(error.into()),
         };
         for event in &events[..count] {
-            let place = event.data() as usize;
-            if self.foes[place].is_some() && self.serve(place, event.events()).is_err() {
-                self.lose(place);
+            let slot = event.data() as usize;
+            if self.attackers[slot].is_some() && self.serve(slot, event.events()).is_err() {
+                self.lose(slot);
             }
         }
         Ok(())
     }
 
-    fn serve(&mut self, place: usize, events: EpollFlags) -> io::Result<()> {
-        let Some(foe) = self.foes[place].as_mut() else { return Ok(()) };
+    fn serve(&mut self, slot: usize, events: EpollFlags) -> io::Result<()> {
+        let Some(attacker) = self.attackers[slot].as_mut() else { return Ok(()) };
         if events.intersects(EpollFlags::EPOLLERR | EpollFlags::EPOLLHUP | EpollFlags::EPOLLRDHUP) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         if events.contains(EpollFlags::EPOLLIN) {
-            return match discard(&foe.socket, &mut [0; 65_536])? {
+            return match discard(&attacker.socket, &mut [0; 65_536])? {
                 Moved::End => Err(io::ErrorKind::UnexpectedEof.into()),
                 Moved::Bytes(_) | Moved::Blocked => Ok(()),
             };
         }
-        let words = &self.words[foe.number % 2];
-        if self.attack.then != Then::Trickle {
-            foe.said += give(&foe.socket, &words[foe.said..])?;
-            if foe.said < words.len() {
+        let payload = &self.payload[attacker.number % 2];
+        if self.attack.then != AfterPayload::Trickle {
+            attacker.sent += write_available(&attacker.socket, &payload[attacker.sent..])?;
+            if attacker.sent < payload.len() {
                 return Ok(());
             }
         }
         let further = match self.attack.then {
-            Then::Close => {
-                self.leave(place);
+            AfterPayload::Close => {
+                self.free_slot(slot);
                 return Ok(());
             }
-            Then::Reset => {
-                socket2::SockRef::from(&foe.socket).set_linger(Some(Duration::ZERO))?;
-                self.leave(place);
+            AfterPayload::Reset => {
+                socket2::SockRef::from(&attacker.socket).set_linger(Some(Duration::ZERO))?;
+                self.free_slot(slot);
                 return Ok(());
             }
-            Then::Await | Then::Trickle => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
-            Then::Stay | Then::Sip => EpollFlags::EPOLLRDHUP,
+            AfterPayload::Await | AfterPayload::Trickle => EpollFlags::EPOLLIN | EpollFlags::EPOLLRDHUP,
+            AfterPayload::Stay | AfterPayload::Sip => EpollFlags::EPOLLRDHUP,
         };
-        self.epoll.modify(&foe.socket, &mut EpollEvent::new(further, place as u64))?;
-        if matches!(self.attack.then, Then::Trickle | Then::Sip) {
-            self.due.push(Reverse((Instant::now(), place, foe.number)));
+        self.epoll.modify(&attacker.socket, &mut EpollEvent::new(further, slot as u64))?;
+        if matches!(self.attack.then, AfterPayload::Trickle | AfterPayload::Sip) {
+            self.due.push(Reverse((Instant::now(), slot, attacker.number)));
         }
         Ok(())
     }
@@ -282,7 +287,8 @@ impl Swarm {
 
 fn connect(to: SocketAddr, from: usize) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-    // The port is chosen by connect, which may then take one that is in use towards other addresses.
+    // The kernel chooses the port at the connect. It may take a port that another connection with another
+    // destination uses.
     setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     socket.set_tcp_nodelay(true)?;
     socket.bind(&SocketAddr::from((source(from), 0)).into())?;

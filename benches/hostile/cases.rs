@@ -1,139 +1,155 @@
-//! What is done to the server.
+//! The cases: attacks on the server, and shortages.
 
 use std::path::PathBuf;
 
-use crate::attack::{Attack, Then};
+use crate::attack::{AfterPayload, Attack};
+use crate::payload::Payload;
 use crate::round::Extent;
-use crate::stand::{Means, Stand};
-use crate::words::Words;
+use crate::server::{Server, ServerSettings};
 
-/// What honest clients have to bear meanwhile, beyond waiting.
+/// The errors that honest clients may get meanwhile; in every case they may wait longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bears {
-    /// Nothing.
+pub(crate) enum AllowedErrors {
+    /// None.
     Nothing,
-    /// New ones may be refused: what they need is used up. Those that are open may not.
+    /// New connections may be refused, because a resource that they need is exhausted. Open connections must
+    /// not fail.
     Refusals,
 }
 
 /// Attackers of one kind.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Foes {
+pub(crate) struct Attackers {
     listener: &'static str,
     connections: usize,
     rate: u32,
-    words: Words,
-    then: Then,
+    payload: Payload,
+    then: AfterPayload,
 }
 
-/// One kind of trouble.
+/// An attack or a shortage.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) name: &'static str,
-    /// What happens, as the table has it.
+    /// The description in the table.
     pub(crate) what: &'static str,
-    pub(crate) means: Means,
-    pub(crate) foes: Vec<Foes>,
-    pub(crate) bears: Bears,
-    /// Whether the server's wall clock goes an hour forth and back, twice a second.
+    pub(crate) settings: ServerSettings,
+    pub(crate) attackers: Vec<Attackers>,
+    pub(crate) allowed: AllowedErrors,
+    /// True if the server's wall clock goes an hour forth and back, twice a second.
     pub(crate) steps_clock: bool,
-    /// Whether admin is what is attacked, so that its metrics may not be had meanwhile.
+    /// True if the attack is on admin, so that its metrics may be unavailable meanwhile.
     pub(crate) is_at_admin: bool,
 }
 
-impl Foes {
-    /// An order for a process; a brief look has a tenth of the connections and of the pace.
-    pub(crate) fn attack(self, stand: &Stand, extent: Extent) -> Attack {
+impl Attackers {
+    /// Returns the order for a process. A brief run has a tenth of the connections and of the rate.
+    pub(crate) fn attack(self, server: &Server, extent: Extent) -> Attack {
         let part = if extent.is_brief { 10 } else { 1 };
         Attack {
-            to: stand.address(self.listener),
+            to: server.address(self.listener),
             connections: (self.connections / part).max(20),
             rate: (self.rate / part as u32).max(100),
-            words: self.words,
+            payload: self.payload,
             then: self.then,
             sources: extent.sources,
         }
     }
 }
 
-const fn foes(listener: &'static str, connections: usize, rate: u32, words: Words, then: Then) -> Foes {
-    Foes { listener, connections, rate, words, then }
+const fn attackers(
+    listener: &'static str,
+    connections: usize,
+    rate: u32,
+    payload: Payload,
+    then: AfterPayload,
+) -> Attackers {
+    Attackers { listener, connections, rate, payload, then }
 }
 
-fn case(name: &'static str, what: &'static str, foes: &[Foes]) -> Case {
+fn case(name: &'static str, what: &'static str, attackers: &[Attackers]) -> Case {
     Case {
         name,
         what,
-        means: Means::default(),
-        foes: foes.to_vec(),
-        bears: Bears::Nothing,
+        settings: ServerSettings::default(),
+        attackers: attackers.to_vec(),
+        allowed: AllowedErrors::Nothing,
         steps_clock: false,
         is_at_admin: false,
     }
 }
 
-/// All of them, in the order of the table.
+/// Returns all cases, in the order of the table.
 pub(crate) fn all() -> Vec<Case> {
     vec![
         Case {
-            // Half-open ones have no backend, and so one descriptor where the default counts with two.
-            means: Means { lines: "max_connections = 15000", ..Means::default() },
+            // Half-open connections have no backend, and so one descriptor each. The default limit counts
+            // with two.
+            settings: ServerSettings { lines: "max_connections = 15000", ..ServerSettings::default() },
             ..case(
                 "half-open",
                 "10,000 half-open hellos, a byte a second each",
-                // So many a second come anew when each is ended after five seconds.
-                &[foes("tls", 10_000, 2000, Words::Hello, Then::Trickle)],
+                // Each connection is closed after five seconds, so this many come anew in each second.
+                &[attackers("tls", 10_000, 2000, Payload::Hello, AfterPayload::Trickle)],
             )
         },
-        case("connects", "5,000 connects a second that leave at once", &[flood(Words::Nothing, Then::Close)]),
-        case("resets", "5,000 resets a second", &[flood(Words::Nothing, Then::Reset)]),
-        case("garbage", "5,000 times 256 bytes of garbage a second", &[flood(Words::Garbage, Then::Await)]),
+        case(
+            "connects",
+            "5,000 connects a second that leave at once",
+            &[flood(Payload::Nothing, AfterPayload::Close)],
+        ),
+        case("resets", "5,000 resets a second", &[flood(Payload::Nothing, AfterPayload::Reset)]),
+        case(
+            "garbage",
+            "5,000 times 256 bytes of garbage a second",
+            &[flood(Payload::Garbage, AfterPayload::Await)],
+        ),
         case(
             "large-hellos",
             "2,000 hellos of 16 KiB a second",
-            &[foes("tls", 500, 2000, Words::LargeHello, Then::Await)],
+            &[attackers("tls", 500, 2000, Payload::LargeHello, AfterPayload::Await)],
         ),
         case(
             "never-read",
             "400 clients that never read what their backends send",
-            &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
+            &[attackers("tls", 400, 400, Payload::Endless, AfterPayload::Stay)],
         ),
         Case {
-            means: Means {
+            settings: ServerSettings {
                 listeners: "max_unsent = 262144",
                 pool: "max_unread = 262144",
-                ..Means::default()
+                ..ServerSettings::default()
             },
             ..case(
                 "never-read-bounded",
                 "the same with `max_unsent = 262144` at the listener and `max_unread = 262144` at the pool",
-                &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
+                &[attackers("tls", 400, 400, Payload::Endless, AfterPayload::Stay)],
             )
         },
         Case {
-            means: Means { listeners: "stall_timeout = \"2s\"", ..Means::default() },
+            settings: ServerSettings { listeners: "stall_timeout = \"2s\"", ..ServerSettings::default() },
             ..case(
                 "never-read-stalled",
                 "400 clients that never read, with `stall_timeout = \"2s\"` at the listener",
-                &[foes("tls", 400, 400, Words::Endless, Then::Stay)],
+                &[attackers("tls", 400, 400, Payload::Endless, AfterPayload::Stay)],
             )
         },
         case(
             "sip",
             "400 clients that read a byte a second",
-            &[foes("tls", 400, 400, Words::Endless, Then::Sip)],
+            &[attackers("tls", 400, 400, Payload::Endless, AfterPayload::Sip)],
         ),
         case(
             "broken-headers",
             "5,000 malformed PROXY headers a second",
-            &[foes("proxied", 500, 5000, Words::BrokenHeader, Then::Await)],
+            &[attackers("proxied", 500, 5000, Payload::BrokenHeader, AfterPayload::Await)],
         ),
         case(
             "openings",
             "2,000 PostgreSQL startups and 2,000 lines of SMTP that never end, a byte a second each",
             &[
-                foes("postgres", 2000, 2000, Words::Startup, Then::Trickle),
-                foes("smtp", 2000, 2000, Words::MailLine, Then::Trickle),
+                attackers("postgres", 2000, 2000, Payload::Startup, AfterPayload::Trickle),
+                attackers("smtp", 2000, 2000, Payload::MailLine, AfterPayload::Trickle),
             ],
         ),
         Case {
@@ -141,64 +157,72 @@ pub(crate) fn all() -> Vec<Case> {
             ..case(
                 "admin-slow",
                 "200 clients at the admin listener, a byte a second each",
-                &[foes("admin", 200, 400, Words::Request, Then::Trickle)],
+                &[attackers("admin", 200, 400, Payload::Request, AfterPayload::Trickle)],
             )
         },
         Case {
             is_at_admin: true,
-            ..case("scrapes", "500 scrapes a second", &[foes("admin", 60, 500, Words::Scrape, Then::Await)])
+            ..case(
+                "scrapes",
+                "500 scrapes a second",
+                &[attackers("admin", 60, 500, Payload::Scrape, AfterPayload::Await)],
+            )
         },
         Case {
-            means: Means { descriptors: Some(1024), ..Means::default() },
-            bears: Bears::Refusals,
+            settings: ServerSettings { descriptors: Some(1024), ..ServerSettings::default() },
+            allowed: AllowedErrors::Refusals,
             ..case(
                 "limit",
                 "1,000 idle clients at a server with 1,024 descriptors",
-                &[foes("tls", 1000, 2000, Words::Hello, Then::Trickle)],
+                &[attackers("tls", 1000, 2000, Payload::Hello, AfterPayload::Trickle)],
             )
         },
         Case {
-            means: Means { lines: "max_connections = 10000", descriptors: Some(512), ..Means::default() },
-            bears: Bears::Refusals,
+            settings: ServerSettings {
+                lines: "max_connections = 10000",
+                descriptors: Some(512),
+                ..ServerSettings::default()
+            },
+            allowed: AllowedErrors::Refusals,
             ..case(
                 "descriptors",
                 "1,000 idle clients at a server with 512 descriptors and too high a limit",
-                &[foes("tls", 1000, 2000, Words::Hello, Then::Trickle)],
+                &[attackers("tls", 1000, 2000, Payload::Hello, AfterPayload::Trickle)],
             )
         },
         Case {
-            means: Means { is_ordinary: true, ..Means::default() },
+            settings: ServerSettings { is_ordinary: true, ..ServerSettings::default() },
             ..case(
                 "pipes",
                 "200 streams that are not read; an ordinary user's pipes are used up",
-                &[foes("tls", 200, 400, Words::Endless, Then::Stay)],
+                &[attackers("tls", 200, 400, Payload::Endless, AfterPayload::Stay)],
             )
         },
         Case {
-            means: Means { is_disk_small: true, ..Means::default() },
+            settings: ServerSettings { is_disk_small: true, ..ServerSettings::default() },
             ..case(
                 "disk",
                 "the disk of the access log is full; 2,000 resets a second",
-                &[foes("tls", 200, 2000, Words::Nothing, Then::Reset)],
+                &[attackers("tls", 200, 2000, Payload::Nothing, AfterPayload::Reset)],
             )
         },
         Case {
-            means: Means { clock: faketime(), ..Means::default() },
+            settings: ServerSettings { clock: faketime(), ..ServerSettings::default() },
             steps_clock: true,
             ..case(
                 "clock",
                 "the wall clock goes an hour forth and back twice a second; 500 half-open hellos",
-                &[foes("tls", 500, 1000, Words::Hello, Then::Trickle)],
+                &[attackers("tls", 500, 1000, Payload::Hello, AfterPayload::Trickle)],
             )
         },
     ]
 }
 
-const fn flood(words: Words, then: Then) -> Foes {
-    foes("tls", 500, 5000, words, then)
+const fn flood(payload: Payload, then: AfterPayload) -> Attackers {
+    attackers("tls", 500, 5000, payload, then)
 }
 
-/// The library that moves a program's clock, if it is installed.
+/// Returns the library that moves the clock of a program, if it is installed.
 fn faketime() -> Option<PathBuf> {
     let folders = ["/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
     folders

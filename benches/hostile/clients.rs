@@ -1,6 +1,7 @@
-//! Those who only want to be served: new connections all the time, and some that stay open and talk.
+//! The honest clients: new connections at a fixed rate, and some connections that stay open and exchange
+//! bytes.
 //!
-//! They are one process, which answers each line with the figures since the line before.
+//! The clients are one process. It answers each line with the figures since the line before.
 
 use std::cell::RefCell;
 use std::io::{self, Write};
@@ -16,43 +17,43 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::attack::questions;
 use crate::hello::{self, Command, REPLY_SIZE};
 
-/// From one new client to the next.
+/// The time from one new client to the next.
 const EVERY: Duration = Duration::from_millis(4);
 
-/// Connections that stay open, and how often each talks.
+/// The connections that stay open, and the time between two exchanges of each.
 const OPEN: usize = 16;
-const TALK: Duration = Duration::from_millis(20);
+const EXCHANGE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Who waits longer has not been served.
+/// A client that waits longer has not been served.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// New clients at once; when so many wait no more come.
-const INSIDE: usize = 1500;
+/// The most new clients at once; while so many wait, no further client comes.
+const MOST_NEW: usize = 1500;
 
-/// A lost connection is made anew after this.
-const REST: Duration = Duration::from_millis(200);
+/// The time after which a lost connection is made anew.
+const RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
-/// How some clients fared.
+/// The figures of one kind of clients.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Fare {
-    /// Served.
+pub(crate) struct ClientFigures {
+    /// The clients or exchanges that were served.
     pub(crate) served: u64,
     /// Microseconds.
     pub(crate) p50: u32,
     pub(crate) p99: u32,
     pub(crate) longest: u32,
     pub(crate) errors: u64,
-    /// The first error, in words.
+    /// The text of the first error.
     pub(crate) fault: Option<String>,
 }
 
-/// How all fared since they were last asked.
+/// The figures of both kinds of clients since the last question.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Fares {
-    /// Connect, hello, 64 bytes from the backend, close.
-    pub(crate) new: Fare,
-    /// 64 bytes there and back on a connection that stays.
-    pub(crate) open: Fare,
+pub(crate) struct FiguresByKind {
+    /// New clients: connect, hello, 64 bytes from the backend, close.
+    pub(crate) new: ClientFigures,
+    /// Open connections: 64 bytes there and back.
+    pub(crate) open: ClientFigures,
 }
 
 #[derive(Default)]
@@ -73,14 +74,14 @@ impl Log {
         }
     }
 
-    fn fare(&mut self) -> Fare {
+    fn figures(&mut self) -> ClientFigures {
         let Self { mut took, errors, fault } = std::mem::take(self);
         took.sort_unstable();
         let at = |percent: usize| {
-            let place = (took.len() * percent / 100).min(took.len().saturating_sub(1));
-            took.get(place).copied().unwrap_or(0)
+            let slot = (took.len() * percent / 100).min(took.len().saturating_sub(1));
+            took.get(slot).copied().unwrap_or(0)
         };
-        Fare { served: took.len() as u64, p50: at(50), p99: at(99), longest: at(100), errors, fault }
+        ClientFigures { served: took.len() as u64, p50: at(50), p99: at(99), longest: at(100), errors, fault }
     }
 }
 
@@ -88,24 +89,24 @@ impl Log {
 struct Logs {
     new: RefCell<Log>,
     open: RefCell<Log>,
-    /// New clients that are not done.
-    inside: RefCell<usize>,
+    /// The new clients that are not done.
+    new_clients: RefCell<usize>,
 }
 
-/// Comes to this address until standard input ends.
+/// Runs the clients of this address until standard input ends.
 ///
 /// # Errors
-/// When there is no runtime to be had or standard output is closed.
+/// Returns an error if no runtime can be made, or standard output is closed.
 pub(crate) fn run(to: SocketAddr) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, come(to))
+    local.block_on(&runtime, run_clients(to))
 }
 
-async fn come(to: SocketAddr) -> io::Result<()> {
+async fn run_clients(to: SocketAddr) -> io::Result<()> {
     let (logs, questions) = (Rc::new(Logs::default()), questions());
-    for place in 0..OPEN {
-        tokio::task::spawn_local(stay(to, place, Rc::clone(&logs)));
+    for slot in 0..OPEN {
+        tokio::task::spawn_local(run_open_connection(to, slot, Rc::clone(&logs)));
     }
     let mut clock = interval(EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -113,14 +114,17 @@ async fn come(to: SocketAddr) -> io::Result<()> {
     loop {
         clock.tick().await;
         number += 1;
-        if *logs.inside.borrow() < INSIDE {
-            *logs.inside.borrow_mut() += 1;
-            tokio::task::spawn_local(visit(to, number, Rc::clone(&logs)));
+        if *logs.new_clients.borrow() < MOST_NEW {
+            *logs.new_clients.borrow_mut() += 1;
+            tokio::task::spawn_local(run_client(to, number, Rc::clone(&logs)));
         }
         match questions.try_recv() {
             Ok(()) => {
-                let fares = Fares { new: logs.new.borrow_mut().fare(), open: logs.open.borrow_mut().fare() };
-                println!("{}", serde_json::to_string(&fares)?);
+                let by_kind = FiguresByKind {
+                    new: logs.new.borrow_mut().figures(),
+                    open: logs.open.borrow_mut().figures(),
+                };
+                println!("{}", serde_json::to_string(&by_kind)?);
                 io::stdout().flush()?;
             }
             Err(std::sync::mpsc::TryRecvError::Empty) => {}
@@ -129,10 +133,10 @@ async fn come(to: SocketAddr) -> io::Result<()> {
     }
 }
 
-async fn visit(to: SocketAddr, number: usize, logs: Rc<Logs>) {
+async fn run_client(to: SocketAddr, number: usize, logs: Rc<Logs>) {
     let result = in_time(served(to, number)).await;
     logs.new.borrow_mut().note(result);
-    *logs.inside.borrow_mut() -= 1;
+    *logs.new_clients.borrow_mut() -= 1;
 }
 
 async fn served(to: SocketAddr, number: usize) -> io::Result<Duration> {
@@ -143,21 +147,21 @@ async fn served(to: SocketAddr, number: usize) -> io::Result<Duration> {
     Ok(began.elapsed())
 }
 
-async fn stay(to: SocketAddr, place: usize, logs: Rc<Logs>) {
-    let mut clock = interval(TALK);
+async fn run_open_connection(to: SocketAddr, slot: usize, logs: Rc<Logs>) {
+    let mut clock = interval(EXCHANGE_INTERVAL);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let mut stream = match in_time(open(to, place)).await {
+        let mut stream = match in_time(open(to, slot)).await {
             Ok(stream) => stream,
             Err(error) => {
                 logs.open.borrow_mut().note(Err(error));
-                sleep(REST).await;
+                sleep(RECONNECT_DELAY).await;
                 continue;
             }
         };
         loop {
             clock.tick().await;
-            let result = in_time(talk(&mut stream)).await;
+            let result = in_time(exchange(&mut stream)).await;
             let is_lost = result.is_err();
             logs.open.borrow_mut().note(result);
             if is_lost {
@@ -167,26 +171,26 @@ async fn stay(to: SocketAddr, place: usize, logs: Rc<Logs>) {
     }
 }
 
-async fn open(to: SocketAddr, place: usize) -> io::Result<TcpStream> {
-    let mut stream = connect(to, place).await?;
+async fn open(to: SocketAddr, slot: usize) -> io::Result<TcpStream> {
+    let mut stream = connect(to, slot).await?;
     stream.set_nodelay(true)?;
     stream.write_all(&hello::build(Command::Echo)).await?;
     Ok(stream)
 }
 
-async fn talk(stream: &mut TcpStream) -> io::Result<Duration> {
-    let (words, mut echo) = ([0x5a; 64], [0; 64]);
+async fn exchange(stream: &mut TcpStream) -> io::Result<Duration> {
+    let (message, mut echo) = ([0x5a; 64], [0; 64]);
     let began = Instant::now();
-    stream.write_all(&words).await?;
+    stream.write_all(&message).await?;
     stream.read_exact(&mut echo).await?;
-    if echo == words { Ok(began.elapsed()) } else { Err(io::Error::other("the echo differs")) }
+    if echo == message { Ok(began.elapsed()) } else { Err(io::Error::other("the echo differs")) }
 }
 
 async fn in_time<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(io::Error::other("not served in time")))
 }
 
-/// From 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports.
+/// Connects from 127.0.1.1 to 127.0.1.8, so that short connections do not run out of ports.
 async fn connect(to: SocketAddr, number: usize) -> io::Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((Ipv4Addr::new(127, 0, 1, 1 + (number % 8) as u8), 0).into())?;

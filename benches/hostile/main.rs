@@ -1,4 +1,4 @@
-//! A pointsman under attack: what honest clients see, and what it costs.
+//! pointsman under attack: the service of honest clients, and the cost of the attack.
 //!
 //! ```text
 //! cargo bench --bench hostile -- --secs 10                      the tables
@@ -7,13 +7,17 @@
 //! cargo bench --bench hostile                                   only: does everything work?
 //! ```
 //!
-//! Server, backends, honest clients and attackers are processes of this run on 127.0.0.0/8, and end with it; none
-//! has more than 20,000 descriptors, and no attack lasts longer than it is measured. Quiet and attacked
-//! times of one server take turns, so that ratios are of the same machine in the same mood. Attackers share
-//! the CPUs with those they attack: what is seen here is worse than over a network.
+//! The server, the backends, the honest clients and the attackers are processes of this run. They use only
+//! 127.0.0.0/8, and end with the run. No process has more than 20,000 descriptors, and no attack lasts longer
+//! than it is measured. Quiet and attacked times of one server take turns, so that a ratio compares the same
+//! machine in the same state. The attackers share the CPUs with the server, so the results are worse than
+//! over a network.
 //!
-//! Errors make it fail, times never do: a server that ends or panics, honest clients that fail where none may,
-//! descriptors that are not given back.
+//! These errors make the bench fail; no time does:
+//!
+//! - the server ends or panics,
+//! - honest clients fail in a case that does not allow it,
+//! - descriptors stay open after the attack.
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout, clippy::print_stderr)]
@@ -39,6 +43,7 @@ mod options;
 #[path = "../compare/order.rs"]
 #[allow(dead_code)]
 mod order;
+mod payload;
 #[path = "../compare/poller.rs"]
 #[allow(dead_code)]
 mod poller;
@@ -48,8 +53,7 @@ mod proc;
 mod report;
 mod roles;
 mod round;
-mod stand;
-mod words;
+mod server;
 
 use std::fs;
 use std::io;
@@ -68,12 +72,12 @@ use crate::child::Role;
 use crate::options::Options;
 use crate::report::Row;
 use crate::round::Extent;
-use crate::stand::Place;
+use crate::server::RunContext;
 
 /// The most descriptors of one process.
 const DESCRIPTORS: u64 = 20_000;
 
-/// A time of a brief look.
+/// The length of a quiet or attacked time in a brief run.
 const BRIEF: Duration = Duration::from_millis(700);
 
 fn main() -> ExitCode {
@@ -94,7 +98,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the options ask for; gives the number of faults.
+/// Runs the cases that the options name. Returns the number of faults.
 fn run(options: &Options) -> io::Result<usize> {
     if options.filter.as_ref().is_some_and(|filter| !"hostile".contains(filter.as_str())) {
         return Ok(0);
@@ -114,14 +118,14 @@ fn run(options: &Options) -> io::Result<usize> {
         is_brief,
         sources: options.sources as usize,
     };
-    let mut settings = vec![("", "")];
-    settings.extend(options.further.as_deref().map(|lines| ("with the further lines", lines)));
+    let mut variants = vec![("", "")];
+    variants.extend(options.further.as_deref().map(|lines| ("with the further lines", lines)));
     let mut rows = Vec::new();
     for case in &cases {
-        for (setting, further) in &settings {
+        for (setting, further) in &variants {
             eprintln!("{} {setting}", case.name);
-            let place = Place { directory: &scratch.0, backends: &backends, further };
-            let report = round::run(case, place, extent)
+            let context = RunContext { directory: &scratch.0, backends: &backends, further };
+            let report = round::run(case, context, extent)
                 .map_err(|error| io::Error::other(format!("{}: {error}", case.name)))?;
             rows.push(Row { case, setting, report });
         }
@@ -140,7 +144,7 @@ fn run(options: &Options) -> io::Result<usize> {
     Ok(faults)
 }
 
-/// The cases that are asked for and can be had here.
+/// Returns the cases that the options name and this host can run.
 fn chosen(options: &Options) -> io::Result<Vec<Case>> {
     let mut cases = cases::all();
     if let Some(unknown) = options.only.iter().find(|name| cases.iter().all(|case| case.name != *name)) {
@@ -149,7 +153,7 @@ fn chosen(options: &Options) -> io::Result<Vec<Case>> {
     }
     cases.retain(|case| options.only.is_empty() || options.only.iter().any(|name| name == case.name));
     cases.retain(|case| {
-        let is_possible = !case.steps_clock || case.means.clock.is_some();
+        let is_possible = !case.steps_clock || case.settings.clock.is_some();
         if !is_possible {
             println!("`{}` was left out: it needs libfaketime.\n", case.name);
         }
@@ -158,13 +162,13 @@ fn chosen(options: &Options) -> io::Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// A directory that everybody may look into, gone with its owner.
+/// A directory that every user may list; it is removed when dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> io::Result<Self> {
         let path = std::env::temp_dir().join(format!("pointsman-hostile-{}", std::process::id()));
-        // Left over from a process with our id that was killed.
+        // The directory is left over from a killed process that had our process id.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;

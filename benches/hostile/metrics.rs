@@ -1,11 +1,11 @@
-//! What the server counts.
+//! The metrics of the server.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A scrape that takes longer has failed; so has one with more bytes than [`MOST`].
+/// A scrape has failed if it takes longer, or has more bytes than [`MOST`].
 const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: u64 = 16 << 20;
 
@@ -14,10 +14,10 @@ const MOST: u64 = 16 << 20;
 pub(crate) struct Metrics(BTreeMap<String, f64>);
 
 impl Metrics {
-    /// Asks for them.
+    /// Scrapes the metrics.
     ///
     /// # Errors
-    /// When there is no whole answer in time.
+    /// Returns an error if there is no whole answer in time.
     pub(crate) fn fetch(admin: SocketAddr) -> io::Result<Self> {
         let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -30,20 +30,20 @@ impl Metrics {
         }
     }
 
-    /// Reads the text of an answer.
+    /// Parses the text of an answer.
     pub(crate) fn read(text: &str) -> Self {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         let pairs = series.filter_map(|line| line.rsplit_once(' '));
         Self(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
     }
 
-    /// The sum over all series of a metric.
+    /// Returns the sum over all series of a metric.
     pub(crate) fn sum(&self, metric: &str) -> f64 {
         let of = self.0.iter().filter(|(series, _)| series.split('{').next() == Some(metric));
         of.map(|(_, value)| value).sum()
     }
 
-    /// What each value of a label has grown by since `earlier`, if by anything.
+    /// Returns the growth since `earlier` for each value of a label, if there is any.
     pub(crate) fn growth(&self, earlier: &Self, metric: &str, label: &str) -> BTreeMap<String, f64> {
         let mut grown = BTreeMap::new();
         for (series, value) in &self.0 {

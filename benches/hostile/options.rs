@@ -2,10 +2,10 @@
 
 use clap::Parser;
 
-/// Attacks a pointsman that it starts itself, on loopback, and tells what honest clients see meanwhile.
+/// Starts a pointsman on loopback, attacks it, and shows how honest clients are served meanwhile.
 ///
-/// Without any option each attack is only tried briefly, a tenth as strong. POINTSMAN in the environment names
-/// another build of the server.
+/// Without options each attack only runs briefly, at a tenth of its strength. The environment variable
+/// POINTSMAN names another build of the server.
 #[derive(Debug, Parser)]
 #[command(name = "hostile", version = None)]
 pub(crate) struct Options {
@@ -15,28 +15,28 @@ pub(crate) struct Options {
     /// Quiet and attacked times of each case, by turns; ratios are made within a turn.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=20))]
     pub(crate) rounds: u16,
-    /// Only these cases.
+    /// Run only these cases.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<String>,
-    /// Addresses that attackers come from; few of them for limits of sources.
+    /// The number of addresses that attackers connect from; a small number is for limits of sources.
     #[arg(long, default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub(crate) sources: u32,
-    /// TOML that each listener gets as well; each case is then run without it and with it.
+    /// Further TOML of each listener; each case then runs without it and with it.
     #[arg(long, value_name = "LINES")]
     pub(crate) further: Option<String>,
-    /// What cargo adds.
+    /// The option that cargo adds.
     #[arg(long, hide = true)]
     pub(crate) bench: bool,
     /// Only show that everything works.
     #[arg(long, hide = true)]
     pub(crate) test: bool,
-    /// What cargo passes to every benchmark when one is chosen by name.
+    /// The filter that cargo passes to every benchmark when one is chosen by name.
     #[arg(hide = true)]
     pub(crate) filter: Option<String>,
 }
 
 impl Options {
-    /// Whether cargo only wants to see that everything works.
+    /// Returns `true` if the run only has to show that everything works.
     pub(crate) fn is_brief(&self) -> bool {
         let asked = std::env::args().skip(1).any(|argument| argument != "--bench");
         self.test || self.filter.is_some() || !asked

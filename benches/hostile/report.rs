@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::cases::Case;
-use crate::clients::Fare;
+use crate::clients::ClientFigures;
 use crate::round::{Report, Span, Turn};
 
-/// A case and what came of it, under a name for what was set.
+/// A case and its report, under a name for its settings.
 pub(crate) struct Row<'a> {
     pub(crate) case: &'a Case,
     pub(crate) setting: &'a str,
     pub(crate) report: Report,
 }
 
-/// Both tables.
+/// Returns both tables.
 pub(crate) fn tables(rows: &[Row<'_>]) -> String {
     let seen: Vec<Vec<String>> = rows.iter().map(seen).collect();
     let cost: Vec<Vec<String>> = rows.iter().map(cost).collect();
@@ -70,17 +70,17 @@ fn title(row: &Row<'_>) -> String {
 fn seen(row: &Row<'_>) -> Vec<String> {
     let turns = &row.report.turns;
     let mut cells = vec![title(row)];
-    for (of, shows_p50) in [(of_new as fn(&Span) -> &Fare, true), (of_open, false)] {
-        let mut pair = |value: fn(&Fare) -> f64| {
+    for (of, shows_p50) in [(of_new as fn(&Span) -> &ClientFigures, true), (of_open, false)] {
+        let mut pair = |value: fn(&ClientFigures) -> f64| {
             for span in [quiet as fn(&Turn) -> &Span, attacked] {
-                let served = turns.iter().map(|turn| of(span(turn))).filter(|fare| fare.served > 0);
+                let served = turns.iter().map(|turn| of(span(turn))).filter(|figures| figures.served > 0);
                 cells.push(show(median(served.map(value))));
             }
         };
         if shows_p50 {
-            pair(|fare| f64::from(fare.p50) / 1000.0);
+            pair(|figures| f64::from(figures.p50) / 1000.0);
         }
-        pair(|fare| f64::from(fare.p99) / 1000.0);
+        pair(|figures| f64::from(figures.p99) / 1000.0);
         let ratio = |turn: &Turn| f64::from(of(&turn.attacked).p99) / f64::from(of(&turn.quiet).p99.max(1));
         let served = turns.iter().filter(|turn| of(&turn.attacked).served > 0);
         cells.push(show(median(served.map(ratio))));
@@ -119,7 +119,7 @@ fn cost(row: &Row<'_>) -> Vec<String> {
         pair(|span| span.tcp as f64 / 1024.0),
         pair(|span| span.descriptors as f64),
         if ended.is_empty() { "-".to_owned() } else { ended },
-        format!("{:.0}", median(turns.iter().map(|turn| turn.tally.open as f64))),
+        format!("{:.0}", median(turns.iter().map(|turn| turn.counts.open as f64))),
     ]
 }
 
@@ -135,15 +135,15 @@ fn attacked(turn: &Turn) -> &Span {
     &turn.attacked
 }
 
-fn of_new(span: &Span) -> &Fare {
-    &span.fares.new
+fn of_new(span: &Span) -> &ClientFigures {
+    &span.by_kind.new
 }
 
-fn of_open(span: &Span) -> &Fare {
-    &span.fares.open
+fn of_open(span: &Span) -> &ClientFigures {
+    &span.by_kind.open
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// Returns the value in the middle, or the mean of the two in the middle.
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

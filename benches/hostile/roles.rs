@@ -1,4 +1,4 @@
-//! The roles of child processes: this program again, with a role as its first argument.
+//! The roles of child processes: this program, with a role as its first argument.
 
 use std::io;
 
@@ -8,18 +8,18 @@ pub(crate) const BACKEND: &str = "role-backend";
 pub(crate) const ATTACK: &str = "role-attack";
 pub(crate) const CLIENTS: &str = "role-clients";
 
-/// What a backend's socket holds at most.
+/// The most unsent bytes that a socket of the backend holds.
 const UNSENT: u32 = 65_536;
 
-/// Of the other bench, whose children these are.
+/// A role of the other bench, which uses the same module for its children.
 pub(crate) const LOAD: &str = "role-load";
 
-/// Runs the role that the arguments name, if they do.
+/// Runs the role that the arguments name, or returns `None` if they name none.
 pub(crate) fn run() -> Option<io::Result<()>> {
     let mut arguments = std::env::args().skip(1);
     let (role, mut argument) = (arguments.next()?, || arguments.next().unwrap_or_default());
     match role.as_str() {
-        // Backends of others would hold what they send on hosts of their own.
+        // Real backends would hold these bytes on hosts of their own.
         BACKEND => Some(backend::run(UNSENT)),
         ATTACK => Some(serde_json::from_str(&argument()).map_err(io::Error::from).and_then(attack::run)),
         CLIENTS => Some(serde_json::from_str(&argument()).map_err(io::Error::from).and_then(clients::run)),

@@ -1,6 +1,7 @@
-//! What the benches measure on (captured hellos, sets of backends and routes, a pool, a record), and for how long.
+//! The inputs of the benches (captured hellos, sets of backends and routes, a pool, a record), and the
+//! lengths of their runs.
 //!
-//! Times and instruction counts are taken on the same inputs, so one explains the other.
+//! Times and instruction counts have the same inputs, so one explains the other.
 #![allow(dead_code, reason = "no bench uses all of it")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -19,7 +20,8 @@ use pointsman::sys::Address;
 use pointsman::telemetry::{AccessRecord, ClientAddr, CloseReason, Offered};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
 
-/// Short, so that all benches can be run at any time; `--measurement-time` and `--sample-size` make a run exacter.
+/// Returns short run times, so that all benches can run at any time. `--measurement-time` and `--sample-size`
+/// make a run more exact.
 pub(crate) fn brief() -> Criterion {
     Criterion::default()
         .warm_up_time(Duration::from_millis(50))
@@ -29,17 +31,17 @@ pub(crate) fn brief() -> Criterion {
         .without_plots()
 }
 
-/// Any key will do: all cost the same.
+/// A hash key; all keys cost the same.
 pub(crate) const HASH_KEY: [u8; 16] = [7; 16];
 
-/// One row of [`HELLOS`].
+/// Makes one row of [`HELLOS`].
 macro_rules! hello {
     ($file:literal) => {
         ($file, include_bytes!(concat!("../../tests/fixtures/hello/", $file, ".bin")))
     };
 }
 
-/// What clients really sent; the README beside the files tells which clients.
+/// Hellos that real clients sent; the README beside the files names the clients.
 pub(crate) const HELLOS: [(&str, &[u8]); 13] = [
     hello!("chromium"),
     hello!("curl"),
@@ -56,11 +58,11 @@ pub(crate) const HELLOS: [(&str, &[u8]); 13] = [
     hello!("python"),
 ];
 
-/// The hello in `file`, without its ending.
+/// Returns the hello in `file`, which is named without its ending.
 ///
 /// # Panics
 ///
-/// Without such a file.
+/// Panics if there is no such file.
 pub(crate) fn hello(file: &str) -> &'static [u8] {
     HELLOS.iter().find(|(name, _)| *name == file).expect("a captured hello").1
 }
@@ -77,13 +79,13 @@ pub(crate) fn read_hello(raw: &[u8], step: usize) -> ClientHello {
     answers.find_map(|hello| hello).expect("a whole hello")
 }
 
-/// The same hello in records that hold one byte each, the most records it can come in.
+/// Returns the same hello in records of one byte each, the most records for one hello.
 pub(crate) fn in_one_byte_records(raw: &[u8]) -> Vec<u8> {
     let (header, message) = raw.split_at(5);
     message.iter().flat_map(|&byte| [header[0], header[1], header[2], 0, 1, byte]).collect()
 }
 
-/// A hello of nothing but so many extensions without content, all of different types.
+/// Returns a hello with this many empty extensions, all of different types.
 pub(crate) fn in_empty_extensions(count: u16) -> Vec<u8> {
     let before = [&[3, 3], [7; 32].as_slice(), &[0, 0, 2, 0x13, 1, 1, 0]].concat();
     let extensions: Vec<u8> = (1..=count).flat_map(|kind| [(kind >> 8) as u8, kind as u8, 0, 0]).collect();
@@ -92,30 +94,30 @@ pub(crate) fn in_empty_extensions(count: u16) -> Vec<u8> {
     [vec![22, 3, 1], vector16(message)].concat()
 }
 
-/// Bytes behind their length of two bytes.
+/// Returns bytes behind their length of two bytes.
 fn vector16(content: Vec<u8>) -> Vec<u8> {
     let length = u16::try_from(content.len()).expect("a short vector");
     [length.to_be_bytes().to_vec(), content].concat()
 }
 
-/// A name that is known to be valid.
+/// Returns a name that is known to be valid.
 pub(crate) fn name(text: &str) -> ServerName {
     text.parse().expect("a valid name")
 }
 
-/// Addresses to tell members apart by, as a configuration without names has them.
+/// Returns addresses as the identities of members, like a configuration without names.
 pub(crate) fn identities(count: usize) -> Vec<String> {
     (0..count).map(|n| backend_address(n).to_string()).collect()
 }
 
-/// Weights differ, so that the round robin has a cycle of some length.
+/// Returns members of different weight, so that the round robin has a cycle of some length.
 pub(crate) fn members(identities: &[String]) -> Vec<Member<'_>> {
     let weighted = identities.iter().zip((1..=5).cycle());
     weighted.map(|(identity, weight)| Member { identity: identity.as_bytes(), weight }).collect()
 }
 
-/// Candidates that are accepted as a function says. Their connections and latencies differ, so that there
-/// is something to compare.
+/// Candidates that are accepted as a function says. Their connections and latencies differ, so that the
+/// balancer has something to compare.
 pub(crate) struct Accepting<F>(pub(crate) F);
 
 impl<F: Fn(usize) -> bool> Candidates for Accepting<F> {
@@ -136,7 +138,7 @@ impl<F: Fn(usize) -> bool> Candidates for Accepting<F> {
     }
 }
 
-/// A pool whose backends are all up and differ in weight.
+/// Returns a pool whose backends are all up and differ in weight.
 pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Pool {
     let weights = (1..=5).cycle();
     let backend = |(n, weight)| {
@@ -158,30 +160,30 @@ fn backend_address(n: usize) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + n), 443))
 }
 
-/// The address of client number `n`.
+/// Returns the address of client number `n`.
 pub(crate) fn client(n: u64) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::from_bits(n as u32), 50_000))
 }
 
-/// Names that clients ask for, enough of them to spread over a pool.
+/// Returns server names that clients request, enough to spread over a pool.
 pub(crate) fn names() -> Vec<ServerName> {
     (0..1000).map(|n| name(&format!("host{n:03}.example.com"))).collect()
 }
 
-/// Half exact names (the even numbers), half wildcards.
+/// Returns patterns: half exact names (the even numbers), half wildcards.
 pub(crate) fn patterns(count: u32) -> Vec<(NamePattern, RouteId)> {
     let pattern =
         |n| if n % 2 == 0 { format!("host{n}.example.com") } else { format!("*.apps{n}.example.com") };
     (0..count).map(|n| (pattern(n).parse().expect("a valid pattern"), RouteId(n))).collect()
 }
 
-/// The table of those patterns.
+/// Returns the table of those patterns.
 pub(crate) fn routes(patterns: &[(NamePattern, RouteId)]) -> RouteTable {
     let entries = patterns.iter().cloned().map(|(pattern, route)| RouteEntry::plain(pattern, route));
     RouteTable::build(entries).expect("no pattern twice")
 }
 
-/// What the log tells of a captured hello.
+/// Returns the offer of a captured hello, as the log shows it.
 pub(crate) fn offered(file: &str) -> Offered {
     let raw = hello(file);
     let read = read_hello(raw, raw.len());
@@ -190,7 +192,7 @@ pub(crate) fn offered(file: &str) -> Offered {
     Offered::new(&offer, Ja4::of(&offer), 1, read.records)
 }
 
-/// A record of an ordinary connection, nothing absent.
+/// Returns the record of an ordinary connection, in which no value is absent.
 pub(crate) fn record() -> AccessRecord {
     AccessRecord {
         id: 123_456,
@@ -220,7 +222,7 @@ pub(crate) fn record() -> AccessRecord {
     }
 }
 
-/// Networks of four sizes, strewn over all of IPv4, as lists of bad addresses have them.
+/// Returns networks of four sizes over all of IPv4, as lists of bad addresses have them.
 pub(crate) fn networks_v4(count: u32) -> Vec<IpPrefix> {
     let network = |n: u32| {
         let length = [32, 32, 24, 20][n as usize % 4];
@@ -230,7 +232,7 @@ pub(crate) fn networks_v4(count: u32) -> Vec<IpPrefix> {
     (0..count).map(network).collect()
 }
 
-/// Networks of IPv6, all within the part of it that is in use.
+/// Returns networks of IPv6, all within the part that is in use.
 pub(crate) fn networks_v6(count: u32) -> Vec<IpPrefix> {
     let network = |n: u32| {
         let bits = 0x2000_u128 << 112 | u128::from(n.wrapping_mul(2_654_435_761)) << 80;
@@ -239,7 +241,7 @@ pub(crate) fn networks_v6(count: u32) -> Vec<IpPrefix> {
     (0..count).map(network).collect()
 }
 
-/// The last address of a network of an even number, and the one behind the others.
+/// Returns the last address of a network with an even number, and the address behind other networks.
 pub(crate) fn near(network: &IpPrefix) -> IpAddr {
     match network.range() {
         AddressRange::V4(_, last) => Ipv4Addr::from_bits(last.wrapping_add(last & 1)).into(),
@@ -247,20 +249,21 @@ pub(crate) fn near(network: &IpPrefix) -> IpAddr {
     }
 }
 
-/// What a listener may say of its sources.
+/// Returns limits for the sources of a listener.
 pub(crate) fn source_limits() -> SourceLimits {
-    // So high a burst that only who is meant to comes too fast.
+    // The burst is so high that only the intended source exceeds the rate.
     let rate = Some(Rate::new(50, Duration::from_secs(1), 100_000));
     SourceLimits { connections: Some(100), rate, hellos: Some(20) }
 }
 
-/// A connection of the n-th source; all come at one moment.
+/// Returns a connection of the n-th source; all come at one moment.
 pub(crate) fn coming(n: u64) -> AdmissionRequest {
     let source = SourceKey::of(client(n).ip(), PrefixLengths::default());
     AdmissionRequest { listener: ListenerId::nth(0), source, is_read: true, now: Moment::from_nanos(1 << 40) }
 }
 
-/// The table of the default size after the first 60000 sources came and left, and a million others before them.
+/// Returns the table of the default size after the first 60000 sources came and left, and a million others
+/// before them.
 pub(crate) fn full_sources() -> Arc<SourceTable> {
     let table = SourceTable::new(65_536, [1, 2], WhenFull::Pass);
     for n in (0..1_060_000).rev() {
@@ -269,7 +272,7 @@ pub(crate) fn full_sources() -> Arc<SourceTable> {
     table
 }
 
-/// A third of the table's places, held.
+/// Takes and holds a third of the slots of the table.
 pub(crate) fn pinned_sources(table: &Arc<SourceTable>) -> Vec<SourcePass> {
     (1_100_000..1_120_000).filter_map(|n| table.admit(&coming(n), &source_limits()).ok()?).collect()
 }

@@ -26,62 +26,62 @@ end
 
 complete -c pointsman -n "__fish_pointsman_needs_command" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_needs_command" -s V -l version -d 'Print version'
-complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "run" -d 'Serve, by a configuration file or by --listen and --backend'
-complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "check" -d 'Check a configuration file and report all its faults; binds nothing'
-complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is 0 if it is'
+complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
+complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
+complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
-complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "tproxy-rules" -d 'Print a shell script with the rules that `source = "client"` needs of the network'
+complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l listen -d 'Without a file: listen here, as `:5432` or `127.0.0.1:5432`; may be repeated' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l backend -d 'Without a file: a backend, as `10.0.0.1:5432` or `db1:5432`; may be repeated' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l admin -d 'An admin listener beside those of the file: `unix:/PATH` or an address' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l listen -d 'Without a file: an address to listen on, such as `:5432` or `127.0.0.1:5432`; may be repeated' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l backend -d 'Without a file: a backend, such as `10.0.0.1:5432` or `db1:5432`; may be repeated' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l admin -d 'A further admin listener, beside those of the file: `unix:/PATH` or an address' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand run" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l token-file -d 'The file with the token of the admin listener, as admin.token_file names it' -r -F
-complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l ready -d 'Check that it takes new connections instead'
+complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l ready -d 'Check instead that pointsman takes new connections'
 complete -c pointsman -n "__fish_pointsman_using_subcommand health" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand status" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand status" -l token-file -d 'The file with the token of the admin listener, as admin.token_file names it' -r -F
-complete -c pointsman -n "__fish_pointsman_using_subcommand status" -l json -d 'Print it as JSON'
+complete -c pointsman -n "__fish_pointsman_using_subcommand status" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand status" -l json -d 'Print the state as JSON'
 complete -c pointsman -n "__fish_pointsman_using_subcommand status" -l all -d 'Print all backends that are up, and all events'
 complete -c pointsman -n "__fish_pointsman_using_subcommand status" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -s h -l help -d 'Print help'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "add" -d 'Add a network or an address to a list, until its time is over or the process ends'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "remove" -d 'Remove an added entry from a list; an entry of a file must be removed in the file'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "show" -d 'Show all lists, one list with its added entries, or the reason why an address is in it; as JSON'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "add" -d 'Add a network or an address to a list; it stays until its time is over or the process ends'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "remove" -d 'Remove an added entry from a list; remove an entry of a file in the file itself'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "show" -d 'Show as JSON: all lists, one list with its added entries, or the reason why a list has an address'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and not __fish_seen_subcommand_from add remove show help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l ttl -d 'The time that the entry stays, such as `1h` or `7days`; by default until the process ends' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l ttl -d 'The time that the entry stays, such as `1h` or `7days`; the default is until the process ends' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l token-file -d 'The file with the token of the admin listener, as admin.token_file names it' -r -F
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l force -d 'Allow a network shorter than /8, for IPv6 /16: it has a large part of all addresses'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -l force -d 'Allow a network with a prefix shorter than /8 (IPv4) or /16 (IPv6), which has a large part of all addresses'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from remove" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from remove" -l token-file -d 'The file with the token of the admin listener, as admin.token_file names it' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from remove" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from remove" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from show" -l address -d 'The address to check' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from show" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from show" -l token-file -d 'The file with the token of the admin listener, as admin.token_file names it' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from show" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a network or an address to a list, until its time is over or the process ends'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove an added entry from a list; an entry of a file must be removed in the file'
-complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show all lists, one list with its added entries, or the reason why an address is in it; as JSON'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "add" -d 'Add a network or an address to a list; it stays until its time is over or the process ends'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove an added entry from a list; remove an entry of a file in the file itself'
+complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show as JSON: all lists, one list with its added entries, or the reason why a list has an address'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pointsman -n "__fish_pointsman_using_subcommand tproxy-rules" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand schema" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "run" -d 'Serve, by a configuration file or by --listen and --backend'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "check" -d 'Check a configuration file and report all its faults; binds nothing'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is 0 if it is'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "tproxy-rules" -d 'Print a shell script with the rules that `source = "client"` needs of the network'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "add" -d 'Add a network or an address to a list, until its time is over or the process ends'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "remove" -d 'Remove an added entry from a list; an entry of a file must be removed in the file'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "show" -d 'Show all lists, one list with its added entries, or the reason why an address is in it; as JSON'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "add" -d 'Add a network or an address to a list; it stays until its time is over or the process ends'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "remove" -d 'Remove an added entry from a list; remove an entry of a file in the file itself'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "show" -d 'Show as JSON: all lists, one list with its added entries, or the reason why a list has an address'

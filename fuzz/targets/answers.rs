@@ -1,5 +1,5 @@
-//! Answers of servers to health checks of every kind: each dialogue ends, its end does not depend on how the answer is
-//! cut, and a hello that we send can be read as a hello.
+//! Answers of servers to health checks of every kind. Each dialogue ends, and its end does not depend on how
+//! the answer is cut. A hello that we send can be read as a hello.
 
 #![no_main]
 

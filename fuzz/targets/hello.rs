@@ -1,5 +1,5 @@
-//! ClientHellos of hostile clients: the result does not depend on how the bytes are cut into segments or records, it is
-//! known within the bounds, and no backend reads another name than we do.
+//! ClientHellos of hostile clients. The result does not depend on how the bytes are cut into segments or
+//! records. It is known within the bounds. No backend reads another name than we do.
 
 #![no_main]
 

@@ -43,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 #[derive(Debug, PartialEq)]
 enum End {
-    /// The peer must send more.
+    /// The opening waits for bytes of the peer.
     Waits,
     Over(OpeningOutcome),
     Failed(OpeningFault),

@@ -1,5 +1,5 @@
-//! PROXY headers: the result does not depend on how the bytes are cut, it is known within the bounds, and a header that
-//! was read can be written and read back.
+//! PROXY headers. The result does not depend on how the bytes are cut, and is known within the bounds. A
+//! header that was read can be written and read back.
 
 #![no_main]
 

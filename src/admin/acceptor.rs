@@ -1,9 +1,9 @@
-//! Accepts admin connections and bounds each one: the number of connections, the bytes of a request, and the
-//! time for the request and for the answer.
+//! Accepts admin connections. Bounds the number of connections, the bytes of a request, and the time for the
+//! request and for the answer.
 //!
-//! The bounds are in the socket that the HTTP library uses: a read or a write after the deadline fails, and the library
-//! then closes the connection. So the bounds hold for any bytes that the client sends or leaves unread. Each refusal is
-//! counted, and answered if an answer is still possible.
+//! The bounds are in the socket that the HTTP library uses. A read or a write after the deadline fails, and the
+//! library then closes the connection. So the bounds hold for any bytes that the client sends or leaves unread.
+//! Each refusal is counted, and answered if an answer is still possible.
 
 use std::fmt;
 use std::io;
@@ -154,7 +154,7 @@ impl AdminAcceptor {
             return;
         }
         if !self.failing {
-            tracing::warn!(%error, "admin cannot accept connections; it tries again each second");
+            tracing::warn!(%error, "admin cannot accept connections; it retries each second");
         }
         self.failing = true;
         sleep(PAUSE).await;
@@ -243,7 +243,7 @@ impl AdminConnection {
         }
     }
 
-    /// Returns an error if the time is over. Otherwise the task is woken when it is.
+    /// Returns an error if the time is over. Otherwise the task is woken when the time is over.
     fn check_time(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.deadline.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),

@@ -1,4 +1,4 @@
-//! Decides whether a request may be answered, in one place for every path.
+//! Decides whether a request may be answered. All paths use this module.
 //!
 //! It keeps out three kinds of requests. Other machines must have the token. Web pages may use their reader's browser
 //! to reach this machine. A page whose own name resolves to this host (DNS rebinding) is detected by the header Host,
@@ -170,7 +170,7 @@ impl RequestGuard {
                 if self.log_interval.may_log() {
                     tracing::warn!(
                         %peer,
-                        "admin refused a request with a wrong token; further ones within a minute are only counted"
+                        "admin refused a request with a wrong token; further such events within a minute are only counted"
                     );
                 }
                 Err(RequestDenial::Refused(AdminRefusal::Token))

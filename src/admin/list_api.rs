@@ -1,5 +1,5 @@
-//! The pages /api/v1/lists: the contents of the lists, the reasons for which an address is in a list, and the
-//! entries that are added and removed at run time.
+//! The pages /api/v1/lists: the contents of the lists, the reason why an address is in a list, and changes of
+//! entries at run time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,27 +22,27 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListRefusal {
     /// The configuration has no such list.
-    #[error("there is no list of that name; GET /api/v1/lists has them")]
+    #[error("there is no list of that name; GET /api/v1/lists returns all lists")]
     NoList,
     /// The entry is no network.
-    #[error("this is no entry: {0}")]
+    #[error("this is not an entry: {0}")]
     Entry(#[from] PrefixFault),
     /// The text is no address.
     #[error("`address` is not an IP address")]
     Address,
     /// The text is no duration, or out of bounds.
-    #[error("`ttl` is a duration such as 1h, more than 0 and at most 366days")]
+    #[error("`ttl` must be a duration such as 1h, above 0 and at most 366days")]
     Ttl,
     /// The network is so wide that it is probably a mistake.
     #[error(
-        "{0} has a large part of all addresses: a network shorter than /8 (/16 for IPv6) needs force=true, or --force"
+        "{0} has a large part of all addresses: a prefix shorter than /8 (/16 for IPv6) needs force=true, or --force"
     )]
     Wide(IpPrefix),
     /// The value is neither true nor false.
-    #[error("`force` is true or false")]
+    #[error("`force` must be true or false")]
     Force,
     /// The query has other parameters.
-    #[error("this query may have: {0}")]
+    #[error("the query may only have: {0}")]
     Query(String),
     /// The query has a broken escape.
     #[error("in a query, % must come before two hexadecimal digits, and the bytes must be UTF-8")]
@@ -107,7 +107,7 @@ struct MembershipAnswer<'a> {
 struct MembershipReason {
     /// `entries`, `file` or `added`.
     part: &'static str,
-    /// The entry. For `entries` and `file` it is the whole range of addresses around the address.
+    /// The entry. For `entries` and `file` it is the whole range of addresses that contains the address.
     entry: String,
     /// Null for an entry without an end.
     ttl_seconds: Option<u64>,
@@ -176,8 +176,8 @@ pub(super) fn add(
             ("added", format!("{entry} was added to list {name}, by {by}"))
         }
         AdditionOutcome::Again => {
-            tracing::info!(list = name, %entry, result = "extended", ttl = ttl_seconds, %by, "an entry of a list has another end");
-            ("extended", format!("{entry} of list {name} has another end, by {by}"))
+            tracing::info!(list = name, %entry, result = "extended", ttl = ttl_seconds, %by, "the end of an entry of a list was changed");
+            ("extended", format!("the end of {entry} of list {name} was changed, by {by}"))
         }
     };
     view.events.note(EventKind::List, Severity::Info, text);

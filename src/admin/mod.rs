@@ -1,14 +1,13 @@
 //! The admin listener, which answers an operator over HTTP: metrics, health, readiness, status. And its
 //! client, for `pointsman health`.
 //!
-//! It runs on the control runtime beside the control loop, so a request delays no byte of a connection. A
-//! request can change only the entries that are added to lists; each change is logged. The answers contain no
-//! secret of a client. One place (`guard`) decides for every path whether a request may be answered: by the
-//! address of the listener, by a token, and by headers that web pages of other sites cannot send. There is no
-//! TLS.
+//! It runs on the control runtime beside the control loop, so a request delays no byte of a connection. A request
+//! can change only the entries that are added to lists; each change is logged. The answers contain no secret of a
+//! client. The module `guard` decides for every path whether a request may be answered. It checks the address of
+//! the listener, the token, and headers that web pages of other sites cannot send. There is no TLS.
 //!
-//! A connection has one request: the answer ends it. So one deadline for the request and one for the answer
-//! bound every connection, and a scrape every few seconds loses nothing by a new connection.
+//! A connection has one request: the answer ends it. So one deadline for the request and one for the answer bound
+//! every connection. A new connection for each scrape costs little.
 
 mod acceptor;
 mod ask;

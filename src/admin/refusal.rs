@@ -1,5 +1,5 @@
-//! The answers to requests that admin refuses, with their counts and log lines: each refusal is counted, and
-//! one a minute is logged.
+//! The answers to requests that admin refuses, with their counts and log lines: each refusal is counted, and one
+//! refusal a minute is logged.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -79,7 +79,7 @@ impl Refusals {
             true => {
                 tracing::warn!(
                     %peer, reason,
-                    "admin closed a connection; further ones within a minute are only counted"
+                    "admin closed a connection; further such events within a minute are only counted"
                 );
             }
             false => tracing::debug!(%peer, reason, "admin closed a connection"),

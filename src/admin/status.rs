@@ -223,7 +223,7 @@ struct AgentStatus {
     max_connections: Option<u64>,
 }
 
-/// The failures that clients met.
+/// The failures of clients.
 #[derive(Debug, Serialize)]
 struct TroublesStatus {
     connects: u64,

@@ -20,9 +20,9 @@ impl Failover {
 
     /// Returns the first member that accepts, or `None` if no member with a weight accepts.
     ///
-    /// A member with a partial share takes that part of the connections, chosen at random, and leaves the rest to
-    /// the next member. So a member that recovered takes over gradually. O(1) while the first member accepts, else
-    /// at most O(N).
+    /// A member with a partial share takes this part of the connections, chosen at random. The next member gets the
+    /// rest. So a member that recovered takes over gradually. O(1) while the first member accepts, else at most
+    /// O(N).
     pub fn pick(&self, randomness: u64, candidates: &impl Candidates) -> Option<usize> {
         let mut skipped = Vec::new();
         for &member in &self.order {

@@ -10,8 +10,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Returns the load by open connections. Idle members are equally loaded, whatever their weights: otherwise a
-    /// nearly idle pool would give all connections to the heaviest member.
+    /// Returns the load by open connections. Idle members are equally loaded, independently of their weights.
+    /// Otherwise a nearly idle pool would give all connections to the heaviest member.
     pub(super) fn of_connections(member: usize, weight: u32, candidates: &impl Candidates) -> Self {
         let weight = weight_now(member, weight, candidates);
         let amount = if weight == 0 { u64::MAX } else { candidates.active(member) };

@@ -99,7 +99,7 @@ pub struct Member<'a> {
 /// Answers should not change within one pick.
 pub trait Candidates {
     /// Returns true if the candidate can take this connection. A pick calls this at most once for each candidate.
-    /// The call must change nothing: a candidate that accepts is not always the one that is picked.
+    /// The call must change nothing: a candidate that accepts is not always picked.
     fn accepts(&self, index: usize) -> bool;
 
     /// Returns the number of connections that are open to the candidate.

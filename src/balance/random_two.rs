@@ -71,7 +71,7 @@ impl RandomTwo {
     }
 
     /// Returns the less loaded of two members, or the first, which was drawn by weight, if both have the same load.
-    /// If the first has the smaller share, its chance is its share divided by that of the second.
+    /// If the first member has the smaller share, its chance is its share divided by the share of the second.
     fn better(
         &self,
         first: usize,

@@ -1,4 +1,4 @@
-//! The admin listener on the command line: the one that a command queries, and the one that `run` opens.
+//! The admin listener on the command line: the target of commands, and the listener that `run` opens.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,7 +34,7 @@ pub(super) struct AdminArgs {
     /// unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<Address>,
-    /// The file with the token of the admin listener, as admin.token_file names it
+    /// The file with the token of the admin listener: the file of admin.token_file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -64,7 +64,7 @@ fn found() -> Result<Address, String> {
     let parsed = |text: &str| text.parse::<Address>().map_err(|fault| fault.to_string());
     match env::var(VARIABLE) {
         Ok(text) if !text.is_empty() => {
-            parsed(&text).map_err(|fault| format!("{VARIABLE} is {text:?}, which is no address: {fault}"))
+            parsed(&text).map_err(|fault| format!("{VARIABLE} is {text:?}, which is not an address: {fault}"))
         }
         Err(env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
         _ if socket_file::is_socket(SOCKET.as_ref()) => {
@@ -82,7 +82,7 @@ pub(super) fn show_page(args: &AdminArgs, path: &str) -> ExitCode {
     }
 }
 
-/// Queries the status and prints it as a table. An answer that is no status is printed unchanged.
+/// Queries the status and prints it as a table. An answer that is not a status is printed unchanged.
 pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
     let at = match args.at() {
         Ok(at) => at,
@@ -114,14 +114,14 @@ fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitC
         Err(error) => {
             let hint = match (error.kind(), address) {
                 (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
-                    "only the owner and the group of the socket file may connect: run the command as one of them"
+                    "only the owner and the group of the socket file may connect: run the command as the owner or as a member of the group"
                 }
                 _ => {
-                    "is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN names \
-                     another one"
+                    "is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN sets \
+                     another address"
                 }
             };
-            complain(&format!("cannot ask {address}: {error}; {hint}"));
+            complain(&format!("cannot query {address}: {error}; {hint}"));
             ExitCode::from(FAILED)
         }
     }
@@ -137,7 +137,7 @@ fn shortened(text: &str) -> &str {
 ///
 /// # Errors
 ///
-/// A message, if other machines reach the address and there is no token.
+/// A message, if other machines can reach the address and there is no token.
 pub(super) fn give(config: &mut Config, address: &Address) -> Result<(), String> {
     if config.admin.iter().any(|spec| spec.listen == *address) {
         return Ok(());
@@ -148,7 +148,7 @@ pub(super) fn give(config: &mut Config, address: &Address) -> Result<(), String>
     }
     if !spec.is_local() && spec.token_file.is_none() && !spec.open_metrics {
         return Err(format!(
-            "--admin {address} may be reached from other machines, and there is no token: use \
+            "other machines may reach --admin {address}, and there is no token: use \
              unix:/run/pointsman/admin.sock or 127.0.0.1:10190, or write [admin] with token_file or open_metrics in a \
              configuration"
         ));

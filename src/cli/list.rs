@@ -10,22 +10,22 @@ use super::admin_client::{AdminArgs, change, show_page};
 /// The commands for lists.
 #[derive(Subcommand)]
 pub(super) enum ListCommand {
-    /// Add a network or an address to a list, until its time is over or the process ends
+    /// Add a network or an address to a list; it stays until its time is over or the process ends
     Add {
         /// The list, as `[list.NAME]` in the configuration
         list: String,
         /// The network or address, such as 192.0.2.0/24
         entry: String,
-        /// The time that the entry stays, such as `1h` or `7days`; by default until the process ends
+        /// The time that the entry stays, such as `1h` or `7days`; the default is until the process ends
         #[arg(long, value_name = "TIME")]
         ttl: Option<String>,
-        /// Allow a network shorter than /8, for IPv6 /16: it has a large part of all addresses
+        /// Allow a network with a prefix shorter than /8 (IPv4) or /16 (IPv6), which has a large part of all addresses
         #[arg(long)]
         force: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// Remove an added entry from a list; an entry of a file must be removed in the file
+    /// Remove an added entry from a list; remove an entry of a file in the file itself
     Remove {
         /// The list
         list: String,
@@ -34,9 +34,9 @@ pub(super) enum ListCommand {
         #[command(flatten)]
         admin: AdminArgs,
     },
-    /// Show all lists, one list with its added entries, or the reason why an address is in it; as JSON
+    /// Show as JSON: all lists, one list with its added entries, or the reason why a list has an address
     Show {
-        /// The list; by default all of them
+        /// The list; the default is all lists
         list: Option<String>,
         /// The address to check
         #[arg(long, requires = "list")]

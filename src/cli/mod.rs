@@ -28,8 +28,8 @@ use admin_client::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
 
-/// The time that the program's log may take to write its queued lines when the process ends: the reader of standard
-/// error may have stopped. The access log may take as long.
+/// The longest time in which the program's log writes its queued lines when the process ends. The reader of
+/// standard error may have stopped. The access log has the same time.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The JSON Schema of the configuration file.
@@ -51,18 +51,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve, by a configuration file or by --listen and --backend
+    /// Serve connections, with a configuration file or with --listen and --backend
     Run(RunArgs),
-    /// Check a configuration file and report all its faults; binds nothing
+    /// Check a configuration file and report all its faults; binds no address
     Check {
         /// The configuration file; `-` is standard input
         file: PathBuf,
     },
-    /// Check that a running pointsman is alive; the exit code is 0 if it is
+    /// Check that a running pointsman is alive; the exit code is then 0
     Health {
         #[command(flatten)]
         admin: AdminArgs,
-        /// Check that it takes new connections instead
+        /// Check instead that pointsman takes new connections
         #[arg(long)]
         ready: bool,
     },
@@ -70,7 +70,7 @@ enum Command {
     Status {
         #[command(flatten)]
         admin: AdminArgs,
-        /// Print it as JSON
+        /// Print the state as JSON
         #[arg(long)]
         json: bool,
         /// Print all backends that are up, and all events
@@ -82,7 +82,7 @@ enum Command {
         #[command(subcommand)]
         command: ListCommand,
     },
-    /// Print a shell script with the rules that `source = "client"` needs of the network
+    /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
         file: PathBuf,
@@ -103,13 +103,13 @@ struct RunArgs {
     /// The configuration file; SIGHUP reads it again
     #[arg(required_unless_present = "listen", conflicts_with_all = ["listen", "backends"])]
     file: Option<PathBuf>,
-    /// Without a file: listen here, as `:5432` or `127.0.0.1:5432`; may be repeated
+    /// Without a file: an address to listen on, such as `:5432` or `127.0.0.1:5432`; may be repeated
     #[arg(long, value_name = "ADDRESS", requires = "backends")]
     listen: Vec<String>,
-    /// Without a file: a backend, as `10.0.0.1:5432` or `db1:5432`; may be repeated
+    /// Without a file: a backend, such as `10.0.0.1:5432` or `db1:5432`; may be repeated
     #[arg(long = "backend", value_name = "ADDRESS", requires = "listen")]
     backends: Vec<String>,
-    /// An admin listener beside those of the file: `unix:/PATH` or an address
+    /// A further admin listener, beside those of the file: `unix:/PATH` or an address
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<Address>,
 }
@@ -147,7 +147,8 @@ fn completions(shell: Shell) -> String {
     String::from_utf8(script).expect("the commands are text")
 }
 
-/// Returns the table that `pointsman status` prints for a page of `/api/v1/status`, or `None` if the page is no status.
+/// Returns the table that `pointsman status` prints for a page of `/api/v1/status`, or `None` if the page is not a
+/// status.
 pub fn status_table(page: &str) -> Option<String> {
     status::table(page, Extent::Some)
 }

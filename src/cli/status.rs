@@ -1,6 +1,6 @@
 //! `pointsman status`: the status of a running pointsman as a table. Problems come first.
 //!
-//! It reads the JSON of /api/v1/status and requires none of its keys, so it can query a version that has others.
+//! It reads the JSON of /api/v1/status and requires no key, so it can query another version.
 
 use std::fmt::Write as _;
 
@@ -120,9 +120,9 @@ fn rank(backend: &Value) -> u8 {
 }
 
 /// Returns true if most connections of a backend wait for its first byte: more than five, and more than half of the
-/// open ones. The backend may hang, or its clients send first and are idle. So it is listed before the others that are
-/// up, and is no problem by itself. The alert in docs/operate/monitoring.md has the same numbers, and a duration that a
-/// table cannot have.
+/// open connections. The backend may hang, or its clients send first and are idle. So it is listed before the
+/// others that are up, and is no problem by itself. The alert in docs/operate/monitoring.md has the same numbers,
+/// and a duration that a table cannot have.
 fn is_silent(backend: &Value) -> bool {
     let count = |key: &str| backend["connections"][key].as_u64().unwrap_or(0);
     count("waiting") > 5 && 2 * count("waiting") > count("active")

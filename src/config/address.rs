@@ -63,9 +63,10 @@ fn port_range(text: &str) -> Option<Result<(&str, RangeInclusive<u16>), String>>
     Some(match (port(first), port(last)) {
         (Some(first @ 1..), Some(last)) if first < last => match last - first {
             0..MOST_PORTS => Ok((host, first..=last)),
-            more => {
-                Err(format!("a range has at most {MOST_PORTS} ports, and this one {}", u32::from(more) + 1))
-            }
+            more => Err(format!(
+                "a range has at most {MOST_PORTS} ports, and this range has {}",
+                u32::from(more) + 1
+            )),
         },
         (Some(1..), Some(_)) => Err(format!("a range begins with its lower port: \"{host}:{last}-{first}\"")),
         _ => Err("the ports of a range are from 1 to 65535".to_owned()),
@@ -197,7 +198,7 @@ impl Read for OpenNetwork {
         let text = string(value, path, "a network such as \"10.1.0.0/16\"", found)?;
         let network = match text.parse::<IpPrefix>() {
             Ok(prefix) if prefix.is_all() => {
-                Err("every address: name the networks that are to be reached".to_owned())
+                Err("this is every address: name the networks that clients may reach".to_owned())
             }
             Ok(prefix) => Ok(prefix),
             Err(fault) => Err(fault.to_string()),
@@ -216,7 +217,8 @@ impl Read for SourceAddress {
         let source = match (text, text.parse::<IpAddr>()) {
             ("client", _) => Ok(DialSource::Client),
             (_, Ok(ip)) if ip.is_unspecified() || ip.is_multicast() => {
-                Err("no connection comes from there; for the kernel's choice leave it out".to_owned())
+                Err("this address cannot be a source; remove the key, and the kernel chooses the address"
+                    .to_owned())
             }
             (_, Ok(ip)) => Ok(DialSource::Address(ip.to_canonical())),
             (_, Err(_)) => Err("\"client\", or an IP address of this machine without a port".to_owned()),
@@ -258,7 +260,7 @@ fn without_port(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// Reads a host name, or returns a hint for any other text in the place of a host.
+/// Reads a host name, or returns a hint if the text is not a host.
 pub(super) fn host_name(text: &str) -> Result<HostName, String> {
     // A name whose last label is a number is a misspelt address.
     let is_host = |name: &str| {

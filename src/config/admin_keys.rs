@@ -8,7 +8,7 @@ use crate::sys::Address;
 /// One address of the admin listener, with the rules for requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSpec {
-    /// The address: an IP address with a port, of which 0 is the kernel's choice, or a Unix socket.
+    /// The address: an IP address with a port, or a Unix socket. The kernel chooses the port in place of 0.
     pub listen: Address,
     /// The permissions of its Unix socket: users that may write to it may send requests. Default [`AdminSpec::MODE`].
     pub mode: u32,
@@ -25,7 +25,7 @@ pub struct AdminSpec {
     pub hosts: Vec<String>,
 }
 
-/// The requests that need the token, if there is one.
+/// The requests that need the token. Has no effect without a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenFor {
     /// Every request.
@@ -51,13 +51,13 @@ impl AdminSpec {
         }
     }
 
-    /// Returns true if it listens on a Unix socket. The permissions of the socket's file decide which users may
-    /// connect.
+    /// Returns true if the admin listener is on a Unix socket. The permissions of the socket's file decide which
+    /// users may connect.
     pub fn is_unix(&self) -> bool {
         matches!(self.listen, Address::Unix(_))
     }
 
-    /// Returns true if only this machine can reach it: a Unix socket, or a loopback address.
+    /// Returns true if only this machine can reach the admin listener: at a Unix socket or a loopback address.
     pub fn is_local(&self) -> bool {
         let is_loopback = |address: SocketAddr| address.ip().to_canonical().is_loopback();
         self.listen.tcp().is_none_or(is_loopback)

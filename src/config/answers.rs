@@ -35,7 +35,7 @@ impl Read for Statuses {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let range = status(first).zip(status(last)).filter(|(first, last)| first <= last);
         if range.is_none() {
-            let message = format!("{text:?} is not a status of HTTP, nor a range of them");
+            let message = format!("{text:?} is neither an HTTP status nor a range of them");
             let label = "from 200 to 999, such as \"200\", \"200-399\"";
             let fault = Diagnostic::new(Code::BadScript, path, message).label(value.span().into(), label);
             found.add(fault.help("several: expect = [\"200-399\", \"429\"]"));

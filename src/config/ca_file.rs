@@ -45,7 +45,7 @@ fn read(path: &Path) -> Result<Arc<[Box<[u8]>]>, Faults> {
     read_certificates(&read_bytes(path, WHAT)?).map_err(|fault| {
         let name = path.display().to_string();
         let message = format!("{WHAT} cannot be used: {fault}");
-        let help = "it holds certificates in PEM, each between BEGIN CERTIFICATE and END CERTIFICATE";
+        let help = "the file needs certificates in PEM, each between BEGIN CERTIFICATE and END CERTIFICATE";
         fault::about_text(&name, String::new(), Diagnostic::new(Code::BadCaFile, "", message).help(help))
     })
 }

@@ -34,7 +34,7 @@ codes! {
     Unreadable = "C0100",
     /// The text is not TOML.
     Syntax = "C0101",
-    /// A key that this table does not take.
+    /// A key that is not allowed in this table.
     UnknownKey = "C0102",
     /// A key or table that is written twice.
     DuplicateKey = "C0103",
@@ -42,13 +42,13 @@ codes! {
     WrongType = "C0104",
     /// A required key or table that is missing.
     MissingKey = "C0105",
-    /// A string that is none of the words that the key takes.
+    /// A string that is not one of the key's words.
     UnknownWord = "C0201",
     /// A string that is not a duration.
     BadDuration = "C0202",
     /// A number or duration outside of its range.
     OutOfRange = "C0203",
-    /// A string that is not an address, or one that cannot be used here.
+    /// A string that is not an address, or an address that cannot be used here.
     BadAddress = "C0204",
     /// A string that is neither a host name nor a pattern of host names.
     BadServerName = "C0205",
@@ -70,15 +70,15 @@ codes! {
     BadCountry = "C0261",
     /// A file of a list that has no countries, is broken, or has no network of one of the listed countries.
     BadCountryFile = "C0262",
-    /// The file of a list that has no entries, although `allow_empty` is not set.
+    /// A file of a list that has no entries, although `allow_empty` is not set.
     EmptyList = "C0263",
-    /// A `ca_file` that holds no certificates of authorities.
+    /// A `ca_file` without certificates of authorities.
     BadCaFile = "C0270",
-    /// A check over TLS in a program that is built without them.
+    /// A check over TLS, in a program that is built without TLS for checks.
     NoTlsChecks = "C0271",
     /// A pool that no table defines.
     UnknownPool = "C0301",
-    /// Two routes of one listener that fit equally well.
+    /// Two routes of one listener that match equally well.
     EqualRoutes = "C0302",
     /// A pool that hashes the server name, used by a listener without server names.
     HashWithoutKey = "C0303",
@@ -90,15 +90,15 @@ codes! {
     DoubledBackend = "C0306",
     /// An address that is bound twice.
     DoubledBind = "C0307",
-    /// A key that belongs to listeners of the other protocol, or to other kinds of checks.
+    /// A key for listeners of another protocol, or for other kinds of checks.
     MisplacedKey = "C0308",
     /// A listener that would reject every client.
     RejectsAll = "C0309",
     /// A configuration without listeners.
     NoListener = "C0310",
-    /// A timeout that can never expire, because another one expires first.
+    /// A timeout that can never expire, because another timeout expires first.
     TimeoutOrder = "C0311",
-    /// A health check whose steps prove nothing, or cannot be made.
+    /// A health check whose steps expect nothing or cannot be made.
     IdleScript = "C0312",
     /// A Unix socket in a pool whose connections come from the addresses of clients.
     SocketWithSource = "C0313",
@@ -110,21 +110,21 @@ codes! {
     DoubledZone = "C0321",
     /// A queue in which no connection ever waits, because no backend has a limit.
     QueueWithoutLimit = "C0322",
-    /// A `discover` table with not exactly one source, or with a key that its source does not take.
+    /// A `discover` table without exactly one source, or with a key that is not for its source.
     BadSource = "C0330",
-    /// A pool that forwards by name beside keys that are for pools with backends.
+    /// A pool that forwards by name and has keys for pools with backends.
     BackendsOfForward = "C0340",
     /// A pool that forwards by name, used for clients that send no name.
     ForwardWithoutName = "C0341",
-    /// A route with not exactly one of `pool`, `split` and `action`.
+    /// A route without exactly one of `pool`, `split` and `action`.
     RouteTarget = "C0350",
-    /// More routes with conditions for one name, or more expressions, than are compared one by one.
+    /// Too many routes with conditions for one name, or too many expressions: they are compared one by one.
     ManyAlternatives = "C0351",
     /// A route with both `sni` and `sni_regex`.
     NameAndRegex = "C0352",
-    /// An admin listener that other machines may reach, and that requires no token.
+    /// An admin listener that other machines may reach and that requires no token.
     OpenAdmin = "C0360",
-    /// A file that should contain the admin listener's token, and does not.
+    /// A `token_file` that does not contain a valid token.
     BadToken = "C0361",
     /// An access log that cannot be opened.
     BadAccessLog = "C0362",
@@ -136,31 +136,31 @@ codes! {
     IdleSetting = "C0402",
     /// A timeout of peers that another timeout overrides, or leaves without effect.
     OverriddenTimeout = "C0403",
-    /// A pool whose backends are all drained or in maintenance.
+    /// A pool in which all backends are drained or in maintenance.
     NothingReady = "C0410",
     /// A backend that is a listener of the same process and may lead back to its own pool.
     PossibleCycle = "C0411",
-    /// A listener that waits for a PROXY header although its server sends first: the header may come too late.
+    /// A listener that waits for a PROXY header, although its server sends first. The header may come too late.
     LateHeader = "C0421",
-    /// A listener that believes the PROXY header of every peer.
+    /// A listener that uses the PROXY headers of all peers.
     TrustsEverybody = "C0420",
     /// A list that nothing uses.
     UnusedList = "C0440",
-    /// Requests to cancel a query that may miss the session's backend, or are refused although no key demands it.
+    /// Requests to cancel a query that may miss the session's backend, or that are refused although no key says so.
     LostCancel = "C0430",
-    /// A route that refuses hellos of every name, on a listener that also serves clients without a hello.
+    /// A route that refuses hellos of every name, on a listener that serves clients without a hello too.
     RefusesHellosOnly = "C0450",
-    /// A route whose conditions leave a part of a name's connections to a route for a wider name, or to `unmatched`.
+    /// A route whose conditions leave a part of a name's connections to a wider route, or to `unmatched`.
     LeftToWider = "C0451",
     /// A listener that denies every address of IPv4 or of IPv6.
     DeniesFamily = "C0452",
-    /// The admin listener's token, in a file that the user that runs `check` may not read.
+    /// A file with the admin listener's token that the user of `check` may not read.
     UnseenToken = "C0460",
-    /// A file that the user that runs `check` may not read, or not write.
+    /// A file that the user of `check` may not read or write.
     UnseenFile = "C0461",
     /// A file of `discover` that does not exist yet.
     MissingDiscoveryFile = "C0462",
-    /// A file of `discover` that cannot be read, or that names no backends. A process that starts serves without it.
+    /// A file of `discover` that cannot be read or has no backends. A process that starts then serves without it.
     BadDiscoveryFile = "C0463",
 }
 
@@ -188,8 +188,9 @@ impl Code {
         }
     }
 
-    /// Returns true if the written value itself is wrong, independently of the rest of the file. The other rules are
-    /// about missing keys or combinations of values, which cannot be checked if a part of the file could not be read.
+    /// Returns true if the rule is about one written value, whatever the rest of the file has. The other rules are
+    /// about missing keys or combinations of values. These rules cannot be checked if a part of the file cannot be
+    /// read.
     pub(super) fn is_about_a_word(self) -> bool {
         matches!(
             self,

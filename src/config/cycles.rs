@@ -1,10 +1,10 @@
 //! Finds cycles: backends that are listeners of the same process and lead back to their own pools.
 //!
-//! A backend may be another listener on purpose. A path that leads back to the backend's own pool is a cycle: each
-//! client, and each check, follows it again and again until the process has no connection left.
+//! A backend may be another listener on purpose. A path that leads back to the backend's own pool is a cycle. Each
+//! client and each check goes through the cycle until the process has no connection left.
 //!
-//! A cycle is *certain* if the same connection follows it again and again: no route on the path has a condition besides
-//! the server name, and all routes on the path are for the same written name. A certain cycle is a fault. Any other
+//! A cycle is *certain* if one connection always stays in it. Then no route on the path has a condition besides the
+//! server name, and all routes on the path are for the same written name. A certain cycle is a fault. Any other
 //! cycle is a warning: it may end, for example by a route for the address from which the second turn comes.
 
 use std::collections::{HashMap, HashSet};
@@ -48,7 +48,7 @@ impl fmt::Display for Cycle {
 enum EdgeLabel {
     /// All connections.
     All,
-    /// Connections for one route: its name as it is written, or the key that stands for a route.
+    /// Connections for one route: the name in the configuration, or the key that leads to the pool.
     Only(String),
     /// Connections with a property that may differ at the second turn.
     Uncertain,

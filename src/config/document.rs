@@ -58,7 +58,7 @@ fn syntax(message: &str, span: Span) -> Diagnostic {
     let guesses =
         ["invalid boolean", "invalid float", "invalid integer", "invalid datetime", "string values must"];
     if guesses.iter().any(|guess| message.starts_with(guess)) {
-        return fault.help("words, addresses and durations stand in quotes: \"tcp\", \":443\", \"2s\"");
+        return fault.help("words, addresses and durations need quotes: \"tcp\", \":443\", \"2s\"");
     }
     fault
 }
@@ -111,8 +111,8 @@ fn first_key(text: &str, document: &DeTable<'_>, written: &str, at: usize) -> Op
     Some(key.span().into()).filter(|first: &Span| first.start < at)
 }
 
-/// Returns the table that contains a key at `at`: the smallest inline table around it, else the table with the last
-/// header before it. Both are the last to start among the tables that contain the position.
+/// Returns the table that contains a key at `at`: the smallest inline table that contains it, else the table with
+/// the last header before it. Both are the last to start among the tables that contain the position.
 fn innermost<'d, 'i>(text: &str, document: &'d DeTable<'i>, at: usize) -> &'d DeTable<'i> {
     let mut best = (0, document);
     let mut values: Vec<&toml::Spanned<DeValue<'i>>> = document.values().collect();

@@ -25,7 +25,7 @@ impl From<std::ops::Range<usize>> for Span {
 pub struct FaultLabel {
     /// The position.
     pub span: Span,
-    /// A few words that are shown beside it; may be empty.
+    /// A short text that is shown beside the position; may be empty.
     pub text: String,
 }
 
@@ -65,8 +65,8 @@ impl Diagnostic {
     }
 }
 
-/// All faults that keep a configuration from being used, with its warnings: a report for the configuration, and one
-/// for each broken file that it names.
+/// All faults that keep a configuration from being used, with its warnings. There is one report for the
+/// configuration, and one for each broken file that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Faults(pub(super) Vec<Report>);
 

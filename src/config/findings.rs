@@ -102,8 +102,8 @@ impl<'t> Findings<'t> {
         if has_faults { Err(Faults(vec![report])) } else { Ok(Warnings(report)) }
     }
 
-    /// Drops diagnostics that only follow from another fault: a key counts as missing because it is misspelt. If the
-    /// text is not TOML, the dropped diagnostics are about a file or a line of which a part could not be read.
+    /// Drops diagnostics that only follow from another fault: a key counts as missing because it is misspelt. If
+    /// the text is not TOML, the dropped diagnostics are about a file or a line that could be read only in part.
     fn drop_consequences(&mut self) {
         let misspelt = std::mem::take(&mut self.misspelt);
         self.diagnostics.retain(|d| match d.code {

@@ -44,13 +44,13 @@ const KEYS: &[ForeignKey] = &[
     (
         FILE,
         &["global", "defaults", "events", "http"],
-        "settings of the process stand at the top of the file, those of clients in [listener.NAME], those of backends in \
+        "write settings of the process at the top of the file, those of clients in [listener.NAME], those of backends in \
          [pool.NAME]",
     ),
     (
         FILE,
         &["include", "includes", "import", "conf_d"],
-        "a configuration is one file; routes, lists and backends may have files of their own: routes_file, list.NAME.file, \
+        "a configuration is one file; routes, lists and backends may be in separate files: routes_file, list.NAME.file, \
          discover = { file = \"...\" }",
     ),
     (
@@ -184,7 +184,7 @@ const KEYS: &[ForeignKey] = &[
             "ip_hash",
             "cookie",
         ],
-        "write balance = \"maglev\" and hash_on = \"source-ip\": a client comes back to its backend",
+        "write balance = \"maglev\" and hash_on = \"source-ip\": a client returns to its backend",
     ),
     (POOL, &["send_proxy", "send_proxy_v2", "proxy", "send_proxy_protocol"], "write proxy_protocol = \"v2\""),
     (
@@ -195,7 +195,7 @@ const KEYS: &[ForeignKey] = &[
     (
         POOL,
         &["timeout", "timeouts", "timeout_connect"],
-        "the times are connect_timeout, dial_timeout and health.timeout; idle_timeout stands in the listener",
+        "the times are connect_timeout, dial_timeout and health.timeout; write idle_timeout in the listener",
     ),
     (
         POOL,
@@ -212,7 +212,7 @@ const KEYS: &[ForeignKey] = &[
         &["host", "ip", "server", "addr", "url", "uri", "target", "hostname"],
         "write address = \"10.0.0.1:443\"",
     ),
-    (BACKEND, &["port"], "the port stands in the address: address = \"10.0.0.1:443\""),
+    (BACKEND, &["port"], "write the port in the address: address = \"10.0.0.1:443\""),
     (
         BACKEND,
         &["disabled", "enabled", "down", "drain"],
@@ -222,7 +222,7 @@ const KEYS: &[ForeignKey] = &[
     (
         BACKEND,
         &["check", "inter", "rise", "fall", "max_fails", "fail_timeout"],
-        "checks are those of the pool: health = { interval = \"2s\", fall = 3 }",
+        "write checks in the pool: health = { interval = \"2s\", fall = 3 }",
     ),
     (BACKEND, &["priority"], "write backup = true, or a zone"),
     (
@@ -238,7 +238,7 @@ const KEYS: &[ForeignKey] = &[
     (
         ROUTE,
         &["path", "url", "prefix", "header", "headers", "method"],
-        "nothing is decrypted, so paths and headers are not seen: a route asks for sni, alpn, source and others",
+        "nothing is decrypted, so paths and headers cannot be read: a route has conditions such as sni, alpn, source",
     ),
     (ROUTE, &["ip", "src", "client", "cidr"], "write source = \"10.0.0.0/8\""),
     (HEALTH, &["inter", "period", "every"], "write interval = \"2s\""),
@@ -287,12 +287,12 @@ const KEYS: &[ForeignKey] = &[
     ),
     (HEALTH, &["healthy_threshold", "success"], "write rise = 2"),
     (HEALTH, &["unhealthy_threshold", "failures", "max_fails"], "write fall = 3"),
-    (&[], &["timeout", "timeouts"], "each time has a key of its own; config.example.toml has them all"),
+    (&[], &["timeout", "timeouts"], "each time has its own key; config.example.toml has all keys"),
     // In TOML a key below a table header belongs to that table.
     (
         &[],
         &["workers", "max_connections", "max_checks", "hash_key"],
-        "this key is one of the whole file: write it at the top, above the first [table]",
+        "this key applies to the whole file: write it at the top, above the first [table]",
     ),
 ];
 
@@ -310,11 +310,7 @@ const WORDS: &[ForeignKey] = &[
         &["source", "ip-hash", "iphash", "hash", "sh", "ring-hash", "consistent", "consistent-hash"],
         "did you mean \"maglev\", with hash_on = \"source-ip\"?",
     ),
-    (
-        &["check"],
-        &["https", "http+tls", "httpchk"],
-        "did you mean \"http\"? With tls = true it goes through TLS",
-    ),
+    (&["check"], &["https", "http+tls", "httpchk"], "did you mean \"http\"? With tls = true it uses TLS"),
     (&["check"], &["ssl", "ssl-hello-chk"], "did you mean \"tls\"?"),
     (&["check"], &["postgresql", "pgsql", "pgsql-check"], "did you mean \"postgres\"?"),
     (&["check"], &["mariadb", "galera", "mysql-check"], "did you mean \"mysql\"?"),
@@ -324,9 +320,9 @@ const WORDS: &[ForeignKey] = &[
     (
         &["check"],
         &["grpc", "h2", "http2"],
-        "checks speak HTTP/1.1: check = \"http\" asks a page, \"tls\" a handshake",
+        "checks use HTTP/1.1: check = \"http\" requests a page, \"tls\" makes a handshake",
     ),
-    (&["check"], &["agent", "agent-check"], "agents have a table of their own: agent = { port = 9101 }"),
+    (&["check"], &["agent", "agent-check"], "agents have their own table: agent = { port = 9101 }"),
     (&["balance"], &["leastconn", "least-conn", "lc", "wlc"], "did you mean \"least-connections\"?"),
     (&["balance"], &["static-rr", "rr", "wrr"], "did you mean \"round-robin\"?"),
     (&["balance"], &["first", "priority"], "did you mean \"failover\"?"),
@@ -346,7 +342,7 @@ const WORDS: &[ForeignKey] = &[
             "mysql", "mariadb", "ldap", "ldaps", "redis", "mqtt", "ssh", "sieve", "xmpp", "mongodb", "kafka",
             "amqp", "ftp", "rdp", "raw", "layer4",
         ],
-        "did you mean \"tcp\"? The bytes pass as they are",
+        "did you mean \"tcp\"? The bytes are not changed",
     ),
     (
         &["protocol", "mode"],

@@ -9,7 +9,7 @@ const LISTED: usize = 8;
 
 /// The help for a text with a variable of a shell or of a template.
 pub(super) const VARIABLES: &str =
-    "the file has no variables: write the value, or make the file from a template, as `envsubst` does";
+    "the file has no variables: write the value, or make the file from a template with `envsubst`";
 
 /// Returns the variable in a text, such as `${BIND}` or `$BIND`.
 pub(super) fn variable(text: &str) -> Option<&str> {
@@ -32,7 +32,7 @@ pub(super) fn address(text: &str) -> Option<String> {
         return Some(format!("{variable} is not replaced"));
     }
     if text.trim() != text && !text.trim().is_empty() {
-        return Some(format!("without the spaces around it: {:?}", text.trim()));
+        return Some(format!("remove the spaces at its ends: {:?}", text.trim()));
     }
     if let Some((scheme, rest)) = text.split_once("://") {
         let host = rest.split('/').next().unwrap_or_default();
@@ -94,7 +94,7 @@ pub(super) fn host_name(text: &str) -> Option<String> {
 fn settings(address: &str, rest: &str) -> String {
     let weight = rest.split(' ').filter_map(|word| word.strip_prefix("weight")).next();
     let weight = weight.and_then(|rest| rest.trim_start_matches('=').parse::<u16>().ok()).unwrap_or(2);
-    format!("settings stand in a table: {{ address = \"{address}\", weight = {weight} }}")
+    format!("write settings in a table: {{ address = \"{address}\", weight = {weight} }}")
 }
 
 /// Returns the hint for a scope after an address that cannot have one.
@@ -176,7 +176,7 @@ fn netmask(text: &str) -> Option<String> {
     let (ip, mask) = (ip.parse::<Ipv4Addr>().ok()?, mask.parse::<Ipv4Addr>().ok()?.to_bits());
     let length = mask.leading_ones();
     let network = IpPrefix::around(ip.into(), u8::try_from(length).ok()?);
-    (mask.count_ones() == length).then(|| format!("a network has the length of its mask: \"{network}\""))
+    (mask.count_ones() == length).then(|| format!("write the mask as a length: \"{network}\""))
 }
 
 /// Returns the hint for a network such as `10.0.*`.
@@ -189,7 +189,7 @@ fn starred(text: &str) -> Option<String> {
     }
     let part = |at: usize| front.get(at).copied().unwrap_or(0);
     let ip = Ipv4Addr::new(part(0), part(1), part(2), 0);
-    Some(format!("a network has a length: \"{ip}/{}\"", front.len() * 8))
+    Some(format!("write the length of the network: \"{ip}/{}\"", front.len() * 8))
 }
 
 /// Returns the hint for four numbers that are not an address.
@@ -198,7 +198,7 @@ fn out_of_range(text: &str) -> Option<String> {
     let parts: Vec<&str> = ip.split('.').collect();
     let is_number = |part: &&str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     (parts.len() > 1 && parts.iter().all(is_number) && ip.parse::<Ipv4Addr>().is_err())
-        .then(|| format!("{ip} is no IP address: it has four numbers from 0 to 255"))
+        .then(|| format!("{ip} is not an IP address, which has four numbers from 0 to 255"))
 }
 
 #[cfg(test)]
@@ -262,8 +262,8 @@ mod tests {
         check("10.1.0.0/255.255.0.0", "\"10.1.0.0/16\"");
         check("10.*", "\"10.0.0.0/8\"");
         check("10.0.3.*", "\"10.0.3.0/24\"");
-        check("300.1.1.1", "300.1.1.1 is no IP address");
-        check("10.0.0.300/32", "10.0.0.300 is no IP address");
+        check("300.1.1.1", "300.1.1.1 is not an IP address");
+        check("10.0.0.300/32", "10.0.0.300 is not an IP address");
         check("10.0.0.1:80", "write \"10.0.0.1\"");
         check("[::1]", "write \"::1\"");
         for text in ["", "bans", "10.0.0.0/255.0.255.0", "*", "1.2.3.4.*", "a-b", "v1-v2", "eu.west", "7"] {

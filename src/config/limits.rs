@@ -17,63 +17,65 @@ const MOST_CONNECTIONS: u64 = 100_000_000;
 const MOST_OF_A_SOURCE: u64 = 1_000_000_000;
 
 tables! {
-    /// Limits of the process, and settings that the limits of listeners, routes and pools have in common.
+    /// Limits of the process, and settings that the limits of listeners, routes and pools share.
     "the limits" struct Limits {
-        /// Slots of the table of sources, 8 to 16777216; each listener uses slots of its own for its sources. A slot
-        /// takes 56 bytes of memory once a listener has `per_source`. Default 65536. A change needs a restart.
+        /// Slots of the table of sources, 8 to 16777216. Each listener uses its own slots for its sources. If a
+        /// listener has `per_source`, each slot takes 56 bytes of memory. Default 65536. A change needs a restart.
         sources: Number<8, 16_777_216>,
         /// The number of leading bits of an address that make a source. Default { v4 = 32, v6 = 64 }.
         source_prefix: SourcePrefix,
-        /// The treatment of a new source for which the table has no slot. A source with open connections is never
-        /// evicted, so the table may be full. "pass" (default): its connections are not limited by source. "refuse":
-        /// its connections are reset.
+        /// The treatment of a new source if the table has no free slot. The table can fill up, because a source
+        /// with open connections is never evicted. "pass" (default): the connections of the new source are not
+        /// limited by source. "refuse": its connections are reset.
         when_full: Keyword<WhenFull>,
-        /// Refused clients that are held unread at once, 0 to 1000000; further ones are reset. Each takes a file
-        /// descriptor, which is then missing for a connection. Default 1000.
+        /// The most refused clients that are held unread at once, 0 to 1000000. Further refused clients are reset.
+        /// Each held client takes a file descriptor, which is then missing for a connection. Default 1000.
         tarpit: Number<0, 1_000_000>,
         /// The time for which a refused client is held; "100ms" to "1h". Default "10s".
         tarpit_timeout: Time<100, HOUR>,
-        /// Bytes for hellos that did not come with the first read, of all connections together; 1048576 to
+        /// Bytes for hellos that did not come with the first read, of all connections together, 1048576 to
         /// 4294967296. A hello that needs more is refused. Default 67108864.
         hello_memory: Number<{ 1 << 20 }, { 1 << 32 }>,
-        /// The connections that are refused near the limit of the process. "newest" (default): new connections while
-        /// the process is full. "heaviest": from `overload_at` on also new connections of a source that has more than
-        /// twice as many connections open as the other sources have on average.
+        /// The connections that are refused near the limit of the process. "newest" (default): new connections
+        /// while the process is full. "heaviest": as "newest", and from `overload_at` on also new connections of
+        /// heavy sources. A source is heavy if it has more than twice the average number of open connections of the
+        /// other sources.
         overload: Keyword<OverloadWord>,
-        /// The process counts as overloaded if it uses at least this part of its connections, or of `hello_memory`;
-        /// "1%" to "100%". It also counts as overloaded while file descriptors run out. Default "90%".
+        /// The part of the connections, or of `hello_memory`, at which the process counts as overloaded; "1%" to
+        /// "100%". The process also counts as overloaded while file descriptors run out. Default "90%".
         overload_at: Percent<1, 100>,
-        /// True if /ready answers 200 while the process is overloaded. Default true. With false it answers 503, so
-        /// that a router in front sends new connections elsewhere until the overload ends.
+        /// True if /ready answers 200 while the process is overloaded. With false, /ready answers 503 until the
+        /// overload ends, so that a router in front sends new connections elsewhere. Default true.
         ready_when_overloaded: bool,
     }
 
     /// Limits of each source of a listener.
     "the limits of a source" struct PerSource {
-        /// The kind of source that is counted: "address" (default), a network of `limits.source_prefix`;
-        /// "private-link", the private link (AWS, Azure, Google Cloud) in the PROXY header of the connection, or the
-        /// network if the header has none.
+        /// The kind of source that is counted. "address" (default): a network of `limits.source_prefix`.
+        /// "private-link": the private link (AWS, Azure, Google Cloud) in the PROXY header of the connection. If
+        /// the header has no private link, the network is counted.
         by: Keyword<SourceBy>,
-        /// Open connections. Default: no limit.
+        /// The most open connections. Default: no limit.
         connections: Number<1, MOST_OF_A_SOURCE>,
         /// New connections for each second or minute, such as "50/s" or "300/m". Default: no limit.
         rate: RateWord,
         /// New connections that may come at once, 1 to 1000000. Default: the number in `rate`.
         burst: Number<1, 1_000_000>,
-        /// Not tcp: connections whose first bytes are not whole yet. Default: no limit.
+        /// Not tcp: the most connections whose first bytes are not whole yet. Default: no limit.
         hellos: Number<1, MOST_OF_A_SOURCE>,
     }
 
     /// Limits of a route or a pool.
     "the limits of a route or pool" struct QuotaWords {
-        /// Open connections. Default: no limit.
+        /// The most open connections. Default: no limit.
         connections: Number<1, MOST_CONNECTIONS>,
         /// New connections for each second or minute, such as "50/s" or "300/m". Default: no limit.
         rate: RateWord,
         /// New connections that may come at once, 1 to 1000000. Default: the number in `rate`.
         burst: Number<1, 1_000_000>,
-        /// The way to refuse connections above a limit: "reject" (default), in the form of their protocol if it is
-        /// known, else a reset; "drop", a reset; "tarpit", held unread for `limits.tarpit_timeout` and then reset.
+        /// The way to refuse connections above a limit. "reject" (default): in the form of the protocol if the
+        /// protocol is known, else a reset. "drop": a reset. "tarpit": the connection is held unread for
+        /// `limits.tarpit_timeout` and then reset.
         over: Keyword<OverWord>,
     }
 }

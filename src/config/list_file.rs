@@ -70,7 +70,7 @@ impl ListReader {
             format!("list.{}.allow_empty", self.list),
             "the file of the list has no entries",
         );
-        let help = format!("if that is meant, write allow_empty = true in [list.{}]", self.list);
+        let help = format!("to use an empty list, write allow_empty = true in [list.{}]", self.list);
         fault::about_text(source_name, String::new(), fault.help(help))
     }
 }
@@ -99,7 +99,7 @@ fn parse(source_name: &str, bytes: &[u8]) -> Result<FileEntries, Faults> {
         if builder.len() >= MOST_ENTRIES {
             let message = format!("the file has more than {MOST_ENTRIES} entries");
             let fault = Diagnostic::new(Code::BadEntry, "", message);
-            found.add(fault.label((at..at + word.len()).into(), "the first that is too many"));
+            found.add(fault.label((at..at + word.len()).into(), "the first entry above the limit"));
             break;
         }
         match word.parse() {
@@ -122,7 +122,7 @@ fn refuse(word: &str, at: Span, fault: PrefixFault, found: &mut Findings<'_>) {
     let diagnostic = Diagnostic::new(Code::BadEntry, "", format!("{shown:?} is not a network"));
     let help = match word.split_whitespace().next() {
         Some(first) if first != word && first.parse::<IpPrefix>().is_ok() => {
-            "one network stands on a line; what follows it is a comment behind # or ;"
+            "a line has one network; a comment begins with # or ;"
         }
         _ if word.contains('-') => "a range of addresses is written as networks, such as 10.0.0.0/23",
         _ => "remove the line, or begin it with # if it is a comment",
@@ -196,7 +196,7 @@ mod tests {
         };
         refused(b"10.0.0.1\n10.0.0.2\xa0\n", "bad.txt:2:1");
         refused(b"\xff\xfe1\x000\x00.\x00", "is not UTF-8");
-        refused(b"\xfe\xff\x001\x000\x00.", "save it as UTF-8");
+        refused(b"\xfe\xff\x001\x000\x00.", "save the file as UTF-8");
     }
 
     fn check_fault(text: &str, expected: &[&str]) {
@@ -214,7 +214,7 @@ mod tests {
         check_fault("10.0.0.1\n10.0.0\n", &["bad.txt:2:1", "\"10.0.0\" is not a network", "remove the line"]);
         check_fault("# x\n\n  evil.example # y\n", &["bad.txt:3:3", "evil.example"]);
         check_fault("10.0.0.0/33", &["the length is at most 32"]);
-        check_fault("10.0.0.1 10.0.0.2", &["bad.txt:1:1", "one network stands on a line"]);
+        check_fault("10.0.0.1 10.0.0.2", &["bad.txt:1:1", "a line has one network"]);
         check_fault("10.0.0.1-10.0.0.9", &["written as networks"]);
         check_fault("\u{feff}x\r\ny", &["bad.txt:1", "bad.txt:2:1"]);
         check_fault(&"x\n".repeat(1000), &["bad.txt:1:1", "800 more not shown"]);

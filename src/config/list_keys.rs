@@ -10,22 +10,22 @@ use super::words::{FilePath, name_fault, string};
 use crate::route::{Country, CountryFault, IpPrefix, PrefixFault};
 
 tables! {
-    /// A list of addresses, for `allow` and `deny`. A list without entries and without a file has only the entries
+    /// A list of addresses, for `allow` and `deny`. If a list has no entries and no file, it has only the entries
     /// that are added while the process runs.
     "a list" struct ListWords {
         /// Networks such as "10.0.0.0/8", or addresses, or an array. Default: none.
         entries: OneOrMany<Network>,
-        /// The path of a text file with further entries, one a line, with comments after `#` or `;`; relative to the
-        /// directory of the configuration file. The file is read again whenever it changes. While it is broken, the
-        /// entries from its last good version stay. Default: none.
+        /// The path of a text file with further entries, relative to the directory of the configuration file. The
+        /// file has one entry a line, and comments after `#` or `;`. The file is read again whenever it changes.
+        /// While the file is broken, the entries from its last good version stay. Default: none.
         file: FilePath,
-        /// Countries by their two letters (ISO 3166-1 alpha-2) such as "DE", or an array. The file is then a database
-        /// in MaxMind's format (.mmdb), and the list has the networks of these countries from it. Default: none, the
-        /// file is text.
+        /// Countries by their two letters (ISO 3166-1 alpha-2) such as "DE", or an array. The file must then be a
+        /// database in MaxMind's format (.mmdb), and the list has the networks of these countries. Default: none,
+        /// the file is text.
         countries: OneOrMany<CountryCode>,
-        /// True if a file without entries empties the list. Default false: such a file changes nothing, because a
-        /// failed download often leaves an empty file; at the start and at a reload it is a fault. No effect beside
-        /// `countries`.
+        /// True if a file without entries empties the list. With false, such a file changes nothing, because a
+        /// failed download often leaves an empty file. At the start and at a reload, such a file is then a fault.
+        /// The key has no effect beside `countries`. Default false.
         allow_empty: bool,
     }
 

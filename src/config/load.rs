@@ -30,8 +30,8 @@ const CONFIGURATION: &str = "the configuration";
 /// # Errors
 ///
 /// All faults of the file at once; one fault if it cannot be read, is not a regular file, is larger than 256 MiB or
-/// is not UTF-8. If the file has no faults, all faults of all files that are read with it: files of routes, of lists,
-/// and of authorities that checks trust.
+/// is not UTF-8. If the file has no faults, all faults of the files that are read with it: files of routes, of
+/// lists, and of certificate authorities.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
     load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open, Files::Read)
 }
@@ -131,8 +131,8 @@ pub fn parse(source_name: &str, text: &str) -> Result<(Config, Warnings), Faults
     settle(source_name, &document, found)
 }
 
-/// Returns the configuration of a command line: one `tcp` listener `main` at all of `listen`, one pool `main` of all
-/// of `backends`, and the defaults for all other keys.
+/// Returns the configuration of a command line. It has a `tcp` listener `main` with all addresses of `listen` and a
+/// pool `main` with all of `backends`. All other keys have their defaults.
 ///
 /// # Errors
 ///
@@ -207,7 +207,7 @@ fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
              --backend 10.0.0.1:5432` needs no file",
         ),
         (io::ErrorKind::NotFound, false) => {
-            diagnostic.help("make the file, or mend its path, which is relative to the directory of the configuration")
+            diagnostic.help("create the file, or correct its path, which is relative to the directory of the configuration")
         }
         (io::ErrorKind::PermissionDenied, _) => diagnostic.help(format!(
             "this command runs as user {}, which may not read the file: run the command as the user that runs the \
@@ -215,7 +215,7 @@ fn unreadable(name: &str, what: &str, error: &io::Error) -> Faults {
             sys::process::user()
         )),
         (io::ErrorKind::IsADirectory, true) => diagnostic.help("name the file in it, such as config.toml"),
-        (io::ErrorKind::FileTooLarge, _) => diagnostic.help("lists and routes may stand in files of their own"),
+        (io::ErrorKind::FileTooLarge, _) => diagnostic.help("lists and routes may be in separate files"),
         _ => diagnostic,
     };
     fault::about_text(name, String::new(), diagnostic)
@@ -238,7 +238,7 @@ pub(super) fn not_utf8(name: &str, what: &str, bytes: &[u8]) -> Faults {
     let replaced = char::REPLACEMENT_CHARACTER.len_utf8();
     let diagnostic = Diagnostic::new(Code::Unreadable, "", format!("{what} is not UTF-8"))
         .label((good..good + replaced).into(), "this byte begins no character")
-        .help("save it as UTF-8");
+        .help("save the file as UTF-8");
     fault::about_text(name, text, diagnostic)
 }
 

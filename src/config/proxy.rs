@@ -16,41 +16,42 @@ use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 const HOUR: u64 = 3_600_000;
 
 tables! {
-    /// PROXY headers that are read from connections. A header from a peer that is not `trusted` is never believed.
+    /// PROXY headers that are read from connections. Headers from peers that are not in `trusted` have no effect.
     #[cfg_attr(test, schemars(extend("required" = ["trusted"])))]
     "the proxy_protocol of a listener" struct ProxyIn {
-        /// "require" (default): a peer that is not trusted, or that sends no header, is refused; "accept": such a
-        /// peer is the client itself; "shadow": as "accept", and connections that "require" would refuse are counted.
+        /// The treatment of a peer that is not trusted, or that sends no header. "require" (default): the peer is
+        /// refused. "accept": the peer counts as the client. "shadow": as "accept", and connections that "require"
+        /// would refuse are counted.
         mode: Keyword<ProxyMode>,
-        /// The peers whose headers are believed: networks such as "10.0.0.0/8", addresses, or "unix" for all clients
-        /// of Unix sockets; or an array. Required. These peers can claim any client address.
+        /// The peers whose headers are used: networks such as "10.0.0.0/8", addresses, or "unix" for all clients of
+        /// Unix sockets; or an array. These peers can claim any client address. Required.
         trusted: OneOrMany<TrustedPeer>,
-        /// The longest time from the accept to the end of the header; "1ms" to "1h". Default "30s". A peer that need
-        /// not send a header and sends nothing waits for this time, which matters if the server sends first.
+        /// The longest time from the accept to the end of the header; "1ms" to "1h". If the header is optional, a
+        /// peer that sends nothing waits for this time. This wait matters if the server sends first. Default "30s".
         timeout: Time<1, HOUR>,
     }
 
     /// The PROXY header that is sent to backends before the client's bytes.
     #[cfg_attr(test, schemars(extend("required" = ["version"])))]
     "the proxy_protocol of a pool" struct ProxyOut {
-        /// "v1": a line with the addresses; "v2": a binary header with the addresses and further values. Required.
+        /// "v1": a line with the addresses. "v2": a binary header with the addresses and further values. Required.
         version: Keyword<HeaderVersion>,
-        /// v2 only: send the server name in the client's hello, else the name in the header that came with the
-        /// connection. Default false.
-        authority: bool,
-        /// v2 only: send the protocol that the client offers by ALPN, if it offers only one, else the protocol in the
+        /// v2 only: send the server name in the client's hello. If the hello has no name, send the name in the
         /// header that came with the connection. Default false.
+        authority: bool,
+        /// v2 only: send the protocol that the client offers by ALPN. If the client does not offer exactly one,
+        /// send the protocol in the header that came with the connection. Default false.
         alpn: bool,
-        /// v2 only: send an id of the connection, which the access log has too. An id that came with the connection
-        /// is kept. Default false.
+        /// v2 only: send an id of the connection, which the access log has too. If an id came with the connection,
+        /// that id is kept. Default false.
         unique_id: bool,
         /// v2 only: add a checksum. Default false.
         crc32c: bool,
-        /// v2 only: further TLVs, the same for each connection: { "0xE0" = "text" }, kinds from 0xE0 to 0xF7.
+        /// v2 only: further TLVs, the same for each connection: { "0xE0" = "text" }, with kinds from 0xE0 to 0xF7.
         /// Default: none.
         tlvs: NamedTables<Text>,
-        /// v2 only: the TLVs to pass on from the header that came with the connection: true for all, or an array of
-        /// "alpn", "authority", "unique-id", "ssl", "netns" and kinds such as "0xE0". Default false.
+        /// v2 only: the TLVs to pass on from the header that came with the connection. true passes on all. An array
+        /// names kinds: "alpn", "authority", "unique-id", "ssl", "netns" and numbers such as "0xE0". Default false.
         pass: PassWords,
     }
 }
@@ -91,7 +92,7 @@ impl Read for CheckHeaderWord {
                 wrong_type(
                     value,
                     path,
-                    "\"local\", \"proxy\" or false; the version stands at the pool",
+                    "\"local\", \"proxy\" or false; the version is a key of the pool",
                     found,
                 );
                 None

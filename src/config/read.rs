@@ -1,5 +1,5 @@
-//! Reads the values of a document into written tables: every value is read, every fault is added, and reading
-//! continues with the next value.
+//! Reads the values of a document into written tables: it reads every value, adds every fault, and continues with
+//! the next value.
 
 use std::fmt;
 
@@ -196,9 +196,9 @@ fn place_of(value: &Value<'_>, path: Path<'_>, found: &Findings<'_>) -> Span {
     }
 }
 
-/// Declares written tables. Each table is a struct, the reader that fills it, and the schema that describes it, from
-/// one list of keys, so that the three cannot differ. The text before `struct` is its name in messages; doc comments
-/// become the descriptions in the schema.
+/// Declares written tables. Each table has a struct, a reader that fills it, and a schema that describes it. All
+/// three come from one list of keys, so they cannot differ. The text before `struct` is its name in messages; doc
+/// comments become the descriptions in the schema.
 macro_rules! tables {
     ($(
         $(#[$meta:meta])*
@@ -231,7 +231,7 @@ macro_rules! tables {
 }
 pub(super) use tables;
 
-/// Returns the word of a key, also if its identifier is a keyword of Rust, such as `r#type`.
+/// Returns the word of a key. Its identifier may be a keyword of Rust, such as `r#type`.
 pub(super) const fn word_of(identifier: &'static str) -> &'static str {
     match identifier.as_bytes() {
         [b'r', b'#', ..] => identifier.split_at(2).1,
@@ -295,7 +295,7 @@ pub(super) fn refuse_others(
         let label = match (hint, meant) {
             (Some(hint), _) => hint.to_owned(),
             (None, Some(meant)) => format!("did you mean `{meant}`?"),
-            (None, None) => "not known here".to_owned(),
+            (None, None) => "no such key here".to_owned(),
         };
         let message = match path.step {
             PathStep::Root => format!("unknown key `{name}`"),

@@ -31,7 +31,7 @@ pub(super) fn render(report: &Report, color: bool) -> String {
 }
 
 /// Replaces each control character beyond ASCII with a dot: some terminals obey these characters, and the renderer
-/// does not remove them. The dot has as many bytes, so every position stays valid.
+/// does not remove them. The dot has the same number of bytes, so every position stays valid.
 fn mask_controls(text: &str) -> Cow<'_, str> {
     let is_control = |c: char| ('\u{80}'..='\u{9f}').contains(&c);
     if text.contains(is_control) { text.replace(is_control, "\u{b7}").into() } else { text.into() }
@@ -89,7 +89,7 @@ impl<'r> Page<'r> {
         group
     }
 
-    /// Returns the lines around the labels, in one piece if the labels are close together.
+    /// Returns the lines with the labels and the lines near them, in one piece if the labels are close together.
     fn snippets(
         &self,
         first: &FaultLabel,

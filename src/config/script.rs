@@ -63,7 +63,7 @@ impl Read for Hex {
 
 fn bytes(bytes: Arc<[u8]>, value: &Value<'_>, path: Path<'_>, found: &mut Findings<'_>) -> Option<Arc<[u8]>> {
     if bytes.is_empty() {
-        found.add(bad_script(value, path, "nothing is in it"));
+        found.add(bad_script(value, path, "it is empty"));
         return None;
     }
     if bytes.len() > LONGEST_STEP {

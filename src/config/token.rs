@@ -29,7 +29,7 @@ pub enum TokenFault {
     },
     /// The content of the file is not a token.
     #[error(
-        "{} holds no token: it takes one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
+        "{} has no valid token: it needs one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
          `openssl rand -hex 32`", path.display()
     )]
     Form {
@@ -41,7 +41,7 @@ pub enum TokenFault {
 /// The byte order mark of UTF-8, with which some editors begin a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Reads a token from its file, without white space around it and without a byte order mark before it. Blocks.
+/// Reads a token from its file, without white space at its ends and without a byte order mark before it. Blocks.
 ///
 /// # Errors
 ///
@@ -78,14 +78,14 @@ fn token_in(path: &Path, opened: io::Result<File>) -> Result<String, TokenFault>
 /// Returns the fault of a token, as `check` reports it. Loading does not read the token: each request that needs it
 /// does, so that a new token needs no reload.
 ///
-/// If the user that runs `check` may not read the file, the fault is a warning: the user that runs the process may be
-/// allowed to read it.
+/// If the user of `check` may not read the file, the fault is a warning: the user of the process may be allowed to
+/// read the file.
 pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
     let fault = |code, message: &str| Diagnostic::new(code, "", message);
     match read {
         Ok(_) => None,
         Err(TokenFault::Unreadable { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-            let message = "the token of `admin.token_file` may not be read by this user";
+            let message = "this user may not read the token of `admin.token_file`";
             let help = "run `check` as the user that runs the process, so that it can check this file too";
             Some(fault(Code::UnseenToken, message).help(help))
         }
@@ -96,10 +96,10 @@ pub(super) fn fault(read: Result<String, TokenFault>) -> Option<Diagnostic> {
         }
         Err(TokenFault::Form { .. }) => {
             let help = format!(
-                "it takes one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
+                "the file needs one line of {SHORTEST} to {LONGEST} visible ASCII characters, such as those of \
                  `openssl rand -hex 32`"
             );
-            Some(fault(Code::BadToken, "the file of `admin.token_file` holds no token").help(help))
+            Some(fault(Code::BadToken, "the file of `admin.token_file` has no valid token").help(help))
         }
     }
 }

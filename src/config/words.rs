@@ -103,7 +103,7 @@ impl<const MIN: u64, const MAX: u64> Read for Percent<MIN, MAX> {
         };
         let percent = percent.filter(|percent| (MIN..=MAX).contains(percent));
         if percent.is_none() {
-            let message = format!("`{path}` is not a percentage that it can take");
+            let message = format!("`{path}` is not a percentage in its range");
             let range = format!("a whole number with its sign, \"{MIN}%\" to \"{MAX}%\"");
             found.add(Diagnostic::new(Code::OutOfRange, path, message).label(value.span().into(), range));
         }
@@ -249,7 +249,7 @@ fn unknown_word<'w>(
         (None, Some(meant)) => format!("did you mean \"{meant}\"?"),
         (None, None) => String::new(),
     };
-    let message = format!("`{path}` does not know {text:?}");
+    let message = format!("`{path}` cannot be {text:?}");
     Diagnostic::new(Code::UnknownWord, path, message).label(value.span().into(), label)
 }
 
@@ -295,7 +295,7 @@ impl Read for HashKey {
             let fault =
                 Diagnostic::new(Code::BadHashKey, path, format!("`{path}` is not 32 hexadecimal digits"));
             let fault = fault.label(value.span().into(), format!("{} characters", text.chars().count()));
-            found.add(fault.help("make one with: openssl rand -hex 16; every node needs the same"));
+            found.add(fault.help("make a key with: openssl rand -hex 16; every node needs the same key"));
         }
         key.map(|key| Self(key.to_be_bytes()))
     }
@@ -342,7 +342,7 @@ impl Read for DnsName {
             && path.last_key() == "dns"
         {
             found.add(type_fault(value, path, "one DNS name").help(
-                "each name is a source of its own, with all its keys: \
+                "write one source for each name: \
                  discover = [{ dns = \"a.internal\", port = 443 }, { dns = \"b.internal\", port = 443 }]",
             ));
             return None;
@@ -351,11 +351,11 @@ impl Read for DnsName {
         let hint = if text.parse::<std::net::IpAddr>().is_ok() || text.parse::<Address>().is_ok() {
             "an address, not a name: write it in `backends`"
         } else if !is_dns_name(text) {
-            "a name is labels of 1 to 63 letters, digits, `-` or `_` with dots between, 253 characters at most"
+            "a name has labels of 1 to 63 letters, digits, `-` or `_`, with dots between them, and at most 253 characters"
         } else {
             return Some(Self(text.to_owned()));
         };
-        let message = format!("{text:?} is not a name that can be asked for");
+        let message = format!("{text:?} is not a name that the DNS can have");
         found.add(Diagnostic::new(Code::BadDnsName, path, message).label(value.span().into(), hint));
         None
     }
@@ -420,7 +420,7 @@ impl Read for LogTarget {
             }
             _ => {
                 let fault = unknown_word(value, path, text, ["stdout", "off"]);
-                found.add(fault.help("it takes \"stdout\", \"off\" or a file's path with a slash in it"));
+                found.add(fault.help("it takes \"stdout\", \"off\" or the path of a file, with a slash"));
                 None
             }
         }

@@ -1,5 +1,5 @@
-//! Admits connections within their limits: the peer at its accept, before anything is held for it, and the
-//! client that a PROXY header names; later also the limits of its route and pool.
+//! Admits connections within their limits: the peer at its accept, before it takes any resource, and the client in
+//! a PROXY header; later also the limits of its route and pool.
 //!
 //! A peer whose headers are trusted is no source: only the clients that it names are counted. A connection keeps its
 //! slots until its record ends.

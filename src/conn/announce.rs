@@ -89,8 +89,8 @@ pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &SniffedClient) -
     }
 }
 
-/// Returns an identifier that no other connection has, on this host or another: a random number of this
-/// process, and the number of the connection.
+/// Returns an identifier that no other connection has, on any host. It has a random number of this process, and the
+/// number of the connection.
 fn unique_id(connection: u64) -> String {
     /// From the standard library's seed of hash maps. It is not secret; it only has to differ between
     /// processes.

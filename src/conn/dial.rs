@@ -126,7 +126,7 @@ pub(super) async fn dial(
     Err(last)
 }
 
-/// Returns the address of a backend that is configured without a port: its port is the one that the client
+/// Returns the address of a backend that is configured without a port. Its port is the port that the client
 /// connected to.
 fn same_port(backend: &Backend, sniffed: &SniffedClient) -> Option<SocketAddr> {
     let ip = backend.address().tcp().filter(|tcp| tcp.port() == 0)?.ip();
@@ -143,7 +143,7 @@ async fn hosts(
     let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
     let Some(mark) = forward.mark(&sniffed.bytes) else {
         let client = record.client();
-        tracing::debug!(%client, "a forwarded connection came back: its name leads to this process; it is closed");
+        tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
         return Err(CloseReason::ForwardLoop);
     };
     record.hold_forward_mark(mark);

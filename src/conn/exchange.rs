@@ -1,5 +1,5 @@
-//! Runs the opening of a protocol: with clients whose first bytes are no ClientHello, up to the ClientHello,
-//! and with backends that must be asked for TLS first.
+//! Runs the opening of a protocol. With clients whose first bytes are not a ClientHello, it runs up to the
+//! ClientHello. With backends that need a request for TLS, it runs up to TLS.
 
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -66,7 +66,8 @@ pub(super) fn target<'f>(
     Some(target.ok_or(or))
 }
 
-/// Acts as the server until the client begins TLS, or continues without TLS. Reads the hello of the former.
+/// Acts as the server until the client begins TLS, or continues without TLS. Reads the hello of a client that
+/// begins with TLS.
 pub(super) async fn open(
     client: OwnedFd,
     bytes: Vec<u8>,
@@ -207,7 +208,7 @@ impl OpeningExchange<'_> {
         Ok(())
     }
 
-    /// Ends the exchange, and sends the last message of the protocol if there is one.
+    /// Ends the exchange. Sends the last message of the protocol, if the protocol has such a message.
     async fn close(&self, stopped: OpeningStop, record: &ConnectionRecord) -> CloseReason {
         let farewell = |farewell| self.opening.farewell(farewell);
         let (message, reason) = match stopped {

@@ -1,5 +1,5 @@
-//! Checks the lists of a listener: for the peer at its accept, before anything is held for it, and for the
-//! client that a PROXY header names.
+//! Checks the lists of a listener, for the peer at its accept and for the client in a PROXY header. At the accept,
+//! the peer has not taken any resource yet.
 
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;

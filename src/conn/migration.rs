@@ -13,7 +13,7 @@ use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
-/// A connection that another worker is to serve, with its place in that worker's registry.
+/// A connection that another worker is to serve, with its entry in that worker's registry.
 pub struct Migration {
     pub(super) worker_slot: WorkerSlot,
     pub(super) content: MigrationContent,
@@ -40,8 +40,8 @@ pub(super) struct StoppedRelay {
 pub struct MigrationSenders(Vec<mpsc::UnboundedSender<Migration>>);
 
 impl MigrationSenders {
-    /// Opens a channel to each worker. The seats taken there bound its length: a worker is sent a connection
-    /// only while it has fewer connections, or moves fewer bytes, than the sender.
+    /// Opens a channel to each worker. The seats taken there bound its length: a worker gets a connection only
+    /// while it has fewer connections, or moves fewer bytes, than the sender.
     pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::UnboundedReceiver<Migration>>) {
         let (migration_senders, migrations) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         (Arc::new(Self(migration_senders)), migrations)

@@ -1,7 +1,7 @@
 //! One connection, from accept to close.
 //!
 //! `receive` runs in the accept loop and starts the journey in `serve`: read, route, dial, relay. This module
-//! decides nothing itself: each step returns what the next one needs, or the [`CloseReason`] with which the
+//! decides nothing itself. Each step returns the input of the next step, or the [`CloseReason`] with which the
 //! connection ends. A `ConnectionRecord` counts and logs that reason exactly once.
 //!
 //! The journey has two stages. The first reads and dials. The second, the relay, replaces it and its memory:
@@ -69,7 +69,7 @@ pub struct WorkerContext {
     pub metrics: Arc<Metrics>,
     /// The channels to the other workers.
     pub migration_senders: Arc<MigrationSenders>,
-    /// The channel to control for failures that clients met at a backend.
+    /// The channel to control for failures of clients at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
 }
 

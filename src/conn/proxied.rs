@@ -29,7 +29,7 @@ pub(super) struct ProxiedClient {
 }
 
 impl ProxiedClient {
-    /// A client of which nothing was read.
+    /// A client from which no byte was read.
     pub(super) fn plain(client: OwnedFd) -> Self {
         Self { client, bytes: Vec::new(), header: None, shadowed: None }
     }

@@ -1,4 +1,4 @@
-//! The record of a connection, and what the connection holds until it ends.
+//! The record of a connection, with the permit and the lease that the connection holds until it ends.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -27,8 +27,8 @@ use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv}
 /// The growing record of a connection, and all that it holds: its permit, its entry in the registry, its
 /// lease.
 ///
-/// However the connection ends, its end is counted and logged exactly once: by [`ConnectionRecord::close`],
-/// or when the record is dropped because its task panicked or its worker ended.
+/// The end of a connection is counted and logged exactly once. [`ConnectionRecord::close`] does this, or the drop
+/// of the record after its task panicked or its worker ended.
 pub(super) struct ConnectionRecord {
     /// `None` only once the record has ended.
     open: Option<OpenRecord>,
@@ -418,7 +418,7 @@ impl ConnectionRecord {
         self.finish(reason);
     }
 
-    /// Sets fields for the access log, if there is one.
+    /// Sets fields for the access log. Does nothing without an access log.
     fn set_log_fields(&mut self, set: impl FnOnce(&mut LogFields)) {
         if self.context.access_log.is_on() {
             set(self.state_mut().log_fields.get_or_insert_default());

@@ -56,13 +56,13 @@ pub(super) struct HelloForm {
 }
 
 impl SniffedClient {
-    /// Returns the message of the hello, if there is one.
+    /// Returns the message of the hello, or `None` if no hello was read.
     pub(super) fn message(&self) -> Option<Cow<'_, [u8]>> {
         let HelloForm { records, size, .. } = self.hello?;
         Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
     }
 
-    /// A client of which nothing is read but `bytes`.
+    /// A client from which only `bytes` were read.
     pub(super) fn nothing(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
         let client = reading::register(client)?;
         Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Reset))
@@ -151,7 +151,7 @@ pub(super) async fn client_hello(
     conclude(client, reading, hello, record).await
 }
 
-/// Reads a hello of which `bytes`, possibly none, were read.
+/// Reads a hello. `bytes` were already read, and may be empty.
 pub(super) async fn hello_behind(
     client: Stream,
     bytes: Vec<u8>,
@@ -321,7 +321,7 @@ impl HelloStop {
         }
     }
 
-    /// Sends the alert for the reason, if there is one, and closes.
+    /// Sends the alert of the reason, if the reason has an alert, and closes.
     async fn close(self, client: &Stream) -> CloseReason {
         if let Some(alert) = self.alert() {
             dismiss(client, &alert.record()).await;
@@ -415,8 +415,8 @@ impl<'a> HelloReading<'a> {
         self.reader.read(&self.bytes).map_err(HelloStop::Fault)
     }
 
-    /// Doubles the number of bytes that may be held once that many are there, up to the bound of a hello, if
-    /// the process has room.
+    /// Doubles the number of bytes that may be held, when this number is reached. The bound of a hello and the
+    /// memory of the process limit the number.
     fn make_room(&mut self) -> Result<(), HelloStop> {
         if self.bytes.len() == self.granted {
             // The reader refuses a hello that is longer than its bound, so there is room below it.

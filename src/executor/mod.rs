@@ -6,7 +6,7 @@
 //!
 //! The executor is small because it does little: tasks do not move between threads, and they can wait only for
 //! sockets, timers and wakers of other threads. A task may continue as another future, its [`TaskNext`], which
-//! replaces the first future: the first stage of a connection leaves nothing in the memory of its second stage.
+//! replaces the first future. So the first stage of a connection takes no memory during the second stage.
 
 mod tasks;
 mod timers;

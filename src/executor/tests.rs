@@ -13,9 +13,9 @@ fn run<T>(root: impl Future<Output = T>) -> T {
 }
 
 /// A task that records each of its turns.
-async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> TaskNext {
+async fn take_turns(name: char, turns: usize, record: Rc<RefCell<String>>) -> TaskNext {
     for _ in 0..turns {
-        diary.borrow_mut().push(name);
+        record.borrow_mut().push(name);
         yield_now().await;
     }
     TaskNext::Done
@@ -23,28 +23,28 @@ async fn take_turns(name: char, turns: usize, diary: Rc<RefCell<String>>) -> Tas
 
 #[test]
 fn a_task_that_always_wakes_itself_delays_no_other_task() {
-    let diary = Rc::new(RefCell::new(String::new()));
+    let record = Rc::new(RefCell::new(String::new()));
     run(async {
-        spawn(take_turns('a', 3, Rc::clone(&diary)));
-        spawn(take_turns('b', 2, Rc::clone(&diary)));
-        while Rc::strong_count(&diary) > 1 {
+        spawn(take_turns('a', 3, Rc::clone(&record)));
+        spawn(take_turns('b', 2, Rc::clone(&record)));
+        while Rc::strong_count(&record) > 1 {
             yield_now().await;
         }
     });
-    assert_eq!(*diary.borrow(), "ababa");
+    assert_eq!(*record.borrow(), "ababa");
 }
 
 #[test]
 fn a_task_becomes_another() {
-    struct Told(Rc<Cell<u8>>);
-    impl Drop for Told {
+    struct CountsDrops(Rc<Cell<u8>>);
+    impl Drop for CountsDrops {
         fn drop(&mut self) {
             self.0.set(self.0.get() + 1);
         }
     }
     let (dropped, result) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(None)));
     run(async {
-        let (first, seen) = (Told(Rc::clone(&dropped)), Rc::clone(&dropped));
+        let (first, seen) = (CountsDrops(Rc::clone(&dropped)), Rc::clone(&dropped));
         let (sender, receiver) = oneshot::channel();
         spawn(async move {
             let _first = first;
@@ -161,11 +161,11 @@ fn a_sleep_that_is_dropped_is_forgotten() {
 #[test]
 fn tasks_are_dropped_with_their_executor() {
     /// Starts another task when it is dropped.
-    struct Restless(Arc<AtomicUsize>);
-    impl Drop for Restless {
+    struct SpawnsOnDrop(Arc<AtomicUsize>);
+    impl Drop for SpawnsOnDrop {
         fn drop(&mut self) {
             if self.0.fetch_add(1, Ordering::Relaxed) == 0 {
-                let next = Restless(Arc::clone(&self.0));
+                let next = SpawnsOnDrop(Arc::clone(&self.0));
                 spawn(async move {
                     let _next = next;
                     TaskNext::Done
@@ -174,7 +174,7 @@ fn tasks_are_dropped_with_their_executor() {
         }
     }
     let dropped = Arc::new(AtomicUsize::new(0));
-    let held = Restless(Arc::clone(&dropped));
+    let held = SpawnsOnDrop(Arc::clone(&dropped));
     run(async move {
         spawn(async move {
             let _held = held;
@@ -216,21 +216,21 @@ fn a_late_waker_does_no_harm() {
 #[test]
 fn a_panic_at_a_tasks_end_ends_it_alone() {
     /// A task that ends at once and panics when it is dropped.
-    struct Fragile;
-    impl Future for Fragile {
+    struct PanicsOnDrop;
+    impl Future for PanicsOnDrop {
         type Output = TaskNext;
         fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<TaskNext> {
             Poll::Ready(TaskNext::Done)
         }
     }
-    impl Drop for Fragile {
+    impl Drop for PanicsOnDrop {
         fn drop(&mut self) {
             panic!("on purpose");
         }
     }
     let (sender, receiver) = oneshot::channel();
     run(async {
-        spawn(Fragile);
+        spawn(PanicsOnDrop);
         spawn(async {
             let _ = sender.send(7);
             TaskNext::Done

@@ -1,9 +1,10 @@
 //! The order of turns: short ones first.
 //!
-//! A task that wakes itself has used up its turn and has more to do, as a stream with bytes at hand does. Such a task
-//! is *long* until it has had [`SHORT_AGAIN`] turns that it did not use up. In a pass the other tasks come first. The
-//! long tasks then run for as long as the others took, or for [`SLICE`] if that is more. So a small request beside many
-//! streams waits for a slice, and not for a turn of each stream, and the streams have at least half of the time.
+//! A task that wakes itself has used up its turn and has more to do, as a stream with bytes at hand does. Such a
+//! task is *long* until it has had [`SHORT_AGAIN`] turns that it did not use up. In a pass the other tasks come
+//! first. The long tasks then run for as long as the others took, or for [`SLICE`] if that is more. So a small
+//! request beside many streams waits for one slice only, not for a turn of each stream. The streams still have at
+//! least half of the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,8 +1,8 @@
-//! The limits on admission: counts, rates and the table of sources. `now` is a parameter, and guards return
-//! what was taken.
+//! The limits on admission: counts, rates and the table of sources. `now` is a parameter, and guards return the
+//! slots that were taken.
 //!
-//! This module uses no socket and no configuration. Its memory does not grow with the number of clients:
-//! gates and rates are a few numbers, and the table of sources keeps the size that it was made with.
+//! This module uses no socket and no configuration. Its memory does not grow with the number of clients: gates and
+//! rates are a few numbers, and the table of sources has a fixed size.
 
 mod gate;
 mod overload;

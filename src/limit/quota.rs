@@ -78,7 +78,7 @@ pub enum ExceededLimit {
 }
 
 impl Quota {
-    /// Returns a quota of which nothing is used.
+    /// Returns an unused quota.
     pub fn new(spec: &QuotaSpec) -> Self {
         let quota = Self { gate: Gate::new(u64::MAX), rate: RateGate::default() };
         quota.set(spec);

@@ -152,11 +152,11 @@ pub struct BindRequest<'a> {
 
 /// Binds an address for `workers` workers.
 ///
-/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same
-/// user. So the first socket listens without this option and sets it afterwards. There is an exception: if
-/// sockets of `ours` have the port on all addresses and the requested address is one of them, or the other
-/// way round, the new sockets share the port from the start. Another process cannot have the port then, and
-/// the kernel gives a connection to the socket that names its address.
+/// The workers share the port by SO_REUSEPORT, which would also share it with another process of the same user. So
+/// the first socket listens without this option and sets it afterwards. There is an exception: one side has the
+/// port on all addresses, and the other side has one of these addresses. If sockets of `ours` are one side and the
+/// requested address the other, the new sockets share the port from the start. Another process cannot have the port
+/// then, and the kernel gives a connection to the socket that names its address.
 ///
 /// A Unix socket exists only once. The workers have copies of its descriptor, and the first worker that
 /// accepts gets a connection.
@@ -231,7 +231,7 @@ fn warn_of_short_backlog(address: &Address, backlog: u32) {
     if let Some(longest) = process::longest_backlog().filter(|longest| *longest < backlog) {
         tracing::warn!(
             %address, backlog, somaxconn = longest,
-            "the system cuts the accept queue: raise net.core.somaxconn, or lower `backlog` to silence this"
+            "the system limits the accept queue: raise net.core.somaxconn, or lower `backlog` to avoid this warning"
         );
     }
 }

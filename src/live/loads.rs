@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Below this difference it is cheaper to serve a connection where it was accepted than to move it.
 const CROWDED: u64 = 32;
 
-/// A worker that moves this many bytes more in a tick than another gives streams away: about 16 MiB/s, a
-/// small part of the bytes that a worker can move.
+/// A worker that moves this many bytes more in a tick than another worker gives streams away. The value is about 16
+/// MiB/s, a small part of the bytes that a worker can move.
 pub(super) const BUSY: u64 = 8 * 1024 * 1024;
 
 /// The load of each worker. Shared by all workers of a process.

@@ -1,8 +1,8 @@
 //! The registry of a worker's connections, with their live counts and a command slot for each.
 //!
 //! Everything belongs to one worker thread. A sweep at every [`TICK`] replaces a timer and an atomic for each
-//! connection: it adds the bytes moved to the shared metrics, notices silence, and wakes a relay only if the
-//! relay has work to do. Drain deadlines and closes go through the command slots.
+//! connection. It adds the moved bytes to the shared metrics and finds silent connections. It wakes a relay only if
+//! the relay has work to do. Drain deadlines and closes go through the command slots.
 //!
 //! A worker that has much more to do than another gives connections away (`loads`). The connections of a
 //! backend that is down are closed one after the other (`closing`).

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use crate::sys::tcp::Keepalive;
 
-/// The timeouts of the peers of one side: clients have those of their listener, backends those of their pool.
+/// The timeouts of the peers of one side: clients have the timeouts of their listener, backends the timeouts of
+/// their pool.
 ///
 /// A peer is gone if it answers nothing: neither data, nor probes of a closed window, nor keepalive probes. A peer that
 /// answers and reads nothing is stalled, and alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerTimeouts {
-    /// The probes of the kernel to an idle peer. Default: 4 probes, the first after 60 s, at intervals of 15 s, so that
-    /// the connection of a peer that is gone is closed after 120 s. `None` is off: then only the idle timeout closes it.
+    /// The probes of the kernel to an idle peer. Default: 4 probes, the first after 60 s, at intervals of 15 s. If
+    /// a peer is gone, its connection is closed after 120 s. `None` is off: then only the idle timeout closes it.
     pub keepalive: Option<Keepalive>,
     /// TCP_USER_TIMEOUT. Default `None`: the relay closes the connection of a peer that has bytes to acknowledge and
     /// answers nothing for about 60 s. With a value the kernel alone decides, and closes stalled peers too.

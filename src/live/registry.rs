@@ -167,12 +167,12 @@ impl ConnectionRegistry {
         self.closings.borrow().is_empty()
     }
 
-    /// Moves some streams to a worker that moves far fewer bytes, if there is one.
+    /// Moves some streams to a worker that moves far fewer bytes. Does nothing without such a worker.
     ///
-    /// A stream that is blocked most of the time moves too: the command to move replaces the tick that it
-    /// waits for, and the other worker sends the tick again. A stream moves only if it does not carry more
-    /// than the amount that evens both workers out. So the only stream of a worker stays, and no stream moves
-    /// back and forth.
+    /// A stream that is blocked most of the time moves too. The command to move replaces the tick for which the
+    /// stream waits, and the other worker sends the tick again. A stream moves only if it does not carry more than
+    /// the amount that evens both workers out. So the only stream of a worker stays, and no stream moves back and
+    /// forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
         for entry in self.entries.borrow().iter() {

@@ -7,12 +7,12 @@ use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 pub struct AnnounceSpec {
     /// Its form. Version 1 has room for addresses only: everything below is then off.
     pub version: HeaderVersion,
-    /// True if the server name that the client asked for is sent. Default: no.
+    /// True if the server name of the client's hello is sent. Default: no.
     pub authority: bool,
     /// True if the ALPN protocol of the client is sent; it is sent only if the client offers exactly one. Default:
     /// no.
     pub alpn: bool,
-    /// True if the connection gets an id: the one that came with it, else a fresh one. Default: no.
+    /// True if the connection gets an id: the id that came with it, else a new id. Default: no.
     pub unique_id: bool,
     /// True if the header has a checksum. Default: no.
     pub crc32c: bool,

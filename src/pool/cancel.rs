@@ -1,9 +1,10 @@
 //! The pick for a request to cancel a query: it goes to the server of its session, which the request does not name.
 //!
-//! The request is a connection of its own, from the address of the session, with a secret that only that one server can
-//! check. So pools that get such requests store the backends at which each source has connections. If all are at one
-//! backend, the request goes there, in any state, at any limit, and even if the backend has left the pool. Otherwise
-//! the request goes where a new session would go if no backend were full. It goes to one backend only.
+//! The request is a connection of its own, from the address of the session, with a secret that only that one server
+//! can check. So pools that get such requests store the backends at which each source has connections. If all
+//! connections of a source are at one backend, the request goes to this backend. The state and the limit of the
+//! backend do not matter, and the backend may have left the pool. Otherwise the request goes to the backend that a
+//! new session would get if no backend were full. The request goes to one backend only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ impl Pool {
     /// Picks the backend for a request to cancel a query, and holds it. The arguments are those of [`Pool::pick`] for
     /// the session.
     ///
-    /// Ignores limits and the queue: the request is short, and the backend may be full because of the very session
-    /// that the request is about. The request is counted there.
+    /// Ignores limits and the queue: the request is short, and its own session may be the reason why the backend is
+    /// full. The request is counted there.
     ///
     /// # Errors
     ///

@@ -13,19 +13,19 @@ use super::pool_in_use::Pool;
 use super::probe::CheckReport;
 use crate::wire::agent::AgentDirective;
 
-/// A report that clients met the same trouble at a backend so often in a row that it may be ejected.
+/// A report that the same trouble happened at a backend many times in a row, so that the backend may be ejected.
 #[derive(Clone, Debug)]
 pub struct FailureReport {
     /// The backend as the last of these clients held it.
     pub backend: Arc<Backend>,
-    /// The trouble that they met.
+    /// The trouble that happened.
     pub trouble: Trouble,
 }
 
 /// The reason for which a backend is not ejected although clients fail there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EjectionRefusal {
-    /// The pool has as many ejected backends as it may have at once.
+    /// The pool is at its limit of ejected backends.
     #[error("the limit of ejected backends is reached")]
     MostEjected,
     /// No other backend of the pool is available.
@@ -93,9 +93,9 @@ impl Pool {
         self.mine(backend)?.on(HealthEvent::Time, self.rules(), now)
     }
 
-    /// Applies the spec to the states of the backends: the operator state of each, and whether checks, agents and
-    /// ejections are in use at all. To be called when the pool has come into force, and not before: backends are
-    /// shared with the pool that it replaces, and waiters are directed to this pool.
+    /// Applies the spec to the states of the backends: the operator state of each backend, and the use of checks,
+    /// agents and ejections. Must be called after the pool came into force, not before. Backends are shared with
+    /// the replaced pool, and waiters are directed to this pool.
     pub fn settle(self: &Arc<Self>, now: Instant) -> Vec<(Arc<Backend>, StateChange)> {
         let checks_off = self.spec.health.is_none().then_some(HealthEvent::ChecksOff);
         let agent_off = self.spec.agent.is_none().then_some(HealthEvent::AgentOff);

@@ -11,7 +11,9 @@ pub enum DestinationFault {
     #[error("a backend needs a port from 1 to 65535")]
     NoPort,
     /// `0.0.0.0` or `::`.
-    #[error("this means every address of a host, and a backend has one address; for this host write \"{0}\"")]
+    #[error(
+        "this means every address of a host, and a backend needs one address; for this host, write \"{0}\""
+    )]
     Unspecified(SocketAddr),
     /// A multicast address.
     #[error("a multicast address takes no TCP connections")]
@@ -28,8 +30,7 @@ pub enum DestinationFault {
 ///
 /// # Errors
 ///
-/// The reason for which no TCP connection to the address can be made, or for which the address cannot be the intended
-/// one.
+/// The reason why no TCP connection to the address can be made, or why the address cannot be the intended one.
 pub fn check(address: &Address) -> Result<(), DestinationFault> {
     let Some(tcp) = address.tcp() else { return Ok(()) };
     if tcp.port() == 0 {

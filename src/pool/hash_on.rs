@@ -107,7 +107,7 @@ impl HashInput {
         self.hasher.write(if port.is_some() { &bytes } else { &bytes[..17] });
     }
 
-    /// Adds a name with its length, so that no part that a later version adds after it can be taken for its end.
+    /// Adds a name with its length. So a part that a later version adds after the name cannot be read as its end.
     fn name(&mut self, name: Option<&ServerName>) {
         let Some(name) = name else {
             self.hasher.write(&[NO_NAME]);

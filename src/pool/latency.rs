@@ -1,8 +1,8 @@
 //! The average connect time of a backend: it rises at once and falls slowly.
 //!
-//! A moving average whose weights fade with time, not with the number of connections (peak EWMA): a longer time
-//! counts at once and whole, a shorter one only as far as the old average has faded. Without connections the average
-//! fades towards zero, so a slow backend is tried again.
+//! A moving average whose weights fade with time, not with the number of connections (peak EWMA). A longer time
+//! counts at once and whole. A shorter time counts only as far as the old average has faded. Without connections
+//! the average fades towards zero, so a slow backend is tried again.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -31,7 +31,7 @@ impl Latency {
         self.0.store(Average { micros: average, moment: now }.word(), Ordering::Relaxed);
     }
 
-    /// Adds a connect that failed after this time: a connect takes at least so long.
+    /// Adds a connect that failed after this time: a connect takes at least this time.
     pub(super) fn at_least(&self, took: Duration, at: Duration) {
         if Average::of(self.0.load(Ordering::Relaxed)).is_none_or(|old| old.micros < micros(took)) {
             self.observe(took, at);

@@ -8,10 +8,10 @@ use super::backend::Backend;
 use super::changes::FailureReport;
 use super::health::Trouble;
 
-/// Holds a backend for one connection and counts it there from pick to drop, so a backend at which connects hang
-/// counts as loaded too. It keeps its backend alive over reloads.
+/// Holds a backend for one connection, and counts the connection there from the pick to the drop. So a backend at
+/// which connects hang counts as loaded too. It keeps its backend alive over reloads.
 ///
-/// It also records the troubles of the connection at the backend. Trouble that is met too often in a row makes a
+/// It also records the troubles of the connection at the backend. Trouble that happens too often in a row makes a
 /// [`FailureReport`] for the task that applies changes.
 #[derive(Debug)]
 #[must_use = "a dropped lease is given back"]
@@ -79,7 +79,7 @@ impl Lease {
         was_waiting
     }
 
-    /// Records a trouble that the connection met by the backend's fault.
+    /// Records a trouble of the connection that the backend caused.
     pub fn met(&self, trouble: Trouble) -> Option<FailureReport> {
         (self.reports_troubles && self.backend.traffic().met(trouble))
             .then(|| FailureReport { backend: Arc::clone(&self.backend), trouble })

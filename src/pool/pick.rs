@@ -50,7 +50,7 @@ impl Pool {
     ///
     /// # Cancel safety
     ///
-    /// May be dropped at any moment: it leaves the queue, and a slot that was meant for it goes to the next waiter.
+    /// May be dropped at any moment. The waiter then leaves the queue, and its slot goes to the next waiter.
     pub fn wait<'a>(
         &'a self,
         source: Option<SocketAddr>,
@@ -149,7 +149,7 @@ impl Pool {
 pub enum Unavailable {
     /// No backend is up, has a weight and was not tried.
     NoneUp,
-    /// All of those have as many connections as they may.
+    /// All of those are at their limit of connections.
     Full,
 }
 
@@ -162,7 +162,7 @@ impl Unavailable {
 /// The effect of the limits of backends on a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LimitRule {
-    /// A backend that has as many connections as it may is skipped.
+    /// A backend that is at its limit of connections is skipped.
     Obeyed,
     /// Limits are ignored.
     Passed,

@@ -132,7 +132,7 @@ impl Pool {
         self.backends.iter().filter(|backend| backend.is_available()).count()
     }
 
-    /// Returns true if a new connection has a backend to go to, full backends included: a backend is available, or
+    /// Returns true if the pool has a backend for a new connection, even a full backend. A backend is available, or
     /// the pool is in panic mode and a backend is in use.
     pub fn has_backend(&self) -> bool {
         self.backends.iter().any(|backend| backend.is_available())
@@ -246,7 +246,7 @@ fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
     settings(old) == settings(new)
 }
 
-/// The identity of a backend in the table is its name alone, without that of the pool. So a new name of the pool
+/// The identity of a backend in the table is its name, without the name of the pool. So a new name of the pool
 /// moves no client, and two pools over the same servers send a client to the same server.
 fn as_member(backend: &BackendSpec) -> Member<'_> {
     Member { identity: backend.name.as_bytes(), weight: backend.weight.into() }

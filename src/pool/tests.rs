@@ -118,8 +118,8 @@ fn rise_and_fall_move_a_backend() {
     assert_eq!(results, [None, None, None, Some(BackendState::Down), None, Some(BackendState::Up)]);
 }
 
-/// Rebuilds [`THREE`], with `a` down and a lease on each of its backends, as `spec`, and checks each backend of the
-/// new pool: its name, `-` for down, and its leases.
+/// Rebuilds [`THREE`] as `spec`, with `a` down and a lease on each of its backends. Checks each backend of
+/// the new pool: its name, `-` for down, and its leases.
 fn check_rebuild(new: PoolSpec, expected: &str) {
     let old = build(Algorithm::Maglev, &THREE);
     let _leases: Vec<_> = old.backends().iter().map(|backend| Lease::take(backend).unwrap()).collect();

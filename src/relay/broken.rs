@@ -1,7 +1,7 @@
 //! Handles a side that breaks: a reset is passed on as a reset.
 //!
-//! Bytes that the broken side had sent before are still delivered, under back-pressure, until the other
-//! side's kernel has acknowledged them or `reset_linger` is over. Then the other side is reset. Without the
+//! Bytes that the broken side had sent before are still delivered, under back-pressure. This ends when the other
+//! side's kernel has acknowledged them, or when `reset_linger` is over. Then the other side is reset. Without the
 //! reset a transfer cut short would look complete to its receiver.
 
 use std::io;
@@ -67,9 +67,9 @@ impl BrokenSide {
 /// Delivers the last bytes of the broken side, then resets the other side. Returns the number of bytes
 /// dropped.
 ///
-/// If the side had finished before it broke, its bytes are complete. They are then not cut off after `reset_linger`,
-/// but wait for their reader as long as in any half-closed connection, unless that reader is gone or stalled for too
-/// long.
+/// If the side had finished before it broke, its bytes are complete. Then `reset_linger` does not apply, and the
+/// bytes wait for their reader as in any half-closed connection. The wait ends if that reader is gone or stalled
+/// for too long.
 pub(super) async fn pass_on(relay: &mut Relay, broken: &mut BrokenSide, entry: &RegistryGuard) -> u64 {
     let other = match broken.side {
         Side::Client => Side::Backend,

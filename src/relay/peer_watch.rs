@@ -1,10 +1,10 @@
 //! Decides whether a peer that has bytes to acknowledge is alive, stalled or gone.
 //!
-//! Pure: the relay reads the clock and queries the kernel. A peer is judged only while bytes for it, sent or
-//! still in the kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the
-//! kernel probes it ever more rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several
-//! questions in a row got no answer. A question is a packet that the kernel sends and the peer must answer: a
-//! retransmission or a probe of a closed window.
+//! Pure: the relay reads the clock and queries the kernel. A peer is watched only while bytes for it, sent or still
+//! in the kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the kernel probes
+//! it ever more rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several questions in a row
+//! got no answer. A question is a packet that the kernel sends and the peer must answer: a retransmission or a
+//! probe of a closed window.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ pub(super) const GONE_AFTER: Duration = Duration::from_secs(60);
 /// The least number of questions in a row without an answer after which a peer is gone.
 const UNANSWERED: u8 = 3;
 
-/// The longest time between two questions to a silent peer: 12 of them in [`GONE_AFTER`], so that a path that loses
-/// 30 % of its packets in each direction leaves all of them unanswered once in 3,000 times.
+/// The longest time between two questions to a silent peer, so that [`GONE_AFTER`] has 12 questions. If a path
+/// loses 30 % of its packets in each direction, all 12 are unanswered once in 3,000 times.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(5);
 
 /// The time for which the kernel retransmits data by default: tcp_retries2 of 15.
@@ -111,14 +111,14 @@ pub(super) struct ProbeSettings {
 
 /// Returns the questions that a peer in this state should get; `None` leaves them to the kernel.
 ///
-/// The kernel retransmits data a fixed number of times (tcp_retries2). So with a short time between two retransmissions
-/// it would soon close the connection of a peer that answers but has no room in its buffer. For this case the socket
-/// gets the kernel's default time as its limit. Probes of a closed window get no such limit: with it the kernel counts
-/// their answers as silence.
+/// The kernel retransmits data a fixed number of times (tcp_retries2). With a short time between two
+/// retransmissions, the kernel would soon close the connection of a peer that answers but has no room in its
+/// buffer. For this case the socket gets the kernel's default time as its limit. Probes of a closed window get no
+/// such limit: with it the kernel counts their answers as silence.
 ///
 /// If a peer closed its window over bytes already sent, the kernel's own times stay. The kernel closes such a
-/// connection when the peer is silent for twice the longest time between two questions, so with a short time two lost
-/// packets would close it.
+/// connection if the peer is silent for twice the longest time between two questions. With a short time, two lost
+/// packets would close the connection.
 pub(super) fn questions(peer: &PeerState) -> Option<ProbeSettings> {
     let is_probed = peer.unacknowledged == 0;
     (is_probed || peer.window > 0).then_some(ProbeSettings {

@@ -1,10 +1,10 @@
 //! Sets the late socket options of a relay's backend, and detects a peer that is gone or stalled.
 //!
-//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds. It does
-//! not query the kernel about other connections until bytes move on them again ([`ConnectionEntry::look_again`]). The
-//! time between two questions of the kernel to a peer is bounded only while the peer acknowledges nothing. Before a
-//! socket is closed, the kernel's own bound is set again, because the kernel also uses this bound to give up the last
-//! bytes of a closed socket.
+//! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds. It
+//! does not query the kernel about other connections until bytes move on them again
+//! ([`ConnectionEntry::look_again`]). The time between two questions of the kernel to a peer is bounded only while
+//! the peer acknowledges nothing. Before a socket is closed, the kernel's own bound is set again. The kernel also
+//! uses this bound to give up the last bytes of a closed socket.
 
 use std::time::{Duration, Instant};
 
@@ -148,8 +148,8 @@ impl Relay {
         (stream, self.peers.get_or_insert_default())
     }
 
-    /// Returns true if the connection may go on although it was silent for its limit: the kernel still moves
-    /// its last bytes, or one side has finished and the other has not yet read everything.
+    /// Returns true if the connection may go on although it was silent for its limit. Either the kernel still moves
+    /// its last bytes, or one side has ended and the other side has not read everything yet.
     pub(super) fn outlives_silence(&mut self, entry: &ConnectionEntry, now: Instant) -> bool {
         let (mut moves, mut waits) = (false, self.from_client.is_blocked() || self.from_backend.is_blocked());
         for side in Side::BOTH {

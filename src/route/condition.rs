@@ -119,7 +119,7 @@ impl Ja4Pattern {
 /// The fault of a text that is neither a fingerprint nor the beginning of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of one ends with `*`",
+    "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of a fingerprint ends with `*`",
     Ja4::LENGTH
 )]
 pub struct Ja4Fault;
@@ -211,8 +211,8 @@ impl Conditions {
         RequiredFacts { destination: !self.destination.is_empty(), offer }
     }
 
-    /// Returns true if a connection that does not meet these conditions is refused: the only condition is a version of
-    /// TLS, and a connection without that version is not routed by a wider name.
+    /// Returns true if a connection that does not meet these conditions is refused. Then the only condition is a
+    /// version of TLS, because a connection without that version is not routed by a wider name.
     pub fn is_final(&self) -> bool {
         *self == Self { tls_min: self.tls_min, ..Self::default() }
     }

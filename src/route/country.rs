@@ -10,7 +10,7 @@ pub struct Country([u8; 2]);
 
 /// The fault of a text that is not the code of a country.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a country is written by its two letters of ISO 3166-1, such as \"DE\"")]
+#[error("write a country as its two letters of ISO 3166-1, such as \"DE\"")]
 pub struct CountryFault;
 
 impl Country {

@@ -25,7 +25,7 @@ pub use table::{EqualRoutes, RouteEntry, RouteId, RouteKey, RouteMatch, RouteTab
 /// The facts from the first bytes of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HelloFacts {
-    /// The server name in the hello, if it has one.
+    /// The server name in the hello, or `None` for a hello without a name.
     pub server_name: Option<ServerName>,
     /// The PROXY header that a trusted peer sent before the client's bytes, if there was one.
     pub proxy: Option<Arc<proxy_protocol::ProxyHeader>>,

@@ -74,8 +74,8 @@ impl IpPrefix {
         }
     }
 
-    /// Returns true if the network has so many addresses that a ban of it is probably a mistake: it is shorter than
-    /// /8, or /16 for IPv6.
+    /// Returns true if the prefix is shorter than /8, or /16 for IPv6. A ban of so many addresses is probably a
+    /// mistake.
     pub fn is_wide(&self) -> bool {
         match self.range() {
             AddressRange::V4(..) => self.length < MAPPED + 8,

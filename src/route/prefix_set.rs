@@ -142,7 +142,7 @@ trait AddressBits: Copy + Ord {
     /// The count of numbers in a node of the tree: one or two lines of the CPU cache.
     const FANOUT: usize;
 
-    /// Returns the next address, if there is one.
+    /// Returns the next address, or `None` after the last address.
     fn next(self) -> Option<Self>;
 }
 

@@ -28,8 +28,8 @@ pub(super) fn refusal_lines(spec: &AccessLogSpec) -> Option<Rate> {
 }
 
 impl Control {
-    /// Opens the access log of a new configuration beside the one in use, if the two differ. Nothing is written to it
-    /// before [`Server::switch_access_log`].
+    /// Opens the access log of a new configuration beside the access log in use, if the two differ. Nothing is
+    /// written to it before [`Server::switch_access_log`].
     pub(super) async fn prepare_access_log(
         &mut self,
         config: &Config,

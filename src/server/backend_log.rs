@@ -1,7 +1,7 @@
 //! The log lines of backends that change their state, and their events in the status.
 //!
-//! A line has the reason, the answer of the backend to its last check, the number of backends in its pool that take new
-//! connections, and the number of its open connections.
+//! A line has the reason, the answer of the backend to its last check, and the number of its open connections. It
+//! also has the number of backends in the pool that take new connections.
 
 use humantime::format_duration;
 

@@ -209,7 +209,7 @@ impl RouteUsage {
     }
 }
 
-/// Returns the earlier state of a listener, also if a reload removed it and it still drains.
+/// Returns the earlier state of a listener, even if a reload removed the listener and it still drains.
 fn listener_before(
     name: &Arc<str>,
     previous: &Snapshot,

@@ -1,7 +1,7 @@
 //! Gives up the rights that the process does not need, before it accepts connections.
 //!
 //! The configuration decides which capabilities and files are kept. A reload can add only what these rights allow.
-//! Otherwise its error says that a restart is needed.
+//! Otherwise its error reports that a restart is needed.
 
 #![allow(clippy::disallowed_methods, reason = "before the first thread")]
 
@@ -47,8 +47,9 @@ pub enum ConfineFault {
     Landlock(String),
 }
 
-/// Confines the calling thread and all threads that it starts later. It must run on the first thread, before another is
-/// started. The result is logged. `file` is the configuration file, if there is one.
+/// Confines the calling thread and all threads that it starts later. It must run on the first thread, before
+/// another is started. The result is logged. `file` is the configuration file, or `None` for a configuration of the
+/// command line.
 ///
 ///
 /// # Errors
@@ -63,8 +64,8 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
     let left = privileges::keep_only(needed(config, held))?;
     if privileges::is_root() {
         tracing::warn!(
-            "running as root: a fault of this process can reach every file; run it as a user of its own, as \
-             dist/pointsman.service does, and see docs/operate/hardening.md"
+            "running as root: a fault of this process can reach every file; run the process as a separate \
+             user, as dist/pointsman.service does; see docs/operate/hardening.md"
         );
     }
     let landlock = match config.landlock {

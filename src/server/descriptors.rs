@@ -46,7 +46,7 @@ impl Descriptors {
         self.limit
     }
 
-    /// Returns the descriptors that are kept for everything without a share of its own below. Each worker has two more.
+    /// Returns the descriptors that are kept for all uses without a separate share below. Each worker has two more.
     fn reserved(self) -> u64 {
         RESERVED.min((self.limit / 4).max(LEAST_RESERVED))
     }
@@ -83,8 +83,9 @@ impl Descriptors {
         self.reserved() / 4
     }
 
-    /// Returns the number of descriptors that connections leave free even if `max_connections` is too high: those
-    /// of checks and look-ups, and a share for admin and files as large as the share of checks in the reserve.
+    /// Returns the number of descriptors that connections leave free even if `max_connections` is too high. These
+    /// are the descriptors of checks and look-ups, and a share for admin and files. That share is as large as the
+    /// share of checks in the reserve.
     fn kept(self, config: &Config) -> u64 {
         2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }
@@ -136,7 +137,7 @@ impl Descriptors {
         (self.limit.saturating_sub(others) / 2).max(1)
     }
 
-    /// Returns the limit of connections: `max_connections`, or as many as fit. Logs a warning if few fit.
+    /// Returns the limit of connections: `max_connections`, or the number that fits. Logs a warning if few fit.
     pub(super) fn connections(self, config: &Config) -> u64 {
         let most = self.room(config);
         match config.max_connections {
@@ -149,9 +150,9 @@ impl Descriptors {
             None if most < FEW_CONNECTIONS => tracing::warn!(
                 max_connections = most,
                 descriptors = self.limit,
-                "few connections fit at one time, as the process may open few descriptors and each connection takes \
+                "few connections fit at one time: the process may open few descriptors, and each connection takes \
                  two; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a \
-                 container), or write max_connections to silence this"
+                 container), or write max_connections to avoid this warning"
             ),
             _ => {}
         }

@@ -14,12 +14,12 @@ use crate::config::Config;
 use crate::pool::{Discoveries, DiscoveryReport, Pool, PoolSpec};
 use crate::snapshot::ServedPool;
 
-/// The time that a start waits for the backends of every pool, and a reload for the first report of each new source.
-/// After that the other pools are served. A pool without backends refuses its clients until it has some.
+/// The longest wait of a start for the backends of every pool, and of a reload for the first report of each new
+/// source. After that the other pools are served. A pool without backends refuses its clients until it has some.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
-/// The time after which a source without an answer no longer delays a start or a reload if its pool has other backends.
-/// A resolver that serves answers well within this time.
+/// The time after which a source without an answer no longer delays a start or a reload. It applies to pools with
+/// other backends. A resolver that serves answers well within this time.
 const LATE_ANSWER: Duration = Duration::from_millis(500);
 
 /// The number of backends that a line of the log names.
@@ -62,7 +62,7 @@ impl Control {
         for (pool, served) in snapshot.pools.iter().filter(|(_, served)| has_found(served)) {
             match served.pool.backends().len() {
                 0 => {
-                    tracing::warn!(%pool, "no backends were found; its clients are refused until one is found")
+                    tracing::warn!(%pool, "no backends were found; clients are refused until a backend is found")
                 }
                 backends => tracing::info!(%pool, backends, "backends were found"),
             }

@@ -230,8 +230,9 @@ impl Control {
     }
 }
 
-/// Returns the times at which the connections of listeners and backends removed at `now` are closed. The last time is
-/// after all dials that began before `now`: each takes `longest_dial` at most, and may still pick a removed backend.
+/// Returns the times at which the connections of listeners and backends removed at `now` are closed. The last time
+/// is after all dials that began before `now`. Each dial takes `longest_dial` at most, and may still pick a removed
+/// backend.
 fn close_times(now: Instant, drain: Duration, longest_dial: Duration) -> VecDeque<Instant> {
     let last_dial = now + longest_dial;
     let deadline = now + drain;

@@ -196,7 +196,8 @@ impl FollowUp {
         self.review_notice(server, served, backend);
     }
 
-    /// Starts to close the connections of a backend if it is down and its pool is configured so. Otherwise ends that.
+    /// Starts to close the connections of a backend if the backend is down and its pool is configured so. Otherwise
+    /// stops this.
     fn review_notice(&mut self, server: &Server, served: &ServedPool, backend: &Backend) {
         let rate = close_rate(served, backend);
         if self.notices.get(&backend.id()).map(|given| given.rate) == rate {

@@ -143,8 +143,8 @@ impl Control {
                     list = %name,
                     file = %reader.source().path.display(),
                     kept,
-                    hint = "if the list is to be empty, set allow_empty = true for it and reload",
-                    "the file of the list has no entries; the list keeps the entries that it has"
+                    hint = "to empty the list, set allow_empty = true for the list and reload",
+                    "the file of the list has no entries; the list keeps its entries"
                 );
                 let text =
                     format!("the file of list {name} has no entries; the list keeps its {kept} entries");
@@ -155,11 +155,11 @@ impl Control {
             Err(faults) => {
                 list.kept.count_failed_load();
                 let faults = faults.render(false);
-                tracing::error!(list = %name, "the file of the list is broken; its entries stay as they are:\n{faults}");
+                tracing::error!(list = %name, "the file of the list is broken; the list keeps its entries:\n{faults}");
                 let first = first_line(&faults);
-                let text = format!("the file is broken; the entries of the list stay as they are: {first}");
+                let text = format!("the file is broken; the list keeps its entries: {first}");
                 standing.set(StandingKind::List, name, text);
-                let text = format!("the file of list {name} is broken; its entries stay as they are");
+                let text = format!("the file of list {name} is broken; the list keeps its entries");
                 self.server.view.events.note(EventKind::List, Severity::Error, text);
                 return;
             }

@@ -1,7 +1,7 @@
 //! The life of the process: start, signals, reload, stop.
 //!
-//! [`Server::start`] binds and starts everything or nothing. [`Server::run`] is the control loop. It has a thread and a
-//! runtime of its own, so that no check, scrape or reload delays a byte. It alone applies changes: the results of
+//! [`Server::start`] binds and starts everything or nothing. [`Server::run`] is the control loop. It has a separate
+//! thread and runtime, so that no check, scrape or reload delays a byte. It alone applies changes: the results of
 //! checks, new configurations, the stop.
 
 mod access_log;
@@ -104,7 +104,7 @@ pub enum StartFault {
     Cycle(#[from] CycleFault),
     /// The process may open fewer descriptors than one connection needs.
     #[error(
-        "the process may open {limit} descriptors and needs {least} to serve one connection, a socket for each worker, port and family among them; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a container), or lower `workers` or the number of ports"
+        "the process may open {limit} descriptors, and needs {least} to serve one connection; these include a socket for each worker, port and family; raise the hard limit of open files (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a container), or lower `workers` or the number of ports"
     )]
     FewDescriptors {
         /// The descriptors that it may open.
@@ -126,8 +126,8 @@ pub struct Server {
     view: Arc<View>,
     access_log: AccessLog,
     sockets: Sockets,
-    /// The sockets of the start, bound but not yet given to the workers: the control loop must run first, and the
-    /// backends must be found. Clients that connect meanwhile wait in the kernel's queue.
+    /// The sockets of the start. They are bound, and the workers do not have them yet: first the control loop must
+    /// run, and the backends must be found. Clients that connect meanwhile wait in the kernel's queue.
     held: Option<SocketPlan>,
     workers: Vec<Worker>,
     remote: ServerHandle,

@@ -70,7 +70,7 @@ impl Notifier {
                 .inspect_err(|error| {
                     tracing::warn!(
                         socket = %name.display(), %error,
-                        "NOTIFY_SOCKET cannot be used, and the service manager is not notified; it must be an absolute path or @NAME"
+                        "NOTIFY_SOCKET cannot be used, so the service manager is not notified; the variable must be an absolute path or @NAME"
                     );
                 })
                 .ok()
@@ -221,7 +221,10 @@ impl Watchdog {
         let beats: HashMap<_, _> = workers.iter().map(|worker| (worker.number(), worker.beats())).collect();
         match beats.iter().find(|(worker, now)| self.beats.get(worker) == Some(now)) {
             Some((worker, _)) => {
-                tracing::error!(worker, "a worker does not respond; the watchdog is not fed");
+                tracing::error!(
+                    worker,
+                    "a worker does not respond; the watchdog of the service manager is not notified"
+                );
                 self.notifier.send_pending();
             }
             None => self.notifier.feed_watchdog(),

@@ -12,9 +12,9 @@ use crate::sys::address::of_this_host;
 /// The fault of a configuration in which a backend leads back to its own pool for certain.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would take this way again and again \
-     until the process has no connection left, so this configuration is not in force: remove the backend, or write the \
-     address of the server that is meant"
+    "a backend of pool `{pool}` leads back to the pool itself: {cycle}; each client would go through this cycle until \
+     the process has no connection left, so this configuration is not in force: remove the backend, or write the \
+     address of the intended server"
 )]
 pub struct CycleFault {
     /// The pool.

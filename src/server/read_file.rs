@@ -1,8 +1,8 @@
 //! Reads the configuration file for a reload and binds its new listeners, while the control loop goes on. At most one
 //! such call runs, even if several reloads are requested while a file system does not answer.
 //!
-//! Reports of the tasks that follow list and route files wait until the reload is over: they are newer than the
-//! contents that the reload read.
+//! Reports about list and route files wait until the reload is over, because they are newer than the contents that
+//! the reload read.
 
 use std::future::Future;
 use std::panic::resume_unwind;

@@ -48,12 +48,12 @@ pub enum ReloadFault {
     File(Faults),
     /// A file system did not answer for a minute.
     #[error(
-        "a file system did not answer within a minute: it has the configuration, a file that the configuration names, or a Unix socket to bind"
+        "a file system did not answer within a minute: the file system of the configuration, of a file in the configuration, or of a Unix socket to bind"
     )]
     NoAnswer,
     /// An earlier reload still waits for a file system.
     #[error(
-        "an earlier reload still waits for a file system that does not answer: it has the configuration, a file that the configuration names, or a Unix socket to bind"
+        "an earlier reload still waits for a file system that does not answer: the file system of the configuration, of a file in the configuration, or of a Unix socket to bind"
     )]
     StillWaiting,
     /// The process is about to end.

@@ -110,7 +110,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// If a worker ended on its own, or connections did not end after the order to close them.
+    /// If a worker ended without an order, or if connections did not end after the order to close them.
     pub fn run(self, signals: Signals, also: impl Future<Output = ()>) -> io::Result<()> {
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -464,7 +464,7 @@ impl Control {
             return Ok(());
         }
         let open = self.server.view.bounds.connections.inside();
-        tracing::warn!(open, "the time for draining is over; closing the open connections");
+        tracing::warn!(open, "the time for draining is over; the open connections are closed");
         for worker in &self.server.workers {
             worker.order(WorkerCommand::CloseAll);
         }
@@ -569,7 +569,7 @@ fn lost(number: usize, result: io::Result<()>) -> io::Error {
         Ok(()) => "it ended on its own".to_owned(),
         Err(error) => error.to_string(),
     };
-    tracing::error!(worker = number, %why, "a worker is lost, and with it its listeners; ending");
+    tracing::error!(worker = number, %why, "a worker is lost with its listeners; the process ends");
     io::Error::other(format!("worker {number} is lost: {why}"))
 }
 

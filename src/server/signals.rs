@@ -1,6 +1,6 @@
 //! Catches the signals of the process from its start, and passes them to the control loop.
 //!
-//! A signal whose default action ends the process must find a handler at any moment: `systemctl reload` or a log
+//! A signal whose default action ends the process needs a handler at any moment. `systemctl reload` or a log
 //! rotation may come while a large configuration is read. Until the control loop runs, the handler of SIGTERM and
 //! SIGINT ends the process, because nothing is served yet. Every other signal is remembered.
 
@@ -87,11 +87,11 @@ pub(super) async fn any_signal(signals: &mut SignalStreams) -> SignalKind {
 pub(super) fn log_unused_signal(kind: SignalKind) -> bool {
     if kind == SignalKind::user_defined2() {
         tracing::warn!(
-            "SIGUSR2 does nothing here: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"
+            "SIGUSR2 has no effect: SIGHUP reloads the configuration, SIGUSR1 opens the access log again"
         );
     } else if kind == SignalKind::quit() {
         tracing::warn!(
-            "SIGQUIT does nothing here: SIGTERM drains the connections and ends the process, a second SIGTERM ends it at once"
+            "SIGQUIT has no effect: SIGTERM drains the connections and ends the process, a second SIGTERM ends it at once"
         );
     } else {
         return false;

@@ -17,9 +17,9 @@ const MARK: u16 = 0x706d;
 pub enum SourceFault {
     /// The process may not use the addresses of clients.
     #[error(
-        "pool `{pool}` has source = \"client\", and the kernel does not allow that: {source}; the process needs \
+        "pool `{pool}` has source = \"client\", which the kernel does not allow: {source}; the process needs \
          CAP_NET_ADMIN or CAP_NET_RAW: set AmbientCapabilities= in its systemd unit, or run setcap cap_net_admin+ep on \
-         the program; a process that was started without such a pool has given them up and needs a restart"
+         the program; a process that started without such a pool has given up these capabilities and needs a restart"
     )]
     Client {
         /// The name of the pool.
@@ -30,8 +30,8 @@ pub enum SourceFault {
     },
     /// The address cannot be bound.
     #[error(
-        "pool `{pool}` has source = \"{address}\", and no connection can have this source address: {source}; it must \
-         be an address of this machine"
+        "pool `{pool}` has source = \"{address}\", and no connection can have this source address: {source}; \
+         write an address of this machine"
     )]
     Address {
         /// The name of the pool.

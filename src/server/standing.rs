@@ -73,7 +73,7 @@ impl StandingFaults {
     }
 }
 
-/// Returns the first line of a fault, without the space around it.
+/// Returns the first line of a fault, without spaces at its ends.
 pub(super) fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default().trim()
 }

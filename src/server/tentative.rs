@@ -31,7 +31,7 @@ pub async fn wait_for_addresses(config: &Config) {
     }
     tracing::info!(
         addresses = ?tentative,
-        "the kernel still checks whether other hosts have these addresses (they are tentative); waiting, at most 10 s"
+        "the kernel still checks whether other hosts have these addresses (they are tentative); binding waits for at most 10 s"
     );
     let deadline = Instant::now() + LONGEST_WAIT;
     while !tentative.is_empty() && Instant::now() < deadline {

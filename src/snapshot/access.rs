@@ -273,7 +273,7 @@ pub enum AccessDenial {
 pub enum RuleScope {
     /// All rules: the address is the client's.
     Client,
-    /// Only `deny`: the address is that of a proxy, whose client is not known yet.
+    /// Only `deny`: the address belongs to a proxy, and its client is not known yet.
     Proxy,
 }
 

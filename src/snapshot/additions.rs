@@ -34,7 +34,7 @@ pub enum AdditionOutcome {
 /// The list has [`MOST_ADDITIONS`] entries already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "there are {MOST_ADDITIONS} entries besides those of the file; remove some, or write them into the file"
+    "the list has {MOST_ADDITIONS} added entries, and more are not allowed; remove some, or write them into the file of the list"
 )]
 pub struct ListFull;
 
@@ -46,7 +46,7 @@ struct PresentEntries {
     entries: Box<[(IpPrefix, Option<Instant>)]>,
     /// The prefix lengths of the entries, the shortest first.
     lengths: Box<[u8]>,
-    /// The earliest end. After it the set may contain ended entries, so the entries around an address are
+    /// The earliest end. After it the set may contain ended entries, so the entries that contain an address are
     /// checked.
     next_end: Option<Instant>,
 }

@@ -1,12 +1,12 @@
-//! The immutable view of what is configured and alive: a policy for each socket, and the pools.
+//! The immutable view of the configuration in force: a policy for each socket, and the pools.
 //!
 //! A new snapshot replaces the old one in one step. A connection loads the snapshot once, takes the policy of
 //! its socket, and releases the policy when its backend is connected.
 //!
 //! Any worker may hold the last reference to an old snapshot; `reclaim` frees its large parts.
 //!
-//! Policies refer to pools by their [`PoolSlot`]. So a pool whose backends are discovered can be replaced
-//! alone: a change of one backend does not build a hundred thousand routes again.
+//! Policies refer to pools by their [`PoolSlot`]. So discovery can replace one pool, and a change of one backend
+//! does not build a hundred thousand routes again.
 
 pub mod access;
 pub mod additions;
@@ -39,8 +39,8 @@ pub use policy_spec::{
 pub use proxy::{ProxyMode, ProxySpec, TrustedPeers};
 pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy};
 
-/// The identity of a listening socket: its address. For a port that the kernel chooses, the listener and the
-/// index of the address are added, because several such addresses may be written alike.
+/// The identity of a listening socket: its address. For a port that the kernel chooses, the listener and the index
+/// of the address are added. Several such addresses may have the same text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SocketId(Arc<str>);
 
@@ -102,8 +102,8 @@ impl Snapshot {
 }
 
 /// The slot in which policies find a pool. Shared by the snapshots in which that pool differs only by its
-/// discovered backends. A reload that changes a pool makes a new slot, so that connections with an older
-/// policy use the pool that this policy was made for.
+/// discovered backends. A reload that changes a pool makes a new slot. So connections with an older policy use the
+/// pool of that policy.
 pub struct PoolSlot(ArcSwap<ServedPool>);
 
 impl PoolSlot {
@@ -130,7 +130,7 @@ pub struct ServedPool {
     pub limits: Option<UsageLimit>,
 }
 
-/// The policy of a listener: what is done with its connections.
+/// The policy of a listener: the rules for its connections.
 pub struct Policy {
     /// The listener's name.
     pub listener: Arc<str>,

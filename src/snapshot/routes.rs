@@ -43,7 +43,7 @@ impl Routes {
     }
 }
 
-/// The targets of connections of which nothing is read.
+/// The targets of connections from which no byte is read.
 pub struct TcpPolicy {
     /// The routes. Their conditions need only facts that are known before a byte is read.
     pub routes: Deferred<Routes>,

@@ -10,7 +10,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// The most reads of events in one call, each of up to 4 KiB. So the changes of the file are reported also if the
+/// The most reads of events in one call, each of up to 4 KiB. So changes of the file are reported even if the
 /// changes in its directory never end.
 const MOST_READS: usize = 64;
 
@@ -19,8 +19,8 @@ const DATA_LINK: &str = "..data";
 
 /// Watches the entries of one directory by which a file is reached.
 ///
-/// A file is watched by its directory, because a rename replaces it with another file, and a watch on the file itself
-/// would stay with the old one.
+/// A file is watched by its directory. A rename replaces it with another file, and a watch on the file itself would
+/// stay with the old file.
 #[derive(Debug)]
 pub struct DirectoryWatch {
     events: AsyncFd<WatchEvents>,
@@ -59,7 +59,7 @@ impl WatchEvents {
     ///
     /// # Errors
     ///
-    /// Errors of inotify: there is no such directory, or the user has as many watches as the system allows.
+    /// Errors of inotify: there is no such directory, or the user is at the system's limit of watches.
     pub fn new(directory: &Path) -> io::Result<Self> {
         let events = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let what = AddWatchFlags::IN_CREATE

@@ -1,9 +1,9 @@
-//! Does work on files on blocking threads, because a file system may never answer: the server of a network file
+//! Does work on files on blocking threads, because a file system may never answer. The server of a network file
 //! system may be gone, or a daemon of FUSE may have stopped.
 //!
-//! For each path at most one call is under way in the whole process. Further calls for the path wait for their turn
-//! without a thread, so a file that hangs holds one thread, however many calls there are. Calls for other paths go
-//! on.
+//! For each path at most one call is under way in the whole process. Further calls for the path wait without a
+//! thread. So a file that hangs holds only one thread, independently of the number of calls. Calls for other paths
+//! go on.
 //!
 //! Only the number of paths bounds the number of threads. With a common bound, files that hang could delay all
 //! others; see `BLOCKING_THREADS` in `server/run.rs`.
@@ -251,7 +251,7 @@ mod tests {
         assert!(!is_known(path));
     }
 
-    /// Polls once and returns the result, if there is one.
+    /// Polls once. Returns the result, or `None` if there is no result yet.
     fn futures_poll_once<F: Future>(future: std::pin::Pin<&mut F>) -> Option<F::Output> {
         match future.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
             std::task::Poll::Ready(value) => Some(value),

@@ -1,7 +1,7 @@
 //! Keeps the free memory of the process's heap small.
 
-/// Bytes that may stay free at the end of a part of the heap. Without a fixed value the allocator raises it to twice
-/// the largest block that was freed, up to 64 MiB, for each thread that has a part of its own.
+/// Bytes that may stay free at the end of a part of the heap. Without a fixed value, the allocator raises it to
+/// twice the largest freed block, up to 64 MiB. This happens for each thread with its own part of the heap.
 const FREE_END: i32 = 1 << 20;
 
 /// Keeps the allocator from holding more and more free memory. Call it before large values are made.
@@ -14,8 +14,8 @@ pub fn bound_free_end() {
     }
 }
 
-/// Returns the free pages of the heap to the system. Without this call the process would keep the pages of large
-/// values that were freed: each thread has its own part of the heap, which the allocator keeps for it.
+/// Returns the free pages of the heap to the system. Without this call, the process would keep the pages of large
+/// freed values. Each thread has its own part of the heap, which the allocator keeps.
 ///
 /// It takes the lock of each part of the heap in turn, for as long as it goes over the free memory in that part.
 #[allow(unsafe_code, reason = "this module wraps a call of the C library")]

@@ -50,8 +50,8 @@ pub(super) fn ipv6_addresses() -> Option<String> {
     std::fs::read_to_string("/proc/self/net/if_inet6").ok()
 }
 
-/// Returns the name of this host for messages to other hosts: `localhost` if it has none, or one that is not a host
-/// name.
+/// Returns the name of this host for messages to other hosts: `localhost` if it has no name, or if the name is not
+/// a host name.
 pub fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let name = name.trim();

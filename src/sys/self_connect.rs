@@ -1,8 +1,8 @@
 //! Detects and refuses connections of a socket to itself.
 //!
 //! If no process listens at a port of this host, a connect to this port may get the same port as its own. The
-//! simultaneous open of TCP (RFC 9293, 3.5) then connects the socket to itself: the connect succeeds, all bytes come
-//! back, and a server that starts again cannot bind its port. Such a connect counts as refused.
+//! simultaneous open of TCP (RFC 9293, 3.5) then connects the socket to itself. The connect succeeds, all bytes
+//! come back, and a server that starts again cannot bind its port. Such a connect counts as refused.
 //!
 //! The kernel takes local ports from `net.ipv4.ip_local_port_range`, which [`learn`] reads once. Only a connect to a
 //! target that could be the socket itself costs a system call.

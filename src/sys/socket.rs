@@ -106,7 +106,7 @@ pub fn may_come_from(ip: IpAddr) -> io::Result<()> {
 /// The source of a connection is not, or is no longer, an address of this host. The kind of this error is
 /// `AddrNotAvailable`, and a connect that finds no free port has the same kind.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is no address of this host")]
+#[error("{0} is not an address of this host")]
 struct SourceMissing(IpAddr);
 
 /// Returns true if a connect failed because its source is not an address of this host.
@@ -209,8 +209,8 @@ pub fn busy_pauses() -> impl Iterator<Item = Duration> {
     std::iter::successors(Some(FIRST), |pause| Some((*pause * 2).min(LONGEST)))
 }
 
-/// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it connects
-/// again and sets `is_busy`, so that a caller that drops the future has the reason of the wait.
+/// Connects on a tokio runtime and waits for the result. While the accept queue of a Unix socket is full, it
+/// connects again and sets `is_busy`. A caller that drops the future then has the reason of the wait.
 ///
 /// # Errors
 ///

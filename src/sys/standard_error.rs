@@ -1,4 +1,4 @@
-//! Standard error for a thread that may wait: a descriptor of its own, without the lock of [`std::io::stderr`].
+//! Standard error for a thread that may wait: a separate descriptor, without the lock of [`std::io::stderr`].
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};

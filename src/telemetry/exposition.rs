@@ -1,6 +1,6 @@
-//! Writes the text format of Prometheus, for numbers that other modules keep and that are read at each scrape: the
-//! numbers of backends, which come and go, and the kernel's figures of the process. The families are in
-//! [`metrics::families`](super::metrics::families) like all others.
+//! Writes the text format of Prometheus, for numbers that other modules keep and that are read at each scrape.
+//! These are the numbers of backends, which come and go, and the kernel's figures of the process. The families are
+//! in [`metrics::families`](super::metrics::families) like all others.
 
 use std::fmt::Write as _;
 

@@ -22,7 +22,7 @@ const NAME_LIMIT: usize = 255;
 /// The last second that RFC 3339 can write: 9999-12-31T23:59:59Z.
 const LAST_SECOND: Duration = Duration::from_secs(253_402_300_799);
 
-/// The address of a client, as a type of its own so that it cannot be mistaken for the address of a backend.
+/// The address of a client. It has its own type, so that it cannot be used as the address of a backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ClientAddr(pub Address);
 
@@ -191,7 +191,7 @@ struct LineWriter<'a> {
     format: AccessLogFormat,
 }
 
-/// A key in both forms, with the separators around it. Keys need no escape.
+/// A key in both forms, with the separators before and after it. Keys need no escape.
 struct FieldKey {
     json: &'static [u8],
     text: &'static [u8],

@@ -138,9 +138,11 @@ impl Saturation {
     /// Returns the text for the end of an episode.
     pub const fn end(self) -> &'static str {
         match self {
-            Self::Descriptors => "connections are accepted again: none had to wait for 10 s",
-            Self::SourceAddress => "no connection to a backend lacked its source address for 10 s",
-            _ => "the limit is no longer reached: it refused nothing for 10 s",
+            Self::Descriptors => "connections are accepted again: for 10 s no connection had to wait",
+            Self::SourceAddress => {
+                "the source address is usable again: for 10 s no connection to a backend lacked it"
+            }
+            _ => "the limit is no longer reached: for 10 s no connection was refused",
         }
     }
 
@@ -226,7 +228,7 @@ impl Saturation {
             Self::RouteRate => (
                 "route_rate",
                 Listener,
-                "connections are refused: those of a route come faster than its limits.rate allows",
+                "connections are refused: the connections of a route come faster than its limits.rate allows",
             ),
             Self::PoolFull => {
                 ("pool_full", Pool, "connections are refused: the pool has reached its limits.connections")
@@ -240,7 +242,7 @@ impl Saturation {
                 "queue_full",
                 Pool,
                 "connections are refused: every backend of the pool has reached its limit, and the queue is full or \
-                 the pool has none",
+                 the pool has no queue",
             ),
             Self::QueueTimeout => (
                 "queue_timeout",
@@ -349,7 +351,7 @@ pub struct SaturationLog {
 
 impl SaturationLog {
     /// Counts a refusal by a limit. `thing` is the name of the listener or the pool, or `None` for the process.
-    /// `source` is the source of the refused client, if it has one.
+    /// `source` is the source of the refused client, or `None` for a client without a source.
     pub fn note(&self, kind: Saturation, thing: Option<&Arc<str>>, source: Option<SourceName>, now: Moment) {
         let thing = thing.unwrap_or(&self.process);
         let mut table = self.lock();

@@ -49,7 +49,7 @@ pub enum OpeningFault {
     /// A line or message is longer than allowed.
     #[error("a line or message is too long")]
     TooLong,
-    /// The client sent as many commands as allowed, and none of them requested TLS.
+    /// The client sent the maximum number of commands, and no command requested TLS.
     #[error("too many commands before TLS")]
     TooMany,
     /// The client ended the session by a command.

@@ -1,8 +1,8 @@
 //! The opening of a PostgreSQL session, protocol version 3, in the role of the server or of the client.
 //!
-//! A client requests TLS with an SSLRequest, or begins TLS at once (libpq 17 and later), or sends a startup message
-//! in plain text, or requests the cancel of a query of another session. An SSLRequest is always granted, a
-//! GSSENCRequest never. Each may come once, as in the PostgreSQL server.
+//! A client begins in one of four ways. It requests TLS with an SSLRequest, begins TLS at once (libpq 17 and
+//! later), sends a startup message in plain text, or requests to cancel a query of another session. An SSLRequest
+//! is always granted, a GSSENCRequest never. Each may come once, as in the PostgreSQL server.
 //!
 //! Lengths are checked as soon as their bytes have arrived, before the message is whole.
 
@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 use super::opening::{Farewell, NOTHING, OpeningFault, OpeningOutcome, ParsedMessage};
 
-/// An SSLRequest: its length, and the code in place of a version.
+/// An SSLRequest: its length, and a code where other messages have the version.
 pub const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 /// The longest startup message that a server accepts (`MAX_STARTUP_PACKET_LENGTH`).

@@ -1,9 +1,9 @@
 //! Host names as clients send them in a ClientHello and as operators write them in a route.
 //!
-//! Both follow one set of rules, so a client can send every name that a route table can have: ASCII
-//! letters, digits, hyphens and underscores in labels of 1 to 63 characters, at most 253 in all. Names are stored in
-//! lower case and without the trailing dot, so equal names are equal bytes. Patterns (`*.example.com`)
-//! and internationalised spellings (`bücher.example`) are not names.
+//! Both follow one set of rules, so a client can send every name that a route table can have. A name has ASCII
+//! letters, digits, hyphens and underscores, in labels of 1 to 63 characters, at most 253 characters in all. Names
+//! are stored in lower case and without the trailing dot, so equal names are equal bytes. Patterns
+//! (`*.example.com`) and internationalised spellings (`bücher.example`) are not names.
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Who is let in, and what happens when nobody can be.
+//! The accept of connections: limits of the process and of listeners, and lacking descriptors.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -36,14 +36,15 @@ fn four_hundred_at_once_are_all_served() {
     });
 }
 
-/// Two are let in, the third is reset, and when one has left another comes in.
+/// Checks that two clients are served and the third is reset, and that a client is served again after one has
+/// left.
 fn check_limit(proxy: &Proxy, reason: &str) {
     let first = proxy.connect();
     let second = proxy.connect();
     check_echo(&first);
     check_echo(&second);
     for surplus in 1..=5 {
-        // The reset may be there before the client's own connect returns, which then says so.
+        // The reset may come before the client's connect returns. The connect then fails with it.
         match TcpStream::connect(proxy.address("main")) {
             Ok(client) => {
                 client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -56,7 +57,7 @@ fn check_limit(proxy: &Proxy, reason: &str) {
     check_echo(&first);
     drop(second);
     proxy.wait_for_metric(ACTIVE, 1.0);
-    // The place is given back a moment after the connection counts as closed.
+    // The slot is returned a moment after the connection counts as closed.
     wait_for("a place", || proxy.remote.view().bounds.connections.inside() == 1);
     check_echo(&proxy.connect());
 }
@@ -81,18 +82,18 @@ fn surplus_of_the_process_is_reset() {
     });
 }
 
-/// Without a descriptor for the next client those that are open are served, nothing spins, streams are
-/// copied instead of spliced, and when descriptors return so does the service.
+/// While no descriptor is left for the next client, open connections are served and no thread spins. Streams
+/// are copied instead of spliced. When descriptors are free again, new clients are served.
 #[test]
 fn a_listener_survives_without_descriptors() {
     with_each_engine(|engine| {
         let backend = Backend::echo();
-        // Two for each of four connections.
+        // Four connections need two descriptors each.
         let child = Child::start(backend.address, engine, Some(8));
         let mut open: Vec<_> = (0..4).map(|_| child.connect()).collect();
         open.iter().for_each(check_echo);
         assert!(child.is_ready());
-        // The kernel takes these; the server cannot.
+        // The kernel accepts these connections; the server has no descriptor for them.
         let waiting: Vec<_> = (0..3).map(|_| child.connect()).collect();
         for mut client in &waiting {
             client.write_all(b"ping").unwrap();
@@ -100,13 +101,13 @@ fn a_listener_survives_without_descriptors() {
         wait_for("a pause", || child.metric(PAUSES) >= 1.0);
         assert!(!child.is_ready());
         let (began, ticks, pauses) = (Instant::now(), child.cpu_ticks(), child.metric(PAUSES));
-        // Nobody asks for metrics meanwhile: to write them takes the server's time, too.
+        // No metrics are scraped meanwhile, because the server needs time to write them.
         let mut unserved = &waiting[0];
         unserved.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
         assert_eq!(unserved.read(&mut [0]).expect_err("nobody serves it").kind(), ErrorKind::WouldBlock);
         let (used, passed) = (child.cpu_ticks() - ticks, began.elapsed());
         unserved.set_read_timeout(Some(PATIENCE)).unwrap();
-        // At 100 ticks a second, half of the processor.
+        // A second has 100 ticks, so this is half of the processor time.
         assert!(u128::from(used) * 10 < passed.as_millis() / 2, "{used} ticks in {passed:?}");
         wait_for("five more pauses", || child.metric(PAUSES) >= pauses + 5.0);
         let passed = began.elapsed();
@@ -120,7 +121,7 @@ fn a_listener_survives_without_descriptors() {
             expect_bytes(&open[0], &sent);
         });
         if engine != EngineChoice::Copy {
-            // It found a pipe that was opened while there were descriptors, or was copied and counted.
+            // The relay either found a pipe that had been opened before, or was copied and counted.
             let copied = child.metric(r#"pointsman_pipe_fallbacks_total{reason="limit"}"#);
             assert!(copied > 0.0 || child.metric("pointsman_pipes_open") > 0.0);
         }
@@ -138,7 +139,8 @@ fn a_listener_survives_without_descriptors() {
     });
 }
 
-/// With one descriptor left a client gets in and its backend cannot be dialled: not by the backend's fault.
+/// With one descriptor left, a client is accepted and its backend cannot be dialled. The backend does not
+/// count as failed.
 #[test]
 fn a_lack_of_descriptors_is_not_the_backends_fault() {
     let backend = Backend::echo();

@@ -1,4 +1,4 @@
-//! What an operator asks over HTTP, from a server that runs.
+//! The HTTP requests of an operator, on a running server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{ErrorKind, Read, Write};
@@ -20,7 +20,7 @@ use crate::support::{Backend, PATIENCE, Proxy, tcp, wait_for};
 
 fn start() -> (Proxy, SocketAddr, Backend) {
     let backend = Backend::echo();
-    // Changes are open, so that it shows which paths take which methods.
+    // Changes are allowed, so that the test shows which paths accept which methods.
     let spec = AdminSpec::new("127.0.0.1:0".parse::<SocketAddr>().unwrap());
     let spec = AdminSpec { open_changes: true, ..spec };
     let (proxy, address) = Proxy::start_with(tcp(&[backend.address], EngineChoice::Auto), spec);
@@ -35,7 +35,7 @@ fn check(address: SocketAddr, path: &str, code: u16, body: &str) {
     assert_eq!(ask(address, path), (code, body.to_owned()), "{path}");
 }
 
-/// The whole answer to these bytes, or what came of it before the connection was closed.
+/// Returns the whole answer to these bytes, or the part before the connection was closed.
 fn raw(address: SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -53,7 +53,7 @@ fn check_raw(address: SocketAddr, request: &str, first_line: &str) -> String {
     answer
 }
 
-/// A client that is connected through the proxy to its end.
+/// Connects a client through the proxy and exchanges bytes with the backend.
 fn connect_through(proxy: &Proxy) -> TcpStream {
     let mut client = proxy.connect();
     client.write_all(b"x").unwrap();
@@ -67,8 +67,8 @@ fn status(address: SocketAddr) -> Value {
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
 }
 
-/// The samples of /metrics by name and labels, once the text was found well-formed: each sample is in the
-/// family whose HELP and TYPE precede it, no family and no series comes twice.
+/// Returns the samples of /metrics by name and labels. Checks the text first: each sample is in the family
+/// whose HELP and TYPE precede it, and no family and no series is there twice.
 fn metrics(address: SocketAddr) -> BTreeMap<String, f64> {
     let (code, text) = ask(address, "/metrics");
     assert_eq!(code, 200);
@@ -141,7 +141,7 @@ fn status_tells_what_is_there() {
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
     assert!(status["pools"][0]["backends"][0]["latency_seconds"].take().as_f64() > Some(0.0));
     assert!(status["pools"][0]["backends"][0]["connections"]["waiting"].take().is_u64());
-    // Each by itself: together they are more than the macro takes.
+    // The keys are removed one by one, because together they exceed the bounds of the macro.
     let mut remove = |key: &str| status.as_object_mut().unwrap().remove(key).unwrap();
     let (mut config, problems, events) = (remove("config"), remove("problems"), remove("events"));
     assert!(config["loaded"].take().as_str().unwrap().ends_with('Z'));
@@ -296,7 +296,7 @@ fn checks_are_counted_by_their_result() {
     assert_eq!((state(0), state(1)), (json!("up"), json!("down")));
 }
 
-/// An address where nothing listens, and nothing can while the socket is held.
+/// Returns an address where no socket listens, and none can while the returned socket is held.
 fn closed_port() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
@@ -378,8 +378,8 @@ fn who_says_nothing_blocks_nobody() {
     let connect = || TcpStream::connect(address).unwrap();
     let mut silent: Vec<_> = (1..most).map(|_| connect()).collect();
     check(address, "/healthz", 200, "ok\n");
-    // With every place taken, one more is closed; places that are given back are taken again. The one
-    // that was asked just now may still be leaving.
+    // When all slots are taken, one more connection is closed. Returned slots are taken again. The connection
+    // of the question before may still hold a slot.
     wait_for("a full house", || {
         silent.push(connect());
         admin::ask(address, "/healthz", PATIENCE).is_err()

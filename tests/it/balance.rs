@@ -1,4 +1,4 @@
-//! How the balancers spread real connections.
+//! The spread of real connections by the balancers.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -37,7 +37,7 @@ fn weighing(backends: &[Recorder], weights: &[u16]) -> String {
     format!("[{}]", written.join(", "))
 }
 
-/// A connection that was greeted, and by whom.
+/// Reads the greeting of a connection; returns the name in it with the connection.
 fn greeted(stream: TcpStream) -> (String, TcpStream) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream);
@@ -46,7 +46,7 @@ fn greeted(stream: TcpStream) -> (String, TcpStream) {
     (name.trim_end().to_owned(), reader.into_inner())
 }
 
-/// Opens so many connections, one after the other, and counts whose they are while all are open.
+/// Opens this many connections, one after the other. Returns the count of each backend while all are open.
 fn held(proxy: &Proxy, connections: usize) -> BTreeMap<String, usize> {
     let open: Vec<_> = (0..connections).map(|_| greeted(proxy.connect())).collect();
     open.iter().fold(BTreeMap::new(), |mut counts, (name, _)| {
@@ -85,7 +85,8 @@ fn the_better_of_two_comes_close_to_even() {
         let proxy = proxy(&list(&backends), &format!("balance = \"{balance}\""));
         let counts = held(&proxy, 80);
         assert_eq!(counts.len(), 4, "{balance}: {counts:?}");
-        // Connect times on loopback differ by luck, so that least-latency is only known to use all.
+        // Connect times on loopback differ by chance, so the test of least-latency only checks that all are
+        // used.
         let most = if balance == "random-two" { 28 } else { 77 };
         assert!(counts.values().all(|&count| count <= most), "{balance}: {counts:?}");
     }
@@ -147,7 +148,7 @@ fn a_backend_that_a_reload_adds_begins_slowly() {
     let mut both = config(&text(&list(&backends), keys));
     proxy.remote.reload(both.clone()).unwrap();
     let slow = held(&proxy, 200);
-    // A tenth of the turns of the other is meant; more than 50 has a chance of one in 10^9.
+    // A tenth of the picks of the other backend is expected. The probability of more than 50 is 10^-9.
     assert!(slow["b1"] < 50, "{slow:?}");
     both.pools[0].slow_start = None;
     proxy.remote.reload(both).unwrap();

@@ -1,4 +1,5 @@
-//! Checks and agents that ask at a host name: its addresses are followed, and each check uses those of the last answer.
+//! Checks and agents at a host name: its addresses are followed, and each check uses those of the last
+//! answer.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -9,10 +10,10 @@ use pointsman::config::Config;
 use pointsman::pool::{self, BackendState};
 use pointsman::server::LifeStage;
 
-use crate::support::dns::{Dns, Said};
+use crate::support::dns::{Dns, DnsAnswer};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// Servers of checks at one port of addresses of their own.
+/// Servers of checks, at one port and several addresses.
 struct Servers {
     port: u16,
     ips: Vec<IpAddr>,
@@ -52,7 +53,7 @@ impl Servers {
     }
 }
 
-/// A pool of these backends with these keys, whose host names `dns` knows.
+/// Returns a pool of these backends with these keys; `dns` resolves their host names.
 fn layout(dns: &Dns, backends: &str, keys: &str) -> Config {
     config(&format!(
         "workers = 1\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
@@ -104,12 +105,12 @@ fn a_check_asks_at_a_host_name() {
         "its addresses are no backends"
     );
 
-    dns.say_addresses("probe.test", &servers.ips[..1]);
+    dns.set_addresses("probe.test", &servers.ips[..1]);
     wait_for_state(&proxy, 0, BackendState::Up);
     assert_eq!(servers.asked(1), 0);
-    // Another address, without a reload. The old one would still answer.
+    // The name gets another address, without a reload. The server at the old address still answers.
     servers.is_well(1, false);
-    dns.say_addresses("probe.test", &servers.ips[1..]);
+    dns.set_addresses("probe.test", &servers.ips[1..]);
     wait_for_state(&proxy, 0, BackendState::Down);
     assert_eq!(
         backend(&proxy, 0).health().check_failure().unwrap().fault.failed_check().word(),
@@ -117,9 +118,9 @@ fn a_check_asks_at_a_host_name() {
     );
     servers.is_well(1, true);
     wait_for_state(&proxy, 0, BackendState::Up);
-    // While look-ups fail, the last answer counts.
+    // While look-ups fail, the last answer is used.
     let failures = proxy.remote.view().snapshot.load().pools["main"].discovery[0].failures();
-    dns.say("probe.test", Said::Code(2));
+    dns.set_answer("probe.test", DnsAnswer::Code(2));
     let discovery = Arc::clone(&proxy.remote.view().snapshot.load().pools["main"].discovery[0]);
     wait_for("a failure", || discovery.failures() > failures && discovery.fault().is_some());
     let passed = backend(&proxy, 0).health().checks_passed();
@@ -129,13 +130,13 @@ fn a_check_asks_at_a_host_name() {
 
 #[test]
 fn of_several_addresses_the_first_that_accepts_is_checked() {
-    // At the first address nothing listens.
+    // No server listens at the first address.
     let mut all = vec![own_address().ip()];
     let (dns, servers) = (Dns::new(), Servers::new(2));
     all.extend(&servers.ips);
     assert!(all.is_sorted());
     all.reverse();
-    dns.say_addresses("probe.test", &all);
+    dns.set_addresses("probe.test", &all);
     let probe = smtp(&format!("probe.test:{}", servers.port));
     let proxy = Proxy::start(layout(&dns, &format!("'{}'", own_address()), &probe));
     wait_for("checks", || backend(&proxy, 0).health().checks_passed() > 5);
@@ -146,13 +147,13 @@ fn of_several_addresses_the_first_that_accepts_is_checked() {
     );
 }
 
-/// The table of a backend replaces the address of its pool, by a name and of a name.
+/// The table of a backend replaces the address of its pool; either address may be a host name.
 #[test]
 fn a_backend_has_a_name_of_its_own() {
     let (dns, servers) = (Dns::new(), Servers::new(3));
     let port = servers.port;
-    dns.say_addresses("pool.test", &servers.ips[..1]);
-    dns.say_addresses("own.test", &servers.ips[1..2]);
+    dns.set_addresses("pool.test", &servers.ips[..1]);
+    dns.set_addresses("own.test", &servers.ips[1..2]);
     let at = || own_address().to_string();
     let list = format!(
         "'{}', {{ address = '{}', health.address = 'own.test' }}, {{ address = '{}', health.address = '{}' }}, \
@@ -177,11 +178,11 @@ fn a_backend_has_a_name_of_its_own() {
     );
 }
 
-/// The first look-up belongs to the check that waits for it. Nothing else waits.
+/// The first look-up of a name delays only the check that needs it.
 #[test]
 fn a_name_server_that_is_silent_holds_up_its_own_checks_only() {
     let (dns, servers) = (Dns::new(), Servers::new(1));
-    dns.say("probe.test", Said::Silence);
+    dns.set_answer("probe.test", DnsAnswer::Silence);
     let own = SocketAddr::new(servers.ips[0], servers.port);
     let list = format!("{{ address = '{own}', health.address = '{own}' }}, '{}'", own_address());
     let proxy = Proxy::start(layout(&dns, &list, &smtp("probe.test:1").replace("5s", "500ms")));
@@ -198,12 +199,12 @@ fn a_name_server_that_is_silent_holds_up_its_own_checks_only() {
     assert_eq!(&greeting, b"220");
 }
 
-/// The start waits for the backends of another pool, and checks are made meanwhile.
+/// The start waits for the backends of another pool; checks are made meanwhile.
 #[test]
 fn checks_before_the_end_of_the_start_know_their_names() {
     let (dns, servers) = (Dns::new(), Servers::new(1));
-    dns.say_addresses("probe.test", &servers.ips);
-    dns.say("other.test", Said::Silence);
+    dns.set_addresses("probe.test", &servers.ips);
+    dns.set_answer("other.test", DnsAnswer::Silence);
     let other = format!(
         "[listener.other]\nbind = '127.0.0.1:0'\npool = 'other'\n[pool.other]\nhealth.check = 'off'\n\
          discover = {{ dns = 'other.test', port = 1, resolvers = '{}' }}",
@@ -233,7 +234,7 @@ fn http_names_the_host() {
         let status = if is_right { "200 OK" } else { "400 Bad Request" };
         let _ = write!(stream, "HTTP/1.1 {status}\r\n\r\n");
     });
-    dns.say_addresses("probe.test", &[server.address.ip()]);
+    dns.set_addresses("probe.test", &[server.address.ip()]);
     let port = server.address.port();
     let keys = format!("health = {{ check = 'http', interval = '50ms', address = 'probe.test.:{port}' }}");
     let proxy = Proxy::start(layout(&dns, &format!("'{}'", own_address()), &keys));
@@ -259,9 +260,9 @@ fn an_agent_is_asked_at_a_host_name() {
     let silent = r#"pointsman_agent_checks_total{pool="main",result="silent"}"#;
     wait_for("an agent without an address", || proxy.metric(silent) > 1.0);
     assert_eq!(backend(&proxy, 0).state(), BackendState::Up);
-    dns.say_addresses("agent.test", &[drains]);
+    dns.set_addresses("agent.test", &[drains]);
     wait_for_state(&proxy, 0, BackendState::Draining);
-    dns.say_addresses("agent.test", &[is_ready]);
+    dns.set_addresses("agent.test", &[is_ready]);
     wait_for_state(&proxy, 0, BackendState::Up);
 }
 
@@ -269,16 +270,17 @@ fn an_agent_is_asked_at_a_host_name() {
 fn a_reload_changes_the_name_and_keeps_what_is_known() {
     let (dns, servers) = (Dns::new(), Servers::new(2));
     let port = servers.port;
-    dns.say_addresses("one.test", &servers.ips[..1]);
-    dns.say_addresses("two.test", &servers.ips[1..]);
+    dns.set_addresses("one.test", &servers.ips[..1]);
+    dns.set_addresses("two.test", &servers.ips[1..]);
     let list = format!("'{}'", own_address());
     let of = |name: &str| layout(&dns, &list, &smtp(&format!("{name}.test:{port}")));
     let proxy = Proxy::start(of("one"));
     wait_for("checks", || servers.asked(0) > 1);
     proxy.remote.reload(of("two")).unwrap();
     wait_for("checks", || servers.asked(1) > 1);
-    // The same name is asked for in another way, and has no answer: what was found holds.
-    dns.say("two.test", Said::Silence);
+    // Now the same name is looked up in another way, and gets no answer. The addresses of the last answer
+    // stay.
+    dns.set_answer("two.test", DnsAnswer::Silence);
     let mut other = of("two");
     let pool::DiscoverSource::Dns(spec) = &mut other.pools[0].check_names[0].source else { panic!("a name") };
     spec.jitter = 0;

@@ -1,6 +1,6 @@
-//! A server in a process of its own, for tests that count descriptors or take them away.
+//! A server in a process of its own, for tests that count its descriptors or reduce them.
 //!
-//! The process is this test binary again, told by an environment variable to run one ignored test.
+//! The process is this test binary again. An environment variable makes it run one ignored test.
 
 use std::env;
 use std::fs::File;
@@ -20,22 +20,22 @@ use crate::support::{Proxy, tcp, wait_for};
 /// Backend, engine and spare descriptors of the server to start.
 const TASK: &str = "POINTSMAN_TEST_CHILD";
 
-/// What the child says begins with this; the test harness writes to the same stream.
+/// The first character of each line of the child; the test harness writes to the same stream.
 const MARK: char = '@';
 
-/// A question for the log and not for a series begins with this.
+/// The start of a question about the log instead of a series.
 const LOGGED: &str = "logged ";
 
-/// The question whether it is ready.
+/// The question for readiness.
 const READY: &str = "ready";
 
-/// What the child has logged.
+/// The log of the child.
 static LOG: Mutex<String> = Mutex::new(String::new());
 
 const ENGINES: [(&str, EngineChoice); 3] =
     [("auto", EngineChoice::Auto), ("splice", EngineChoice::Splice), ("copy", EngineChoice::Copy)];
 
-/// A running server; killed when it is dropped.
+/// A running server; it is killed when dropped.
 pub(crate) struct Child {
     process: Process,
     address: SocketAddr,
@@ -44,8 +44,8 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// A server with one worker in front of a backend. `spare` is the number of descriptors that it may
-    /// still open once it listens.
+    /// Starts a server with one worker in front of a backend. `spare` is the number of descriptors that the
+    /// server may still open after it listens.
     pub(crate) fn start(backend: SocketAddr, engine: EngineChoice, spare: Option<u64>) -> Self {
         let (word, _) = ENGINES.into_iter().find(|(_, choice)| *choice == engine).unwrap();
         let spare = spare.map_or("any".to_owned(), |spare| spare.to_string());
@@ -67,7 +67,7 @@ impl Child {
         patient(TcpStream::connect(self.address).unwrap())
     }
 
-    /// The value of a series.
+    /// Returns the value of a series.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let mut talk = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
         let (stdin, stdout) = &mut *talk;
@@ -75,12 +75,12 @@ impl Child {
         answer(stdout).parse().unwrap()
     }
 
-    /// Whether /ready says that it is.
+    /// Returns true if /ready reports ready.
     pub(crate) fn is_ready(&self) -> bool {
         self.metric(READY) == 1.0
     }
 
-    /// How many lines of its log have these words.
+    /// Returns the number of lines of the log that contain these words.
     pub(crate) fn logged(&self, words: &str) -> f64 {
         self.metric(&format!("{LOGGED}{words}"))
     }
@@ -89,19 +89,19 @@ impl Child {
         wait_for(&format!("{series} = {value}"), || self.metric(series) == value);
     }
 
-    /// Open descriptors.
+    /// Returns the number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
-    /// Bytes of memory that are its alone and were written to.
+    /// Returns the bytes of private memory that were written to.
     pub(crate) fn memory(&self) -> usize {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.process.id())).unwrap();
         let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
     }
 
-    /// Processor time used so far, in clock ticks of usually 10 ms.
+    /// Returns the processor time so far, in clock ticks of usually 10 ms.
     pub(crate) fn cpu_ticks(&self) -> u64 {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
@@ -139,8 +139,8 @@ fn serve() {
     config.limits.overload.is_ready = false;
     config.max_connections = Some(100_000);
     let proxy = Proxy::start(config.clone());
-    // Its answer says that the control loop has all it needs, and one connection from beginning to end
-    // says so of the worker: from here on descriptors are for clients and backends only.
+    // The answer shows that the control loop has all its descriptors, and one whole connection shows the same
+    // of the worker. From now on only clients and backends need descriptors.
     proxy.remote.reload(config).unwrap();
     reset(proxy.connect());
     proxy.wait_for_metric(r#"pointsman_connections_total{listener="main"}"#, 1.0);
@@ -171,8 +171,8 @@ impl Write for Log {
     }
 }
 
-/// Lowers the limit so that just `spare` more descriptors can be opened. The limit is one of numbers,
-/// so the free numbers below those in use are taken by what is returned.
+/// Lowers the limit so that just `spare` more descriptors can be opened. The limit bounds the numbers of
+/// descriptors. So the returned files take the free numbers below those in use.
 fn leave_descriptors(spare: u64) -> Vec<File> {
     let numbers = std::fs::read_dir("/proc/self/fd").unwrap();
     let highest: i32 =

@@ -1,4 +1,4 @@
-//! Routes by more than a name, their files, and what is told of them.
+//! Routes with conditions beside the name, their files, and the records of their connections.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +22,7 @@ const ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 const PROTOCOL_VERSION: &[u8] = &[21, 3, 3, 0, 2, 2, 70];
 const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 
-/// A listener named `main` with these keys, and a pool for each of these backends.
+/// Returns a configuration: a listener named `main` with these keys, and a pool for each of these backends.
 fn text(keys: &str, backends: &[Recorder]) -> String {
     let pool = |backend: &Recorder| {
         let (name, written) = (&backend.name, backend.written());
@@ -40,7 +40,7 @@ fn recorders<const N: usize>(names: [&str; N]) -> [Recorder; N] {
     names.map(Recorder::start)
 }
 
-/// The hello of a real client, which offers these protocols and this version only.
+/// Returns the hello of a real client, which offers only these protocols and this version.
 fn rustls_hello(name: &str, alpn: &[&str], version: &'static SupportedProtocolVersion) -> Vec<u8> {
     let mut config = ClientConfig::builder_with_protocol_versions(&[version])
         .with_root_certificates(RootCertStore::empty())
@@ -91,7 +91,7 @@ fn what_a_hello_offers_chooses_the_pool() {
     check(&fixture("chromium"), "ech");
     check(&fixture("curl"), "curl");
     check(&fixture("node"), "node");
-    // A wider route does not take who is too old for its own name.
+    // A client whose version is too old for the route of its name does not get a wider route.
     assert_eq!(ask(&proxy, &rustls_hello("b.example", &[], &TLS12)), Err(PROTOCOL_VERSION.to_vec()));
     proxy.wait_for_metric(&closed("tls_too_old"), 1.0);
     let other = hello(b"x.node1.example.com");
@@ -291,7 +291,7 @@ fn a_file_with_routes_is_followed() {
     assert_eq!(ask(&proxy, &hello(b"x.b.example")).as_deref(), Ok("two"));
     assert_eq!(ask(&proxy, &hello(b"w.example")).as_deref(), Ok("one"));
 
-    // A tie with what the configuration says, a pool that is not there, no TOML, nothing at all.
+    // The faults are: a tie with a route of the configuration, an unknown pool, no TOML, an empty file.
     for (broken, failures) in [
         ("routes = [{ sni = 'w.example', pool = 'two' }]", 1.0),
         ("routes = [{ sni = 'c.example', pool = 'three' }]", 2.0),
@@ -306,7 +306,7 @@ fn a_file_with_routes_is_followed() {
     proxy.wait_for_metric(routes, 1.0);
     assert_eq!(ask(&proxy, &hello(b"a.example")), Err(UNRECOGNIZED_NAME.to_vec()));
 
-    // A reload of the whole reads it too, and goes on following.
+    // A reload of the configuration reads the file too, and continues to follow it.
     files.replace("routes = [{ sni = 'd.example', pool = 'one' }]");
     proxy.remote.reload(files.config()).unwrap();
     assert_eq!(ask(&proxy, &hello(b"d.example")).as_deref(), Ok("one"));
@@ -314,7 +314,7 @@ fn a_file_with_routes_is_followed() {
     wait_for("the other pool", || ask(&proxy, &hello(b"d.example")).as_deref() == Ok("two"));
 }
 
-/// Room for refused clients that are held is there as soon as a file wants some, not with the next reload.
+/// A tarpit has slots as soon as a file with routes needs some, before the next reload.
 #[test]
 fn a_file_with_routes_may_hold_whom_it_refuses() {
     let backends = recorders(["one", "two"]);
@@ -327,7 +327,7 @@ fn a_file_with_routes_may_hold_whom_it_refuses() {
     wait_for("room for those who are refused", || room() > 0);
 }
 
-/// The recipe in docs/start/recipes.md, with addresses of this machine.
+/// Tests the recipe in docs/start/recipes.md, with addresses of this machine.
 #[test]
 fn the_recipe_works_as_written() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/start/recipes.md");

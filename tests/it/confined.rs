@@ -1,4 +1,4 @@
-//! What the running program has given up: seen from the outside, in what the kernel says of it.
+//! The privileges that the running program has dropped, as the kernel shows them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::process::{Folder, Program, command};
 use crate::support::Backend;
 
-/// A configuration whose files are all in the folder.
+/// Returns a configuration whose files are all in the folder.
 fn configured(folder: &Folder, backend: SocketAddr, more: &str) -> String {
     format!(
         r#"
@@ -27,7 +27,7 @@ fn configured(folder: &Folder, backend: SocketAddr, more: &str) -> String {
     )
 }
 
-/// The lines with this key in the status of every thread.
+/// Returns the lines with this key in the status of every thread.
 fn of_threads(program: &Program, key: &str) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", program.child.id())).unwrap();
     let of_task = |task: std::path::PathBuf| {
@@ -41,7 +41,7 @@ fn of_threads(program: &Program, key: &str) -> Vec<String> {
     values
 }
 
-/// Those that a program may have that started with all: CAP_NET_BIND_SERVICE.
+/// The capabilities of a program that started with all of them: CAP_NET_BIND_SERVICE.
 const LOW_PORTS: u64 = 1 << 10;
 
 #[test]
@@ -79,12 +79,12 @@ fn a_release_is_switched_by_a_link() {
     program.expect_end_by("TERM");
 }
 
-/// Whether the program was confined by Landlock, by the line that says so.
+/// Returns true if Landlock confines the program, by the log line about it.
 fn landlock(program: &Program) -> bool {
     program.stderr.wait_for("confined").contains("landlock=on")
 }
 
-/// Whether this kernel has it: a program that demands it says.
+/// Returns true if this kernel has Landlock: a program that demands it starts.
 fn has_landlock(folder: &Folder, backend: SocketAddr) -> bool {
     let file = folder.write("demand.toml", &configured(folder, backend, "landlock = true"));
     let mut program = Program::start(command(&["run"]).arg(file));
@@ -109,7 +109,7 @@ fn landlock_is_on_where_it_breaks_nothing() {
     let file = folder.write("config.toml", &configured(&folder, backend, ""));
     let mut program = Program::serve(&file);
     assert_eq!(landlock(&program), is_there);
-    // What is in the directories of the start can be added later, and the log made anew.
+    // Files can be added later in the directories of the start, and the log can be made anew.
     let more = configured(&folder, backend, "")
         .replace("socket\"]", &format!("socket\", \"unix:{}\"]", folder.path("second").display()));
     folder.write("config.toml", &more);
@@ -120,7 +120,8 @@ fn landlock_is_on_where_it_breaks_nothing() {
     program.signal("USR1");
     program.stderr.wait_for("opened again");
     assert!(folder.path("access.log").exists());
-    // Elsewhere it cannot, and says why; the running configuration stays.
+    // In other directories files cannot be added, and the message has the reason. The running configuration
+    // stays.
     let elsewhere = Folder::new("landlock-elsewhere");
     let barred = elsewhere.path("socket");
     folder.write(
@@ -149,7 +150,7 @@ fn landlock_is_off_where_it_may_break_something() {
     let line = program.stderr.wait_for("confined");
     assert!(line.contains("off: ") && line.contains("a link out of its directory"), "{line}");
     program.expect_end_by("TERM");
-    // The log that a link names is made, wherever that is.
+    // If the path of the log is a link, the file that the link names is made, in whichever directory it is.
     let log = folder.path("access.log");
     fs::remove_file(&log).unwrap();
     std::os::unix::fs::symlink(elsewhere.path("late.log"), &log).unwrap();

@@ -10,7 +10,7 @@ use pointsman::server::Server;
 
 use crate::child::Child;
 use crate::support::pair::{
-    BlackHole, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
+    FullListener, closed, connect_from, expect_bytes, expect_end, expect_reset, reset, with_all_engines,
     with_each_engine,
 };
 use crate::support::{Backend, Proxy, config, own_address, tcp, wait_for};
@@ -36,10 +36,10 @@ fn a_fixed_source_is_what_the_backend_sees() {
         let mut seen = String::new();
         proxy.connect().read_to_string(&mut seen).unwrap();
         assert_eq!(seen, source(7).to_string());
-        // One that is nobody's here: the start fails, and a reload changes nothing.
+        // No host here has this address: the start fails, and a reload changes nothing.
         config.pools[0].dial.source = DialSource::Address(Ipv4Addr::new(192, 0, 2, 1).into());
         let told = proxy.remote.reload(config.clone()).unwrap_err().to_string();
-        assert!(told.contains("it must be an address of this machine"), "{told}");
+        assert!(told.contains("write an address of this machine"), "{told}");
         assert!(Server::start(config).is_err());
         proxy.connect().read_to_string(&mut seen).unwrap();
     });
@@ -48,7 +48,7 @@ fn a_fixed_source_is_what_the_backend_sees() {
 #[test]
 fn a_backend_that_never_answers_ends_the_client_in_time() {
     with_all_engines(|engine| {
-        let hole = BlackHole::new();
+        let hole = FullListener::new();
         let mut config = tcp(&[hole.address], engine);
         config.pools[0].dial.connect_timeout = Duration::from_millis(300);
         let proxy = Proxy::start(config);
@@ -62,7 +62,7 @@ fn a_backend_that_never_answers_ends_the_client_in_time() {
 
 #[test]
 fn one_deadline_is_over_all_attempts() {
-    let holes: Vec<_> = (0..3).map(|_| BlackHole::new()).collect();
+    let holes: Vec<_> = (0..3).map(|_| FullListener::new()).collect();
     let addresses: Vec<_> = holes.iter().map(|hole| hole.address).collect();
     let mut config = tcp(&addresses, EngineChoice::Auto);
     config.pools[0].dial.connect_timeout = Duration::from_millis(400);
@@ -76,7 +76,7 @@ fn one_deadline_is_over_all_attempts() {
 #[test]
 fn a_backend_that_never_answers_is_passed_over() {
     with_all_engines(|engine| {
-        let hole = BlackHole::new();
+        let hole = FullListener::new();
         let backend = Backend::echo();
         let mut config = tcp(&[hole.address, backend.address], engine);
         config.pools[0].dial.connect_timeout = Duration::from_millis(200);
@@ -118,7 +118,7 @@ fn a_client_is_reset_when_the_only_backend_refuses() {
     });
 }
 
-/// A backend that is gone and comes back at the same address.
+/// A backend goes away and comes back at the same address.
 #[test]
 fn a_backend_that_returns_is_used_again() {
     let address = own_address();
@@ -134,18 +134,19 @@ fn a_backend_that_returns_is_used_again() {
 
 #[test]
 fn clients_that_leave_while_a_backend_hangs_give_everything_back() {
-    let hole = BlackHole::new();
+    let hole = FullListener::new();
     let child = Child::start(hole.address, EngineChoice::Auto, None);
     let (before, gone) = (child.descriptors(), child.metric(&closed("client_gone")));
     let clients: Vec<_> = (0..30).map(|_| child.connect()).collect();
     wait_for("thirty sockets towards the backend", || child.descriptors() >= before + 60);
     clients.into_iter().for_each(reset);
-    // The connect timeout is 5 s; this comes at once.
+    // The connect timeout is 5 s; the close comes at once.
     child.wait_for_metric(&closed("client_gone"), gone + 30.0);
     wait_for("the descriptors", || child.descriptors() == before);
 }
 
-/// The start knows the addresses of this host, and refuses a cycle that `check` cannot find.
+/// The start compares the backends with the addresses of this host, and refuses a cycle that `check` cannot
+/// find.
 #[test]
 fn a_backend_that_is_its_own_listener_stops_the_start_and_a_reload() {
     let own = own_address();

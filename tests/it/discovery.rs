@@ -1,4 +1,4 @@
-//! Backends that come from the DNS or from a file, and go again.
+//! Backends from the DNS or from a file, which are added and removed.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -13,12 +13,12 @@ use pointsman::server::LifeStage;
 use pointsman::snapshot::ServedPool;
 use serde_json::{Value, json};
 
-use crate::support::dns::{Dns, Said};
+use crate::support::dns::{Dns, DnsAnswer};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
 const NAME: &str = "app.test";
 
-/// A backend that answers each byte with its name.
+/// Starts a backend that answers each byte with its name.
 fn named_on(address: SocketAddr, name: u8) -> SocketAddr {
     Backend::serve_on(&address.to_string(), move |mut stream| {
         let mut buffer = [0; 64];
@@ -31,7 +31,7 @@ fn named_on(address: SocketAddr, name: u8) -> SocketAddr {
     .address
 }
 
-/// `N` of them, named from `a` on, at one port of addresses of their own.
+/// Starts `N` of these backends, named from `a` on, at one port and several addresses.
 fn named<const N: usize>() -> [SocketAddr; N] {
     let first = own_address();
     let mut name = b'a'..;
@@ -45,7 +45,7 @@ fn ips(addresses: &[SocketAddr]) -> Vec<IpAddr> {
     addresses.iter().map(SocketAddr::ip).collect()
 }
 
-/// A configuration of one `tcp` listener `main`, whose pool has these keys.
+/// Returns a configuration of one `tcp` listener `main`, whose pool has these keys.
 fn layout(pool: &str) -> Config {
     config(&text(pool))
 }
@@ -68,7 +68,7 @@ fn served(proxy: &Proxy) -> Arc<ServedPool> {
     Arc::clone(&proxy.remote.view().snapshot.load().pools["main"])
 }
 
-/// The addresses of the pool's backends, in order.
+/// Returns the addresses of the pool's backends, in order.
 fn backends(proxy: &Proxy) -> Vec<String> {
     let mut addresses: Vec<_> =
         served(proxy).pool.backends().iter().map(|backend| backend.address().to_string()).collect();
@@ -82,7 +82,7 @@ fn wait_for_backends(proxy: &Proxy, expected: &[SocketAddr]) {
     wait_for(&format!("{expected:?}"), || backends(proxy) == expected);
 }
 
-/// Does something that makes the source fail, and waits until it has.
+/// Does something that makes the source fail, and waits until it has failed.
 fn fail(proxy: &Proxy, reason: &str, how: impl FnOnce()) {
     let discovery = served(proxy).discovery[0].clone();
     let before = discovery.failures();
@@ -103,8 +103,8 @@ fn ask(stream: &mut TcpStream) -> char {
     try_ask(stream).expect("the connection is open")
 }
 
-/// A connection to the backend of that name.
-fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
+/// Returns a connection to the backend of that name.
+fn connect_to(proxy: &Proxy, wanted: char) -> TcpStream {
     for _ in 0..1000 {
         let mut stream = proxy.connect();
         if ask(&mut stream) == wanted {
@@ -114,8 +114,8 @@ fn meet(proxy: &Proxy, wanted: char) -> TcpStream {
     panic!("{wanted} is never met");
 }
 
-/// Who is met by a few clients, each once.
-fn met(proxy: &Proxy) -> String {
+/// Returns the names of the backends that a few clients reach, each once.
+fn reached(proxy: &Proxy) -> String {
     let mut names: Vec<char> = (0..20).map(|_| ask(&mut proxy.connect())).collect();
     names.sort();
     names.dedup();
@@ -126,32 +126,32 @@ fn met(proxy: &Proxy) -> String {
 fn addresses_come_and_go_with_the_answers() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
-    dns.say_addresses(NAME, &ips(&all[..1]));
+    dns.set_addresses(NAME, &ips(&all[..1]));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
-    // The start has waited for them.
-    assert_eq!(met(&proxy), "a");
-    dns.say_addresses(NAME, &ips(&all));
+    // The start has waited for these backends.
+    assert_eq!(reached(&proxy), "a");
+    dns.set_addresses(NAME, &ips(&all));
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "abc");
-    dns.say_addresses(NAME, &ips(&all[1..]));
+    assert_eq!(reached(&proxy), "abc");
+    dns.set_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all[1..]);
-    assert_eq!(met(&proxy), "bc");
+    assert_eq!(reached(&proxy), "bc");
 }
 
-/// Some servers never answer a question for AAAA: IPv4 is served and followed all the same.
+/// Some servers never answer a question for AAAA. The addresses of IPv4 are used and followed all the same.
 #[test]
 fn a_family_that_is_never_answered_holds_up_nothing() {
     let dns = Dns::new();
     let all: [SocketAddr; 2] = named();
     let v4 = |address: SocketAddr| match address.ip() {
-        IpAddr::V4(ip) => Said::OnlyV4(ip),
+        IpAddr::V4(ip) => DnsAnswer::OnlyV4(ip),
         IpAddr::V6(_) => unreachable!("the backends are on IPv4"),
     };
-    dns.say(NAME, v4(all[0]));
+    dns.set_answer(NAME, v4(all[0]));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
-    assert_eq!(met(&proxy), "a", "the start has waited for what there is");
+    assert_eq!(reached(&proxy), "a", "the start has waited for what there is");
     let discovery = served(&proxy).discovery[0].clone();
-    dns.say(NAME, v4(all[1]));
+    dns.set_answer(NAME, v4(all[1]));
     wait_for_backends(&proxy, &all[1..]);
     assert_eq!(discovery.failures(), 0, "it is followed before the question for AAAA is given up");
 
@@ -159,11 +159,11 @@ fn a_family_that_is_never_answered_holds_up_nothing() {
         "[pool.main]\ndiscover = {{ dns = '_a._tcp.test', type = 'srv', resolvers = '{}' }}",
         dns.address
     );
-    dns.say("_a._tcp.test", Said::Services(vec![(1, 1, all[0].port(), NAME)]));
-    dns.say(NAME, v4(all[0]));
+    dns.set_answer("_a._tcp.test", DnsAnswer::Services(vec![(1, 1, all[0].port(), NAME)]));
+    dns.set_answer(NAME, v4(all[0]));
     let text = text("").replace("[pool.main]", &changes);
     proxy.remote.reload(config(&text)).unwrap();
-    assert_eq!(met(&proxy), "a", "a reload waits for the first answers of targets, and no longer");
+    assert_eq!(reached(&proxy), "a", "a reload waits for the first answers of targets, and no longer");
 }
 
 #[test]
@@ -171,23 +171,23 @@ fn a_family_that_is_late_joins() {
     let dns = Dns::new();
     let [v4] = named();
     let v6 = SocketAddr::new("::1".parse().unwrap(), v4.port());
-    // The second round is minutes away.
+    // The second round is minutes later.
     dns.hold(3600);
     let IpAddr::V4(ip) = v4.ip() else { unreachable!("the backend is on IPv4") };
-    dns.say(NAME, Said::OnlyV4(ip));
+    dns.set_answer(NAME, DnsAnswer::OnlyV4(ip));
     let proxy = Proxy::start(by_dns(&dns, v4.port()));
     wait_for_backends(&proxy, &[v4]);
-    // The library asks again, and that question is answered.
-    dns.say_addresses(NAME, &[v4.ip(), v6.ip()]);
+    // The resolver library asks again, and this question is answered.
+    dns.set_addresses(NAME, &[v4.ip(), v6.ip()]);
     wait_for_backends(&proxy, &[v4, v6]);
 }
 
-/// Some servers answer with a changing part of all addresses: what an answer leaves out is held.
+/// Some servers answer with a changing part of all addresses. An address that an answer lacks is held.
 #[test]
 fn what_an_answer_leaves_out_is_held() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
-    dns.say_addresses(NAME, &ips(&all[..2]));
+    dns.set_addresses(NAME, &ips(&all[..2]));
     let held = |hold: &str| {
         let mut config = by_dns(&dns, all[0].port());
         config.pools[0].discover[0].drain = Some(std::time::Duration::ZERO);
@@ -195,87 +195,87 @@ fn what_an_answer_leaves_out_is_held() {
         config
     };
     let proxy = Proxy::start(held("1h"));
-    let mut open = meet(&proxy, 'a');
-    dns.say_addresses(NAME, &ips(&all[1..]));
+    let mut open = connect_to(&proxy, 'a');
+    dns.set_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all);
-    assert_eq!((met(&proxy), ask(&mut open)), ("abc".to_owned(), 'a'), "it goes on in all ways");
+    assert_eq!((reached(&proxy), ask(&mut open)), ("abc".to_owned(), 'a'), "it goes on in all ways");
     drop(proxy);
-    dns.say_addresses(NAME, &ips(&all[..2]));
+    dns.set_addresses(NAME, &ips(&all[..2]));
     let proxy = Proxy::start(held("300ms"));
-    let mut open = meet(&proxy, 'a');
-    dns.say_addresses(NAME, &ips(&all[1..2]));
+    let mut open = connect_to(&proxy, 'a');
+    dns.set_addresses(NAME, &ips(&all[1..2]));
     wait_for_backends(&proxy, &all[1..2]);
     let end = open.read(&mut [0]);
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset), "its time is over");
 }
 
-/// RFC 2782: the service is decidedly not there.
+/// RFC 2782: the service is decidedly not available.
 #[test]
 fn a_service_that_is_not_there_takes_nothing_new_and_keeps_what_is_open() {
     let dns = Dns::new();
     let [a] = named();
-    dns.say_addresses("one.test", &[a.ip()]);
-    let there = || Said::Services(vec![(1, 1, a.port(), "one.test")]);
-    dns.say("_app._tcp.test", there());
+    dns.set_addresses("one.test", &[a.ip()]);
+    let there = || DnsAnswer::Services(vec![(1, 1, a.port(), "one.test")]);
+    dns.set_answer("_app._tcp.test", there());
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms', drain = '0s', hold = '0s' }}"
     )));
-    let mut open = meet(&proxy, 'a');
-    dns.say("_app._tcp.test", Said::Services(vec![(0, 0, 0, "")]));
+    let mut open = connect_to(&proxy, 'a');
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(vec![(0, 0, 0, "")]));
     wait_for("no share", || served(&proxy).pool.backends().iter().all(|backend| backend.weight() == 0));
     let refused = proxy.connect().read(&mut [0]);
     assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     assert_eq!(ask(&mut open), 'a');
     assert_eq!(served(&proxy).discovery[0].failures(), 0);
-    dns.say("_app._tcp.test", there());
+    dns.set_answer("_app._tcp.test", there());
     wait_for("its share", || served(&proxy).pool.backends().iter().all(|backend| backend.weight() == 1));
-    assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
+    assert_eq!((reached(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
-/// A target with one address has its own name, one with several the names of its addresses.
+/// A target with one address has its own name; a target with several has the names of its addresses.
 #[test]
 fn a_target_that_gets_a_second_address_keeps_its_connections() {
     let dns = Dns::new();
     let all: [SocketAddr; 2] = named();
-    dns.say_addresses("one.test", &ips(&all[..1]));
-    dns.say("_app._tcp.test", Said::Services(vec![(1, 1, all[0].port(), "one.test")]));
+    dns.set_addresses("one.test", &ips(&all[..1]));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(vec![(1, 1, all[0].port(), "one.test")]));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms', drain = '0s', hold = '0s' }}"
     )));
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
     let before = Arc::clone(&served(&proxy).pool.backends()[0]);
     assert_eq!(**before.name(), *format!("one.test:{}", all[0].port()));
     for count in [2, 1, 2] {
-        dns.say_addresses("one.test", &ips(&all[..count]));
+        dns.set_addresses("one.test", &ips(&all[..count]));
         wait_for_backends(&proxy, &all[..count]);
         let now = served(&proxy).pool.backends().to_vec();
         let same = now.iter().find(|backend| backend.is_same(&before)).expect("it is the same server");
         assert_eq!(same.name() == before.name(), count == 1);
-        assert_eq!((ask(&mut open), ask(&mut meet(&proxy, 'a'))), ('a', 'a'), "{count}");
+        assert_eq!((ask(&mut open), ask(&mut connect_to(&proxy, 'a'))), ('a', 'a'), "{count}");
         wait_for("the other client's end", || same.active() == 1);
     }
 }
 
-/// What is held of such a service gets nothing new either.
+/// A held backend of such a service gets no new connections either.
 #[test]
 fn what_is_held_of_a_service_that_is_not_there_takes_nothing_new() {
     let dns = Dns::new();
     let [a, b] = named();
-    dns.say_addresses("one.test", &[a.ip()]);
-    dns.say_addresses("two.test", &[b.ip()]);
+    dns.set_addresses("one.test", &[a.ip()]);
+    dns.set_addresses("two.test", &[b.ip()]);
     let both = vec![(1, 1, a.port(), "one.test"), (1, 1, b.port(), "two.test")];
-    dns.say("_app._tcp.test", Said::Services(both.clone()));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(both.clone()));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = '{resolver}', min_ttl = '100ms' }}"
     )));
     wait_for_backends(&proxy, &[a, b]);
-    dns.say("_app._tcp.test", Said::Services(both[..1].to_vec()));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(both[..1].to_vec()));
     let asked = dns.questions();
     wait_for("two more rounds", || dns.questions() >= asked + 7);
-    dns.say("_app._tcp.test", Said::Services(vec![(0, 0, 0, "")]));
+    dns.set_answer("_app._tcp.test", DnsAnswer::Services(vec![(0, 0, 0, "")]));
     let weights =
         || served(&proxy).pool.backends().iter().map(|backend| backend.weight()).collect::<Vec<_>>();
     wait_for("no share", || weights() == [0, 0]);
@@ -286,15 +286,15 @@ fn another_order_changes_nothing() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
     let mut order = ips(&all);
-    dns.say_addresses(NAME, &order);
+    dns.set_addresses(NAME, &order);
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
     wait_for_backends(&proxy, &all);
     let before = served(&proxy);
     for _ in 0..3 {
         order.rotate_left(1);
-        dns.say_addresses(NAME, &order);
+        dns.set_addresses(NAME, &order);
         let asked = dns.questions();
-        // Two for a round, one of them perhaps from before.
+        // A round has two questions, and one of them may belong to the round before.
         wait_for("two more rounds", || dns.questions() >= asked + 5);
     }
     assert!(Arc::ptr_eq(&before, &served(&proxy)), "the pool is the same value");
@@ -304,20 +304,20 @@ fn another_order_changes_nothing() {
 fn a_failure_keeps_what_was_found() {
     let dns = Dns::new();
     let all: [SocketAddr; 2] = named();
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     let proxy = Proxy::start(by_dns(&dns, all[0].port()));
     wait_for_backends(&proxy, &all);
     let failures = [
-        (Said::Code(3), "NXDOMAIN"),
-        (Said::Addresses(Vec::new()), "no usable record"),
-        (Said::Code(2), "resolver answered"),
-        (Said::Silence, "in time"),
+        (DnsAnswer::Code(3), "NXDOMAIN"),
+        (DnsAnswer::Addresses(Vec::new()), "no usable record"),
+        (DnsAnswer::Code(2), "resolver answered"),
+        (DnsAnswer::Silence, "in time"),
     ];
     for (said, reason) in failures {
-        fail(&proxy, reason, || dns.say(NAME, said));
-        assert_eq!(met(&proxy), "ab", "{reason}");
+        fail(&proxy, reason, || dns.set_answer(NAME, said));
+        assert_eq!(reached(&proxy), "ab", "{reason}");
     }
-    dns.say_addresses(NAME, &ips(&all[1..]));
+    dns.set_addresses(NAME, &ips(&all[1..]));
     wait_for_backends(&proxy, &all[1..]);
     wait_for("no fault", || served(&proxy).discovery[0].fault().is_none());
 }
@@ -328,12 +328,15 @@ fn services_have_ports_weights_and_targets() {
     let (one, two) = (own_address(), own_address());
     named_on(one, b'a');
     named_on(two, b'b');
-    dns.say_addresses("one.test", &[one.ip()]);
-    dns.say_addresses("two.test", &[two.ip()]);
+    dns.set_addresses("one.test", &[one.ip()]);
+    dns.set_addresses("two.test", &[two.ip()]);
     let services = |weights: (u16, u16)| {
-        Said::Services(vec![(1, weights.0, one.port(), "one.test"), (1, weights.1, two.port(), "two.test")])
+        DnsAnswer::Services(vec![
+            (1, weights.0, one.port(), "one.test"),
+            (1, weights.1, two.port(), "two.test"),
+        ])
     };
-    dns.say("_app._tcp.test", services((1, 3)));
+    dns.set_answer("_app._tcp.test", services((1, 3)));
     let resolver = dns.address;
     let proxy = Proxy::start(layout(&format!(
         "discover = {{ dns = '_app._tcp.test', type = 'srv', resolvers = ['{resolver}'], min_ttl = '100ms', hold = '0s' }}"
@@ -351,20 +354,20 @@ fn services_have_ports_weights_and_targets() {
     wait_for("the services", || described() == expected((1, 3)));
     let names: Vec<char> = (0..40).map(|_| ask(&mut proxy.connect())).collect();
     assert_eq!(names.iter().filter(|name| **name == 'b').count(), 30, "{names:?}");
-    dns.say("_app._tcp.test", services((2, 1)));
+    dns.set_answer("_app._tcp.test", services((2, 1)));
     wait_for("other weights", || described() == expected((2, 1)));
-    // A target that cannot be resolved keeps its last address.
-    fail(&proxy, "NXDOMAIN", || dns.say("two.test", Said::Code(3)));
+    // If a target cannot be resolved, it keeps its last address.
+    fail(&proxy, "NXDOMAIN", || dns.set_answer("two.test", DnsAnswer::Code(3)));
     assert_eq!(described(), expected((2, 1)));
-    // A target that moves is the same backend by its name at another address.
+    // If a target gets another address, it is the same backend by its name.
     let moved = own_address().ip();
     named_on(SocketAddr::new(moved, two.port()), b'c');
-    dns.say_addresses("two.test", &[moved]);
+    dns.set_addresses("two.test", &[moved]);
     wait_for("the new address", || {
         backends(&proxy).contains(&SocketAddr::new(moved, two.port()).to_string())
     });
     assert_eq!(described(), expected((2, 1)));
-    assert_eq!(met(&proxy), "ac");
+    assert_eq!(reached(&proxy), "ac");
 }
 
 #[test]
@@ -372,12 +375,12 @@ fn what_is_written_stays_beside_what_is_found() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = named();
     let [written, _, _] = all;
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     let mut config = by_dns(&dns, written.port());
     config.pools[0].backends = layout(&format!("backends = ['{written}']")).pools[0].backends.clone();
     let (proxy, admin) = Proxy::start_with_admin(config);
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "abc");
+    assert_eq!(reached(&proxy), "abc");
 
     let status = status(admin);
     let pool = &status["pools"][0];
@@ -396,10 +399,10 @@ fn what_is_written_stays_beside_what_is_found() {
     };
     assert_eq!((series("backends"), series("failures_total")), (2.0, 0.0));
     assert!(series("last_success_timestamp_seconds") > 1_700_000_000.0);
-    dns.say(NAME, Said::Code(3));
+    dns.set_answer(NAME, DnsAnswer::Code(3));
     wait_for("a failure", || series("failures_total") > 0.0);
     assert_eq!(series("backends"), 2.0);
-    assert_eq!(met(&proxy), "abc");
+    assert_eq!(reached(&proxy), "abc");
 }
 
 fn status(admin: SocketAddr) -> Value {
@@ -408,7 +411,7 @@ fn status(admin: SocketAddr) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-/// A directory of a test, removed when it is dropped.
+/// A directory of a test, removed when dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -457,10 +460,10 @@ fn a_file_is_followed() {
     let all: [SocketAddr; 3] = named();
     directory.replace_by(&all[..1]);
     let proxy = Proxy::start(directory.config(""));
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     directory.replace_by(&all);
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "abc");
+    assert_eq!(reached(&proxy), "abc");
     fs::write(directory.file(), document(&all[1..])).unwrap();
     wait_for_backends(&proxy, &all[1..]);
     directory.replace(
@@ -471,7 +474,7 @@ fn a_file_is_followed() {
         .to_string(),
     );
     wait_for_backends(&proxy, &all[..2]);
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     let served = served(&proxy);
     let first = served.pool.backend("first").expect("it has its name");
     assert_eq!((first.weight(), first.address()), (3, &all[0].into()));
@@ -491,18 +494,19 @@ fn a_broken_file_keeps_what_was_found() {
         (r#"{"version": 1, "backends": [{"address": "a:1"}]}"#, "is not an address"),
     ] {
         fail(&proxy, reason, || directory.replace(content));
-        assert_eq!(met(&proxy), "a", "{content}");
+        assert_eq!(reached(&proxy), "a", "{content}");
     }
     let discovery = served(&proxy).discovery[0].clone();
     fs::remove_file(directory.file()).unwrap();
     wait_for("its absence", || discovery.fault().is_some_and(|fault| fault.contains("cannot be read")));
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
     directory.replace_by(&all);
     wait_for_backends(&proxy, &all);
     wait_for("no fault", || discovery.fault().is_none());
 }
 
-/// As a mounted volume does it: the file is a link by way of a link that is turned.
+/// A mounted volume replaces files in this way: the file is a link, and its path has another link, which is
+/// replaced.
 #[test]
 fn a_turned_link_is_seen() {
     let directory = Directory::new();
@@ -529,7 +533,7 @@ fn an_empty_list_empties_the_pool() {
     directory.replace_by(&[backend]);
     let proxy = Proxy::start(directory.config(""));
     wait_for_backends(&proxy, &[backend]);
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
     directory.replace_by(&[]);
     wait_for_backends(&proxy, &[]);
     let refused = proxy.connect().read(&mut [0]);
@@ -544,12 +548,12 @@ fn what_vanishes_drains() {
     directory.replace_by(&all);
     let proxy = Proxy::start(directory.config(", drain = '500ms'"));
     wait_for_backends(&proxy, &all);
-    let mut leaving = meet(&proxy, 'a');
-    let mut staying = meet(&proxy, 'b');
+    let mut leaving = connect_to(&proxy, 'a');
+    let mut staying = connect_to(&proxy, 'b');
     directory.replace_by(&all[1..]);
     wait_for_backends(&proxy, &all[1..]);
-    assert_eq!(met(&proxy), "b");
-    // It was open when its backend vanished; it goes on until the deadline, and no longer.
+    assert_eq!(reached(&proxy), "b");
+    // This connection was open when its backend was removed. It continues until the deadline, and no longer.
     assert_eq!(ask(&mut leaving), 'a');
     let end = leaving.read(&mut [0]);
     assert_eq!(end.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
@@ -563,7 +567,7 @@ fn what_comes_back_in_time_goes_on() {
     directory.replace_by(&all);
     let proxy = Proxy::start(directory.config(", drain = '1h'"));
     wait_for_backends(&proxy, &all);
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
     let of_a = || {
         let served = served(&proxy);
         served.pool.backend(&all[0].to_string()).map(|backend| (backend.id(), backend.active()))
@@ -583,19 +587,19 @@ fn a_reload_keeps_what_was_found() {
     let dns = Dns::new();
     let directory = Directory::new();
     let all: [SocketAddr; 2] = named();
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     let mut config = by_dns(&dns, all[0].port());
     let proxy = Proxy::start(config.clone());
     wait_for_backends(&proxy, &all);
-    let mut open = meet(&proxy, 'a');
+    let mut open = connect_to(&proxy, 'a');
 
     config.pools[0].dial.attempts = 2;
-    dns.say(NAME, Said::Code(3));
+    dns.set_answer(NAME, DnsAnswer::Code(3));
     proxy.remote.reload(config.clone()).unwrap();
     assert_eq!(served(&proxy).pool.spec().dial.attempts, 2);
     wait_for_backends(&proxy, &all);
 
-    // A source that says nothing good takes over what the other had found.
+    // A source without a good answer keeps the backends of the source before it.
     config.pools[0].discover = directory.config("").pools[0].discover.clone();
     proxy.remote.reload(config.clone()).unwrap();
     wait_for_backends(&proxy, &all);
@@ -608,10 +612,10 @@ fn a_reload_keeps_what_was_found() {
     proxy.remote.reload(config).unwrap();
     wait_for_backends(&proxy, &all[..1]);
     assert!(served(&proxy).discovery.is_empty());
-    assert_eq!((met(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
+    assert_eq!((reached(&proxy), ask(&mut open)), ("a".to_owned(), 'a'));
 }
 
-/// The file lies beside the configuration that names it.
+/// The file is beside the configuration that names it.
 #[test]
 fn a_path_is_relative_to_the_configuration() {
     let directory = Directory::new();
@@ -640,7 +644,7 @@ fn clients_of_the_start_wait_for_the_first_backends() {
     assert_eq!((name, ready()), (*b"a", (200, "ready\n".to_owned())));
 }
 
-/// It waits for the backends, but not for ever.
+/// The start waits for the backends, but not without end.
 #[test]
 fn a_start_without_backends_turns_clients_away() {
     let dns = Dns::new();
@@ -650,12 +654,13 @@ fn a_start_without_backends_turns_clients_away() {
     let refused = proxy.connect().read(&mut [0]);
     assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
     proxy.wait_for_metric(r#"pointsman_no_backend_total{pool="main"}"#, 1.0);
-    dns.say_addresses(NAME, &ips(&all));
+    dns.set_addresses(NAME, &ips(&all));
     wait_for_backends(&proxy, &all);
-    assert_eq!(met(&proxy), "a");
+    assert_eq!(reached(&proxy), "a");
 }
 
-/// A discovered backend that is our own listener is left out: it would send each client back to the same pool.
+/// A discovered backend that is our own listener is left out, because it would send each client back to the
+/// same pool.
 #[test]
 fn a_discovered_backend_that_leads_back_is_left_out() {
     let (directory, own, [a]) = (Directory::new(), own_address(), named::<1>());
@@ -668,8 +673,8 @@ fn a_discovered_backend_that_leads_back_is_left_out() {
     };
     let proxy = Proxy::start(config(&directory.file().display().to_string()));
     wait_for_backends(&proxy, &[a]);
-    assert_eq!(met(&proxy), "a");
-    // Found later, it is left out too.
+    assert_eq!(reached(&proxy), "a");
+    // It is left out as well if it is discovered later.
     let b = named_on(own_address(), b'b');
     directory.replace(&document(&[b, own]));
     wait_for_backends(&proxy, &[b]);

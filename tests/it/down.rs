@@ -1,4 +1,4 @@
-//! Why a backend is down, as the log, `status` and the metrics tell it.
+//! The reasons why a backend is down, in the log, in `status` and in the metrics.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use crate::process::{Folder, Program, command, run};
 use crate::support::{Backend, PATIENCE, wait_for};
 
-/// A server that gives each request the same answer, and closes.
-struct Web {
+/// A server that answers each request in the same way, and closes.
+struct WebServer {
     backend: Backend,
     answer: Arc<Mutex<&'static str>>,
 }
 
-impl Web {
+impl WebServer {
     fn start(answer: &'static str) -> Self {
         let answer = Arc::new(Mutex::new(answer));
         let present = Arc::clone(&answer);
@@ -78,7 +78,7 @@ fn has_series(admin: SocketAddr, series: &str) -> bool {
 #[test]
 fn a_backend_that_is_down_shows_why() {
     let folder = Folder::new("down-why");
-    let web = Web::start(GOOD);
+    let web = WebServer::start(GOOD);
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let backends = format!("{}, {{ name = 'b2', address = '{address}' }}", web.written("b1"));
@@ -124,10 +124,10 @@ fn a_backend_that_is_down_shows_why() {
 #[test]
 fn the_fault_is_that_of_the_last_check() {
     let folder = Folder::new("down-last");
-    let web = Web::start(BAD);
+    let web = WebServer::start(BAD);
     let (program, admin) = start(&folder, &web.written("b1"));
     program.stderr.wait_for("heard=\"HTTP/1.0 503 Service Unavailable\"");
-    // It closes without an answer.
+    // The server closes without an answer.
     web.answer("");
     wait_for("another fault", || {
         let status = backend(admin, 0);
@@ -139,7 +139,7 @@ fn the_fault_is_that_of_the_last_check() {
 #[test]
 fn a_pool_that_discovers_its_backends_is_not_lost_at_the_start() {
     let folder = Folder::new("down-discovered");
-    let web = Web::start(GOOD);
+    let web = WebServer::start(GOOD);
     let found = |backends: &str| {
         folder.write("found.new", &format!(r#"{{ "version": 1, "backends": [{backends}] }}"#));
         std::fs::rename(folder.path("found.new"), folder.path("found.json")).unwrap();
@@ -157,12 +157,12 @@ fn a_pool_that_discovers_its_backends_is_not_lost_at_the_start() {
     program.stderr.wait_for("pool has no backend left: new connections are refused pool=app left=0 of 0");
 }
 
-/// The words of a backend are escaped once by each form that shows them: a value of JSON is what the backend sent.
+/// Each form escapes the words of a backend once. A value in JSON has exactly the bytes of the backend.
 #[test]
 fn words_of_a_backend_are_escaped_once() {
     const WORDS: &str = "HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t";
     let folder = Folder::new("down-words");
-    let web = Web::start("HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t\r\n\r\n");
+    let web = WebServer::start("HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t\r\n\r\n");
     let (program, admin) = start(&folder, &web.written("b1"));
     let line = program.stderr.wait_for("backend down pool=app backend=b1");
     assert!(line.contains(r#"heard="HTTP/1.0 503 \"sorry\" a\\b é\t" left="#), "{line}");
@@ -185,7 +185,7 @@ fn words_of_a_backend_are_escaped_once() {
 #[test]
 fn words_of_a_backend_are_escaped_once_in_a_log_of_json() {
     let folder = Folder::new("down-json");
-    let web = Web::start("HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t\r\n\r\n");
+    let web = WebServer::start("HTTP/1.0 503 \"sorry\" a\\b \u{e9}\t\r\n\r\n");
     let text = format!(
         "workers = 1\nlog.format = 'json'\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'app'\n\
          [pool.app]\nbackends = [{}]\nhealth = {{ check = 'http', interval = '100ms', fall = 1 }}\n",

@@ -1,4 +1,4 @@
-//! How connections end: what one side does, the other sees, and nothing looks complete that is not.
+//! The ends of connections: each side sees how the other side ends, and no incomplete stream looks complete.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ use crate::support::{Backend, Proxy, pattern, wait_for};
 
 const DROPPED: &str = r#"pointsman_bytes_dropped_total{listener="main"}"#;
 
-/// Writes all of it beside `read`.
+/// Writes all bytes while `read` runs.
 fn while_writing(mut to: &TcpStream, bytes: &[u8], read: impl FnOnce()) {
     thread::scope(|scope| {
         scope.spawn(move || to.write_all(bytes).unwrap());
@@ -21,7 +21,7 @@ fn while_writing(mut to: &TcpStream, bytes: &[u8], read: impl FnOnce()) {
     });
 }
 
-/// One side ends; the other hears it and still sends as much as it likes.
+/// Checks a half-close: one side ends, and the other side sees the end and still sends bytes.
 fn check_half_close(pair: &Pair, ender: &TcpStream, other: &TcpStream, reason: &str) {
     let mut ender_writes = ender;
     ender_writes.write_all(b"question").unwrap();
@@ -112,8 +112,8 @@ fn a_reset_by_the_server_reaches_the_client() {
     });
 }
 
-/// A side that has ended is not read any more; its reset must be heard all the same, long before the
-/// half-closed timeout.
+/// The relay does not read from a side that has ended. Its reset must be passed on all the same, long before
+/// the half-closed timeout.
 #[test]
 fn a_reset_behind_an_end_is_passed_on() {
     with_all_engines(|engine| {
@@ -121,7 +121,7 @@ fn a_reset_behind_an_end_is_passed_on() {
         client.shutdown(Shutdown::Write).unwrap();
         expect_end(&server);
         reset(client);
-        // A read would say 0 for ever: the end was passed on before. A write tells.
+        // A read would return 0 without end, because the end was passed on before. So the test writes.
         wait_for("the reset of the server", || {
             server.take_error().unwrap().is_some_and(|error| {
                 matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)
@@ -171,7 +171,7 @@ fn an_end_comes_behind_the_last_byte() {
             let (mut from, to) = if round % 2 == 0 { (server, client) } else { (client, server) };
             thread::scope(|scope| {
                 let sent = &bytes[..size];
-                // Closed with the last byte, not a moment later.
+                // The connection is closed right after the last byte.
                 scope.spawn(move || from.write_all(sent).unwrap());
                 let mut received = Vec::new();
                 (&to).read_to_end(&mut received).unwrap();
@@ -222,10 +222,10 @@ fn bytes_sent_before_a_reset_are_delivered() {
     });
 }
 
-/// Fills everything between the two until nothing more goes in.
+/// Fills all buffers between the two ends until no write succeeds. Returns the number of bytes.
 fn fill(mut from: &TcpStream) -> usize {
     let block = vec![0xAB; 1 << 20];
-    // Until there was no room for so long that the proxy, however late it runs, has had its turn.
+    // The timeout is long, so that a delayed proxy has had time to read.
     from.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut sent = 0;
     loop {
@@ -237,8 +237,8 @@ fn fill(mut from: &TcpStream) -> usize {
     }
 }
 
-/// A direction whose reader stands still does not read, and yet a reset of its writer is heard and
-/// passed on; what the reader did not take is counted.
+/// The relay does not read a direction whose reader is stalled. It passes the reset of the writer on all the
+/// same, and counts the bytes that the reader did not take.
 #[test]
 fn a_reset_is_passed_on_to_a_reader_that_stands_still() {
     with_all_engines(|engine| {
@@ -260,8 +260,8 @@ fn a_reset_is_passed_on_to_a_reader_that_stands_still() {
     });
 }
 
-/// A server that answers before it has read the whole request and then closes resets the connection;
-/// its answer was complete, and the client may take its time to read it.
+/// A server answers before it has read the whole request, and then closes; so it resets the connection. The
+/// answer was complete, and the client may read it slowly.
 #[test]
 fn an_early_answer_is_not_cut_by_the_reset_behind_it() {
     with_each_engine(|engine| {
@@ -276,7 +276,7 @@ fn an_early_answer_is_not_cut_by_the_reset_behind_it() {
                 server.write_all(sent).unwrap();
                 server.shutdown(Shutdown::Write).unwrap();
                 wait_until_acknowledged(&server);
-                // The request is unread: this is a reset.
+                // The request is unread, so this close is a reset.
                 drop(server);
             });
             assert!(uploading.join().unwrap() > 0);
@@ -302,7 +302,7 @@ const LONG: Duration = Duration::from_secs(3600);
 fn silence_closes_both_sides() {
     with_all_engines(|engine| {
         let idle = Duration::from_secs(1);
-        // Before the connection: its own wait begins while this thread may be waiting for its turn.
+        // The time is taken before the connection is made, because this thread may be delayed after that.
         let began = Instant::now();
         let pair = idle_after(engine, idle, LONG);
         expect_end(&pair.client);
@@ -322,7 +322,7 @@ fn a_byte_now_and_then_in_one_direction_prevents_the_idle_timeout() {
         while began.elapsed() < Duration::from_millis(2500) {
             pair.client.write_all(b"x").unwrap();
             expect_bytes(&pair.server, b"x");
-            // Nothing comes this way: the wait is the pause.
+            // No bytes come in this direction; the read is the pause between two writes.
             let error = pair.client.read(&mut [0]).expect_err("silence");
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
             rounds += 1;
@@ -340,20 +340,21 @@ fn a_half_closed_connection_has_a_time_of_its_own() {
                 if client_ends { (&pair.client, &pair.server) } else { (&pair.server, &pair.client) };
             ender.shutdown(Shutdown::Write).unwrap();
             expect_end(other);
-            // The other never answers: to whom still waits for it, that must not look like an answer.
+            // The other side never answers. A side that still waits for an answer must get a reset, because
+            // an orderly end looks like an answer.
             expect_reset(ender);
             pair.wait_for_close("half_closed_timeout");
         }
     });
 }
 
-/// A reader that never reads keeps its connection no longer than any silent one.
+/// A reader that never reads keeps its connection no longer than a silent client does.
 #[test]
 fn a_stalled_reader_is_reaped() {
     with_all_engines(|engine| {
         let pair = idle_after(engine, Duration::from_secs(1), LONG);
         thread::scope(|scope| {
-            // It writes on, so that there is more than fits until the end.
+            // The server continues to write, so that the buffers are full until the end.
             scope.spawn(|| {
                 let block = vec![0xAB; 1 << 20];
                 while (&pair.server).write_all(&block).is_ok() {}

@@ -1,4 +1,4 @@
-//! Files that are none: nothing that stands where a file should be makes the process wait for it.
+//! Paths that are not regular files: no such path makes the process wait.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -16,12 +16,12 @@ use pointsman::relay::EngineChoice;
 use pointsman::server::{Server, Signals};
 use pointsman::sys::Address;
 
-use crate::process::{Folder, Manager, Program, command};
+use crate::process::{Folder, Program, ServiceManager, command};
 use crate::support::{Backend, PATIENCE, own_address, tcp, wait_for};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// A configuration with a file of each kind.
+/// Returns a configuration with a file of each kind.
 fn configured(admin: SocketAddr, backend: SocketAddr) -> String {
     format!(
         r#"
@@ -48,25 +48,25 @@ const FILES: [(&str, &str); 3] =
 
 fn write_all(folder: &Folder, admin: SocketAddr) {
     for (name, text) in FILES {
-        // Who writes to a FIFO waits as well.
+        // A writer of a FIFO waits as well.
         let _ = fs::remove_file(folder.path(name));
         folder.write(name, text);
     }
     folder.write("config.toml", &configured(admin, Backend::echo().address));
 }
 
-/// Puts a FIFO, which nobody writes, in the place of a file.
+/// Puts a FIFO without a writer in the place of a file.
 fn put_fifo(path: &Path) {
     let new = path.with_extension("new");
     mkfifo(&new, Mode::S_IRWXU).unwrap();
     fs::rename(new, path).unwrap();
 }
 
-/// What a program says until it ends, and how it ends.
-fn told(command: &mut Command) -> (Option<i32>, String) {
+/// Returns the exit code and the output of a program that ends.
+fn run_to_end(command: &mut Command) -> (Option<i32>, String) {
     let mut program = Program::start(command);
     let status = program.end();
-    // Both are read by threads, which may be a little behind.
+    // Threads read both outputs, and may be a little late.
     let all = || [program.stdout.all(), program.stderr.all()].concat().join("\n");
     wait_for("its last words", || !all().is_empty());
     (status.code(), all())
@@ -78,7 +78,7 @@ fn a_fifo_in_a_files_place_is_a_fault() {
     let fifo = folder.path("a-fifo");
     put_fifo(&fifo);
     let check = |arguments: &[&str], code: i32, part: &str| {
-        let (ended, said) = told(command(arguments).stdin(Stdio::null()));
+        let (ended, said) = run_to_end(command(arguments).stdin(Stdio::null()));
         assert_eq!(ended, Some(code), "{arguments:?}: {said}");
         assert!(said.contains("it is not a regular file but a FIFO") && said.contains(part), "{said}");
     };
@@ -98,7 +98,7 @@ fn a_fifo_in_a_files_place_is_a_fault() {
 
 #[test]
 fn a_configuration_comes_through_a_pipe() {
-    // What it names is sought where the program was started.
+    // The files that the configuration names are relative to the directory of the start.
     let folder = Folder::new("piped");
     folder.write("bad.txt", "203.0.113.1\n");
     let text = "[list.bad]\nfile = 'bad.txt'\n[listener.l]\nbind = ':1'\npool = 'p'\ndeny = 'bad'\n\
@@ -106,7 +106,8 @@ fn a_configuration_comes_through_a_pipe() {
     for path in ["/dev/stdin", "/dev/fd/0"] {
         let (reader, mut writer) = std::io::pipe().unwrap();
         let (start, stdin) = (folder.path(""), Stdio::from(OwnedFd::from(reader)));
-        let check = thread::spawn(move || told(command(&["check", path]).stdin(stdin).current_dir(start)));
+        let check =
+            thread::spawn(move || run_to_end(command(&["check", path]).stdin(stdin).current_dir(start)));
         writer.write_all(text.as_bytes()).unwrap();
         drop(writer);
         let (code, said) = check.join().unwrap();
@@ -124,7 +125,7 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     program.stderr.wait_for("admin listens");
 
     put_fifo(&folder.path("bad.txt"));
-    program.stderr.wait_for("its entries stay as they are");
+    program.stderr.wait_for("the list keeps its entries");
     program.stderr.wait_for("the file of the list cannot be read: it is not a regular file but a FIFO");
     put_fifo(&folder.path("routes.toml"));
     program.stderr.wait_for("the file with routes cannot be read: it is not a regular file but a FIFO");
@@ -142,7 +143,7 @@ fn a_fifo_in_a_files_place_keeps_nobody_waiting() {
     assert!(answer.starts_with("HTTP/1.0 500"), "{answer}");
     program.stderr.wait_for("admin refuses all requests that need the token");
 
-    // They are watched on.
+    // The files are still watched.
     fs::remove_file(folder.path("bad.txt")).unwrap();
     folder.write("bad.txt", "203.0.113.1\n203.0.113.2\n");
     program.stderr.wait_for("the list was read again");
@@ -164,7 +165,7 @@ fn an_access_log_that_no_process_reads_stops_nothing() {
         Backend::echo().address
     );
     let config = folder.write("config.toml", &text);
-    let (code, said) = told(command(&["check", config.to_str().unwrap()]).stdin(Stdio::null()));
+    let (code, said) = run_to_end(command(&["check", config.to_str().unwrap()]).stdin(Stdio::null()));
     assert_eq!(code, Some(0), "{said}");
     let mut program = Program::serve(&config);
     program.stderr.wait_for("no process reads the FIFO");
@@ -196,11 +197,11 @@ fn who_asks_does_not_wait_for_a_reload() {
     let networks: String =
         (0..200_000_u32).map(|n| format!("10.{}.{}.{}\n", n >> 16, n >> 8 & 255, n & 255)).collect();
     folder.write("bad.txt", &networks);
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let file = folder.path("config.toml");
     let mut program = Program::start(command(&["run"]).arg(file).env("NOTIFY_SOCKET", &manager.path));
     assert_eq!(manager.receive(), ["READY=1"]);
-    // On a busy machine the file may be read before the question was asked, but hardly each time.
+    // On a busy machine the file may be read before the request is sent, but hardly each time.
     let is_first = (0..5).any(|_| {
         program.signal("HUP");
         assert_eq!(manager.receive()[0], "RELOADING=1");
@@ -226,7 +227,7 @@ fn the_end_waits_for_no_file_for_ever() {
         let also = async move {
             let read = tokio::task::spawn_blocking(move || {
                 let _ = tell.send(());
-                // As the open of a file on a server that is gone.
+                // This blocks like the open of a file on a server that is gone.
                 let _ = blocked.recv();
             });
             let _ = read.await;

@@ -1,4 +1,4 @@
-//! Pools that forward by name: whom they reach, and whom never.
+//! Forwarding pools: the hosts that they reach, and the hosts that they never reach.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use pointsman::config::Config;
 use pointsman::server::View;
 use serde_json::Value;
 
-use crate::support::dns::{Dns, Said};
+use crate::support::dns::{Dns, DnsAnswer};
 use crate::support::hello::{hello, nameless};
 use crate::support::pair::closed;
 use crate::support::recorder::{Recorder, ask, ask_on};
@@ -24,7 +24,7 @@ const UNRECOGNIZED_NAME: u8 = 112;
 
 const LOOPBACK: &str = "allow_private = '127.0.0.0/8'";
 
-/// A configuration of one `tls` listener, whose every client goes to the pool `egress`.
+/// Returns a configuration of one `tls` listener, whose clients all go to the pool `egress`.
 fn layout(dns: &Dns, port: u16, forward: &str, others: &str) -> Config {
     config(&text(dns, port, "127.0.0.1:0", forward, others))
 }
@@ -43,11 +43,11 @@ fn start(dns: &Dns, port: u16, forward: &str, others: &str) -> Proxy {
     Proxy::start(layout(dns, port, forward, others))
 }
 
-/// A hello for a name, with random bytes that no other has.
+/// Returns a hello for a name, with random bytes that no other hello has.
 fn fresh(name: &str) -> Vec<u8> {
     static NEXT: AtomicU8 = AtomicU8::new(0);
     let mut hello = hello(name.as_bytes());
-    // Behind the headers of the record and of the message, and the version.
+    // The random bytes are behind the headers of the record and of the message, and the version.
     hello[11] = NEXT.fetch_add(1, Ordering::Relaxed);
     hello
 }
@@ -60,7 +60,7 @@ fn forward(view: &View) -> usize {
     view.snapshot.load().pools["egress"].pool.forward().expect("it forwards").known()
 }
 
-/// A client that asks for `name` is told `code`, and its connection ends for `reason`.
+/// Checks that a client that requests `name` gets the alert `code`, and its connection ends for `reason`.
 #[track_caller]
 fn refused(proxy: &Proxy, hello: &[u8], code: u8, reason: &str) {
     assert_eq!(ask(proxy, hello), alert(code), "{reason}");
@@ -71,8 +71,8 @@ fn refused(proxy: &Proxy, hello: &[u8], code: u8, reason: &str) {
 fn a_client_reaches_the_host_it_names() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
     dns.hold(600);
-    dns.say_addresses(NAME, &[host.address.ip()]);
-    dns.say_addresses("a.b.example.test", &[host.address.ip()]);
+    dns.set_addresses(NAME, &[host.address.ip()]);
+    dns.set_addresses("a.b.example.test", &[host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "");
     for name in [NAME, NAME, "API.test", "a.b.example.test"] {
         let hello = fresh(name);
@@ -87,7 +87,7 @@ fn a_client_reaches_the_host_it_names() {
 #[test]
 fn only_names_that_are_allowed_are_looked_up() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.say_addresses("other.test", &[host.address.ip()]);
+    dns.set_addresses("other.test", &[host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "");
     refused(&proxy, &fresh("other.test"), UNRECOGNIZED_NAME, "name_not_allowed");
     assert_eq!(ask(&proxy, &fresh("example.test")), alert(UNRECOGNIZED_NAME));
@@ -105,18 +105,18 @@ fn a_name_that_leads_nowhere_is_told() {
     assert!(asked > 0);
     assert_eq!(ask(&proxy, &fresh(NAME)), alert(INTERNAL_ERROR));
     assert_eq!(dns.questions(), asked, "that there is none is remembered");
-    dns.say("no.example.test", Said::Addresses(Vec::new()));
+    dns.set_answer("no.example.test", DnsAnswer::Addresses(Vec::new()));
     assert_eq!(ask(&proxy, &fresh("no.example.test")), alert(INTERNAL_ERROR));
-    dns.say("bad.example.test", Said::Code(2));
+    dns.set_answer("bad.example.test", DnsAnswer::Code(2));
     assert_eq!(ask(&proxy, &fresh("bad.example.test")), alert(INTERNAL_ERROR));
     proxy.wait_for_metric(&closed("name_not_resolved"), 4.0);
 }
 
-/// Two tries at a resolver that says nothing take longer than this dial may.
+/// Two questions to a resolver that does not answer take longer than the bound of this dial.
 #[test]
 fn a_family_that_is_never_answered_holds_nobody_up() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.say(NAME, Said::OnlyV4(Ipv4Addr::LOCALHOST));
+    dns.set_answer(NAME, DnsAnswer::OnlyV4(Ipv4Addr::LOCALHOST));
     let proxy = start(&dns, host.address.port(), LOOPBACK, "connect_timeout = '1s'\ndial_timeout = '3s'");
     assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
 }
@@ -124,12 +124,12 @@ fn a_family_that_is_never_answered_holds_nobody_up() {
 #[test]
 fn a_resolver_that_is_silent_costs_no_more_than_the_dial() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.say(NAME, Said::Silence);
+    dns.set_answer(NAME, DnsAnswer::Silence);
     let times = "connect_timeout = '200ms'\ndial_timeout = '200ms'";
     let proxy = start(&dns, host.address.port(), LOOPBACK, times);
     refused(&proxy, &fresh(NAME), INTERNAL_ERROR, "name_not_resolved");
-    // The worker goes on meanwhile.
-    dns.say_addresses("b.example.test", &[host.address.ip()]);
+    // The worker serves others meanwhile.
+    dns.set_addresses("b.example.test", &[host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "");
     let mut waiting = proxy.connect();
     waiting.write_all(&fresh(NAME)).unwrap();
@@ -150,7 +150,7 @@ fn addresses_of_the_inside_are_refused() {
     for (at, (label, addresses)) in inside.into_iter().enumerate() {
         let name = format!("{label}.example.test");
         let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        dns.say_addresses(&name, &addresses);
+        dns.set_addresses(&name, &addresses);
         assert_eq!(ask(&proxy, &fresh(&name)), alert(INTERNAL_ERROR), "{name}");
         proxy.wait_for_metric(&closed("address_refused"), at as f64 + 1.0);
     }
@@ -160,7 +160,7 @@ fn addresses_of_the_inside_are_refused() {
 #[test]
 fn what_is_not_opened_is_passed_over() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.say_addresses(NAME, &["10.0.0.1".parse().unwrap(), host.address.ip()]);
+    dns.set_addresses(NAME, &["10.0.0.1".parse().unwrap(), host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "attempts = 1");
     assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
 }
@@ -169,7 +169,7 @@ fn what_is_not_opened_is_passed_over() {
 fn our_own_sockets_are_refused() {
     let dns = Dns::new();
     let here = Ipv4Addr::LOCALHOST;
-    dns.say_addresses(NAME, &[here.into()]);
+    dns.set_addresses(NAME, &[here.into()]);
     for bind in ["127.0.0.1:0", "0.0.0.0:0"] {
         let proxy = Proxy::start(config(&text(&dns, 443, bind, LOOPBACK, "")));
         let port = proxy.address("main").port();
@@ -185,7 +185,7 @@ fn what_comes_back_by_a_way_around_is_a_loop() {
     let dns = Dns::new();
     let way_around = TcpListener::bind("127.0.0.1:0").unwrap();
     let around = way_around.local_addr().unwrap();
-    dns.say_addresses(NAME, &[around.ip()]);
+    dns.set_addresses(NAME, &[around.ip()]);
     let proxy = start(&dns, around.port(), LOOPBACK, "");
     let main = proxy.address("main");
     let relay = thread::spawn(move || {
@@ -210,9 +210,9 @@ fn what_comes_back_by_a_way_around_is_a_loop() {
 #[test]
 fn the_addresses_of_a_name_are_tried_in_order() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
-    // Nobody listens at that port of the first two.
+    // No socket listens at that port of the first two addresses.
     let silent = [own_address().ip(), own_address().ip()];
-    dns.say_addresses(NAME, &[silent[0], silent[1], host.address.ip()]);
+    dns.set_addresses(NAME, &[silent[0], silent[1], host.address.ip()]);
     let log = Log::new();
     let logged = |attempts: &str| {
         let text = text(&dns, host.address.port(), "127.0.0.1:0", LOOPBACK, attempts);
@@ -237,7 +237,7 @@ fn the_addresses_of_a_name_are_tried_in_order() {
 #[test]
 fn an_attempt_is_one_at_an_address() {
     let dns = Dns::new();
-    dns.say_addresses(NAME, &[Ipv4Addr::LOCALHOST.into()]);
+    dns.set_addresses(NAME, &[Ipv4Addr::LOCALHOST.into()]);
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let log = Log::new();
     let text = text(&dns, nobody, "127.0.0.1:0", LOOPBACK, "attempts = 3");
@@ -250,16 +250,16 @@ fn an_attempt_is_one_at_an_address() {
 fn a_reload_keeps_what_is_known() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
     dns.hold(600);
-    dns.say_addresses(NAME, &[host.address.ip()]);
+    dns.set_addresses(NAME, &[host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "");
     assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
     let asked = dns.questions();
     proxy.remote.reload(layout(&dns, host.address.port(), LOOPBACK, "attempts = 1")).unwrap();
     assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
     assert_eq!(dns.questions(), asked);
-    // Other resolvers may know other addresses.
+    // Other resolvers may have other addresses.
     let other = Dns::new();
-    other.say_addresses(NAME, &[host.address.ip()]);
+    other.set_addresses(NAME, &[host.address.ip()]);
     proxy.remote.reload(layout(&other, host.address.port(), LOOPBACK, "")).unwrap();
     assert_eq!(ask(&proxy, &fresh(NAME)), Ok("host".to_owned()));
     assert_eq!((dns.questions(), other.questions()), (asked, 2));
@@ -269,7 +269,7 @@ fn a_reload_keeps_what_is_known() {
 fn a_pool_that_forwards_has_its_limit() {
     let dns = Dns::new();
     let host = Backend::echo();
-    dns.say_addresses(NAME, &[host.address.ip()]);
+    dns.set_addresses(NAME, &[host.address.ip()]);
     let proxy = start(&dns, host.address.port(), LOOPBACK, "max_connections = 1");
     let mut first = proxy.connect();
     let hello = fresh(NAME);
@@ -282,7 +282,7 @@ fn a_pool_that_forwards_has_its_limit() {
 fn look_ups_are_counted_and_shown() {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
     dns.hold(600);
-    dns.say_addresses(NAME, &[host.address.ip()]);
+    dns.set_addresses(NAME, &[host.address.ip()]);
     let (proxy, admin) =
         Proxy::start_with_admin(layout(&dns, host.address.port(), LOOPBACK, "max_connections = 7"));
     for _ in 0..3 {
@@ -308,7 +308,7 @@ fn look_ups_are_counted_and_shown() {
     assert_eq!(pool["backends"][0]["address"], format!("*:{}", host.address.port()));
 }
 
-/// A page of the admin listener.
+/// Returns a page of the admin listener.
 fn page(admin: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(admin).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").unwrap();
@@ -317,7 +317,7 @@ fn page(admin: SocketAddr, path: &str) -> String {
     answer.split_once("\r\n\r\n").expect("a head and a body").1.to_owned()
 }
 
-/// A file for the access log; removed at the end.
+/// A file for the access log; it is removed when dropped.
 struct Log(PathBuf);
 
 impl Log {
@@ -328,7 +328,7 @@ impl Log {
         Self(std::env::temp_dir().join(name))
     }
 
-    /// The record of the only connection.
+    /// Returns the record of the only connection.
     fn record(&self) -> Value {
         let read = || fs::read_to_string(&self.0).unwrap_or_default();
         wait_for("the record", || read().ends_with('\n'));

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::records::LogFile;
 use crate::support::hello::hello;
-use crate::support::pair::{BlackHole, closed, expect_bytes, expect_reset};
+use crate::support::pair::{FullListener, closed, expect_bytes, expect_reset};
 use crate::support::recorder::Recorder;
 use crate::support::{Proxy, config, wait_for};
 
@@ -15,10 +15,10 @@ const TLS: &str = "protocol = \"tls\"\nunmatched = \"p\"\nno_sni = \"p\"";
 const TCP: &str = "pool = \"p\"";
 const POSTGRES: &str = "protocol = \"postgres\"\nplaintext = \"p\"\ncancel = \"p\"";
 
-/// One place at the backend and a queue of two.
+/// One slot at the backend and a queue of two.
 const QUEUE: &str = "max_connections = 1\nqueue = { length = 2, timeout = '60s' }";
 
-/// A listener `main` with these keys before a pool `p` with those.
+/// Starts a proxy: a listener `main` with these keys in front of a pool `p` with those.
 fn proxy(log: &LogFile, listener: &str, backend: &str, pool: &str) -> Proxy {
     Proxy::start(config(&format!(
         "workers = 2\naccess_log.to = \"{}\"\n[listener.main]\nbind = \"127.0.0.1:0\"\n{listener}\n\
@@ -39,7 +39,7 @@ fn finish_writing(client: &TcpStream) {
     client.shutdown(Shutdown::Write).unwrap();
 }
 
-/// Connects a client that sends this text and gets the only place.
+/// Connects a client that sends this text and gets the only slot.
 fn holder(proxy: &Proxy, says: &[u8]) -> TcpStream {
     let mut client = proxy.connect();
     client.write_all(says).unwrap();
@@ -51,7 +51,8 @@ fn gone(proxy: &Proxy) -> f64 {
     proxy.metric(&closed("client_gone"))
 }
 
-/// Clients that end in the queue leave it; the one behind them gets the place, and no backend is dialled for the others.
+/// Checks that clients that end in the queue leave it. The next client gets the slot, and no backend is
+/// dialled for the others.
 #[track_caller]
 fn check_gone(listener: &str, served: &[u8], leaves: &[u8]) {
     let (log, backend) = (LogFile::new(), Recorder::start("b"));
@@ -72,7 +73,7 @@ fn check_gone(listener: &str, served: &[u8], leaves: &[u8]) {
     expect_bytes(&patient, b"b\n");
     assert_eq!(backend.connections(), 2, "no client that is gone is dialled for");
     assert_eq!(proxy.metric(r#"pointsman_queue_refused_total{pool="p"}"#), 0.0);
-    // Three that left, and the first.
+    // The three clients that left, and the first client.
     let records = log.records(4);
     let record = records.iter().find(|record| record["close"] == "client_gone").expect("a record");
     assert_eq!(record["closed_by"], "client");
@@ -98,7 +99,7 @@ fn a_tcp_client_that_ends_without_a_byte_leaves_the_queue() {
     check_gone(TCP, b"x", b"");
 }
 
-/// The first bytes of a PostgreSQL client for a session without TLS.
+/// Returns the first bytes of a PostgreSQL client for a session without TLS.
 fn login() -> Vec<u8> {
     postgres(3 << 16, b"user\0u\0database\0d\0\0")
 }
@@ -125,7 +126,8 @@ fn a_request_to_cancel_that_is_whole_still_goes() {
     assert_eq!(backend.received(), request);
 }
 
-/// The request may be whole and its client may wait for the answer, so it keeps its place.
+/// The request may be whole, and the client may wait for the answer. So the client keeps its place in the
+/// queue.
 #[test]
 fn a_tcp_client_that_has_sent_bytes_keeps_its_place() {
     let (log, backend) = (LogFile::new(), Recorder::start("b"));
@@ -147,7 +149,7 @@ fn a_tcp_client_that_has_sent_bytes_keeps_its_place() {
     assert_eq!(backend.received(), b"a whole request");
 }
 
-/// A reader of banners, such as a monitoring script.
+/// A client that only reads banners, such as a monitoring script.
 #[test]
 fn a_tcp_client_that_ends_without_a_byte_is_served_where_a_backend_is_free() {
     let (log, backend) = (LogFile::new(), Recorder::start("b"));
@@ -187,7 +189,7 @@ fn a_full_queue_has_room_again_when_its_clients_have_gone() {
 /// The same rules hold for a client that ends while a backend is being connected.
 #[test]
 fn a_tls_client_that_ends_during_the_connect_is_gone() {
-    let (log, hole) = (LogFile::new(), BlackHole::new());
+    let (log, hole) = (LogFile::new(), FullListener::new());
     let keys = "connect_timeout = '60s'\ndial_timeout = '60s'";
     let proxy = proxy(&log, TLS, &hole.address.to_string(), keys);
     let mut client = proxy.connect();
@@ -200,7 +202,7 @@ fn a_tls_client_that_ends_during_the_connect_is_gone() {
     proxy.wait_for_metric(aborted, 1.0);
     let record: Value = log.record();
     assert_eq!((&record["close"], &record["attempts"]), (&"client_gone".into(), &1.into()));
-    // An alert, as a client that has only half closed can read it.
+    // The refusal is an alert, because a client that has only half closed can read it.
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).unwrap();
     assert_eq!(answer, [21, 3, 3, 0, 2, 2, 80]);
@@ -209,7 +211,7 @@ fn a_tls_client_that_ends_during_the_connect_is_gone() {
 /// A client that may wait for a banner waits for the backend.
 #[test]
 fn a_tcp_client_that_half_closes_during_the_connect_is_not() {
-    let (log, hole) = (LogFile::new(), BlackHole::new());
+    let (log, hole) = (LogFile::new(), FullListener::new());
     let proxy = proxy(&log, TCP, &hole.address.to_string(), "connect_timeout = '300ms'");
     let client = proxy.connect();
     finish_writing(&client);

@@ -1,4 +1,4 @@
-//! Who may ask the admin listener: from the outside, over its sockets and by the program's own commands.
+//! The access to the admin listener, through its sockets and by the commands of the program.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,7 +17,7 @@ use crate::support::{Backend, PATIENCE, Proxy, tcp};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// An admin listener that was changed like this, and its address.
+/// Starts an admin listener with a change of its settings, and returns its address.
 fn start(change: impl FnOnce(&mut AdminSpec)) -> (Proxy, Address) {
     let mut spec = AdminSpec::new("127.0.0.1:0".parse::<Address>().unwrap());
     change(&mut spec);
@@ -28,7 +28,7 @@ fn socket(folder: &Folder) -> Address {
     Address::Unix(folder.path("admin.sock").as_path().into())
 }
 
-/// The status code of the answer to a request with these lines.
+/// Returns the status code of the answer to a request with these lines.
 fn code(address: &Address, lines: &[&str]) -> u16 {
     let request = format!("{}\r\n\r\n", lines.join("\r\n"));
     let mut answer = Vec::new();
@@ -186,7 +186,7 @@ fn a_token_that_cannot_be_read_ends_the_start() {
     assert!(message.contains("/nowhere/token"), "{message}");
 }
 
-/// A configuration with this admin table.
+/// Returns a configuration with this admin table.
 fn configured(backend: SocketAddr, admin: &str) -> String {
     format!(
         r#"
@@ -231,7 +231,7 @@ fn the_commands_ask_a_unix_socket_with_a_token() {
     check_run(&with("status", listen), 1, "401");
     check_run(&[&with("status", listen)[..], &["--token-file", wrong]].concat(), 1, "401");
     check_run(&[&with("status", listen)[..], &["--token-file", "/nowhere"]].concat(), 1, "/nowhere");
-    check_run(&with("status", "unix:/nowhere/s"), 1, "cannot ask unix:/nowhere/s");
+    check_run(&with("status", "unix:/nowhere/s"), 1, "cannot query unix:/nowhere/s");
     program.stderr.wait_for("admin refused a request with a wrong token");
     program.expect_end_by("TERM");
 }
@@ -257,7 +257,8 @@ fn a_check_refuses_an_open_admin_listener() {
     check_run(&["check", file.to_str().unwrap()], 2, "C0360");
 }
 
-/// Every user of a machine reaches its loopback addresses, so these take no change; the log says where changes came from.
+/// Every user of a host reaches its loopback addresses, so these accept no changes. The log has the origin of
+/// each change.
 #[test]
 fn changes_need_a_unix_socket_or_a_token() {
     let folder = Folder::new("admin-by");
@@ -283,12 +284,12 @@ fn changes_need_a_unix_socket_or_a_token() {
     let line = program.stderr.wait_for("an entry was added");
     let user = format!("uid={}", nix_uid());
     assert!(line.contains("203.0.113.7/32") && line.contains(&user) && line.contains("pid="), "{line}");
-    // The message is the same each time; what is different from one change to the next stands in fields.
+    // The message is always the same; the fields have the values that differ between changes.
     assert!(
         line.contains("an entry was added to a list list=\"bans\" entry=203.0.113.7/32 result=\"added\" by=")
     );
     run(&add(&socket, &["--ttl", "1h"]), 0, "extended");
-    let line = program.stderr.wait_for("an entry of a list has another end list=\"bans\"");
+    let line = program.stderr.wait_for("the end of an entry of a list was changed list=\"bans\"");
     assert!(line.contains("result=\"extended\" ttl=3600 by="), "{line}");
     for (nth, result, message) in [
         (1, "removed", "an entry was removed from a list"),
@@ -314,7 +315,7 @@ fn changes_need_a_unix_socket_or_a_token() {
     program.expect_end_by("TERM");
 }
 
-/// The user of this process, as the kernel has it.
+/// Returns the user id of this process, as the kernel has it.
 fn nix_uid() -> u32 {
     use std::os::unix::fs::MetadataExt;
     fs::metadata("/proc/self").unwrap().uid()
@@ -335,10 +336,12 @@ fn the_command_line_may_give_an_admin_listener() {
         (output.status.code(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
     };
     assert_eq!(with(&["health", "--ready"], &socket).0, Some(0));
-    assert!(with(&["status"], "nonsense").1.contains("POINTSMAN_ADMIN is \"nonsense\", which is no address"));
+    assert!(
+        with(&["status"], "nonsense").1.contains("POINTSMAN_ADMIN is \"nonsense\", which is not an address")
+    );
     assert_eq!(with(&["status"], "nonsense").0, Some(2));
     assert_eq!(with(&["health", "--admin", &socket], "unix:/nowhere").0, Some(0), "the argument comes first");
-    // A reload keeps it, and finds no difference.
+    // A reload keeps the listener, and finds no difference.
     program.signal("HUP");
     let line = program.stderr.wait_for("reload");
     assert!(!line.contains("restart"), "{line}");

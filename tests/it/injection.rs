@@ -1,5 +1,5 @@
-//! What strangers say, in all that operators read: logs, metrics, status. None of it may look like anything but what
-//! it is, speak to a terminal, or make a series.
+//! Hostile bytes of peers in all texts that operators read: logs, metrics, status. Such bytes must not look
+//! like other content, control a terminal, or make a series.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,8 +13,8 @@ use crate::process::{Folder, command, run};
 use crate::support::hello::{extension, message, records, server_name};
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
-/// A word, a title for the terminal, a line of the log, C1 controls with and without UTF-8, quotes, an override of
-/// the direction.
+/// Bytes of several kinds: a word, a title for the terminal, a log line, C1 controls with and without UTF-8,
+/// quotes. The last one changes the direction of text.
 const HOSTILE: &[u8] =
     b"ev\x1b]0;il\x07\r\n2001-01-01T00:00:00.000000Z  INFO forged x=1\n\x9b31m\xc2\x9b31m\"'\\ =\x7f\xe2\x80\xae";
 
@@ -22,7 +22,7 @@ const HOSTILE: &[u8] =
 const HOSTILE_TEXT: &str =
     "ev\u{1b}]0;il\u{7}\r\n2001-01-01T00:00:00.000000Z  INFO forged\u{9b}31m\"'\\\u{202e}";
 
-/// A running program that writes all it has to say into files.
+/// A running program that writes all its output to files.
 struct Program {
     folder: Folder,
     child: Child,
@@ -39,7 +39,7 @@ impl Drop for Program {
 }
 
 impl Program {
-    /// One whose backends, agents, files and checks are all hostile too.
+    /// Starts a program whose backends, agents, files and checks are all hostile too.
     fn start(test: &str, format: &str) -> Self {
         let folder = Folder::new(test);
         let (tls, postgres) = (own_address(), own_address());
@@ -111,7 +111,7 @@ impl Program {
         assert!(result.is_ok(), "no {part} in {}", String::from_utf8_lossy(&self.log()));
     }
 
-    /// A connection from its begin to its end, whatever comes of it.
+    /// Makes a connection, whatever its result.
     fn send(&mut self, address: SocketAddr, bytes: &[u8]) {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -121,7 +121,7 @@ impl Program {
         self.sent += 1;
     }
 
-    /// What an operator reads, by the program's own command.
+    /// Returns the status as an operator reads it, by the program's own command.
     fn status(&self) -> String {
         let admin = format!("unix:{}", self.folder.path("admin.sock").display());
         let output = run(&["status", "--json", "--admin", &admin]);
@@ -135,8 +135,8 @@ impl Program {
         pointsman::admin::ask(address, "/metrics", PATIENCE).unwrap().1
     }
 
-    /// Everything hostile that a client can say, once.
-    fn say_all(&mut self) {
+    /// Sends each hostile text that a client can send, once.
+    fn send_all(&mut self) {
         let (tls, postgres) = (self.tls, self.postgres);
         for name in
             [HOSTILE, &HOSTILE[..4], b"ev\nil.example", b"ev\x1b[31m.example", b"a b", b"\xff.example"]
@@ -169,7 +169,7 @@ impl Program {
     }
 }
 
-/// What answers whoever asks: checks, agents.
+/// Starts a server that answers all clients with hostile bytes, such as checks and agents.
 fn hostile_server() -> Backend {
     Backend::serve(|mut stream| {
         let _ = stream.write_all(&[HOSTILE, b"\r\n"].concat());
@@ -177,14 +177,14 @@ fn hostile_server() -> Backend {
     })
 }
 
-/// The first message of a PostgreSQL client without TLS.
+/// Returns the first message of a PostgreSQL client without TLS.
 fn startup(key: &str, value: &[u8]) -> Vec<u8> {
     let user: &[u8] = if key == "user" { b"" } else { b"user\0postgres\0" };
     let body = [&196_608_u32.to_be_bytes()[..], user, key.as_bytes(), b"\0", value, b"\0\0"].concat();
     [&u32::try_from(body.len() + 4).unwrap().to_be_bytes()[..], &body].concat()
 }
 
-/// Nothing that a terminal obeys or is fooled by.
+/// Checks that a text has no bytes that control a terminal or deceive a reader.
 fn check_harmless(text: &[u8], what: &str) {
     let text = str::from_utf8(text).unwrap_or_else(|error| panic!("{what}: {error}"));
     for line in text.split('\n') {
@@ -197,11 +197,11 @@ fn check_harmless(text: &[u8], what: &str) {
 
 fn check_logs(test: &str, format: &str) {
     let mut program = Program::start(test, format);
-    program.say_all();
+    program.send_all();
     program.wait_for("check failed");
     program.wait_for("the agent gave no usable answer");
     program.wait_for("discovery failed");
-    // A routes file by another hand, with a fault in it.
+    // Another program wrote this file with routes, and it has a fault.
     program.folder.write(
         "routes.toml",
         &format!("routes = [{{ sni = {HOSTILE_TEXT:?}, pool = \"x\" }}]\n'{HOSTILE_TEXT}"),
@@ -250,13 +250,13 @@ fn names_make_no_series_and_status_is_harmless() {
         series.sort();
         series
     };
-    program.say_all();
+    program.send_all();
     let before = series(&program.metrics());
     for number in 0..200 {
         let name = format!("name-{number}.example");
         program.send(program.tls, &records(&message(&server_name(name.as_bytes())), &[]));
     }
-    program.say_all();
+    program.send_all();
     let text = program.metrics();
     assert_eq!(series(&text), before);
     assert!(before.len() > 100);
@@ -268,7 +268,7 @@ fn names_make_no_series_and_status_is_harmless() {
     assert_eq!(serde_json::from_str::<Value>(&status).unwrap()["life"], "serving");
 }
 
-/// Somebody else listens where the admin listener is thought to be.
+/// Another program listens at the address of the admin listener.
 #[test]
 fn an_impostor_cannot_speak_to_the_terminal() {
     for answer in ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.0 500 No\r\n\r\n"] {
@@ -286,7 +286,7 @@ fn an_impostor_cannot_speak_to_the_terminal() {
     }
 }
 
-/// A file that somebody else has written is shown with its faults.
+/// If another program wrote a file, it is shown with its faults.
 #[test]
 fn faults_of_a_file_cannot_speak_to_the_terminal() {
     let folder = Folder::new("injection-check");

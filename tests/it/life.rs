@@ -1,4 +1,4 @@
-//! Reload, drain, stop, and health, on a server that is in use.
+//! Reloads, drains, stops and health, on a server that is in use.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,7 +16,7 @@ use socket2::{Domain, Socket, Type};
 use crate::support::pair::expect_reset;
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// A backend that answers each byte with its name.
+/// Starts a backend that answers each byte with its name.
 pub(crate) fn named(name: u8) -> Backend {
     Backend::serve(move |stream| answer_by_name(&stream, name))
 }
@@ -30,14 +30,14 @@ fn answer_by_name(mut stream: &TcpStream, name: u8) {
     }
 }
 
-/// A named backend whose server can be stopped, and started again at its address.
-pub(crate) struct Unsteady {
+/// A backend with a name. Its server can be stopped, and started again at its address.
+pub(crate) struct StoppableBackend {
     pub(crate) address: SocketAddr,
     name: u8,
     running: Option<(Arc<AtomicBool>, JoinHandle<()>)>,
 }
 
-impl Unsteady {
+impl StoppableBackend {
     pub(crate) fn new(name: u8) -> Self {
         let mut backend = Self { address: own_address(), name, running: None };
         backend.start();
@@ -60,17 +60,17 @@ impl Unsteady {
         self.running = Some((stop, thread));
     }
 
-    /// Closes the listening socket; connections go on.
+    /// Closes the listening socket; open connections continue.
     pub(crate) fn stop(&mut self) {
         let Some((stop, thread)) = self.running.take() else { return };
         stop.store(true, Ordering::Relaxed);
-        // Its accept is to look at the word.
+        // A connection wakes the accept, so that it sees the flag.
         drop(TcpStream::connect(self.address));
         thread.join().unwrap();
     }
 }
 
-impl Drop for Unsteady {
+impl Drop for StoppableBackend {
     fn drop(&mut self) {
         self.stop();
     }
@@ -87,7 +87,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     try_connect(address).unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
-/// Who answers at the other end.
+/// Returns the name of the backend at the other end.
 fn try_ask(stream: &mut TcpStream) -> io::Result<char> {
     stream.write_all(b"?")?;
     let mut name = [0];
@@ -99,17 +99,17 @@ pub(crate) fn ask(stream: &mut TcpStream) -> char {
     try_ask(stream).expect("the connection is open")
 }
 
-/// A connection through the proxy to its end, and who is there.
-pub(crate) fn meet(address: SocketAddr) -> (TcpStream, char) {
+/// Connects through the proxy; returns the connection and the name of its backend.
+pub(crate) fn connect_any(address: SocketAddr) -> (TcpStream, char) {
     let mut stream = connect(address);
     let name = ask(&mut stream);
     (stream, name)
 }
 
-/// A connection to the backend of that name.
-pub(crate) fn meet_one(address: SocketAddr, wanted: char) -> TcpStream {
+/// Returns a connection to the backend of that name.
+pub(crate) fn connect_to(address: SocketAddr, wanted: char) -> TcpStream {
     for _ in 0..1000 {
-        let (stream, name) = meet(address);
+        let (stream, name) = connect_any(address);
         if name == wanted {
             return stream;
         }
@@ -121,8 +121,8 @@ fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
 }
 
-/// A configuration of `tcp` listeners: (name, bind, pool), and pools: (name, backends). `process` is what
-/// stands before the tables.
+/// Returns a configuration of `tcp` listeners (name, bind, pool) and pools (name, backends). `process` is the
+/// text before the tables.
 fn layout(process: &str, listeners: &[(&str, String, &str)], pools: &[(&str, &[SocketAddr])]) -> Config {
     use std::fmt::Write as _;
     let mut text = format!("workers = 2\naccess_log.to = \"off\"\n{process}\n");
@@ -139,7 +139,7 @@ fn layout(process: &str, listeners: &[(&str, String, &str)], pools: &[(&str, &[S
     config(&text)
 }
 
-/// One listener `main` on a port of the kernel's choice, and one pool.
+/// Returns a configuration with one listener `main`, on a port that the kernel chooses, and one pool.
 fn simple(process: &str, backends: &[SocketAddr]) -> Config {
     layout(process, &[("main", any(), "p")], &[("p", backends)])
 }
@@ -161,14 +161,14 @@ fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
 }
 
-// Reload: what stays.
+// Reloads: the state that stays.
 
 #[test]
 fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
     let (a, b) = (named(b'a'), named(b'b'));
     let proxy = Proxy::start(simple("", &[a.address]));
     let address = proxy.address("main");
-    let (mut before, name) = meet(address);
+    let (mut before, name) = connect_any(address);
     assert_eq!(name, 'a');
     for round in 0..20 {
         let backends = if round % 2 == 0 { vec![a.address, b.address] } else { vec![a.address] };
@@ -177,7 +177,7 @@ fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
         assert!(changes.added.is_empty() && changes.removed.is_empty() && changes.needs_restart.is_empty());
         assert_eq!(proxy.address("main"), address);
         assert_eq!(ask(&mut before), 'a', "round {round}");
-        let (mut during, name) = meet(address);
+        let (mut during, name) = connect_any(address);
         assert_eq!(ask(&mut during), name);
     }
     assert!(reload(&proxy, simple("", &[a.address])).is_empty());
@@ -190,9 +190,9 @@ fn an_unchanged_listener_keeps_its_socket_and_its_connections() {
 fn an_unchanged_backend_keeps_its_counts() {
     let (a, b) = (named(b'a'), named(b'b'));
     let proxy = Proxy::start(simple("", &[a.address]));
-    let (mut open, _) = meet(proxy.address("main"));
+    let (mut open, _) = connect_any(proxy.address("main"));
     for _ in 0..4 {
-        meet(proxy.address("main"));
+        connect_any(proxy.address("main"));
     }
     let old = backend(&proxy, "p", a.address);
     wait_for("one open connection", || old.active() == 1);
@@ -210,10 +210,10 @@ fn an_unchanged_backend_keeps_its_counts() {
 fn a_changed_pool_is_for_new_connections() {
     let (a, b) = (named(b'a'), named(b'b'));
     let proxy = Proxy::start(simple("", &[a.address]));
-    let (mut old, _) = meet(proxy.address("main"));
+    let (mut old, _) = connect_any(proxy.address("main"));
     reload(&proxy, simple("", &[b.address]));
     for _ in 0..10 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(ask(&mut old), 'a');
 }
@@ -251,15 +251,15 @@ fn a_client_that_has_said_nothing_yet_is_routed_by_what_is_new() {
 fn a_changed_limit_of_the_process_is_in_force_at_once() {
     let a = named(b'a');
     let proxy = Proxy::start(simple("", &[a.address]));
-    let (mut open, _) = meet(proxy.address("main"));
+    let (mut open, _) = connect_any(proxy.address("main"));
     let changes = reload(&proxy, simple("max_connections = 1", &[a.address]));
     assert_eq!(changes.changed, ["max_connections"]);
     assert_eq!(proxy.metric("pointsman_connections_limit"), 1.0);
-    // What comes now is one too many: it is reset, at the latest when it asks.
+    // This connection is one too many. It is reset, at the latest when it sends.
     try_ask(&mut connect(proxy.address("main"))).expect_err("the process is full");
     assert_eq!(ask(&mut open), 'a');
     reload(&proxy, simple("max_connections = 2", &[a.address]));
-    assert_eq!(meet(proxy.address("main")).1, 'a');
+    assert_eq!(connect_any(proxy.address("main")).1, 'a');
 }
 
 #[test]
@@ -276,7 +276,7 @@ fn what_needs_a_restart_is_said_until_it_happens() {
     assert!(reload(&proxy, simple("", &[a.address])).is_empty());
 }
 
-// Reload: what comes and goes.
+// Reloads: listeners and backends that are added and removed.
 
 #[test]
 fn an_added_listener_accepts_and_a_removed_one_refuses() {
@@ -287,13 +287,13 @@ fn an_added_listener_accepts_and_a_removed_one_refuses() {
     for _ in 0..10 {
         assert_eq!(reload(&proxy, two()).added, ["listener extra"]);
         let extra = proxy.address("extra");
-        let (mut open, _) = meet(extra);
+        let (mut open, _) = connect_any(extra);
         assert_eq!(reload(&proxy, one()).removed, ["listener extra"]);
         assert!(is_refused(extra), "the socket is closed when the reload has happened");
         assert!(!proxy.remote.view().addresses().contains_key("extra"));
         assert_eq!(ask(&mut open), 'a', "what is open drains");
     }
-    assert_eq!(meet(proxy.address("main")).1, 'a');
+    assert_eq!(connect_any(proxy.address("main")).1, 'a');
 }
 
 #[test]
@@ -305,11 +305,11 @@ fn a_removed_address_can_be_added_again_at_once() {
         || layout("", &[("main", any(), "p"), ("extra", address.to_string(), "p")], &[("p", &[a.address])]);
     let proxy = Proxy::start(with());
     for _ in 0..50 {
-        let (_open, _) = meet(address);
+        let (_open, _) = connect_any(address);
         reload(&proxy, without());
         reload(&proxy, with());
     }
-    assert_eq!(meet(address).1, 'a');
+    assert_eq!(connect_any(address).1, 'a');
 }
 
 #[test]
@@ -325,9 +325,9 @@ fn one_address_of_a_port_can_have_a_listener_beside_all_of_it() {
     let beside =
         || layout("", &[all.clone(), idle.clone(), ("one", SocketAddr::to_string(&one), "q")], &pools);
     for _ in 0..3 {
-        assert_eq!((meet(one).1, meet(other).1), ('a', 'a'));
+        assert_eq!((connect_any(one).1, connect_any(other).1), ('a', 'a'));
         reload(&proxy, beside());
-        assert_eq!((meet(one).1, meet(other).1), ('b', 'a'));
+        assert_eq!((connect_any(one).1, connect_any(other).1), ('b', 'a'));
         reload(&proxy, alone());
     }
 }
@@ -341,17 +341,17 @@ fn what_was_removed_is_reset_when_its_time_is_over() {
         &[("main", any(), "p"), ("extra", any(), "q")],
         &[("p", &[a.address]), ("q", &[a.address, b.address])],
     );
-    // The listener `extra` goes, and of the pool behind `main` the backend `a`.
+    // The listener `extra` is removed, and the backend `a` is removed from the pool behind `main`.
     let after = layout(drain, &[("main", any(), "p")], &[("p", &[b.address])]);
     let proxy = Proxy::start(before);
-    let (on_extra, _) = meet(proxy.address("extra"));
-    let (mut on_a, name) = meet(proxy.address("main"));
+    let (on_extra, _) = connect_any(proxy.address("extra"));
+    let (mut on_a, name) = connect_any(proxy.address("main"));
     assert_eq!(name, 'a');
     let began = Instant::now();
     reload(&proxy, after);
-    let (mut stays, name) = meet(proxy.address("main"));
+    let (mut stays, name) = connect_any(proxy.address("main"));
     assert_eq!(name, 'b');
-    // As long as there is time, it goes on.
+    // The connection continues until the deadline.
     if let Err(error) = try_ask(&mut on_a) {
         assert!(began.elapsed() >= Duration::from_millis(300), "too early: {error}");
     }
@@ -379,32 +379,32 @@ fn what_comes_back_in_time_is_not_reset() {
     };
     let without = || layout(drain, &[("main", any(), "p")], &[("p", &[b.address])]);
     let proxy = Proxy::start(with());
-    let (mut on_extra, _) = meet(proxy.address("extra"));
-    let mut on_a = meet_one(proxy.address("main"), 'a');
+    let (mut on_extra, _) = connect_any(proxy.address("extra"));
+    let mut on_a = connect_to(proxy.address("main"), 'a');
     let id = backend(&proxy, "p", a.address).id();
     reload(&proxy, without());
     reload(&proxy, with());
-    // It is the same again, not another of that name.
+    // This is the same backend again, and not another with its name.
     let back = backend(&proxy, "p", a.address);
     assert_eq!((back.id(), back.active()), (id, 1));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(700) {
         assert_eq!((ask(&mut on_a), ask(&mut on_extra)), ('a', 'b'));
     }
-    // Gone again, and now for good.
+    // The backend is removed again, and not added any more.
     reload(&proxy, without());
     expect_reset(on_a);
     expect_reset(on_extra);
 }
 
-/// A backend whose accept queue is full, so that connecting to it takes for ever.
-struct Full {
+/// A backend whose accept queue is full, so that a connect to it gets no answer.
+struct FullBackend {
     address: SocketAddr,
     _listener: Socket,
     _queue: Vec<Socket>,
 }
 
-impl Full {
+impl FullBackend {
     fn new() -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&own_address().into()).unwrap();
@@ -422,7 +422,7 @@ impl Full {
 
 #[test]
 fn a_client_that_waits_for_a_removed_backend_is_let_go_at_the_deadline() {
-    let (full, b) = (Full::new(), named(b'b'));
+    let (full, b) = (FullBackend::new(), named(b'b'));
     let drain = r#"shutdown.drain = "100ms""#;
     let proxy = Proxy::start(simple(drain, &[full.address]));
     let mut client = connect(proxy.address("main"));
@@ -440,7 +440,7 @@ fn a_client_that_waits_for_a_removed_backend_is_let_go_at_the_deadline() {
 
 #[test]
 fn a_client_that_turns_to_a_removed_backend_late_is_let_go_too() {
-    let (full, a) = (Full::new(), named(b'a'));
+    let (full, a) = (FullBackend::new(), named(b'a'));
     let with = |backends: &str| {
         config(&format!(
             "workers = 2\naccess_log.to = \"off\"\nshutdown.drain = \"50ms\"\n\
@@ -451,7 +451,7 @@ fn a_client_that_turns_to_a_removed_backend_late_is_let_go_too() {
     };
     let stays = format!(r#"{{ address = "{}", weight = 2 }}"#, full.address);
     let proxy = Proxy::start(with(&format!(r#"{stays}, "{}""#, a.address)));
-    // Of two that come in turn at least one waits for the backend that is full.
+    // The two connections alternate, so at least one waits for the full backend.
     let mut clients = [(); 2].map(|()| connect(proxy.address("main")));
     let waited_for = backend(&proxy, "p", full.address);
     wait_for("the dial", || waited_for.active() > 0);
@@ -477,15 +477,15 @@ fn an_address_that_moves_to_another_listener_keeps_its_socket() {
         )
     };
     let proxy = Proxy::start(owned_by("old", "p"));
-    let (mut before, name) = meet(address);
+    let (mut before, name) = connect_any(address);
     assert_eq!(name, 'a');
-    // Clients that come all the time notice a socket that is closed for a moment.
-    let clients = Clients::start(2, move || meet(address).1);
+    // New clients come all the time, so a socket that is closed for a moment would be noticed.
+    let clients = Clients::start(2, move || connect_any(address).1);
     for _ in 0..10 {
         reload(&proxy, owned_by("new", "q"));
-        assert_eq!(meet(address).1, 'b');
+        assert_eq!(connect_any(address).1, 'b');
         reload(&proxy, owned_by("old", "p"));
-        assert_eq!(meet(address).1, 'a');
+        assert_eq!(connect_any(address).1, 'a');
     }
     assert_eq!(ask(&mut before), 'a');
     clients.stop();
@@ -499,7 +499,7 @@ fn an_address_in_use_fails_the_whole_reload() {
     let free = own_address();
     let proxy = Proxy::start(simple("", &[a.address]));
     let address = proxy.address("main");
-    let (mut open, _) = meet(address);
+    let (mut open, _) = connect_any(address);
     let listeners =
         [("main", any(), "p"), ("first", free.to_string(), "p"), ("second", taken_at.to_string(), "p")];
     let fault = proxy.remote.reload(layout("", &listeners, &[("p", &[b.address])])).unwrap_err();
@@ -507,18 +507,18 @@ fn an_address_in_use_fails_the_whole_reload() {
     assert!(fault.to_string().contains(&taken_at.to_string()), "{fault}");
     assert_eq!(proxy.remote.view().addresses().len(), 1);
     assert!(is_refused(free), "what was bound on the way is free again");
-    assert_eq!((ask(&mut open), meet(address).1), ('a', 'a'));
+    assert_eq!((ask(&mut open), connect_any(address).1), ('a', 'a'));
     assert_eq!(proxy.metric("pointsman_config_last_reload_success"), 0.0);
     assert_eq!(proxy.metric(r#"pointsman_config_reloads_total{result="failed"}"#), 1.0);
     drop(taken);
     reload(&proxy, layout("", &listeners, &[("p", &[b.address])]));
-    assert_eq!([address, free, taken_at].map(|address| meet(address).1), ['b'; 3]);
+    assert_eq!([address, free, taken_at].map(|address| connect_any(address).1), ['b'; 3]);
     assert_eq!(proxy.metric("pointsman_config_last_reload_success"), 1.0);
 }
 
-// Under load.
+// Reloads under load.
 
-/// Threads that do something again and again; the first that panics is noticed by `stop`.
+/// Threads that repeat an action; `stop` reports the first panic.
 struct Clients {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -547,7 +547,7 @@ impl Clients {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// Ends them, and says how often it was done.
+    /// Stops the threads, and returns the number of actions.
     fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -579,9 +579,9 @@ fn no_connection_fails_while_reload_follows_reload() {
     ];
     let proxy = Proxy::start(layouts[0]());
     let address = proxy.address("main");
-    let mut long: Vec<_> = (0..20).map(|_| meet(address)).collect();
+    let mut long: Vec<_> = (0..20).map(|_| connect_any(address)).collect();
     let clients = Clients::start(3, move || {
-        let (mut stream, name) = meet(address);
+        let (mut stream, name) = connect_any(address);
         assert_eq!(ask(&mut stream), name);
     });
     let mut reloads = 0;
@@ -604,14 +604,14 @@ fn no_connection_fails_while_reload_follows_reload() {
     });
 }
 
-// The end.
+// Stops of the process.
 
 #[test]
 fn a_drain_lets_open_connections_finish() {
     let a = named(b'a');
     let proxy = Proxy::start(simple(r#"shutdown.drain = "20s""#, &[a.address]));
     let address = proxy.address("main");
-    let mut open: Vec<_> = (0..10).map(|_| meet(address).0).collect();
+    let mut open: Vec<_> = (0..10).map(|_| connect_any(address).0).collect();
     assert_eq!(proxy.remote.view().life(), LifeStage::Serving);
     proxy.remote.stop();
     wait_for("refusal", || is_refused(address));
@@ -631,7 +631,7 @@ fn a_drain_lets_open_connections_finish() {
 fn at_the_deadline_the_rest_is_reset() {
     let a = named(b'a');
     let proxy = Proxy::start(simple(r#"shutdown.drain = "300ms""#, &[a.address]));
-    let open: Vec<_> = (0..10).map(|_| meet(proxy.address("main")).0).collect();
+    let open: Vec<_> = (0..10).map(|_| connect_any(proxy.address("main")).0).collect();
     let view = Arc::clone(proxy.remote.view());
     let began = Instant::now();
     proxy.remote.stop();
@@ -675,7 +675,7 @@ fn at_the_deadline_a_client_that_never_spoke_is_let_go() {
 fn a_second_word_cuts_the_drain_short() {
     let a = named(b'a');
     let proxy = Proxy::start(simple(r#"shutdown.drain = "1h""#, &[a.address]));
-    let (mut open, _) = meet(proxy.address("main"));
+    let (mut open, _) = connect_any(proxy.address("main"));
     proxy.remote.stop();
     wait_for("refusal", || is_refused(proxy.address("main")));
     assert_eq!(ask(&mut open), 'a');
@@ -695,7 +695,7 @@ fn a_grace_goes_on_accepting() {
     wait_for("the end of readiness", || proxy.remote.view().life() == LifeStage::Draining);
     let mut accepted = 0;
     while !is_refused(address) {
-        // At the border a connection may be made and yet turned away.
+        // At this moment a connection may be made and then refused.
         let asked = try_connect(address).and_then(|mut stream| try_ask(&mut stream));
         if began.elapsed() < Duration::from_millis(200) {
             assert_eq!(asked.unwrap(), 'a');
@@ -716,8 +716,8 @@ fn a_second_word_cuts_the_grace_short() {
     proxy.end().unwrap();
 }
 
-/// The clients' connects have returned before the server hears of the stop, so each of them is served,
-/// accepted or still in the kernel's queue.
+/// All connects have returned before the server gets the stop. So each client is served, whether it is
+/// accepted already or still in the queue of the kernel.
 #[test]
 fn what_waits_in_the_accept_queue_at_the_stop_is_served() {
     let a = named(b'a');
@@ -734,8 +734,8 @@ fn what_waits_in_the_accept_queue_at_the_stop_is_served() {
     }
 }
 
-/// A connection that was made before the stop is served to its end. One that is made while the sockets
-/// close may be turned away, but never after it was answered.
+/// A connection that was made before the stop is served to its end. A connection that is made while the
+/// sockets close may be refused, but never after an answer.
 #[test]
 fn a_drain_under_load_fails_nobody() {
     let a = named(b'a');
@@ -782,11 +782,11 @@ fn checked(backends: &[SocketAddr], algorithm: &str) -> Config {
     ))
 }
 
-/// How often each backend answers.
+/// Counts the answers of each backend.
 fn answers(address: SocketAddr, connections: usize) -> BTreeMap<char, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..connections {
-        *answers.entry(meet(address).1).or_default() += 1;
+        *answers.entry(connect_any(address).1).or_default() += 1;
     }
     answers
 }
@@ -794,23 +794,23 @@ fn answers(address: SocketAddr, connections: usize) -> BTreeMap<char, usize> {
 #[test]
 fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
     for algorithm in ["round-robin", "maglev"] {
-        let (mut a, b) = (Unsteady::new(b'a'), Unsteady::new(b'b'));
+        let (mut a, b) = (StoppableBackend::new(b'a'), StoppableBackend::new(b'b'));
         let config = || checked(&[a.address, b.address], algorithm);
         let proxy = Proxy::start(config());
         let address = proxy.address("main");
         assert_eq!(answers(address, 60).len(), 2, "both serve");
         let mut changed = config();
         let state = |address| backend(&proxy, "p", address).state();
-        let mut open = meet_one(address, 'a');
+        let mut open = connect_to(address, 'a');
         a.stop();
-        // Before the checks know it, another attempt serves.
+        // Before a check fails, another attempt serves the client.
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         wait_for("down", || state(a.address) == BackendState::Down);
         let attempts = backend(&proxy, "p", a.address).traffic().connections_total();
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         assert_eq!(ask(&mut open), 'a', "what is open to it stays");
 
-        // It stays down over a reload that changes something else.
+        // The backend stays down in a reload that changes something else.
         changed.pools[0].dial.attempts = 2;
         assert_eq!(reload(&proxy, changed).changed, ["pool p"]);
         assert_eq!(state(a.address), BackendState::Down);
@@ -830,7 +830,7 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
 
 #[test]
 fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
-    let mut a = Unsteady::new(b'a');
+    let mut a = StoppableBackend::new(b'a');
     let proxy = Proxy::start(checked(&[a.address], "maglev"));
     a.stop();
     wait_for("down", || backend(&proxy, "p", a.address).state() == BackendState::Down);
@@ -840,10 +840,10 @@ fn without_a_backend_that_is_up_a_client_is_closed_at_once() {
     assert!(proxy.metric(r#"pointsman_no_backend_total{pool="p"}"#) >= 1.0);
     a.start();
     wait_for("up", || backend(&proxy, "p", a.address).state() == BackendState::Up);
-    assert_eq!(meet(proxy.address("main")).1, 'a');
+    assert_eq!(connect_any(proxy.address("main")).1, 'a');
 }
 
-/// An accept loop keeps the policy of its last accept, and with it a whole table of routes.
+/// An accept loop keeps the policy of its last accept, and with it all routes of that policy.
 #[test]
 fn a_policy_that_was_replaced_ends_where_nobody_connects() {
     let (a, b) = (named(b'a'), named(b'b'));
@@ -863,7 +863,7 @@ fn a_policy_that_was_replaced_ends_where_nobody_connects() {
         )
     };
     let proxy = Proxy::start(config(&text(&a)));
-    let (stream, name) = meet(proxy.address("main"));
+    let (stream, name) = connect_any(proxy.address("main"));
     assert_eq!(name, 'a');
     let policies =
         || proxy.remote.view().snapshot.load().policies.values().map(Arc::downgrade).collect::<Vec<_>>();
@@ -873,5 +873,5 @@ fn a_policy_that_was_replaced_ends_where_nobody_connects() {
     wait_for("the end of the old policy", || old.iter().all(|policy| policy.upgrade().is_none()));
     assert!(policies().iter().all(|policy| policy.upgrade().is_some()));
     drop(stream);
-    assert_eq!(meet(proxy.address("main")).1, 'b');
+    assert_eq!(connect_any(proxy.address("main")).1, 'b');
 }

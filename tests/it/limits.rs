@@ -1,4 +1,5 @@
-//! Limits of sources, listeners, routes and pools: who is refused, how, and that everything is given back.
+//! Limits of sources, listeners, routes and pools: the refused clients, the form of the refusal, and the
+//! return of all slots.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -20,7 +21,7 @@ use crate::support::{Backend, PATIENCE, Proxy, config, find_in_time, wait_for};
 const TCP: &str = "pool = \"main\"";
 const TLS: &str = "protocol = \"tls\"\nunmatched = \"main\"";
 
-/// A listener with these keys in front of a pool with those; `process` stands above all.
+/// Returns a configuration: a listener with these keys in front of a pool with those. `process` comes first.
 fn configuration(backend: &Backend, process: &str, listener: &str, pool: &str) -> Config {
     let backend = backend.address;
     let log = if process.contains("access_log") { "" } else { "access_log.to = \"off\"" };
@@ -45,7 +46,7 @@ fn proxy(backend: &Backend, process: &str, listener: &str, pool: &str) -> Proxy 
     Proxy::start(configuration(backend, process, listener, pool))
 }
 
-/// A client from an address of this host.
+/// Connects a client from an address of this host.
 fn connect_from(proxy: &Proxy, last: u8) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
@@ -55,7 +56,7 @@ fn connect_from(proxy: &Proxy, last: u8) -> TcpStream {
     stream
 }
 
-/// A client that gets these bytes back.
+/// Checks that a client gets these bytes back.
 fn echoed(mut client: TcpStream, words: &[u8]) -> TcpStream {
     client.write_all(words).unwrap();
     client.read_exact(&mut vec![0; words.len()]).expect("the client is served");
@@ -66,13 +67,13 @@ fn served(proxy: &Proxy) -> TcpStream {
     echoed(proxy.connect(), b"?")
 }
 
-/// Whether the client is refused; it may notice that at any step.
+/// Returns true if the client is refused, which can show at any step.
 fn is_refused(mut client: TcpStream, words: &[u8]) -> bool {
     let _ = client.write_all(words);
     let mut byte = [0];
     match client.read(&mut byte) {
         Ok(0) => true,
-        // An alert.
+        // The first byte of an alert.
         Ok(_) => byte[0] != words[0] || words.len() > 1 && byte[0] == 0x15,
         Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("neither served nor refused"),
         Err(_) => true,
@@ -87,7 +88,7 @@ fn open_of(proxy: &Proxy, ip: IpAddr) -> u32 {
 
 const US: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// Nothing is open, and nothing is counted as open.
+/// Checks that no connection is open, and none is counted as open.
 fn check_nothing_left(proxy: &Proxy) {
     let bounds = &proxy.remote.view().bounds;
     wait_for("the last place", || {
@@ -156,7 +157,7 @@ fn a_listener_takes_so_many_a_second() {
     check_nothing_left(&proxy);
 }
 
-/// Whoever comes while the listener is full takes nothing from those who come when it is not.
+/// A client that comes while the listener is full takes no token of the rate limit.
 #[test]
 fn who_finds_no_place_does_not_count_for_the_rate() {
     let backend = Backend::echo();
@@ -175,7 +176,7 @@ fn who_finds_no_place_does_not_count_for_the_rate() {
     check_nothing_left(&proxy);
 }
 
-/// Nor does one whom its pool refuses count for the rate of its route.
+/// A client that its pool refuses takes no token from the rate limit of its route either.
 #[test]
 fn who_is_refused_by_its_pool_does_not_count_for_the_rate_of_its_route() {
     let backend = Backend::echo();
@@ -254,7 +255,7 @@ fn a_pool_has_its_own_limits() {
     check_nothing_left(&proxy);
 }
 
-/// While its client reads why, a refused connection has no part in its route.
+/// While its client reads the refusal, a refused connection holds no slot of its route.
 #[test]
 fn who_is_refused_by_its_pool_has_no_place_of_its_route() {
     let backend = Backend::echo();
@@ -279,7 +280,7 @@ fn who_is_refused_by_its_pool_has_no_place_of_its_route() {
     assert_eq!(proxy.metric(&closed("route_full")), 0.0);
 }
 
-/// A reload changes limits and forgets nobody.
+/// A reload changes limits and keeps all counts.
 #[test]
 fn a_reload_keeps_what_was_counted() {
     let backend = Backend::echo();
@@ -303,7 +304,8 @@ fn a_reload_keeps_what_was_counted() {
     check_nothing_left(&proxy);
 }
 
-/// A route is the same as long as one of its names is, and of two that were one the first goes on.
+/// A route is the same as long as it keeps one of its names. If a route is split, the first part keeps the
+/// counts.
 #[test]
 fn a_route_keeps_what_was_counted() {
     let backend = Backend::echo();
@@ -326,7 +328,7 @@ fn a_route_keeps_what_was_counted() {
     check_nothing_left(&proxy);
 }
 
-/// What a reload takes away and another brings back goes on with its counts.
+/// If a reload removes a limit and another reload adds it again, its counts continue.
 #[test]
 fn what_comes_back_keeps_what_was_counted() {
     let backend = Backend::echo();
@@ -366,7 +368,7 @@ fn header(client: &str) -> Vec<u8> {
     OutgoingHeader { version: HeaderVersion::V2, endpoints, tlvs: Vec::new(), crc32c: false }.write()
 }
 
-/// Behind a proxy, its clients are the sources, and it is none itself.
+/// Behind a proxy, the clients of the proxy are the sources. The proxy itself is none.
 #[test]
 fn the_source_is_whom_the_header_tells() {
     let backend = Backend::echo();
@@ -384,7 +386,7 @@ fn the_source_is_whom_the_header_tells() {
     proxy.wait_for_metric(&closed("source_connections"), 1.0);
     assert_eq!(open_of(&proxy, US), 0);
     assert_eq!(open_of(&proxy, "198.51.100.1".parse().unwrap()), 2);
-    // Who is not believed is a source itself.
+    // A peer that is not trusted is a source itself.
     let strangers: Vec<_> = (0..2).map(|_| echoed(connect_from(&proxy, 7), b"?")).collect();
     assert!(is_refused(connect_from(&proxy, 7), b"?"));
     proxy.wait_for_metric(&closed("source_connections"), 2.0);
@@ -402,7 +404,7 @@ fn who_is_held_gets_nothing_and_then_a_reset() {
     proxy.wait_for_metric(&closed("source_connections"), 1.0);
     let tarpits = |outcome: &str| proxy.metric(&format!("pointsman_tarpits_total{{outcome=\"{outcome}\"}}"));
     wait_for("the one who is held", || tarpits("held") == 1.0);
-    // There is no room for a second one.
+    // There is no slot for a second one.
     assert!(is_refused(proxy.connect(), b"?"));
     assert_eq!((tarpits("held"), tarpits("full")), (1.0, 1.0));
     held.write_all(b"anything").unwrap();
@@ -475,7 +477,7 @@ fn admin_tells_the_heaviest_sources() {
     check_nothing_left(&proxy);
 }
 
-/// Near the limit the heaviest source gets nothing more, and others do.
+/// Near the limit the heaviest source is refused, and other sources are served.
 #[test]
 fn the_heaviest_are_refused_first() {
     let backend = Backend::echo();
@@ -497,7 +499,8 @@ fn the_heaviest_are_refused_first() {
     check_nothing_left(&proxy);
 }
 
-/// Whoever fills the memory of hellos is refused before nobody else can send one in pieces.
+/// A source that fills the memory of hellos is refused early, so that other clients can still send a hello in
+/// pieces.
 #[test]
 fn hellos_in_pieces_overload_the_process() {
     let backend = Backend::echo();
@@ -528,7 +531,7 @@ fn hellos_in_pieces_overload_the_process() {
     check_nothing_left(&proxy);
 }
 
-/// Lines of refusals are few in a flood, each has the client and the reason, and the rest is counted.
+/// In a flood the log has few lines of refusals. Each has the client and the reason, and the rest is counted.
 #[test]
 fn a_flood_of_refusals_does_not_flood_the_log() {
     const FLOOD: usize = 60;
@@ -543,7 +546,7 @@ fn a_flood_of_refusals_does_not_flood_the_log() {
     proxy.wait_for_metric(&closed("source_rate"), FLOOD as f64);
     let unlogged = proxy.metric(r#"pointsman_access_log_unlogged_refusals_total{listener="main"}"#) as usize;
     assert!(unlogged > 0 && unlogged < FLOOD, "{unlogged}");
-    // The one that was served, and those that were written.
+    // The record of the served client, and the written records of refusals.
     let records = log.records(1 + FLOOD - unlogged);
     let refused: Vec<_> = records.iter().filter(|record| record["close"] == "source_rate").collect();
     assert_eq!(refused.len(), FLOOD - unlogged);
@@ -551,7 +554,7 @@ fn a_flood_of_refusals_does_not_flood_the_log() {
     check_nothing_left(&proxy);
 }
 
-/// Who comes and leaves without a word, and who finds no backend, costs no more lines than who is refused.
+/// Clients that send nothing, and clients without a backend, cause no more lines than refused clients.
 #[test]
 fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
     const FLOOD: usize = 30;
@@ -578,7 +581,7 @@ fn neither_silence_nor_a_pool_that_is_down_floods_the_log() {
     }
 }
 
-/// Many clients that end in many ways, most of them above some limit: all places come back.
+/// Many clients end in many ways, most of them above some limit. All slots are returned.
 #[test]
 fn a_crowd_above_all_limits_leaves_nothing_behind() {
     const THREADS: u8 = 6;

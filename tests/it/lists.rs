@@ -1,4 +1,4 @@
-//! Lists of addresses: who may come in, what is read again, what is added for a time.
+//! Lists of addresses: the clients that they admit, the reading of changed files, and entries for a time.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -22,7 +22,7 @@ const ACCESS_DENIED: &[u8] = &[21, 3, 3, 0, 2, 2, 49];
 const TLS: &str = "protocol = \"tls\"\nunmatched = \"p\"\nno_sni = \"p\"";
 const TCP: &str = "pool = \"p\"";
 
-/// A listener named `main` with these keys in front of a pool `p`, and these further tables.
+/// Returns a configuration: a listener named `main` with these keys, a pool `p`, and these further tables.
 fn text(log: &str, listener: &str, tables: &str, backend: &Recorder) -> String {
     format!(
         r#"
@@ -44,7 +44,7 @@ fn proxy(listener: &str, tables: &str, backend: &Recorder) -> Proxy {
     Proxy::start(config(&text("off", listener, tables, backend)))
 }
 
-/// A file of its own for a test, in a folder of its own.
+/// A file for one test, in a folder of its own.
 struct ListFile(PathBuf);
 
 impl ListFile {
@@ -58,19 +58,19 @@ impl ListFile {
         file
     }
 
-    /// Puts another file in its place, in one step.
+    /// Replaces the file in one step.
     fn write(&self, text: impl AsRef<[u8]>) {
         let new = self.0.with_extension("new");
         fs::write(&new, text).unwrap();
         fs::rename(new, &self.0).unwrap();
     }
 
-    /// A configuration beside it that names it `bad`.
+    /// Returns a configuration beside the file that names it `bad`.
     fn config(&self, listener: &str, tables: &str, backend: &Recorder) -> Config {
         self.config_with("", listener, tables, backend)
     }
 
-    /// The same with these further keys of the list.
+    /// Returns the same configuration with further keys of the list.
     fn config_with(&self, keys: &str, listener: &str, tables: &str, backend: &Recorder) -> Config {
         let path = self.0.with_file_name("config.toml");
         let tables = format!("{tables}\n[list.bad]\nfile = \"bad.txt\"\n{keys}");
@@ -85,13 +85,13 @@ impl Drop for ListFile {
     }
 }
 
-/// The greeting of the backend for a client from there that says nothing; `None` if it is refused.
+/// Returns the greeting of the backend for a silent client from this source; `None` if the client is refused.
 fn greeting(proxy: &Proxy, source: &str) -> Option<String> {
     greeting_of(connect_from(source.parse().unwrap(), proxy.address("main")), b"")
 }
 
 fn greeting_of(mut client: TcpStream, words: &[u8]) -> Option<String> {
-    // Who is refused may be so before it speaks; a write that fails takes the error that a read would have.
+    // A client may be refused before its write. The write then gets the error of the refusal.
     let _ = client.write_all(words);
     let mut answer = Vec::new();
     let mut byte = [0];
@@ -116,7 +116,7 @@ fn series_of(family: &str, reason: &str) -> String {
     format!(r#"pointsman_connections_{family}_total{{listener="main",reason="{reason}"}}"#)
 }
 
-/// Waits for a count: a client may know of its end first.
+/// Waits for a count: a client may see its end before the count.
 fn counted(proxy: &Proxy, family: &str, reason: &str, count: f64) {
     proxy.wait_for_metric(&series_of(family, reason), count);
 }
@@ -127,7 +127,7 @@ fn page(admin: SocketAddr, path: &str) -> Value {
     serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error} in {body}"))
 }
 
-/// A proxy whose admin listener takes changes on a loopback address.
+/// Starts a proxy whose admin listener accepts changes on a loopback address.
 fn start_with_changes(config: Config) -> (Proxy, SocketAddr) {
     let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
     let (proxy, address) =
@@ -224,17 +224,17 @@ fn behind_a_proxy_the_client_is_asked_for() {
         let header = format!("PROXY {family} {client} {client} 4711 443\r\n");
         greeting_of(connect_from(peer.parse().unwrap(), proxy.address("main")), header.as_bytes())
     };
-    // The proxy itself need not be allowed.
+    // The proxy itself need not be in the allowed list.
     assert_eq!(ask("127.0.0.1", "TCP4", "198.51.100.1").as_deref(), Some("b"));
     assert_eq!(ask("127.0.0.1", "TCP6", "2001:db8::1").as_deref(), Some("b"));
     assert_eq!(ask("127.0.0.1", "TCP4", "198.51.100.7"), None);
     counted(&proxy, "closed", "denied", 1.0);
     assert_eq!(ask("127.0.0.1", "TCP4", "203.0.113.1"), None);
     counted(&proxy, "closed", "not_allowed", 1.0);
-    // But it may be denied, whoever its client is.
+    // But the proxy may be denied, whatever its client is.
     assert_eq!(ask("127.0.2.2", "TCP4", "198.51.100.1"), None);
     counted(&proxy, "closed", "denied", 2.0);
-    // Who tells of no client is the client.
+    // If a proxy names no client, the proxy is the client.
     let local =
         greeting_of(connect_from("127.0.0.1".parse().unwrap(), proxy.address("main")), b"PROXY UNKNOWN\r\n");
     assert_eq!(local, None);
@@ -309,7 +309,7 @@ fn a_file_is_swapped_alone_while_connections_go_on() {
     find_in_time(|| (backend.received() == b"still here").then_some(())).expect("it went on all the time");
 }
 
-/// An empty file, as a failed download leaves it, at each moment at which a file is read.
+/// An empty file, which a failed download leaves, changes nothing at each moment at which a file is read.
 #[test]
 fn a_file_without_entries_changes_nothing() {
     let backend = Recorder::start("b");
@@ -337,7 +337,7 @@ fn a_file_without_entries_changes_nothing() {
     check(&proxy, "127.0.2.2", true);
 }
 
-/// A program that writes in place has the file open, and half of it stands there.
+/// A program that writes in place has the file open while only half of the text is in it.
 #[test]
 fn a_half_written_file_is_not_taken_by_a_reload() {
     let backend = Recorder::start("b");
@@ -382,7 +382,7 @@ fn a_country_is_denied_until_the_file_says_otherwise() {
     wait_for("the new file", || greeting(&proxy, "127.0.0.1").is_some());
     assert_eq!(page(admin, "/api/v1/lists/bad?address=192.0.2.1")["listed"], true);
 
-    // Nor does a file in which the country has no network.
+    // A file that has no network for the country changes nothing either.
     file.write(CountryFile::of(&[("127.0.0.0/8", "AT")]));
     wait_for("another failed load", || series(admin, failed) == 2.0);
     check(&proxy, "127.0.0.1", true);
@@ -406,7 +406,8 @@ fn a_country_is_asked_for_behind_a_proxy_too() {
     assert_eq!(ask("TCP4", "192.0.2.1").as_deref(), Some("b"));
     assert_eq!(ask("TCP6", "2001:db8::1").as_deref(), Some("b"));
     assert_eq!(ask("TCP4", "198.51.100.1"), None);
-    // 6to4 of 192.0.2.1: the file leads from there to IPv4, and yet it is no address of that country.
+    // This is the 6to4 address of 192.0.2.1. The file leads from there to IPv4, and yet the address is not in
+    // that country.
     assert_eq!(ask("TCP6", "2002:c000:201::1"), None);
     counted(&proxy, "closed", "not_allowed", 2.0);
 }
@@ -443,7 +444,7 @@ fn entries_are_added_for_a_time_and_removed() {
     check(&proxy, "127.0.2.2", false);
     check(&proxy, "127.0.0.1", true);
 
-    // A reload keeps what was added.
+    // A reload keeps the added entries.
     proxy.remote.reload(config(&text.replace("127.0.9.9", "127.0.9.8"))).unwrap();
     check(&proxy, "127.0.2.2", false);
     check(&proxy, "127.0.9.8", false);

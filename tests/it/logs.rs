@@ -1,4 +1,4 @@
-//! The program's own log and the access log: changed by a reload, in the journal, without probes.
+//! The program's own log and the access log: changes by a reload, the journal, and probes.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -75,7 +75,7 @@ fn the_level_of_the_environment_comes_first_and_the_reload_says_so() {
     program.expect_end_by("TERM");
 }
 
-/// Lines of a file that begin in this way.
+/// Counts the lines of a file that begin in this way.
 fn lines_of(path: &Path, start: &str) -> usize {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter(|line| line.starts_with(start)).count()
@@ -124,7 +124,8 @@ fn a_reload_changes_the_access_log() {
     );
 }
 
-/// `access_log.format` has no default of its own: people read a terminal, programs read the rest.
+/// `access_log.format` has no default of its own. The format for a terminal is for people, and the other one
+/// for programs.
 #[test]
 fn the_access_log_is_text_on_a_terminal() {
     let (folder, backend) = (Folder::new("access-terminal"), Backend::echo());
@@ -140,7 +141,7 @@ fn the_access_log_is_text_on_a_terminal() {
     serve_one(address);
     let line = program.stdout.wait_for("client=");
     assert!(line.starts_with("time=") && line.contains(" listener=main ") && !line.contains('{'), "{line}");
-    // The same keys again, by a reload; then the form is asked for.
+    // A reload sets the same keys again; then the format is asked for.
     with("access_log.empty = false");
     program.signal("HUP");
     program.stderr.wait_for("changed access_log");
@@ -195,7 +196,7 @@ fn probes_can_be_left_out_of_the_access_log() {
     assert_eq!(lines.len(), 2, "{lines:?}");
 }
 
-/// A client that said what it wants and gave up in the queue is no probe.
+/// A client that sent its request and left the queue is not a probe.
 #[test]
 fn clients_that_gave_up_keep_their_lines() {
     let (folder, backend) = (Folder::new("access-gave-up"), Backend::echo());

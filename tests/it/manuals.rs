@@ -1,6 +1,6 @@
-//! What the packages hold beside the program and is made from it: manual pages and completions.
+//! Files of the packages that are made from the program: manual pages and completions.
 //!
-//! They stand in `dist`, so that packages need no further step. UPDATE_DIST=1 writes them.
+//! They are in `dist`, so that packages need no further step. UPDATE_DIST=1 writes them.
 
 use std::{env, fs};
 
@@ -19,11 +19,11 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "SIGHUP",
-                "Reads the configuration file again. A file with faults changes nothing, and the log has the faults.",
+                "Reads the configuration file again. If the file has faults, nothing changes, and the log has the faults.",
             ),
             (
                 "SIGTERM, SIGINT",
-                "Ends: no new connections, then open ones go on for `shutdown.drain` at most.",
+                "Ends the process. It accepts no new connections, and open connections get `shutdown.drain` to end.",
             ),
             ("SIGUSR1", "Opens the file of the access log again, after a rotation."),
         ],
@@ -41,9 +41,9 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "POINTSMAN_ADMIN",
-                "The admin listener that `status`, `health` and `list` ask without `--admin`.",
+                "The admin listener that `status`, `health` and `list` query if `--admin` is not given.",
             ),
-            ("POINTSMAN_LOG", "The level of the log; it overrides `log.level`."),
+            ("POINTSMAN_LOG", "The level of the log. It overrides `log.level`."),
         ],
     ),
     (
@@ -52,11 +52,11 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
             ("/etc/pointsman/config.toml", "The configuration that the systemd unit uses."),
             (
                 "/run/pointsman/admin.sock",
-                "The admin listener that the systemd unit opens, for root and the group pointsman.",
+                "The admin listener that the systemd unit opens, for root and members of the group pointsman.",
             ),
             (
                 "/var/log/pointsman",
-                "A directory that the program may write to under the systemd unit, for the access log.",
+                "A directory for the access log: under the systemd unit, the program may write to it.",
             ),
         ],
     ),
@@ -96,7 +96,7 @@ fn see_also(roff: &mut Roff, page: &str, section: &str) {
     ]);
 }
 
-/// The page of the program: every command with its options.
+/// Returns the page of the program: every command with its options.
 fn program_page() -> String {
     let mut command = pointsman::cli::command();
     command.build();
@@ -186,7 +186,7 @@ fn write_command(roff: &mut Roff, command: &Command) {
     }
 }
 
-/// The page of the configuration file: every key of the schema.
+/// Returns the page of the configuration file: every key of the schema.
 fn config_page() -> String {
     let schema: Value = serde_json::from_slice(&fs::read(repository("config.schema.json")).unwrap()).unwrap();
     let mut roff = start("pointsman.toml", "5", "File Formats", "configuration file of pointsman");
@@ -240,7 +240,7 @@ fn table_in<'a>(path: &str, value: &'a Value) -> Option<(String, &'a Value)> {
         .or_else(|| value["anyOf"].as_array()?.iter().find_map(|value| table_in(path, value)))
 }
 
-/// Compares a file of `dist` with what the program makes; with UPDATE_DIST=1, writes it there.
+/// Compares a file of `dist` with the text that the program makes. With UPDATE_DIST=1, writes the file.
 fn check(name: &str, made: &str) {
     let path = repository("dist").join(name);
     if env::var_os("UPDATE_DIST").is_some() {

@@ -1,5 +1,5 @@
-//! What the program answers to the mistakes that operators make: each a snapshot of the whole text, because a message
-//! must say what is wrong, where, and what to write instead.
+//! The messages of the program for the mistakes of operators. Each is a snapshot of the whole text, because a
+//! message must say what is wrong, where, and what to write instead.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -11,17 +11,17 @@ use std::thread;
 use crate::process::{Folder, command};
 use crate::support::PATIENCE;
 
-/// The pools and listeners that a mistake stands beside.
+/// The pools and listeners of the configuration with the mistake.
 const REST: &str =
     "[listener.db]\nbind = \":5432\"\npool = \"db\"\n[pool.db]\nbackends = [\"10.0.0.1:5432\"]\n";
 
-/// Compares what a command says with the snapshot of that name. The folder is `.` in it.
+/// Compares the output of a command with the snapshot of that name. The folder is `.` in the snapshot.
 #[track_caller]
 fn snapshot(name: &str, folder: &Folder, texts: &[String]) {
     let path = folder.path("");
     let path = path.to_str().unwrap().trim_end_matches('/');
     let all = texts.join("\n").replace(&format!("{path}/"), "").replace(path, ".");
-    // Which keys there are is no part of the message.
+    // The list of known keys is not part of the message.
     let keys = |line: &str| {
         line.split_once(" takes: ").map_or(line.to_owned(), |(noun, _)| format!("{noun} takes: ..."))
     };
@@ -35,7 +35,7 @@ fn snapshot(name: &str, folder: &Folder, texts: &[String]) {
     });
 }
 
-/// What a command says, and its exit code.
+/// Returns the output of a command, and its exit code.
 fn said(folder: &Folder, arguments: &[&str], input: &str) -> String {
     let mut child = command(arguments)
         .current_dir(folder.path(""))
@@ -51,13 +51,13 @@ fn said(folder: &Folder, arguments: &[&str], input: &str) -> String {
     format!("$ pointsman {}\nexit {code}\n{}", arguments.join(" "), String::from_utf8(text).unwrap())
 }
 
-/// The answer of `check` to a text.
+/// Compares the answer of `check` to a text.
 #[track_caller]
 fn check(name: &str, text: &str) {
     check_each(name, &[text]);
 }
 
-/// The answers of `check` to several texts.
+/// Compares the answers of `check` to several texts.
 #[track_caller]
 fn check_each(name: &str, texts: &[&str]) {
     let folder = Folder::new(&format!("message-{name}"));
@@ -289,7 +289,7 @@ fn ports_and_addresses_of_this_host() {
     let text = |bind: &str| {
         format!("access_log.to = \"off\"\n{}", REST.replace(":5432\"\npool", &format!("{bind}\"\npool")))
     };
-    // Times and the reports of who runs it differ; the error counts.
+    // Times, and reports about the user, differ between runs; only the error is compared.
     let errors = |said: String| {
         let lines = said.lines().filter_map(|line| Some(format!("ERROR {}", line.split(" ERROR ").nth(1)?)));
         lines.collect::<Vec<_>>().join("\n").replace(&address, "127.0.0.1:PORT")
@@ -313,7 +313,7 @@ fn commands() {
     let served = thread::spawn(move || {
         let (mut stream, _) = foreign.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        // A request that is not read would make the end of the page a reset.
+        // If the request stayed unread, the end of the page would be a reset.
         let mut request = Vec::new();
         while !request.ends_with(b"\r\n\r\n") {
             let mut byte = [0];

@@ -1,4 +1,4 @@
-//! What a scrape gives: in which form, how many series, and whether they show what happened.
+//! The answers to a scrape: their format, the number of series, and their values.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use pointsman::telemetry::metrics::{METRICS, MetricDoc, MetricKind};
 
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, tcp, wait_for};
 
-/// The head and the body of the answer to a request for `/metrics` with these header lines.
+/// Returns the head and the body of the answer to a request for `/metrics` with these header lines.
 fn scrape(address: SocketAddr, method: &str, headers: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -53,7 +53,8 @@ fn a_page_is_compressed_for_clients_that_accept_it() {
     assert!(!head.contains("content-encoding"), "{head}");
 }
 
-/// A configuration with 20 listeners, half of them for TLS, and as many pools with 50 checked backends each.
+/// Returns a configuration with 20 listeners, half of them for TLS, and as many pools with 50 checked
+/// backends each.
 fn large() -> String {
     let mut text = String::from("access_log.to = \"off\"\n");
     for at in 0..20 {
@@ -73,7 +74,7 @@ fn large() -> String {
     text
 }
 
-/// How many samples each family has.
+/// Returns the number of samples of each family.
 fn counted(page: &[u8]) -> BTreeMap<String, usize> {
     let text = std::str::from_utf8(page).unwrap();
     let mut families = BTreeMap::new();
@@ -83,7 +84,7 @@ fn counted(page: &[u8]) -> BTreeMap<String, usize> {
     families
 }
 
-/// With a series for each state of each backend and for each reason of each listener there were 26,271.
+/// There were 26,271 series when each state of each backend and each reason of each listener had one.
 #[test]
 fn a_thousand_backends_have_a_bounded_number_of_series() {
     let (_proxy, address) = Proxy::start_with_admin(config(&large()));
@@ -98,7 +99,7 @@ fn a_thousand_backends_have_a_bounded_number_of_series() {
     assert!(all <= 19_500, "{all} in all: {families:#?}");
 }
 
-/// The samples of a page by name and labels.
+/// Returns the samples of a page by name and labels.
 fn samples(address: SocketAddr) -> BTreeMap<String, f64> {
     let (_, page) = scrape(address, "GET", "");
     let text = String::from_utf8(page).unwrap();
@@ -109,7 +110,8 @@ fn samples(address: SocketAddr) -> BTreeMap<String, f64> {
         .collect()
 }
 
-/// A listener with a named route, and one pool with these backends, named `b0`, `b1` and so on, in this order of preference.
+/// Starts a listener with a named route, and one pool with these backends. They are named `b0`, `b1` and so
+/// on, in their order of preference.
 fn routed(backends: &[SocketAddr]) -> (Proxy, SocketAddr) {
     let backends: Vec<_> = backends
         .iter()
@@ -137,7 +139,7 @@ fn check(samples: &BTreeMap<String, f64>, series: &str, expected: Option<f64>) {
     assert_eq!(samples.get(&format!("pointsman_{series}")).copied(), expected, "{series} in {samples:#?}");
 }
 
-/// Sends so many bytes through an echo and takes them back.
+/// Sends this many bytes through an echo and reads them back.
 fn exchange(client: &mut TcpStream, count: usize) {
     client.write_all(&vec![b'x'; count]).unwrap();
     client.read_exact(&mut vec![0; count]).unwrap();
@@ -149,7 +151,7 @@ fn pools_backends_and_named_routes_count_what_they_moved() {
     let (proxy, address) = routed(&[gone, echo.address]);
     let mut open = proxy.connect();
     exchange(&mut open, 1000);
-    // Bytes of an open connection are there with the next sweep.
+    // Bytes of an open connection are counted at the next sweep.
     let of_backend = r#"pointsman_backend_bytes_total{pool="p",backend="b1",direction="from_client"}"#;
     wait_for("bytes of an open connection", || samples(address)[of_backend] == 1000.0);
     exchange(&mut open, 500);
@@ -264,11 +266,11 @@ fn counts_of_routes_outlive_reloads_and_go_with_the_route() {
     assert_eq!((taken("near"), taken("far")), (None, Some(0.0)));
 }
 
-/// Checks that an expression asks for metrics that there are, and returns how many.
+/// Checks that an expression uses only existing metrics, and returns their number.
 fn check_names(text: &str) -> usize {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let names = words.filter(|word| word.starts_with("pointsman_") || word.starts_with("process_"));
-    // This one is a close reason.
+    // This name is a close reason.
     let names: Vec<_> = names.filter(|name| *name != "process_full").collect();
     for name in &names {
         let is_one = |metric: &MetricDoc| match metric.kind {
@@ -310,7 +312,7 @@ fn a_source_that_fails_shows_until_it_is_well_again() {
         health.check = "off"
         "#
     )));
-    // Before the first look there is no source yet.
+    // Before the first look-up there is no source yet.
     let failing = || samples(address).get(r#"pointsman_discovery_failing{pool="p"}"#).copied();
     wait_for("a failing source", || failing() == Some(1.0));
     std::fs::write(&file, r#"{ "version": 1, "backends": [{ "address": "127.0.0.1:9" }] }"#).unwrap();

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use pointsman::config::{self, Config};
 use pointsman::pool::Backend as PoolBackend;
 
-use crate::support::dns::{Dns, Said};
+use crate::support::dns::{Dns, DnsAnswer};
 use crate::support::pair::connect_from;
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// `N` backends that answer each byte with their letter, at one port of addresses of their own.
+/// Starts `N` backends that answer each byte with their letter, at one port and several addresses.
 fn lettered<const N: usize>() -> [SocketAddr; N] {
     let first = own_address();
     let mut letter = b'a'..;
@@ -41,7 +41,7 @@ fn layout(dns: &Dns, backends: &str, keys: &str) -> Config {
     ))
 }
 
-/// The backends of the pool, in order.
+/// Returns the backends of the pool, in order.
 fn backends(proxy: &Proxy) -> Vec<Arc<PoolBackend>> {
     proxy.remote.view().snapshot.load().pools["main"].pool.backends().to_vec()
 }
@@ -68,8 +68,8 @@ fn each_address_of_a_host_is_a_backend() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = lettered();
     let [one, two, three] = all;
-    dns.say_addresses("db1.test", &[one.ip()]);
-    dns.say_addresses("db2.test", &[three.ip(), two.ip()]);
+    dns.set_addresses("db1.test", &[one.ip()]);
+    dns.set_addresses("db2.test", &[three.ip(), two.ip()]);
     let port = one.port();
     let written = own_address();
     let list = format!(
@@ -97,7 +97,7 @@ fn another_number_of_addresses_renames_nothing_and_closes_nothing() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = lettered();
     let ips: Vec<IpAddr> = all.iter().map(SocketAddr::ip).collect();
-    dns.say_addresses("db.test", &ips[..1]);
+    dns.set_addresses("db.test", &ips[..1]);
     let list = format!("'db.test:{}'", all[0].port());
     let proxy = Proxy::start(layout(&dns, &list, ""));
     let first = name("db.test", all[0]);
@@ -106,7 +106,7 @@ fn another_number_of_addresses_renames_nothing_and_closes_nothing() {
     let mut open = proxy.connect();
     assert_eq!(ask(&mut open), 'a');
     for count in [3, 1, 2] {
-        dns.say_addresses("db.test", &ips[..count]);
+        dns.set_addresses("db.test", &ips[..count]);
         let mut names: Vec<_> = all[..count].iter().map(|address| name("db.test", *address)).collect();
         names.sort();
         wait_for("the backends", || backends(&proxy).len() == count);
@@ -117,14 +117,15 @@ fn another_number_of_addresses_renames_nothing_and_closes_nothing() {
     }
 }
 
-/// Clients keep their backends by their hashes. The bound on others that move is that of Maglev itself.
+/// Clients keep their backends by their hashes. The bound on other clients that move is that of Maglev
+/// itself.
 #[test]
 fn clients_keep_their_backends_when_an_address_goes_and_returns() {
     const CLIENTS: u8 = 100;
     let dns = Dns::new();
     let all: [SocketAddr; 3] = lettered();
     let ips: Vec<IpAddr> = all.iter().map(SocketAddr::ip).collect();
-    dns.say_addresses("db.test", &ips);
+    dns.set_addresses("db.test", &ips);
     let list = format!("'db.test:{}'", all[0].port());
     let proxy = Proxy::start(layout(&dns, &list, "balance = 'maglev'\nhash_on = 'source-ip'"));
     let backends_are = |count| wait_for("the backends", || backends(&proxy).len() == count);
@@ -135,13 +136,13 @@ fn clients_keep_their_backends_when_an_address_goes_and_returns() {
     backends_are(3);
     let before = letters();
     assert!(['a', 'b', 'c'].iter().all(|letter| before.contains(letter)), "{before:?}");
-    dns.say_addresses("db.test", &ips[..2]);
+    dns.set_addresses("db.test", &ips[..2]);
     backends_are(2);
     let without = letters();
     assert!(!without.contains(&'c'), "{without:?}");
     let moved = before.iter().zip(&without).filter(|(before, now)| **before != 'c' && before != now).count();
     assert!(moved <= 1, "{moved} clients of the addresses that stayed have moved");
-    dns.say_addresses("db.test", &ips);
+    dns.set_addresses("db.test", &ips);
     backends_are(3);
     assert_eq!(letters(), before);
 }
@@ -150,34 +151,35 @@ fn clients_keep_their_backends_when_an_address_goes_and_returns() {
 fn a_name_that_does_not_resolve_leaves_the_others_alone() {
     let dns = Dns::new();
     let [a, b] = lettered();
-    dns.say_addresses("db1.test", &[a.ip()]);
-    dns.say("db3.test", Said::Code(2));
+    dns.set_addresses("db1.test", &[a.ip()]);
+    dns.set_answer("db3.test", DnsAnswer::Code(2));
     let port = a.port();
     let list = format!("'db1.test:{port}', 'db2.test:{port}', 'db3.test:{port}'");
     let proxy = Proxy::start(layout(&dns, &list, ""));
     assert_eq!(ask(&mut proxy.connect()), 'a');
     let first = name("db1.test", a);
     wait_for_names(&proxy, &[&first]);
-    dns.say_addresses("db2.test", &[b.ip()]);
+    dns.set_addresses("db2.test", &[b.ip()]);
     wait_for_names(&proxy, &[&first, &name("db2.test", b)]);
     let discovery = proxy.remote.view().snapshot.load().pools["main"].discovery.clone();
     wait_for("the faults", || {
         let faults: Vec<_> = discovery.iter().map(|source| source.fault().is_some()).collect();
         faults == [false, false, true]
     });
-    dns.say("db1.test", Said::Code(3));
+    dns.set_answer("db1.test", DnsAnswer::Code(3));
     wait_for("its fault", || discovery[0].fault().is_some());
     wait_for_names(&proxy, &[&first, &name("db2.test", b)]);
 }
 
-/// A start and a reload wait five seconds for the first backends of a pool, but not for a silent name beside others.
+/// A start and a reload wait five seconds for the first backends of a pool. They do not wait for an
+/// unanswered name beside others.
 #[test]
 fn a_silent_resolver_delays_no_pool_with_other_backends() {
     const LONGEST_WAIT: Duration = Duration::from_secs(5);
     let dns = Dns::new();
     let [a, b] = lettered();
-    dns.say("db1.test", Said::Silence);
-    dns.say("db2.test", Said::Silence);
+    dns.set_answer("db1.test", DnsAnswer::Silence);
+    dns.set_answer("db2.test", DnsAnswer::Silence);
     let began = Instant::now();
     let proxy = Proxy::start(layout(&dns, &format!("'{a}', 'db1.test:{}'", b.port()), ""));
     assert_eq!(ask(&mut proxy.connect()), 'a');
@@ -186,7 +188,7 @@ fn a_silent_resolver_delays_no_pool_with_other_backends() {
     let more = format!("'{a}', 'db1.test:{0}', 'db2.test:{0}'", b.port());
     proxy.remote.reload(layout(&dns, &more, "")).unwrap();
     assert!(began.elapsed() < LONGEST_WAIT, "the reload waited {:?}", began.elapsed());
-    dns.say_addresses("db2.test", &[b.ip()]);
+    dns.set_addresses("db2.test", &[b.ip()]);
     wait_for_names(&proxy, &[&a.to_string(), &name("db2.test", b)]);
 }
 
@@ -194,7 +196,7 @@ fn a_silent_resolver_delays_no_pool_with_other_backends() {
 fn a_reload_changes_what_is_written_of_a_host() {
     let dns = Dns::new();
     let [a, b] = lettered();
-    dns.say_addresses("db.test", &[a.ip(), b.ip()]);
+    dns.set_addresses("db.test", &[a.ip(), b.ip()]);
     let list = |more: &str| format!("{{ address = 'db.test:{}'{more} }}", a.port());
     let proxy = Proxy::start(layout(&dns, &list(""), ""));
     let mut names = [name("db.test", a), name("db.test", b)];
@@ -202,7 +204,7 @@ fn a_reload_changes_what_is_written_of_a_host() {
     let names = [&*names[0], &names[1]];
     wait_for_names(&proxy, &names);
     let before = backends(&proxy);
-    dns.say("db.test", Said::Silence);
+    dns.set_answer("db.test", DnsAnswer::Silence);
     proxy.remote.reload(layout(&dns, &list(", weight = 3, state = 'drain'"), "attempts = 2")).unwrap();
     wait_for_names(&proxy, &names);
     let now = backends(&proxy);
@@ -215,8 +217,8 @@ fn sources_are_followed_side_by_side() {
     let dns = Dns::new();
     let all: [SocketAddr; 3] = lettered();
     let port = all[0].port();
-    dns.say_addresses("a.test", &[all[0].ip()]);
-    dns.say_addresses("b.test", &[all[1].ip(), all[0].ip()]);
+    dns.set_addresses("a.test", &[all[0].ip()]);
+    dns.set_addresses("b.test", &[all[1].ip(), all[0].ip()]);
     let resolver = dns.address;
     let source = |name: &str| {
         format!("{{ dns = '{name}.', port = {port}, resolvers = '{resolver}', min_ttl = '100ms' }}")
@@ -230,9 +232,9 @@ fn sources_are_followed_side_by_side() {
     let (proxy, admin) = Proxy::start_with_admin(config(&text));
     let (one, two) = (all[0].to_string(), all[1].to_string());
     wait_for_names(&proxy, &[&one, &two]);
-    dns.say_addresses("a.test", &[all[2].ip()]);
+    dns.set_addresses("a.test", &[all[2].ip()]);
     wait_for("the third", || backends(&proxy).len() == 3);
-    dns.say("a.test", Said::Code(3));
+    dns.set_answer("a.test", DnsAnswer::Code(3));
     let (_, text) = pointsman::admin::ask(admin, "/metrics", PATIENCE).unwrap();
     assert!(text.contains("pointsman_discovery_backends{pool=\"main\"} 3"), "one series for all sources");
 }

@@ -11,13 +11,13 @@ use crate::support::{Backend, PATIENCE, Proxy, config, wait_for};
 const SSL: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x2f];
 const GSS: &[u8] = &[0, 0, 0, 8, 4, 0xd2, 0x16, 0x30];
 
-/// A server that does these steps, then answers everything by its name; what came behind the steps is kept.
-struct Scripted {
+/// A server that does these steps, then answers all bytes with its name. It keeps the bytes behind the steps.
+struct ScriptedServer {
     backend: Backend,
     received: Mutex<mpsc::Receiver<Vec<u8>>>,
 }
 
-/// Words of the server, and what must come for them.
+/// The texts that the server sends, each with the text that it expects as the answer.
 type Steps = &'static [(&'static [u8], &'static [u8])];
 
 const POSTGRES: Steps = &[(b"", SSL), (b"S", b"")];
@@ -30,7 +30,7 @@ const IMAP: Steps =
     &[(b"* OK hi\r\n", b"p1 STARTTLS\r\n"), (b"* CAPABILITY IMAP4rev1\r\n", b""), (b"p1 OK go\r\n", b"")];
 const POP3: Steps = &[(b"+OK hi\r\n", b"STLS\r\n"), (b"+OK go\r\n", b"")];
 
-impl Scripted {
+impl ScriptedServer {
     fn start(name: &'static str, steps: Steps) -> Self {
         let (keep, received) = mpsc::channel();
         let backend = Backend::serve(move |stream| {
@@ -62,8 +62,8 @@ impl Scripted {
     }
 }
 
-/// A listener named `main` with these keys and pools; `p` is `backends`.
-fn proxy(keys: &str, backends: &[&Scripted]) -> Proxy {
+/// Starts a listener named `main` with these keys and pools; `p` is `backends`.
+fn proxy(keys: &str, backends: &[&ScriptedServer]) -> Proxy {
     let backends: Vec<_> = backends.iter().map(|backend| backend.address()).collect();
     Proxy::start(config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\n{keys}\n\
@@ -72,7 +72,7 @@ fn proxy(keys: &str, backends: &[&Scripted]) -> Proxy {
     )))
 }
 
-fn postgres(backends: &[&Scripted]) -> Proxy {
+fn postgres(backends: &[&ScriptedServer]) -> Proxy {
     proxy("protocol = \"postgres\"\nroutes = [{ sni = \"good.example\", pool = \"p\" }]", backends)
 }
 
@@ -85,13 +85,13 @@ fn login(user: &str, database: &str) -> Vec<u8> {
     message(3 << 16, format!("user\0{user}\0database\0{database}\0\0").as_bytes())
 }
 
-/// Sends and compares what comes back.
+/// Sends bytes and compares the answer.
 fn exchange(client: &mut TcpStream, send: &[u8], expected: &[u8]) {
     client.write_all(send).unwrap();
     expect_bytes(client, expected);
 }
 
-/// All that comes until the end.
+/// Returns all bytes until the end.
 fn rest(client: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).expect("an end in order");
@@ -101,7 +101,8 @@ fn rest(client: &mut TcpStream) -> Vec<u8> {
 const UNRECOGNIZED: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const INTERNAL_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
-/// A client that sends this hears the end of that, and the connection is closed for the reason.
+/// Checks that a client that sends this gets an answer with this ending, and that its connection is closed for
+/// the reason.
 #[track_caller]
 fn check_refused(proxy: &Proxy, sends: &[&[u8]], ending: &[u8], reason: &str) {
     let before = proxy.metric(&closed(reason));
@@ -124,7 +125,7 @@ fn check_refused(proxy: &Proxy, sends: &[&[u8]], ending: &[u8], reason: &str) {
 
 #[test]
 fn a_postgres_session_is_routed_by_its_server_name() {
-    let backend = Scripted::start("one", POSTGRES);
+    let backend = ScriptedServer::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     let hello = hello(b"good.example");
     for requests in [&[SSL][..], &[GSS, SSL]] {
@@ -135,7 +136,7 @@ fn a_postgres_session_is_routed_by_its_server_name() {
         exchange(&mut client, &hello, b"one");
         assert!(backend.received() == hello);
     }
-    // In pieces it is the same.
+    // The same holds for bytes in pieces.
     let mut client = patient(proxy.connect());
     for byte in SSL {
         client.write_all(&[*byte]).unwrap();
@@ -152,7 +153,7 @@ fn a_postgres_session_is_routed_by_its_server_name() {
         UNRECOGNIZED,
         "unmatched_sni",
     );
-    // A client that connects by address goes to the only pool, unless that is refused in so many words.
+    // A client that connects by address goes to the only pool, unless the configuration refuses this by name.
     let mut client = proxy.connect();
     exchange(&mut client, SSL, b"S");
     exchange(&mut client, &nameless(), b"one");
@@ -165,7 +166,7 @@ fn a_postgres_session_is_routed_by_its_server_name() {
 
 #[test]
 fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
-    let backend = Scripted::start("one", &[]);
+    let backend = ScriptedServer::start("one", &[]);
     let proxy = proxy("protocol = \"postgres\"\nplaintext = \"p\"", &[&backend]);
     let held = || proxy.remote.view().bounds.hello_memory.inside();
     let long = message(3 << 16, format!("user\0ann\0options\0{}\0\0", "x".repeat(9000)).as_bytes());
@@ -177,11 +178,11 @@ fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
     exchange(&mut client, &long[5000..], b"one");
     assert!(long.starts_with(&backend.received()));
     assert_eq!(held(), 0);
-    // Where there is none left it is told so.
+    // If no memory is left, the client gets an error that says so.
     proxy.remote.view().bounds.hello_memory.set_limit(100);
     check_refused(&proxy, &[&long[..50]], b"\0C53300\0", "hello_memory");
-    // Who sends his hello at once needs none, also behind an SSLRequest.
-    let backend = Scripted::start("one", POSTGRES);
+    // A client that sends its hello at once needs no memory of hellos, also behind an SSLRequest.
+    let backend = ScriptedServer::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     proxy.remote.view().bounds.hello_memory.set_limit(100);
     let mut client = proxy.connect();
@@ -191,7 +192,7 @@ fn what_has_begun_is_held_within_the_memory_of_all_hellos() {
 
 #[test]
 fn direct_tls_reaches_the_backend_as_it_is() {
-    let backend = Scripted::start("one", &[]);
+    let backend = ScriptedServer::start("one", &[]);
     let proxy = postgres(&[&backend]);
     let hello = hello(b"good.example");
     exchange(&mut proxy.connect(), &hello, b"one");
@@ -204,7 +205,7 @@ fn direct_tls_reaches_the_backend_as_it_is() {
 
 #[test]
 fn a_session_without_tls_is_refused_in_its_words() {
-    let backend = Scripted::start("one", &[]);
+    let backend = ScriptedServer::start("one", &[]);
     let proxy = postgres(&[&backend]);
     check_refused(&proxy, &[&login("ann", "shop")], b"\0C28000\0M", "plaintext_refused");
     check_refused(
@@ -218,8 +219,8 @@ fn a_session_without_tls_is_refused_in_its_words() {
 
 #[test]
 fn a_session_without_tls_goes_by_its_database_or_user() {
-    let [shop, ann, other] = ["shop", "ann", "other"].map(|name| Scripted::start(name, &[]));
-    let pool = |name: &str, backend: &Scripted| {
+    let [shop, ann, other] = ["shop", "ann", "other"].map(|name| ScriptedServer::start(name, &[]));
+    let pool = |name: &str, backend: &ScriptedServer| {
         format!("[pool.{name}]\nbackends = [{}]\nhealth.check = \"off\"\n", backend.address())
     };
     let proxy = Proxy::start(config(&format!(
@@ -229,7 +230,7 @@ fn a_session_without_tls_goes_by_its_database_or_user() {
         pool("ann", &ann),
         pool("other", &other)
     )));
-    let check = |user: &str, database: &str, backend: &Scripted, name: &str| {
+    let check = |user: &str, database: &str, backend: &ScriptedServer, name: &str| {
         let bytes = login(user, database);
         exchange(&mut proxy.connect(), &bytes, name.as_bytes());
         assert!(backend.received() == bytes);
@@ -242,7 +243,7 @@ fn a_session_without_tls_goes_by_its_database_or_user() {
 
 #[test]
 fn nothing_before_tls_is_carried_into_it() {
-    let backend = Scripted::start("one", POSTGRES);
+    let backend = ScriptedServer::start("one", POSTGRES);
     let proxy = postgres(&[&backend]);
     let hello = hello(b"good.example");
     check_refused(&proxy, &[&[SSL, &hello].concat()], b"\0C08P01\0", "pipelined_before_tls");
@@ -256,9 +257,9 @@ fn nothing_before_tls_is_carried_into_it() {
 #[test]
 fn a_request_to_cancel_finds_the_backend_of_its_session() {
     let names = ["b0", "b1", "b2", "b3", "b4"];
-    // Each says its name to a session and to a request alike.
-    let backends = names.map(|name| Scripted::start(name, &[]));
-    let listed: Vec<_> = backends.iter().map(Scripted::address).collect();
+    // Each backend answers a session and a request with its name.
+    let backends = names.map(|name| ScriptedServer::start(name, &[]));
+    let listed: Vec<_> = backends.iter().map(ScriptedServer::address).collect();
     let proxy = Proxy::start(config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
          plaintext = \"p\"\n[pool.p]\nhealth.check = \"off\"\nbackends = [{}]\n",
@@ -281,13 +282,13 @@ fn a_request_to_cancel_finds_the_backend_of_its_session() {
     assert_eq!(seen.len(), names.len());
     let refusing = postgres(&[&backends[0]]);
     let cancel = message(80_877_102, &[1; 8]);
-    // It has a pool even here: the only one there is.
+    // The request has a pool even here: the only one.
     exchange(&mut refusing.connect(), &cancel, b"b0");
     let keys = "protocol = \"postgres\"\nunmatched = \"p\"\ncancel = \"reject\"";
     check_refused(&self::proxy(keys, &[&backends[0]]), &[&cancel], b"", "cancel_refused");
 }
 
-/// A listener of PostgreSQL without TLS, with these backends as `p`, which has these keys.
+/// Returns a PostgreSQL listener without TLS, with these backends as `p`, which has these keys.
 fn sessions(keys: &str, backends: &[String]) -> pointsman::config::Config {
     config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\nprotocol = \"postgres\"\n\
@@ -296,7 +297,7 @@ fn sessions(keys: &str, backends: &[String]) -> pointsman::config::Config {
     ))
 }
 
-/// A client that says this, and the name of the backend it came to.
+/// Sends these bytes as a client; returns the connection and the name of its backend.
 fn ask(proxy: &Proxy, bytes: &[u8]) -> (TcpStream, String) {
     let mut client = patient(proxy.connect());
     client.write_all(bytes).unwrap();
@@ -307,8 +308,8 @@ fn ask(proxy: &Proxy, bytes: &[u8]) -> (TcpStream, String) {
 
 #[test]
 fn a_request_to_cancel_comes_past_what_is_full() {
-    let backends = ["b0", "b1", "b2"].map(|name| Scripted::start(name, &[]));
-    let listed: Vec<_> = backends.iter().map(Scripted::address).collect();
+    let backends = ["b0", "b1", "b2"].map(|name| ScriptedServer::start(name, &[]));
+    let listed: Vec<_> = backends.iter().map(ScriptedServer::address).collect();
     let cancel = message(80_877_102, &[1; 8]);
     let check = |keys: &str, backends: &[String]| {
         let proxy = Proxy::start(sessions(keys, backends));
@@ -325,7 +326,7 @@ fn a_request_to_cancel_comes_past_what_is_full() {
     check("balance = \"round-robin\"", &listed);
 }
 
-/// It passes limits by, so it must not keep what it took.
+/// The request is exempt from limits, so it must not keep the slots that it took.
 #[test]
 fn a_request_to_cancel_ends_with_its_server_whatever_its_client_does() {
     let backend = Backend::serve(|mut stream| {
@@ -339,10 +340,10 @@ fn a_request_to_cancel_ends_with_its_server_whatever_its_client_does() {
     drop(client);
 }
 
-/// What drains, and what is there no more, keeps its sessions.
+/// A backend that drains or was removed keeps its sessions.
 #[test]
 fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
-    let backends = ["b0", "b1"].map(|name| Scripted::start(name, &[]));
+    let backends = ["b0", "b1"].map(|name| ScriptedServer::start(name, &[]));
     let drained = |word: &str| {
         let first = format!("{{ name = \"first\", address = {}, {word} }}", backends[0].address());
         sessions("balance = \"failover\"", &[first, backends[1].address()])
@@ -358,16 +359,16 @@ fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
         assert_eq!(ask(&proxy, &cancel).1, "b0");
     }
     drop(session);
-    // The end of the session is seen a little later.
+    // The end of the session is noticed a little later.
     wait_for("a request that goes elsewhere", || ask(&proxy, &cancel).1 == "b1");
 }
 
 #[test]
 fn a_backend_that_refuses_tls_is_one_that_failed() {
-    let good = Scripted::start("good", POSTGRES);
-    let no = Scripted::start("no", &[(b"", SSL), (b"N", b"")]);
-    let error = Scripted::start("error", &[(b"", SSL), (b"E\0\0\0\x05\0", b"")]);
-    let talker = Scripted::start("talker", &[(b"", SSL), (b"Sx", b"")]);
+    let good = ScriptedServer::start("good", POSTGRES);
+    let no = ScriptedServer::start("no", &[(b"", SSL), (b"N", b"")]);
+    let error = ScriptedServer::start("error", &[(b"", SSL), (b"E\0\0\0\x05\0", b"")]);
+    let talker = ScriptedServer::start("talker", &[(b"", SSL), (b"Sx", b"")]);
     let hello = hello(b"good.example");
     for bad in [&no, &error, &talker] {
         let proxy = postgres(&[bad, &good]);
@@ -384,7 +385,7 @@ fn a_backend_that_refuses_tls_is_one_that_failed() {
 
 #[test]
 fn every_wait_has_an_end() {
-    let silent = Scripted::start("silent", &[(b"", SSL), (b"", b"never")]);
+    let silent = ScriptedServer::start("silent", &[(b"", SSL), (b"", b"never")]);
     let keys = "protocol = \"postgres\"\nunmatched = \"p\"\ngreeting_timeout = \"100ms\"";
     let hello = hello(b"good.example");
     check_refused(&proxy(keys, &[&silent]), &[SSL, &hello], INTERNAL_ERROR, "greeting_timeout");
@@ -397,9 +398,9 @@ fn every_wait_has_an_end() {
     check_refused(&proxy(keys, &[&silent]), &[GSS], b"\0C08006\0", "opening_timeout");
 }
 
-/// A mail listener, and a client that has read its greeting.
-fn mail(protocol: &str, steps: Steps) -> (Proxy, Arc<Scripted>) {
-    let backend = Scripted::start("one", steps);
+/// Starts a mail listener, and a client that has read its greeting.
+fn mail(protocol: &str, steps: Steps) -> (Proxy, Arc<ScriptedServer>) {
+    let backend = ScriptedServer::start("one", steps);
     let keys = format!(
         "protocol = \"{protocol}\"\nhostname = \"front.test\"\nroutes = [{{ sni = \"good.example\", pool = \"p\" }}]"
     );
@@ -459,7 +460,7 @@ fn mail_is_routed_by_the_server_name_behind_starttls() {
 #[test]
 fn mail_that_goes_wrong_is_told_so() {
     let check = |protocol: &str, keys: &str, send: &str, ending: &str, reason: &str| {
-        let backend = Scripted::start("one", &[]);
+        let backend = ScriptedServer::start("one", &[]);
         let keys = format!("protocol = \"{protocol}\"\nunmatched = \"p\"\n{keys}");
         check_refused(&proxy(&keys, &[&backend]), &[send.as_bytes()], ending.as_bytes(), reason);
     };
@@ -485,9 +486,9 @@ fn mail_that_goes_wrong_is_told_so() {
 
 #[test]
 fn a_mail_backend_that_is_not_ready_is_passed_over() {
-    let good = Scripted::start("good", SMTP);
-    let busy = Scripted::start("busy", &[(b"421 busy\r\n", b"")]);
-    let bare = Scripted::start("bare", &[(b"220 b\r\n", b"EHLO front.test\r\n"), (b"250 b\r\n", b"")]);
+    let good = ScriptedServer::start("good", SMTP);
+    let busy = ScriptedServer::start("busy", &[(b"421 busy\r\n", b"")]);
+    let bare = ScriptedServer::start("bare", &[(b"220 b\r\n", b"EHLO front.test\r\n"), (b"250 b\r\n", b"")]);
     let keys = "protocol = \"smtp\"\nhostname = \"front.test\"\nunmatched = \"p\"";
     let hello = hello(b"good.example");
     let proxy = proxy(keys, &[&busy, &bare, &good]);
@@ -500,10 +501,10 @@ fn a_mail_backend_that_is_not_ready_is_passed_over() {
     check_refused(&proxy, &[b"", b"STARTTLS\r\n", &hello], INTERNAL_ERROR, "backend_refused_tls");
 }
 
-/// A listener that tells protocols apart, and the servers of each.
-fn auto(keys: &str) -> (Proxy, [Scripted; 5]) {
+/// Starts a listener that detects protocols, and the servers of each.
+fn auto(keys: &str) -> (Proxy, [ScriptedServer; 5]) {
     let names = ["tls", "ssh", "http", "postgres", "other"];
-    let backends = names.map(|name| Scripted::start(name, &[]));
+    let backends = names.map(|name| ScriptedServer::start(name, &[]));
     let pools: String = backends.iter().zip(names).fold(String::new(), |pools, (backend, name)| {
         pools + &format!("[pool.{name}]\nbackends = [{}]\nhealth.check = \"off\"\n", backend.address())
     });
@@ -543,7 +544,7 @@ fn who_waits_for_the_server_gets_one() {
         "detect = { on_timeout = \"ssh\", timeout = \"50ms\", postgres = \"postgres\" }\nunmatched = \"tls\"",
     );
     let mut client = proxy.connect();
-    // It is connected while the client is silent; what comes then is relayed.
+    // The backend is connected while the client is silent. Later bytes are relayed.
     proxy.wait_for_metric(r#"pointsman_connect_attempts_total{pool="ssh",outcome="ok"}"#, 1.0);
     exchange(&mut client, b"late", b"ssh");
     assert_eq!(ssh.received(), b"late");
@@ -575,7 +576,7 @@ fn protocols_without_a_pool_are_refused_in_their_words() {
     check_http_length(&proxy);
 }
 
-/// The refusal of a plain request is as long as it says.
+/// The refusal of a plain request has the length that its header says.
 #[track_caller]
 fn check_http_length(proxy: &Proxy) {
     let mut client = proxy.connect();
@@ -585,7 +586,7 @@ fn check_http_length(proxy: &Proxy) {
     assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{answer}");
 }
 
-/// A client of a listener that believes PROXY headers, with this header sent.
+/// Returns a client of a listener that trusts PROXY headers, after it has sent this header.
 fn announced(proxy: &Proxy, header: &[u8]) -> TcpStream {
     let mut client = proxy.connect();
     client.write_all(header).unwrap();
@@ -601,7 +602,7 @@ fn the_wait_for_a_silent_client_begins_behind_its_header() {
     );
     let mut late = proxy.connect();
     let silent = announced(&proxy, header);
-    // By then the first one is older than that as well, and nothing of it has been read.
+    // By then the first client has waited as long too, and none of its bytes have been read.
     proxy.wait_for_metric(r#"pointsman_connect_attempts_total{pool="ssh",outcome="ok"}"#, 1.0);
     late.write_all(header).unwrap();
     proxy.wait_for_metric(r#"pointsman_proxy_headers_total{listener="main",outcome="v1"}"#, 2.0);
@@ -614,7 +615,7 @@ fn the_wait_for_a_silent_client_begins_behind_its_header() {
 fn a_header_that_nobody_believes_is_told_in_every_protocol() {
     let v2 = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
     let v1 = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n";
-    let backend = Scripted::start("b", &[]);
+    let backend = ScriptedServer::start("b", &[]);
     for protocol in ["postgres", "smtp", "imap", "pop3", "auto"] {
         let proxy = self::proxy(&format!("protocol = \"{protocol}\"\nunmatched = \"p\""), &[&backend]);
         for (number, header) in [&v1[..], v2].into_iter().enumerate() {
@@ -625,7 +626,7 @@ fn a_header_that_nobody_believes_is_told_in_every_protocol() {
         let counted = r#"pointsman_proxy_headers_total{listener="main",outcome="unexpected"}"#;
         assert_eq!(proxy.metric(counted), 2.0, "{protocol}");
     }
-    // One behind a header that is believed is none either.
+    // A second header, behind a trusted one, is unexpected too.
     let proxy = self::proxy(
         "protocol = \"smtp\"\nunmatched = \"p\"\nproxy_protocol = { trusted = \"127.0.0.0/8\" }",
         &[&backend],

@@ -1,4 +1,5 @@
-//! What packages hold and what users copy: the first configuration, the examples, the changelog of Debian's package.
+//! The files of packages and the files that users copy: the first configuration, the examples, the changelog
+//! of Debian's package.
 
 use std::fs;
 use std::process::Output;
@@ -8,7 +9,7 @@ use pointsman::telemetry::VERSION;
 use crate::process::{Folder, run};
 use crate::support::{config, repository};
 
-/// Names of files in a folder of the repository, sorted.
+/// Returns the names of the files in a folder of the repository, sorted.
 fn names(folder: &str) -> Vec<String> {
     let entries = fs::read_dir(repository(folder)).unwrap();
     let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -53,7 +54,7 @@ fn the_first_configuration_listens_on_loopback_only() {
     for bind in binds {
         assert!(bind.tcp().is_some_and(|address| address.ip().is_loopback()), "{bind}");
     }
-    // An admin listener of the file would be beside that of the unit.
+    // An admin listener of the file would be a second one beside that of the unit.
     assert_eq!(config.admins().count(), 0);
 }
 
@@ -85,7 +86,7 @@ fn the_root_of_the_repository_has_known_names() {
         "tests",
     ];
     let mut found = names(".");
-    // Git does not know these.
+    // Git ignores these files.
     found.retain(|name| {
         !name.starts_with('.') && !["target", "proptest-regressions"].contains(&name.as_str())
     });

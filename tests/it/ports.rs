@@ -7,10 +7,10 @@ use std::thread;
 use crate::support::dns::Dns;
 use crate::support::{PATIENCE, Proxy, config, own_address, wait_for};
 
-/// How many ports the ranges of these tests have.
+/// The number of ports in the ranges of these tests.
 const PORTS: u16 = 4;
 
-/// Two addresses that no other test has, and a port from which on a range is free at both.
+/// Returns two addresses that no other test has, and a port from which a range is free at both.
 fn free_range() -> (IpAddr, IpAddr, u16) {
     loop {
         let (here, there) = (own_address(), own_address().ip());
@@ -23,7 +23,7 @@ fn free_range() -> (IpAddr, IpAddr, u16) {
     }
 }
 
-/// Answers each connection with the port that it came to.
+/// Answers each connection with its destination port.
 fn answer_with_port(address: SocketAddr) {
     let listener = TcpListener::bind(address).unwrap();
     thread::spawn(move || {
@@ -60,12 +60,12 @@ fn each_port_leads_to_the_same_port_of_the_backend() {
     for port in first..first + 3 {
         assert_eq!(answer(SocketAddr::new(here, port)), port.to_string());
     }
-    // It is one listener.
+    // The range is one listener.
     proxy.wait_for_metric(r#"pointsman_connections_total{listener="main"}"#, 3.0);
     let dialled = |port: u16| format!("\"{}\"", SocketAddr::new(there, port));
     let lines = || std::fs::read_to_string(&log).unwrap_or_default();
     wait_for("the log", || (first..first + 3).all(|port| lines().contains(&dialled(port))));
-    // A reload makes the range longer and leaves the other sockets alone.
+    // A reload makes the range longer and keeps the other sockets.
     assert!(TcpStream::connect(SocketAddr::new(here, first + 3)).is_err());
     proxy.remote.reload(config(&text(&range(first + 3), there, log.to_str().unwrap()))).unwrap();
     assert_eq!(answer(SocketAddr::new(here, first + 3)), (first + 3).to_string());
@@ -80,7 +80,7 @@ fn a_host_name_without_a_port_leads_to_the_same_port() {
         (first..first + 3).for_each(|port| answer_with_port(SocketAddr::new(ip, port)));
     }
     let dns = Dns::new();
-    dns.say_addresses("db1.test", &[there]);
+    dns.set_addresses("db1.test", &[there]);
     let range = format!("{here}:{first}-{}", first + 2);
     let resolve =
         format!("resolve = {{ resolvers = \"{}\", min_ttl = \"100ms\", hold = \"0s\" }}\n", dns.address);
@@ -97,13 +97,13 @@ fn a_host_name_without_a_port_leads_to_the_same_port() {
     assert_eq!(one["name"], format!("db1.test/{there}"));
     assert_eq!((&one["address"], &one["origin"]), (&format!("{there}:*").into(), &"host_name".into()));
     assert_eq!(status()["pools"][0]["discovery"][0]["source"], "dns db1.test");
-    // Another number of addresses renames nothing.
+    // Another number of addresses changes no name.
     let backends = || proxy.remote.view().snapshot.load().pools["p"].pool.backends().to_vec();
     let before = backends();
-    dns.say_addresses("db1.test", &[other, there]);
+    dns.set_addresses("db1.test", &[other, there]);
     wait_for("the second address", || backends().len() == 2);
     assert!(backends().iter().any(|backend| backend.is_same(&before[0])));
-    dns.say_addresses("db1.test", &[other]);
+    dns.set_addresses("db1.test", &[other]);
     wait_for("the other address", || {
         backends().iter().map(|one| one.name().to_string()).eq([format!("db1.test/{other}")])
     });
@@ -121,7 +121,7 @@ fn status_has_a_range_in_one_word() {
     assert_eq!(status["pools"][0]["backends"][0]["address"], format!("{there}:*"));
 }
 
-/// A socket for each worker, port and family.
+/// Each worker, port and family has a socket.
 #[test]
 fn too_many_ports_for_the_descriptors_are_refused_before_they_are_bound() {
     let folder = crate::process::Folder::new("port-range-limit");
@@ -131,6 +131,6 @@ fn too_many_ports_for_the_descriptors_are_refused_before_they_are_bound() {
     let output = std::process::Command::new("sh").args(["-c", &command]).output().unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.contains("may open 1024 descriptors and needs 4018"), "{told}");
+    assert!(told.contains("may open 1024 descriptors, and needs 4018"), "{told}");
     assert!(!told.contains("cannot listen"), "{told}");
 }

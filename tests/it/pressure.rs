@@ -1,4 +1,4 @@
-//! Bounded memory, and everything given back.
+//! Bounded memory, and the return of all resources.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -19,14 +19,14 @@ use crate::support::{Backend, pattern, wait_for};
 const ACTIVE: &str = r#"pointsman_connections_active{listener="main"}"#;
 const PIPES: &str = "pointsman_pipes_open";
 
-/// What is taken while the reader stands still: what the kernel lets the four sockets on the way have, and
-/// what the proxy holds, which is less than the rest put on top here.
+/// Returns a bound of the bytes that are accepted while the reader is stalled: the buffers of the four
+/// sockets on the way, and the buffers of the proxy. The rest that is added here is more than the latter.
 fn most() -> usize {
     let largest = |name: &str| -> usize {
         let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap();
         text.split_whitespace().last().unwrap().parse().unwrap()
     };
-    // The standing reader's own receive buffer does not grow: nobody reads from it.
+    // The receive buffer of the stalled reader does not grow, because its process does not read.
     largest("tcp_rmem") + 2 * largest("tcp_wmem") + (2 << 20)
 }
 
@@ -55,7 +55,8 @@ fn a_reader_that_stands_still_stops_the_writer() {
     });
 }
 
-/// A peer that answers and does not read stays by default; `stall_timeout` closes it, and the other side too.
+/// By default a peer that acknowledges and does not read keeps its connection. `stall_timeout` closes this
+/// connection, and that of the other side.
 #[test]
 fn a_peer_that_does_not_read_is_closed_by_its_stall_timeout() {
     let block = pattern(1 << 20, 53);
@@ -79,11 +80,12 @@ fn a_peer_that_does_not_read_is_closed_by_its_stall_timeout() {
     });
 }
 
-/// Without the bound the kernel takes megabytes for each such client, and lends the host's TCP memory to whoever asks.
+/// Without the bound the kernel holds megabytes for each such client. These clients could then use up the TCP
+/// memory of the host.
 #[test]
 fn little_waits_for_a_client_that_does_not_read() {
     const UNSENT: u32 = 64 * 1024;
-    // The client's own buffer, and what one send may have above the bound.
+    // The client's own buffer, and the excess of one send above the bound.
     const MOST: f64 = (1 << 20) as f64;
     let bytes = pattern(most() + (8 << 20), 43);
     with_each_engine(|engine| {
@@ -111,11 +113,11 @@ fn little_waits_for_a_client_that_does_not_read() {
     });
 }
 
-/// Both ways: what of a stream waits between one end and the other that does not read.
+/// In both directions: the bytes that wait for a side that does not read.
 #[test]
 fn little_waits_of_a_side_whose_other_side_does_not_read() {
     const BOUND: u32 = 64 * 1024;
-    // Beside four buffers of the kernel here: a pipe, and the buffers of the test's own sockets.
+    // Beside the four bounded buffers of the kernel: a pipe, and the buffers of the test's own sockets.
     const MOST: usize = (3 << 20) + 4 * BOUND as usize;
     let bytes = pattern(most() + (8 << 20), 47);
     let buffers = KernelBuffers { max_unsent: Some(BOUND), max_unread: Some(BOUND) };
@@ -143,7 +145,7 @@ fn little_waits_of_a_side_whose_other_side_does_not_read() {
     });
 }
 
-/// Whether the kernel's timer of a connection is that of keepalive, by /proc/net/tcp.
+/// Returns true if the kernel has a keepalive timer for a connection, by /proc/net/tcp.
 fn has_keepalive_timer(local: SocketAddr, peer: SocketAddr) -> bool {
     let hex = |address: SocketAddr| match address {
         SocketAddr::V4(v4) => {
@@ -160,7 +162,7 @@ fn has_keepalive_timer(local: SocketAddr, peer: SocketAddr) -> bool {
     row.is_some_and(|timer| timer.starts_with("02:"))
 }
 
-/// The proxy's two sockets are those whose peers are the test's.
+/// The peers of the proxy's two sockets are the sockets of the test.
 #[test]
 fn both_sockets_have_keepalive() {
     let pair = Pair::new(EngineChoice::Auto);
@@ -171,7 +173,7 @@ fn both_sockets_have_keepalive() {
     }
 }
 
-/// A backend that does what the first byte says.
+/// Starts a backend that does the action of the first byte.
 fn obedient() -> Backend {
     Backend::serve(|mut stream| {
         let mut order = [0];
@@ -195,7 +197,7 @@ fn obedient() -> Backend {
     })
 }
 
-/// One connection that ends in one of many ways.
+/// Makes one connection, which ends in one of many ways.
 fn end_somehow(way: usize, mut client: TcpStream) {
     let mut rest = Vec::new();
     match way % 8 {
@@ -215,7 +217,7 @@ fn end_somehow(way: usize, mut client: TcpStream) {
             assert_eq!(rest.len(), 300_000);
         }
         5 => {
-            // Leaves in the middle of a stream.
+            // The client leaves in the middle of a stream.
             client.write_all(b"s").unwrap();
             client.read_exact(&mut [0; 1000]).unwrap();
             drop(client);
@@ -256,13 +258,13 @@ fn check_that_everything_comes_back(engine: EngineChoice, connections: usize) {
     assert!(accepted >= connections as f64, "{accepted}");
 }
 
-/// The figure of docs/operate/when-things-fail.md, in bytes of the proxy's own memory.
+/// Tests the figure of docs/operate/when-things-fail.md, in bytes of the proxy's own memory.
 #[test]
 fn an_idle_connection_costs_less_than_a_kibibyte() {
     const STEP: usize = 1000;
     let backend = TcpListener::bind("127.0.0.1:0").unwrap();
     let child = Child::start(backend.local_addr().unwrap(), EngineChoice::Auto, None);
-    // The child's first connection, which it made of itself.
+    // The first connection, which the child made itself.
     let mut held = vec![backend.accept().unwrap().0];
     let mut grow = || {
         for _ in 0..STEP {

@@ -1,5 +1,5 @@
-//! What asks about backends: each kind of check against servers that work and servers that do not, where
-//! checks go, how many at once, and agents.
+//! Checks of each kind against servers that work and servers that do not; the addresses of checks, their
+//! number at once, and agents.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -12,7 +12,8 @@ use pointsman::pool::{self, BackendState};
 
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// A `tcp` listener named `main` in front of these backends, with these keys of its pool.
+/// Returns a configuration: a `tcp` listener named `main` in front of these backends, with these keys of its
+/// pool.
 fn checked(backends: &str, keys: &str) -> Config {
     config(&format!(
         r#"
@@ -38,24 +39,24 @@ fn wait_for_state(proxy: &Proxy, at: usize, state: BackendState) {
     wait_for(&format!("{state:?}"), || backend(proxy, at).state() == state);
 }
 
-/// A server that answers what a check says by one thing while it is well, and by another while it is not.
-struct Moody {
+/// A server that sends one answer to checks while it is well, and another while it is not.
+struct SwitchableServer {
     backend: Backend,
     is_well: Arc<AtomicBool>,
 }
 
-impl Moody {
-    /// It waits for bytes that contain `wants` before it answers.
+impl SwitchableServer {
+    /// Starts the server. It waits for bytes that contain `wants` before it answers.
     fn serve(wants: &'static [u8], well: &'static [u8], unwell: &'static [u8]) -> Self {
         let is_well = Arc::new(AtomicBool::new(true));
         let well_now = Arc::clone(&is_well);
         let backend = Backend::serve(move |mut stream| {
-            if !hears(&mut stream, wants) {
+            if !reads(&mut stream, wants) {
                 return;
             }
             let is_well = well_now.load(Ordering::SeqCst);
             let _ = stream.write_all(if is_well { well } else { unwell });
-            // A server that is well waits for the client to go on.
+            // A server that is well waits for the next bytes of the client.
             if !is_well {
                 let _ = stream.shutdown(Shutdown::Write);
             }
@@ -73,21 +74,21 @@ impl Moody {
     }
 }
 
-/// Reads until these bytes came; false if the end came first.
-fn hears(stream: &mut TcpStream, wants: &[u8]) -> bool {
-    let mut heard = Vec::new();
+/// Reads until these bytes came. Returns false if the end came first.
+fn reads(stream: &mut TcpStream, wants: &[u8]) -> bool {
+    let mut received = Vec::new();
     let mut chunk = [0; 1024];
-    while !wants.is_empty() && !heard.windows(wants.len()).any(|window| window == wants) {
+    while !wants.is_empty() && !received.windows(wants.len()).any(|window| window == wants) {
         match stream.read(&mut chunk) {
-            Ok(count @ 1..) => heard.extend_from_slice(&chunk[..count]),
+            Ok(count @ 1..) => received.extend_from_slice(&chunk[..count]),
             _ => return false,
         }
     }
     true
 }
 
-/// Takes a backend down and brings it up again by what it says to this check.
-fn check(words: &str, server: &Moody, fault: &str) {
+/// Checks that the two answers of the server to this check take its backend down and bring it up again.
+fn check(words: &str, server: &SwitchableServer, fault: &str) {
     let intervals = "interval = '200ms', fast_interval = '20ms', down_interval = '20ms'";
     let keys = format!("health = {{ {intervals}, rise = 2, fall = 2, {words} }}");
     let proxy = Proxy::start(checked(&format!("'{}'", server.address()), &keys));
@@ -108,7 +109,8 @@ fn check(words: &str, server: &Moody, fault: &str) {
 #[test]
 fn each_kind_of_check_takes_down_and_brings_up() {
     type Case = (&'static str, &'static [u8], &'static [u8], &'static [u8], &'static str);
-    // What is in the file, what the server waits for, what it says while it is well and while not, the fault.
+    // The keys of the check, the bytes that the server waits for, its answers while well and while not, and
+    // the fault.
     let cases: [Case; 16] = [
         (
             "check = 'tls', server_name = 'a.example.com'",
@@ -177,7 +179,7 @@ fn each_kind_of_check_takes_down_and_brings_up() {
     ];
     thread::scope(|scope| {
         for (words, wants, well, unwell, fault) in cases {
-            scope.spawn(move || check(words, &Moody::serve(wants, well, unwell), fault));
+            scope.spawn(move || check(words, &SwitchableServer::serve(wants, well, unwell), fault));
         }
     });
 }
@@ -185,14 +187,14 @@ fn each_kind_of_check_takes_down_and_brings_up() {
 #[test]
 fn a_mysql_user_logs_in_and_out() {
     let said = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&said);
+    let received = Arc::clone(&said);
     let server = Backend::serve(move |mut stream| {
         let _ = stream.write_all(b"\x07\0\0\0\x0a8.0.1\0");
         let mut bytes = vec![0; 36 + b"mon\0\0mysql_native_password\0".len()];
         if stream.read_exact(&mut bytes).is_ok() {
             let _ = stream.write_all(b"\x07\0\0\x02\0\0\0\x02\0\0\0");
             let _ = stream.read_to_end(&mut bytes);
-            *heard.lock().unwrap() = bytes;
+            *received.lock().unwrap() = bytes;
         }
     });
     let keys = "health = { check = 'mysql', user = 'mon', interval = '200ms' }";
@@ -206,10 +208,12 @@ fn a_mysql_user_logs_in_and_out() {
 
 #[test]
 fn checks_go_where_they_are_told() {
-    // Nobody listens where the backends themselves are.
+    // No server listens at the addresses of the backends.
     let (first, second) = (own_address(), own_address());
-    let (of_pool, of_one) =
-        (Moody::serve(b"", b"220\r\n", b"421\r\n"), Moody::serve(b"", b"220\r\n", b"421\r\n"));
+    let (of_pool, of_one) = (
+        SwitchableServer::serve(b"", b"220\r\n", b"421\r\n"),
+        SwitchableServer::serve(b"", b"220\r\n", b"421\r\n"),
+    );
     let backends =
         format!("'{first}', {{ address = '{second}', health = {{ port = {} }} }}", of_one.address().port());
     let keys =
@@ -226,7 +230,7 @@ fn checks_go_where_they_are_told() {
     wait_for_state(&proxy, 0, BackendState::Down);
 }
 
-/// Backends that hang take every place there is; the others are checked all the same, only later.
+/// Checks of backends that hang take all slots. The other backends are checked all the same, only later.
 #[test]
 fn no_more_checks_are_under_way_than_may_be() {
     const MOST: usize = 3;
@@ -237,7 +241,7 @@ fn no_more_checks_are_under_way_than_may_be() {
         let _ = io::copy(&mut stream, &mut io::sink());
         now.fetch_sub(1, Ordering::SeqCst);
     });
-    let works = Moody::serve(b"", b"220\r\n", b"421\r\n");
+    let works = SwitchableServer::serve(b"", b"220\r\n", b"421\r\n");
     let mut backends: Vec<_> =
         (0..20).map(|n| format!("{{ name = 'h{n}', address = '{}' }}", hanging.address)).collect();
     backends.push(format!("'{}'", works.address()));
@@ -265,27 +269,27 @@ struct Agent {
 impl Agent {
     fn serve(line: &str) -> Self {
         let line = Arc::new(Mutex::new(line.to_owned()));
-        let says = Arc::clone(&line);
+        let answered_line = Arc::clone(&line);
         let server = Backend::serve(move |mut stream| {
-            let line = says.lock().unwrap().clone();
+            let line = answered_line.lock().unwrap().clone();
             let _ = stream.write_all(line.as_bytes());
         });
         Self { address: server.address, line }
     }
 
-    fn say(&self, line: &str) {
+    fn set_line(&self, line: &str) {
         *self.line.lock().unwrap() = line.to_owned();
     }
 }
 
-/// Serves a letter.
+/// Starts a backend that sends a letter.
 fn letter(letter: u8) -> Backend {
     Backend::serve(move |mut stream| {
         let _ = stream.write_all(&[letter]);
     })
 }
 
-/// How many of so many clients the letter served.
+/// Returns the number of clients that the backend with this letter served.
 fn served(proxy: &Proxy, letter: u8, clients: usize) -> usize {
     let count = (0..clients).filter(|_| {
         let mut answer = [0];
@@ -295,7 +299,7 @@ fn served(proxy: &Proxy, letter: u8, clients: usize) -> usize {
     count.count()
 }
 
-/// Two backends `a` and `b`; `a` has an agent.
+/// Returns a configuration with two backends `a` and `b`; `a` has an agent.
 fn with_agent(a: &Backend, b: &Backend, agent: &Agent, words: &str) -> Config {
     let backends = format!(
         "{{ name = 'a', address = '{}' }}, {{ name = 'b', address = '{}', agent = {{ port = 1 }} }}",
@@ -309,8 +313,8 @@ fn with_agent(a: &Backend, b: &Backend, agent: &Agent, words: &str) -> Config {
 fn an_agent_is_obeyed() {
     let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("up\n"));
     let proxy = Proxy::start(with_agent(&a, &b, &agent, ""));
-    let heard = |result: &str| format!(r#"pointsman_agent_checks_total{{pool="main",result="{result}"}}"#);
-    wait_for("words", || proxy.metric(&heard("heard")) > 1.0);
+    let received = |result: &str| format!(r#"pointsman_agent_checks_total{{pool="main",result="{result}"}}"#);
+    wait_for("words", || proxy.metric(&received("heard")) > 1.0);
     assert!(served(&proxy, b'a', 20) > 5);
 
     for (line, state) in [
@@ -318,20 +322,20 @@ fn an_agent_is_obeyed() {
         ("up drain\n", BackendState::Draining),
         ("maint\n", BackendState::Maintenance),
     ] {
-        agent.say(line);
+        agent.set_line(line);
         wait_for_state(&proxy, 0, state);
         assert_eq!(served(&proxy, b'a', 10), 0, "{line}");
-        // It stays while the agent is silent or says nothing new.
-        agent.say("#\n");
-        let before = proxy.metric(&heard("nonsense"));
-        wait_for("nonsense", || proxy.metric(&heard("nonsense")) > before + 2.0);
+        // The state stays while the agent is silent or repeats itself.
+        agent.set_line("#\n");
+        let before = proxy.metric(&received("nonsense"));
+        wait_for("nonsense", || proxy.metric(&received("nonsense")) > before + 2.0);
         assert_eq!(backend(&proxy, 0).state(), state, "{line}");
     }
-    agent.say("ready\n");
+    agent.set_line("ready\n");
     wait_for_state(&proxy, 0, BackendState::Up);
     assert!(served(&proxy, b'a', 20) > 5);
-    // The other's agent is not there, and that changes nothing.
-    assert!(proxy.metric(&heard("silent")) > 1.0);
+    // The agent of the other backend is not there, which changes nothing.
+    assert!(proxy.metric(&received("silent")) > 1.0);
     assert_eq!(backend(&proxy, 1).state(), BackendState::Up);
 }
 
@@ -343,7 +347,7 @@ fn an_agent_says_how_much_its_backend_bears() {
         |share: u8| wait_for("a share", || backend(&proxy, 0).health().agent_share() == share);
     wait_for_share(0);
     assert_eq!(served(&proxy, b'a', 20), 0);
-    agent.say("30%\n");
+    agent.set_line("30%\n");
     wait_for_share(30);
     let some = served(&proxy, b'a', 400);
     assert!((20..150).contains(&some), "{some} of 400");
@@ -353,10 +357,10 @@ fn an_agent_says_how_much_its_backend_bears() {
     let status: serde_json::Value = serde_json::from_str(&page("/api/v1/status")).unwrap();
     let expected = serde_json::json!({ "share_percent": 30, "max_connections": null });
     assert_eq!(status["pools"][0]["backends"][0]["agent"], expected);
-    agent.say("100% maxconn:0\n");
+    agent.set_line("100% maxconn:0\n");
     wait_for_share(100);
     assert_eq!(served(&proxy, b'a', 20), 0);
-    agent.say("maxconn:100\n");
+    agent.set_line("maxconn:100\n");
     wait_for("more", || backend(&proxy, 0).health().agent_max_connections() == Some(100));
     assert!(served(&proxy, b'a', 20) > 5);
 }
@@ -375,7 +379,7 @@ fn an_agent_that_is_no_longer_asked_is_forgotten() {
     assert!(served(&proxy, b'a', 20) > 5);
 }
 
-/// A server that takes clients' headers only, as some do.
+/// A server that accepts only headers of clients, as some do.
 #[test]
 fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
     let server = Backend::serve(|mut stream| {
@@ -385,7 +389,7 @@ fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
             return;
         }
         stream.read_exact(&mut header[16..]).unwrap();
-        // The two ends of the check's own connection.
+        // The two ends of the connection of the check.
         let SocketAddr::V4(from) = from else { panic!("it is IPv4") };
         let (source, port) = (from.ip().octets(), from.port().to_be_bytes());
         if (&header[16..20], &header[24..26]) == (&source[..], &port[..]) {

@@ -1,4 +1,4 @@
-//! The program as its operator meets it: arguments, exit codes, signals, logs.
+//! The program as its operator uses it: arguments, exit codes, signals, logs.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,7 +11,7 @@ use std::thread;
 
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
-/// A folder of its own for a test; gone when it is dropped.
+/// A folder for one test; it is removed when dropped.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -47,7 +47,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// A run to its end.
+/// Runs the program to its end.
 pub(crate) fn run(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
@@ -84,7 +84,7 @@ impl Lines {
         self.0.lock().unwrap().clone()
     }
 
-    /// Waits for so many lines with this in them, and returns the last.
+    /// Waits for this many lines that contain `part`, and returns the last of them.
     pub(crate) fn wait_for_nth(&self, nth: usize, part: &str) -> String {
         let mut found = None;
         let find = || {
@@ -101,7 +101,7 @@ impl Lines {
     }
 }
 
-/// A running program; killed when it is dropped, if it has not ended.
+/// A running program; it is killed when dropped, if it has not ended.
 pub(crate) struct Program {
     pub(crate) child: Child,
     pub(crate) stderr: Lines,
@@ -116,14 +116,14 @@ impl Program {
         Self { child, stderr, stdout }
     }
 
-    /// `run` with a file, until it serves.
+    /// Starts `run` with a file, and waits until it serves.
     pub(crate) fn serve(file: &Path) -> Self {
         let program = Self::start(command(&["run"]).arg(file));
         program.stderr.wait_for("serving");
         program
     }
 
-    /// Where a listener listens, by the line that says so.
+    /// Returns the address of a listener, by the log line about it.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         let line = self.stderr.wait_for("serving");
         let name = format!("\"{listener}\": [");
@@ -146,7 +146,7 @@ impl Program {
         status.unwrap()
     }
 
-    /// Told to end, it does so in order.
+    /// Sends the signal and checks that the program ends in order.
     pub(crate) fn expect_end_by(&mut self, signal: &str) {
         self.signal(signal);
         let status = self.end();
@@ -193,12 +193,12 @@ fn echo_again(stream: &mut TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A connection that works from end to end.
+/// Makes a connection and checks that it works from end to end.
 fn echo(address: SocketAddr) -> TcpStream {
     try_echo(address).unwrap_or_else(|error| panic!("{address}: {error}"))
 }
 
-// Without serving.
+// Commands that do not serve.
 
 #[test]
 fn help_and_schema_are_printed() {
@@ -286,13 +286,13 @@ fn output_that_nobody_reads_is_no_panic() {
 #[test]
 fn a_good_file_is_good_and_nothing_is_bound() {
     let folder = Folder::new("good");
-    // Whoever would bind this address would fail.
+    // A program that binds this address would fail.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let text = file(OFF, &taken.local_addr().unwrap().to_string(), "127.0.0.1:1".parse().unwrap());
     let path = folder.write("good.toml", &text);
     check(&["check", path.to_str().unwrap()], 0, &[": good: 1 listener, 1 pool, 1 backend\n"], &[]);
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
-    // Another program writes its file of discovery.
+    // Another program writes the discovery file of the example.
     check(&["check", example], 0, &["good"], &["queue.json", "1 warning"]);
 }
 
@@ -355,7 +355,7 @@ fn nobody_there_is_not_healthy() {
     check(&["status", "--admin", &nobody], 1, &[], &[&nobody]);
 }
 
-// Serving.
+// The serving program.
 
 #[test]
 fn a_one_liner_serves_and_writes_its_access_log_to_stdout() {
@@ -508,7 +508,7 @@ fn a_full_disk_under_the_logs_stops_nobody() {
     program.expect_end_by("TERM");
 }
 
-/// The program's own log may go to a file on that disk too.
+/// The program's own log may be on that disk too.
 #[test]
 fn a_full_disk_under_standard_error_stops_nobody() {
     let folder = Folder::new("full-stderr");
@@ -516,14 +516,14 @@ fn a_full_disk_under_standard_error_stops_nobody() {
     let bind = own_address();
     let path = folder.write("full.toml", &file(OFF, &bind.to_string(), backend.address));
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let mut command = command(&["run"]);
     command.arg(&path).env("NOTIFY_SOCKET", &manager.path).stdout(Stdio::null()).stderr(full);
     let child = command.spawn().unwrap();
     let mut program = Program { child, stderr: Lines::default(), stdout: Lines::default() };
     assert_eq!(manager.receive(), ["READY=1"]);
     let stream = echo(bind);
-    // Each of these writes to the log.
+    // Each of these events writes to the log.
     program.signal("HUP");
     program.signal("USR1");
     for _ in 0..5 {
@@ -535,15 +535,16 @@ fn a_full_disk_under_standard_error_stops_nobody() {
 
 // systemd.
 
-/// What a service manager hears.
-pub(crate) struct Manager {
+/// A service manager that receives the messages of the program.
+pub(crate) struct ServiceManager {
     pub(crate) socket: UnixDatagram,
     pub(crate) path: PathBuf,
 }
 
-impl Manager {
+impl ServiceManager {
     pub(crate) fn new(folder: &Folder) -> Self {
-        // Here and not in the target's folder, which may lie too deep: a socket's path has 108 bytes.
+        // The socket is here and not in the folder of the target, whose path may be too long: a socket's path
+        // has 108 bytes.
         let path =
             std::env::temp_dir().join(format!("pointsman-{}", folder.0.file_name().unwrap().display()));
         let _ = fs::remove_file(&path);
@@ -558,8 +559,8 @@ impl Manager {
         String::from_utf8(buffer[..n].to_vec()).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// The next word that is not of the watchdog.
-    fn hear_but_watchdog(&self) -> Vec<String> {
+    /// Returns the next message that is not from the watchdog.
+    fn receive_but_watchdog(&self) -> Vec<String> {
         loop {
             let words = self.receive();
             if words != ["WATCHDOG=1"] {
@@ -569,7 +570,7 @@ impl Manager {
     }
 }
 
-impl Drop for Manager {
+impl Drop for ServiceManager {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -580,7 +581,7 @@ fn a_service_manager_hears_of_every_stage() {
     let folder = Folder::new("notify");
     let backend = Backend::echo();
     let path = folder.write("notify.toml", &file(OFF, "127.0.0.1:0", backend.address));
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let mut program = Program::start(command(&["run"]).arg(&path).env("NOTIFY_SOCKET", &manager.path));
     assert_eq!(manager.receive(), ["READY=1"]);
     drop(echo(program.address("main")));
@@ -589,7 +590,8 @@ fn a_service_manager_hears_of_every_stage() {
         program.signal("HUP");
         let words = manager.receive();
         assert_eq!(words[0], "RELOADING=1");
-        // A manager that waits for the end of a reload tells its signal from an earlier one by this.
+        // By this value, a manager that waits for the end of a reload distinguishes its signal from an
+        // earlier one.
         let moment = words.get(1).and_then(|word| word.strip_prefix("MONOTONIC_USEC="));
         let moment: u64 = moment.unwrap_or_else(|| panic!("no moment in {words:?}")).parse().unwrap();
         assert!(moment > 0);
@@ -605,7 +607,7 @@ fn a_watchdog_is_fed_while_it_serves_and_drains() {
     let folder = Folder::new("watchdog-of-a-service");
     let backend = Backend::echo();
     let path = folder.write("watchdog.toml", &file(OFF, "127.0.0.1:0", backend.address));
-    let manager = Manager::new(&folder);
+    let manager = ServiceManager::new(&folder);
     let mut command = command(&["run"]);
     command.arg(&path).env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "2500000");
     let mut program = Program::start(&mut command);
@@ -615,7 +617,7 @@ fn a_watchdog_is_fed_while_it_serves_and_drains() {
     }
     let open = echo(program.address("main"));
     program.signal("TERM");
-    assert_eq!(manager.hear_but_watchdog(), ["STOPPING=1"]);
+    assert_eq!(manager.receive_but_watchdog(), ["STOPPING=1"]);
     for _ in 0..2 {
         assert_eq!(manager.receive(), ["WATCHDOG=1"]);
     }

@@ -16,11 +16,11 @@ use crate::support::pair::patient;
 use crate::support::recorder::{Recorder, ask, ask_on, finish, list};
 use crate::support::{Backend, PATIENCE, Proxy, config, own_address, wait_for};
 
-/// Who seems to connect, and to what.
+/// The source that headers name.
 const CLIENT: &str = "198.51.100.7:4711";
 const FRONT: &str = "203.0.113.1:443";
 
-/// A listener named `main` with these keys in front of a pool `p` with those keys.
+/// Starts a listener named `main` with these keys in front of a pool `p` with those keys.
 fn proxy(listener: &str, backends: &str, pool: &str) -> Proxy {
     logging("off", listener, backends, pool)
 }
@@ -44,14 +44,14 @@ fn logging(log: &str, listener: &str, backends: &str, pool: &str) -> Proxy {
 const TCP: &str = "pool = \"p\"";
 const TLS: &str = "protocol = \"tls\"\nunmatched = \"p\"\nno_sni = \"p\"";
 
-/// A listener that believes the test.
-fn believing(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
+/// Starts a listener that trusts the address of the test.
+fn trusting(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     let keys = format!("{protocol}\nproxy_protocol = {{ mode = \"{mode}\", trusted = \"127.0.0.0/8\" }}");
     proxy(&keys, &list([backend]), "")
 }
 
-/// A listener that believes others.
-fn wary(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
+/// Starts a listener that trusts only other addresses.
+fn untrusting(protocol: &str, mode: &str, backend: &Recorder) -> Proxy {
     let keys =
         format!("{protocol}\nproxy_protocol = {{ mode = \"{mode}\", trusted = [\"10.0.0.0/8\", \"::/0\"] }}");
     proxy(&keys, &list([backend]), "")
@@ -62,7 +62,7 @@ fn header(version: HeaderVersion, source: &str, tlvs: &[(u8, &[u8])], crc32c: bo
     OutgoingHeader { version, endpoints, tlvs: tlvs.to_vec(), crc32c }.write()
 }
 
-/// Headers of all kinds, with the outcome they are counted by.
+/// Returns headers of all kinds, with the outcome that counts each.
 fn headers() -> Vec<(Vec<u8>, &'static str)> {
     let tlvs: &[(u8, &[u8])] = &[(Tlv::AUTHORITY, b"a.example"), (0xea, &[7; 300])];
     vec![
@@ -76,7 +76,7 @@ fn headers() -> Vec<(Vec<u8>, &'static str)> {
     ]
 }
 
-/// LOCAL with a family byte that the protocol does not define, and a block that is no list of TLVs.
+/// Returns LOCAL with a family byte that the protocol does not define, and a block that is no list of TLVs.
 fn local_of_unknown_family() -> Vec<u8> {
     let mut header = local(HeaderVersion::V2, None);
     header.truncate(13);
@@ -96,7 +96,7 @@ fn closed(proxy: &Proxy, reason: &str) -> f64 {
     proxy.metric(&format!(r#"pointsman_connections_closed_total{{listener="main",reason="{reason}"}}"#))
 }
 
-/// Bytes from clients, by either engine.
+/// Returns the bytes from clients, by both engines.
 fn from_clients(proxy: &Proxy) -> f64 {
     let of = |engine: &str| {
         let labels = format!(r#"listener="main",direction="from_client",engine="{engine}""#);
@@ -105,18 +105,19 @@ fn from_clients(proxy: &Proxy) -> f64 {
     of("copied") + of("spliced")
 }
 
-/// Sends bytes one by one, each on its own as far as the kernel lets them.
-fn drip(stream: &mut TcpStream, bytes: &[u8]) {
+/// Sends bytes one by one, each in a packet of its own as far as the kernel allows it.
+fn send_byte_by_byte(stream: &mut TcpStream, bytes: &[u8]) {
     stream.set_nodelay(true).unwrap();
     for byte in bytes {
         stream.write_all(&[*byte]).unwrap();
     }
 }
 
-/// What a client says behind a header reaches the backend, and nothing else does, however it is cut.
+/// Checks that the bytes of a client behind a header reach the backend, and no other bytes, however they are
+/// cut.
 fn check_headers(protocol: &str, words: &[u8]) {
     let backend = Recorder::start("b");
-    let proxy = believing(protocol, "require", &backend);
+    let proxy = trusting(protocol, "require", &backend);
     let mut expected = 0.0;
     for (header, outcome) in headers() {
         let before = count(&proxy, outcome);
@@ -124,7 +125,7 @@ fn check_headers(protocol: &str, words: &[u8]) {
         assert_eq!(ask(&proxy, &whole).unwrap(), "b");
         assert_eq!(backend.received(), words);
         let mut slow = proxy.connect();
-        drip(&mut slow, &whole);
+        send_byte_by_byte(&mut slow, &whole);
         assert_eq!(ask_on(slow, b"").unwrap(), "b");
         assert_eq!(backend.received(), words);
         let mut parted = proxy.connect();
@@ -151,12 +152,12 @@ fn headers_in_front_of_a_hello() {
 #[test]
 fn a_server_that_speaks_first_is_heard_behind_a_header() {
     let backend = Recorder::start("b");
-    let proxy = believing(TCP, "require", &backend);
+    let proxy = trusting(TCP, "require", &backend);
     assert_eq!(ask(&proxy, &header(HeaderVersion::V2, CLIENT, &[], false)).unwrap(), "b");
     assert_eq!(backend.received(), b"");
 }
 
-/// A client is refused by a reset, without having reached a backend.
+/// Checks that a client is refused by a reset and no backend is reached.
 #[track_caller]
 fn check_refused(proxy: &Proxy, words: &[u8], outcome: &str, reason: &str) {
     let before = (closed(proxy, reason), count(proxy, outcome));
@@ -180,17 +181,17 @@ fn what_is_refused_is_counted_apart() {
     for protocol in [TCP, TLS] {
         let backend = Recorder::start("b");
         for mode in ["require", "accept", "shadow"] {
-            let proxy = believing(protocol, mode, &backend);
+            let proxy = trusting(protocol, mode, &backend);
             check_refused(&proxy, &broken, "checksum", "proxy_checksum");
             check_refused(&proxy, &unknown, "malformed", "proxy_malformed");
             check_refused(&proxy, b"PROXY TCP4 nonsense\r\n", "malformed", "proxy_malformed");
             check_refused(&proxy, b"PROXY TCP4 10.0", "truncated", "proxy_truncated");
             check_refused(&proxy, &broken[..20], "truncated", "proxy_truncated");
         }
-        let proxy = believing(protocol, "require", &backend);
+        let proxy = trusting(protocol, "require", &backend);
         check_refused(&proxy, &hello(b"a.example"), "missing", "proxy_missing");
         check_refused(&proxy, b"GET / HTTP/1.1\r\n\r\n", "missing", "proxy_missing");
-        let proxy = wary(protocol, "require", &backend);
+        let proxy = untrusting(protocol, "require", &backend);
         check_refused(&proxy, &header(HeaderVersion::V2, CLIENT, &[], false), "untrusted", "proxy_untrusted");
         check_refused(&proxy, b"", "untrusted", "proxy_untrusted");
         assert_eq!(backend.connections(), 0);
@@ -200,18 +201,21 @@ fn what_is_refused_is_counted_apart() {
 #[test]
 fn a_header_that_nobody_believes_is_named() {
     let backend = Recorder::start("b");
-    let proxies =
-        [proxy(TLS, &list([&backend]), ""), wary(TLS, "accept", &backend), wary(TLS, "shadow", &backend)];
+    let proxies = [
+        proxy(TLS, &list([&backend]), ""),
+        untrusting(TLS, "accept", &backend),
+        untrusting(TLS, "shadow", &backend),
+    ];
     for proxy in proxies {
         for version in [HeaderVersion::V1, HeaderVersion::V2] {
             let words = [header(version, CLIENT, &[], false), hello(b"a.example")].concat();
             check_refused(&proxy, &words, "unexpected", "proxy_unexpected");
         }
-        // In the mode that serves and counts, only who is served is counted.
+        // In the mode that serves and counts, only served clients are counted.
         assert_eq!(shadowed(&proxy, "proxy_untrusted"), 0.0);
     }
-    // One header is believed, not two.
-    let proxy = believing(TLS, "require", &backend);
+    // One header is accepted, not two.
+    let proxy = trusting(TLS, "require", &backend);
     let words =
         [header(HeaderVersion::V1, CLIENT, &[], false), header(HeaderVersion::V1, CLIENT, &[], false)]
             .concat();
@@ -225,7 +229,7 @@ fn a_peer_may_come_without_where_none_is_required() {
         let backend = Recorder::start("b");
         for mode in ["accept", "shadow"] {
             let is_shadow = f64::from(u8::from(mode == "shadow"));
-            let trusting = believing(protocol, mode, &backend);
+            let trusting = trusting(protocol, mode, &backend);
             assert_eq!(ask(&trusting, &words).unwrap(), "b");
             assert_eq!(backend.received(), words);
             assert_eq!(count(&trusting, "missing"), 1.0);
@@ -233,17 +237,17 @@ fn a_peer_may_come_without_where_none_is_required() {
             let whole = [&header(HeaderVersion::V2, CLIENT, &[], false)[..], &words].concat();
             assert_eq!(ask(&trusting, &whole).unwrap(), "b");
             assert_eq!(backend.received(), words);
-            let wary = wary(protocol, mode, &backend);
-            assert_eq!(ask(&wary, &words).unwrap(), "b");
+            let untrusting = untrusting(protocol, mode, &backend);
+            assert_eq!(ask(&untrusting, &words).unwrap(), "b");
             assert_eq!(backend.received(), words);
-            assert_eq!(count(&wary, "untrusted"), 1.0);
-            assert_eq!(shadowed(&wary, "proxy_untrusted"), is_shadow);
+            assert_eq!(count(&untrusting, "untrusted"), 1.0);
+            assert_eq!(shadowed(&untrusting, "proxy_untrusted"), is_shadow);
             assert_eq!(shadowed(&trusting, "proxy_missing"), is_shadow);
         }
     }
 }
 
-/// A listener with little patience for headers.
+/// Starts a listener with a short timeout for headers.
 fn impatient(mode: &str, backend: &Recorder) -> Proxy {
     let keys = format!(
         "{TCP}\nproxy_protocol = {{ mode = \"{mode}\", trusted = \"127.0.0.1\", timeout = \"50ms\" }}"
@@ -258,7 +262,7 @@ fn a_header_comes_in_time_or_not_at_all() {
     check_refused(&proxy, b"", "timeout", "proxy_timeout");
     check_refused(&proxy, b"PROXY ", "timeout", "proxy_timeout");
     assert_eq!(backend.connections(), 0);
-    // Nothing at all may mean that the server is to speak; half a header means nothing good.
+    // A client without bytes may wait for the server. A client with half a header is refused.
     for mode in ["accept", "shadow"] {
         let proxy = impatient(mode, &backend);
         check_refused(&proxy, b"\r\n\r\n", "timeout", "proxy_timeout");
@@ -270,10 +274,10 @@ fn a_header_comes_in_time_or_not_at_all() {
 #[test]
 fn who_leaves_without_a_byte_sent_nothing() {
     let backend = Recorder::start("b");
-    let proxy = believing(TCP, "require", &backend);
+    let proxy = trusting(TCP, "require", &backend);
     assert_eq!(finish(proxy.connect()).unwrap_or_default(), b"");
     wait_for("no_data", || closed(&proxy, "no_data") == 1.0);
-    let proxy = believing(TCP, "accept", &backend);
+    let proxy = trusting(TCP, "accept", &backend);
     assert_eq!(finish(proxy.connect()).unwrap(), b"b\n");
 }
 
@@ -310,7 +314,8 @@ fn an_authority_is_hashed_before_the_name_and_the_source() {
         let name = format!("host-{number}.example");
         let by_authority = asked("198.51.100.1:1", &name, "a.example");
         assert_eq!(by_authority, asked("198.51.100.2:1", &name.to_uppercase(), "b.example"));
-        // The same name leads to the same backend, whoever tells it; what is no name tells none.
+        // The same name leads to the same backend, whether a header or a hello has it. A text that is not a
+        // name is not used.
         assert_eq!(by_authority, asked("198.51.100.3:1", "", &name));
         assert_eq!(by_authority, asked("198.51.100.3:1", "no name", &name));
         seen.insert(by_authority);
@@ -351,16 +356,16 @@ fn the_access_log_has_client_and_peer() {
     assert!(record["proxy_alpn"].is_null());
 }
 
-/// Takes apart what a backend received.
+/// Parses the bytes that a backend received.
 #[track_caller]
-fn take_apart(received: &[u8]) -> (ProxyHeader, &[u8]) {
+fn parse(received: &[u8]) -> (ProxyHeader, &[u8]) {
     match read(received) {
         Ok(Some(HeaderSearch::Header(header, length))) => (header, &received[length..]),
         other => panic!("{other:?}: {}", received.escape_ascii()),
     }
 }
 
-/// What the backends of a pool with this header receive when a client says this.
+/// Returns what the backend of a pool with this header receives when a client sends these bytes.
 fn announced(listener: &str, pool: &str, words: &[u8]) -> (ProxyHeader, Vec<u8>, SocketAddr, Proxy) {
     let backend = Recorder::start("b");
     let proxy = proxy(listener, &list([&backend]), &format!("proxy_protocol = {pool}"));
@@ -368,7 +373,7 @@ fn announced(listener: &str, pool: &str, words: &[u8]) -> (ProxyHeader, Vec<u8>,
     let client = stream.local_addr().unwrap();
     assert_eq!(ask_on(stream, words).unwrap(), "b");
     let received = backend.received();
-    let (header, rest) = take_apart(&received);
+    let (header, rest) = parse(&received);
     (header, rest.to_vec(), client, proxy)
 }
 
@@ -388,7 +393,7 @@ fn backends_are_told_their_clients() {
 
 #[test]
 fn backends_are_told_what_came_in() {
-    let believing = format!("{TLS}\nproxy_protocol.trusted = \"127.0.0.1\"");
+    let trusting = format!("{TLS}\nproxy_protocol.trusted = \"127.0.0.1\"");
     let words = hello(b"a.example");
     let came: &[(u8, &[u8])] = &[
         (Tlv::ALPN, b"h2"),
@@ -400,7 +405,7 @@ fn backends_are_told_what_came_in() {
     ];
     let behind = [header(HeaderVersion::V2, CLIENT, came, true), words.clone()].concat();
     let check = |pool: &str, expected: &[(u8, &[u8])]| {
-        let (header, rest, ..) = announced(&believing, pool, &behind);
+        let (header, rest, ..) = announced(&trusting, pool, &behind);
         let origin =
             HeaderOrigin::Tcp { source: CLIENT.parse().unwrap(), destination: FRONT.parse().unwrap() };
         assert_eq!((&header.origin, &rest), (&origin, &words));
@@ -452,7 +457,7 @@ fn each_connection_has_a_name_of_its_own() {
     for number in 1..=3 {
         assert_eq!(ask(&proxy, b"words").unwrap(), "b");
         let received = backend.received();
-        let (header, _) = take_apart(&received);
+        let (header, _) = parse(&received);
         assert_eq!(header.tlv(Tlv::AUTHORITY), None);
         let name = String::from_utf8(header.tlv(Tlv::UNIQUE_ID).unwrap().to_vec()).unwrap();
         assert_eq!(log.records(number).pop().unwrap()["unique_id"], name.as_str());
@@ -470,12 +475,12 @@ fn another_backend_is_told_as_well() {
         let proxy = proxy(listener, &backends, "balance = \"failover\"\nproxy_protocol = \"v2\"");
         assert_eq!(ask(&proxy, &words).unwrap(), "b");
         let received = backend.received();
-        assert_eq!(take_apart(&received).1, words);
+        assert_eq!(parse(&received).1, words);
         wait_for("the bytes", || from_clients(&proxy) == words.len() as f64);
     }
 }
 
-/// One of these behind another: the last backend learns of the first client.
+/// With one proxy behind another, the last backend gets the address of the first client.
 #[test]
 fn a_row_of_proxies_tells_the_first_client() {
     let backend = Recorder::start("b");
@@ -491,14 +496,14 @@ fn a_row_of_proxies_tells_the_first_client() {
         let source = stream.local_addr().unwrap();
         assert_eq!(ask_on(stream, &hello(b"a.example")).unwrap(), "b");
         let received = backend.received();
-        let (header, rest) = take_apart(&received);
+        let (header, rest) = parse(&received);
         let destination = first.address("main");
         assert_eq!(header.origin, HeaderOrigin::Tcp { source, destination });
         assert_eq!(rest, hello(b"a.example"));
     }
 }
 
-/// What servers are first told by checks.
+/// Returns the first bytes that a server gets from a check.
 fn checked(pool: &str, greeting: &'static [u8], enough: usize) -> Vec<u8> {
     let (heard, words) = mpsc::channel();
     let heard = Mutex::new(heard);
@@ -553,7 +558,7 @@ fn checks_begin_with_a_header() {
     begun("check = \"send-expect\", steps = [{ send = \"hi\" }, { expect = \"x\" }]", b"", b"hi");
     begun("check = \"send-expect\", steps = [{ expect = \"x\" }, { send = \"hi\" }]", b"x", b"hi");
     let line = checked(&of("v1", "check = \"redis\""), b"", 60);
-    let (header, rest) = take_apart(&line);
+    let (header, rest) = parse(&line);
     assert!(
         matches!(header.origin, HeaderOrigin::Tcp { source, .. } if source.ip().is_loopback()),
         "{header:?}"
@@ -563,7 +568,7 @@ fn checks_begin_with_a_header() {
     assert_eq!(heard, b"*1\r\n$4\r\nPING\r\n");
 }
 
-/// A backend that wants the header before it greets, as a server-first service behind it does.
+/// A backend that waits for the header before it greets, as a server-first service behind a proxy does.
 #[test]
 fn a_backend_that_waits_for_its_header_greets() {
     let backend = Backend::serve(|stream| {
@@ -579,14 +584,14 @@ fn a_backend_that_waits_for_its_header_greets() {
     assert_eq!(answer, "220 ready\n");
 }
 
-/// Ids of private links: AWS, Azure, Google Cloud, as their headers have them and as they are written.
+/// Ids of private links of AWS, Azure and Google Cloud, as their headers have them and as they are written.
 const LINKS: [(u8, &[u8], &str); 3] = [
     (0xea, b"\x01vpce-08d2bf15fac5001c9", "vpce-08d2bf15fac5001c9"),
     (0xee, b"\x01\x78\x56\x34\x12", "305419896"),
     (0xe0, b"\0\0\0\0\0\x01\x02\x03", "66051"),
 ];
 
-/// Which backend greets behind a header with this TLV.
+/// Returns the name of the backend that greets a client behind a header with this TLV.
 fn ask_behind(proxy: &Proxy, tlvs: &[(u8, &[u8])]) -> Result<String, Vec<u8>> {
     let mut stream = proxy.connect();
     stream.write_all(&header(HeaderVersion::V2, CLIENT, tlvs, false)).unwrap();
@@ -621,7 +626,7 @@ fn private_links_are_logged_and_routed() {
     assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce-2"), (0xe5, b"red")]).unwrap(), "b4");
     assert_eq!(ask_behind(&proxy, &[(0xea, b"\x01vpce \n"), (0xe0, b"edge-001")]).unwrap(), "b4");
     let mut records = log.records(6);
-    // A connection is logged when it ends, and two may end in either order.
+    // A connection is logged when it ends, and two connections may end in either order.
     records.sort_by_key(|record| record["id"].as_u64());
     let links: Vec<_> = records.iter().map(|record| record["private_link"].clone()).collect();
     let mut expected: Vec<_> = LINKS.iter().map(|(_, _, id)| serde_json::json!(id)).collect();
@@ -630,7 +635,8 @@ fn private_links_are_logged_and_routed() {
     assert_eq!(records[0]["route"], "*+proxy_tlv");
 }
 
-/// All clients of a link share an address, and are one source; other links of the same address are others.
+/// All clients of a link share an address, and are one source. Other links of the same address are other
+/// sources.
 #[test]
 fn sources_may_be_private_links() {
     let backend = Recorder::start("b");
@@ -656,7 +662,7 @@ fn sources_may_be_private_links() {
     proxy.wait_for_metric(refused, 2.0);
 }
 
-/// A limit that counts by link names links, in a form that is no address.
+/// If a limit counts by link, its log names the link, in a form that is not an address.
 #[test]
 fn saturation_names_private_links() {
     let backend = Recorder::start("b");

@@ -46,7 +46,7 @@ fn active(proxy: &Proxy) -> u64 {
     proxy.remote.view().snapshot.load().pools["main"].pool.backends()[0].active()
 }
 
-/// A client that reached the backend.
+/// Returns a client that reached the backend.
 fn served(proxy: &Proxy) -> TcpStream {
     let mut client = proxy.connect();
     ask(&mut client);
@@ -62,7 +62,7 @@ fn metric(proxy: &Proxy, name: &str) -> f64 {
     proxy.metric(&format!(r#"pointsman_{name}{{pool="main"}}"#))
 }
 
-/// A backend that echoes and counts who is with it, now and at most.
+/// Starts a backend that echoes. It counts the clients that are connected at once, and the most of them.
 fn counting() -> (Backend, Arc<AtomicUsize>) {
     let (now, most) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
     let seen = Arc::clone(&most);
@@ -77,8 +77,9 @@ fn counting() -> (Backend, Arc<AtomicUsize>) {
     (backend, most)
 }
 
-/// Clients come and go in a crowd; every seventh goes in its own way. Who was at the backend at most.
-fn crowd(leave: impl Fn(TcpStream) + Sync) -> usize {
+/// Runs many clients at once; every seventh ends by `leave`. Returns the most clients that were at the
+/// backend at once.
+fn run_many_clients(leave: impl Fn(TcpStream) + Sync) -> usize {
     const THREADS: usize = 40;
     const ROUNDS: usize = 15;
     let (backend, most) = counting();
@@ -90,7 +91,7 @@ fn crowd(leave: impl Fn(TcpStream) + Sync) -> usize {
                 for round in 0..ROUNDS {
                     let mut client = proxy.connect();
                     if (thread + round) % 7 == 0 {
-                        // Waiting, or just served.
+                        // The client waits, or was just served.
                         leave(client);
                         continue;
                     }
@@ -108,13 +109,13 @@ fn crowd(leave: impl Fn(TcpStream) + Sync) -> usize {
 
 #[test]
 fn a_limit_is_held_under_a_crowd() {
-    assert_eq!(crowd(drop), 5, "all places are used, and no more");
+    assert_eq!(run_many_clients(drop), 5, "all places are used, and no more");
 }
 
-/// The backend hears of a reset late and counts too many, so only what the proxy holds is exact here.
+/// The backend gets a reset late and so counts too many clients; only the counts of the proxy are exact here.
 #[test]
 fn no_place_is_lost_to_those_who_break_off() {
-    assert!(crowd(reset) >= 5);
+    assert!(run_many_clients(reset) >= 5);
 }
 
 #[test]
@@ -145,7 +146,7 @@ fn who_comes_first_is_served_first() {
 #[test]
 fn a_wait_ends_at_its_timeout() {
     let backend = Backend::echo();
-    // The time of connecting begins behind the wait: it may be shorter.
+    // The time of the connect begins after the wait, so it may be shorter.
     let keys = "max_connections = 1\nqueue = { length = 10, timeout = '300ms' }\n\
                 connect_timeout = '100ms'\ndial_timeout = '100ms'";
     let proxy = proxy(&backend, keys);

@@ -1,5 +1,5 @@
-//! The recipes of docs/guide/checks.md whose servers Debian does not have, with answers as their documentation shows them.
-//! `real/recipes.rs` has the others.
+//! The recipes of docs/guide/checks.md whose servers Debian does not have. The answers are those of their
+//! documentation. `real/recipes.rs` has the other recipes.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::process::{Folder, Program};
 use crate::support::{Backend, PATIENCE, wait_for};
 
-/// The recipe that begins with this listener, with other texts in place of some, such as its addresses. It binds a port
-/// that the kernel chooses.
+/// Returns the recipe that begins with this listener. Some of its texts are replaced, such as its addresses.
+/// It binds a port that the kernel chooses.
 pub(crate) fn recipe(listener: &str, replaced: &[(&str, &str)]) -> String {
     let page = include_str!("../../docs/guide/checks.md");
     let begin = format!("[listener.{listener}]\n");
@@ -71,7 +71,7 @@ impl Page {
     }
 }
 
-/// The program with a recipe. The state is settled by each check, and while down they come soon.
+/// Starts the program with a recipe. Each check decides the state, and checks of a down backend are frequent.
 fn start(folder: &Folder, recipe: &str) -> (Program, SocketAddr) {
     let keys = ["interval = \"2s\"", "down_interval = \"50ms\"", "rise = 1", "fall = 1"];
     let recipe = match recipe.split_once("= { check") {
@@ -112,7 +112,7 @@ fn kubernetes() {
     let (program, admin) = start(&folder, &recipe);
     wait_for("a check", || backend(admin)["checks"]["passed"].as_u64() > Some(0));
     assert!(page.asked.lock().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
-    // It still shakes hands while it is about to stop.
+    // The server still completes handshakes while it is about to stop.
     page.answer(
         "500 Internal Server Error",
         "[+]ping ok\n[+]log ok\n[+]etcd ok\n[-]shutdown failed: reason withheld\nreadyz check failed\n",
@@ -144,11 +144,11 @@ fn a_certificate_of_another_authority_is_told() {
         line.contains("reason=\"checks failed: certificate not accepted\" heard=\"invalid peer"),
         "{line}"
     );
-    // A file that is mended is read by a reload.
+    // A reload reads a repaired file.
     folder.write("ca.crt", &page.certificate);
     program.signal("HUP");
     wait_for_check(admin, "up");
-    // A file without certificates is a fault, and what was in force stays.
+    // A file without certificates is a fault, and the running configuration stays.
     folder.write("ca.crt", "");
     program.signal("HUP");
     program.stderr.wait_for("it has no certificate in PEM");

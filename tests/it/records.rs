@@ -1,4 +1,4 @@
-//! What is told of connections: the access log and the metrics.
+//! The records of connections: the access log and the metrics.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use crate::support::hello::{hello, message, nameless, records, server_name};
 use crate::support::recorder::{Recorder, ask, finish, list};
 use crate::support::{Backend, Proxy, config, pattern, wait_for};
 
-/// A file for the access log in a folder of its own; both are removed at the end.
+/// A file for the access log in a folder of its own; both are removed when dropped.
 pub(crate) struct LogFile(PathBuf);
 
 impl LogFile {
@@ -32,7 +32,7 @@ impl LogFile {
         self.0.to_str().unwrap()
     }
 
-    /// So many lines, as soon as they are there.
+    /// Returns this many lines, as soon as the file has them.
     fn lines(&self, count: usize) -> Vec<String> {
         let read = || fs::read(&self.0).unwrap();
         wait_for("the lines of the access log", || {
@@ -47,7 +47,7 @@ impl LogFile {
         self.lines(count).iter().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The record of the only connection.
+    /// Returns the record of the only connection.
     pub(crate) fn record(&self) -> Value {
         self.records(1).remove(0)
     }
@@ -59,12 +59,12 @@ impl Drop for LogFile {
     }
 }
 
-/// A `tls` listener named `main` that sends `*.good.example` to the pool `p`, which has these keys.
+/// Starts a `tls` listener named `main` that sends `*.good.example` to the pool `p`, which has these keys.
 fn proxy(to: &str, format: &str, backends: &str, keys: &str) -> Proxy {
     impatient("1h", to, format, backends, keys)
 }
 
-/// The same with a time for the first byte and for the hello.
+/// Starts the same listener with timeouts for the first byte and for the hello.
 fn impatient(patience: &str, to: &str, format: &str, backends: &str, keys: &str) -> Proxy {
     Proxy::start(config(&format!(
         r#"
@@ -88,7 +88,7 @@ fn logging(log: &LogFile, backends: &str) -> Proxy {
     proxy(log.path(), "json", backends, "")
 }
 
-/// Checks fields of a record; what is expected is written as JSON.
+/// Checks fields of a record; the expected values are written as JSON.
 #[track_caller]
 fn check(record: &Value, expected: &str) {
     let expected: Value = serde_json::from_str(expected).unwrap();
@@ -101,7 +101,7 @@ fn seconds(record: &Value, key: &str) -> f64 {
     record[key].as_f64().unwrap_or_else(|| panic!("no {key} in {record}"))
 }
 
-/// A socket that is bound and does not listen: connections to it are refused for as long as it is kept.
+/// Returns a socket that is bound and does not listen. Connections to it are refused until it is dropped.
 fn refusing() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -109,7 +109,7 @@ fn refusing() -> (Socket, SocketAddr) {
     (socket, address)
 }
 
-/// A socket whose queue is full, so that further connections to it are not answered.
+/// Returns a socket whose queue is full, so that further connections to it get no answer.
 fn silent() -> (Vec<Socket>, SocketAddr) {
     let (socket, address) = refusing();
     socket.listen(0).unwrap();
@@ -123,7 +123,7 @@ fn silent() -> (Vec<Socket>, SocketAddr) {
     (kept, address)
 }
 
-/// The value of a series that may be rendered with any labels that begin so.
+/// Returns the sum of the series that begin in this way, whatever their further labels are.
 fn sum(proxy: &Proxy, series: &str) -> f64 {
     let text = proxy.remote.view().metrics.render();
     let values = text.lines().filter(|line| line.starts_with(series));
@@ -183,7 +183,7 @@ fn the_first_bytes_are_counted_like_all_others() {
     assert_eq!(moved, first.len() as f64);
 }
 
-/// Whether an acceptable hello was read before the end.
+/// The result of reading the hello before the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hello {
     Read,
@@ -320,7 +320,7 @@ fn attempts_and_their_time_are_told() {
     let backends = format!(r#"[{{ name = "dead", address = "{dead}" }}, {}]"#, living.written());
     let keys = "balance = \"round-robin\"\nconnect_timeout = \"100ms\"";
     let proxy = proxy(log.path(), "json", &backends, keys);
-    // Whoever is first in turn, one of two connections begins at the dead one.
+    // One of two connections begins at the dead backend, whichever is first.
     for _ in 0..2 {
         assert_eq!(ask(&proxy, &hello(b"www.good.example")).as_deref(), Ok("living"));
     }
@@ -434,7 +434,7 @@ fn the_counts_add_up() {
             client.write_all(&first).unwrap();
             if first == hello(b"www.good.example") {
                 client.write_all(&pattern(round * 5_000, 9)).unwrap();
-                // An end before the backend is connected is another reason.
+                // An end before the backend is connected has another reason.
                 client.read_exact(&mut [0]).unwrap();
             }
             let _ = finish(client);

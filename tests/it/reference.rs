@@ -12,7 +12,7 @@ const DURATION_END: &str = r"[A-Za-zµ]+\s*)+$";
 /// The pattern of percentages.
 const PERCENT: &str = "^[0-9]+%$";
 
-/// A table of keys for each table that the file can have, in the order in which they are nested.
+/// Returns a table of keys for each table that the file can have, in the order in which they are nested.
 pub(crate) fn configuration(schema: &Value) -> String {
     let mut page = String::new();
     table("", schema, &mut page);
@@ -47,7 +47,7 @@ fn table(path: &str, schema: &Value, page: &mut String) {
             kinds = kinds.replace("table", &format!("[table](#{})", anchor(&path)));
             inner.push((path, *first));
         }
-        // Most descriptions have them.
+        // Most descriptions have these bounds.
         if let (Some(least), Some(most)) = (value["minimum"].as_u64(), value["maximum"].as_u64())
             && !meaning.contains(&most.to_string())
         {
@@ -66,7 +66,7 @@ fn table(path: &str, schema: &Value, page: &mut String) {
     }
 }
 
-/// The schemas of the tables that a value can be or hold.
+/// Returns the schemas of the tables that a value can be or hold.
 fn tables(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
     if value["properties"].is_object() {
         return Box::new(std::iter::once(value));
@@ -75,7 +75,7 @@ fn tables(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
     Box::new(choices.chain(value.get("items")).chain(value.get("additionalProperties")).flat_map(tables))
 }
 
-/// What a value may be, in words.
+/// Collects the kinds of a value, in words.
 fn kind(value: &Value, kinds: &mut Vec<String>) {
     let mut add = |kind: String| {
         if !kinds.contains(&kind) {
@@ -107,7 +107,7 @@ fn kind(value: &Value, kinds: &mut Vec<String>) {
     }
 }
 
-/// A text as a cell of a table.
+/// Returns a text as a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }

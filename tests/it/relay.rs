@@ -1,4 +1,4 @@
-//! Bytes arrive whole, in order and without stalls, with each engine.
+//! Relays with each engine: bytes arrive whole, in order and without stalls.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -74,7 +74,7 @@ fn many_one_byte_writes_stay_intact() {
     });
 }
 
-/// A second small write that waits for the acknowledgement of the first waits 40 ms for it.
+/// If a second small write waits for the acknowledgement of the first, it waits for 40 ms.
 #[test]
 fn small_writes_do_not_wait_for_acknowledgements() {
     const ROUNDS: u32 = 400;
@@ -97,7 +97,7 @@ fn small_writes_do_not_wait_for_acknowledgements() {
 fn urgent_bytes_stay_in_their_place() {
     with_each_engine(|engine| {
         let pair = Pair::new(engine);
-        // The test's own ends must not take the byte out of the stream either.
+        // The sockets of the test must not take the byte out of the stream either.
         for end in [&pair.client, &pair.server] {
             SockRef::from(end).set_out_of_band_inline(true).unwrap();
         }
@@ -109,7 +109,7 @@ fn urgent_bytes_stay_in_their_place() {
                 expect_bytes(to, b"abcdef");
             }
         }
-        // All at once and an end behind them.
+        // All bytes are written at once, with an end behind them.
         for (mut from, to) in [(&pair.client, &pair.server), (&pair.server, &pair.client)] {
             from.write_all(b"abc").unwrap();
             SockRef::from(from).send_out_of_band(b"d").unwrap();
@@ -121,7 +121,7 @@ fn urgent_bytes_stay_in_their_place() {
     });
 }
 
-/// Urgent bytes of a client that is gone before the first of its bytes is read.
+/// Urgent bytes of a client that closes before its first byte is read.
 #[test]
 fn urgent_bytes_of_a_client_that_has_left_arrive() {
     with_each_engine(|engine| {
@@ -142,8 +142,8 @@ fn urgent_bytes_of_a_client_that_has_left_arrive() {
     });
 }
 
-/// A pipe is full by slots long before it is full by bytes; what the kernel then says sounds as if the
-/// socket were empty.
+/// The slots of a pipe are full long before its bytes. The kernel then returns the same error as for an empty
+/// socket.
 #[test]
 fn small_segments_and_then_silence_leave_nothing_behind() {
     with_each_engine(|engine| {
@@ -154,15 +154,15 @@ fn small_segments_and_then_silence_leave_nothing_behind() {
                 for segment in sent.chunks(size) {
                     from.write_all(segment).unwrap();
                 }
-                // Nothing more is sent, and nothing is closed.
+                // No more bytes are sent, and no end is closed.
                 expect_bytes(to, &sent);
             }
         }
     });
 }
 
-/// As before, but the segments come from a thread while the other end is read, after a stream that has
-/// made the engine splice.
+/// The same case, but a thread sends the segments while the other end is read. A stream before them makes the
+/// engine splice.
 #[test]
 fn small_segments_behind_a_stream_leave_nothing_behind() {
     with_each_engine(|engine| {
@@ -190,7 +190,8 @@ fn aborted_streams_leave_no_residue() {
             let (client, server) = pair.another();
             client.set_nonblocking(true).unwrap();
             let mut sent = 0;
-            // Until the kernels, and the proxy between them, hold what they can; at least once.
+            // The loop ends when the buffers of the kernel and of the proxy are full, after at least one
+            // write.
             while let Ok(n @ 1..) = (&client).write(&junk[sent..]) {
                 sent += n;
                 if sent == junk.len() {

@@ -1,4 +1,4 @@
-//! What the log says of a reload: each backend by its name, open connections, and the end of drains.
+//! The log of a reload: each backend by its name, open connections, and the end of drains.
 
 use std::net::{SocketAddr, TcpStream};
 

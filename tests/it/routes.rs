@@ -1,4 +1,4 @@
-//! Which name goes to which pool, and which client to which backend.
+//! Routes from names to pools, and picks from clients to backends.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ const UNRECOGNIZED_NAME: &[u8] = &[21, 3, 3, 0, 2, 2, 112];
 const MISSING_EXTENSION: &[u8] = &[21, 3, 3, 0, 2, 2, 109];
 const INTERNAL_ERROR: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
-/// A `tls` listener named `main`, with these keys, and these further tables.
+/// Starts a `tls` listener named `main`, with these keys, and these further tables.
 fn proxy(keys: &str, tables: &str) -> Proxy {
     Proxy::start(config(&format!(
         r#"
@@ -31,7 +31,7 @@ fn proxy(keys: &str, tables: &str) -> Proxy {
     )))
 }
 
-/// A pool of the name of its one backend.
+/// Returns a pool with the name of its one backend.
 fn alone(backend: &Recorder) -> String {
     pool(&backend.name, &list([backend]), "")
 }
@@ -40,12 +40,12 @@ fn pool(name: &str, backends: &str, keys: &str) -> String {
     format!("[pool.{name}]\nbackends = {backends}\nhealth.check = \"off\"\n{keys}\n")
 }
 
-/// A listener that sends every name to one pool.
+/// Starts a listener that sends every name to one pool.
 fn one_pool(backends: &str, keys: &str) -> Proxy {
     proxy("unmatched = \"p\"\nno_sni = \"p\"", &pool("p", backends, keys))
 }
 
-/// A connection from one of the many addresses of this machine to itself.
+/// Connects from one of the many loopback addresses.
 fn connect_from(proxy: &Proxy, source: Ipv4Addr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
@@ -55,7 +55,7 @@ fn connect_from(proxy: &Proxy, source: Ipv4Addr) -> TcpStream {
     stream
 }
 
-/// An address at which every connection is refused, for as long as the socket is kept.
+/// Returns an address at which connections are refused until the socket is dropped.
 fn refusing() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
@@ -68,7 +68,7 @@ fn source(number: usize) -> Ipv4Addr {
     Ipv4Addr::new(127, 1 + high, low, 7)
 }
 
-/// How often each backend was answered with.
+/// Counts the answers of each backend.
 fn tally(answers: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     answers.into_iter().fold(BTreeMap::new(), |mut counts, answer| {
         *counts.entry(answer).or_default() += 1;
@@ -76,7 +76,7 @@ fn tally(answers: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     })
 }
 
-/// The sum of a family's series of the pool `p` with this word in their labels.
+/// Returns the sum of a family's series of the pool `p` with this word in their labels.
 fn attempts(proxy: &Proxy, outcome: &str) -> f64 {
     proxy.metric(&format!(r#"pointsman_connect_attempts_total{{pool="p",outcome="{outcome}"}}"#))
 }
@@ -254,7 +254,8 @@ fn a_prefix_stays_together() {
 fn ports_of_one_source_spread_when_they_are_hashed() {
     let backends = Recorder::several("b", 2);
     let proxy = one_pool(&list(&backends), r#"hash_on = "source-ip-port""#);
-    // The kernel chooses the ports, so this cannot be told to the connection; 2^-63 to fail by chance.
+    // The kernel chooses the ports, so the test cannot fix them. It fails by chance with a probability of
+    // 2^-63.
     let counts = tally((0..64).map(|_| ask(&proxy, &nameless()).unwrap()));
     assert_eq!(counts.len(), 2, "{counts:?}");
 }
@@ -276,7 +277,8 @@ fn maglev_shares_by_weight() {
     let proxy = one_pool(&written, "");
     let counts =
         tally((0..200).map(|number| ask_on(connect_from(&proxy, source(number)), &nameless()).unwrap()));
-    // The same at each run: sources, names and the key are fixed. 50 is meant, 6 is the deviation.
+    // The result is the same in each run: sources, names and the key are fixed. 50 is expected, with a
+    // deviation of 6.
     assert!((30..=70).contains(&counts["b0"]), "{counts:?}");
 }
 
@@ -329,7 +331,7 @@ fn when_nobody_is_healthy_clients_are_told_at_once() {
     wait_for("the backend is down", || {
         proxy.remote.view().snapshot.load().pools["p"].pool.backends()[0].state() == BackendState::Down
     });
-    // Unread bytes behind the hello must not turn the alert into a reset.
+    // Unread bytes behind the hello must not replace the alert by a reset.
     let mut first = hello(b"a.example");
     first.resize(100_000, 0xaa);
     for _ in 0..10 {
@@ -344,7 +346,7 @@ fn when_nobody_is_healthy_clients_are_told_at_once() {
     assert_eq!(attempts(&proxy, "refused"), 0.0);
 }
 
-/// A client that puts the address it connects to in the place of a server name is a client without a name.
+/// If a client sends its destination address as the server name, it counts as a client without a name.
 #[test]
 fn an_address_in_place_of_a_name_goes_to_no_sni() {
     let (none, other) = (Recorder::start("none"), Recorder::start("other"));

@@ -15,7 +15,7 @@ fn connect(from: &str, to: SocketAddr) -> TcpStream {
     patient(socket.into())
 }
 
-/// A program with these keys of the process, the listener and the pool.
+/// Starts a program with these keys of the process, the listener and the pool.
 fn program(name: &str, backend: &Backend, keys: [&str; 3]) -> (Folder, Program) {
     let folder = Folder::new(name);
     let [process, listener, pool] = keys;
@@ -31,7 +31,8 @@ fn program(name: &str, backend: &Backend, keys: [&str; 3]) -> (Folder, Program) 
     (folder, program)
 }
 
-/// Opens three connections from 127.0.0.2 and one from 127.0.0.3, all of which are served, then some that are refused.
+/// Opens three connections from 127.0.0.2 and one from 127.0.0.3, which are served, then some that are
+/// refused.
 fn saturate(program: &Program) -> Vec<TcpStream> {
     let address = program.address("main");
     let held: Vec<_> =
@@ -49,13 +50,13 @@ fn echo(mut stream: &TcpStream) {
     stream.read_exact(&mut [0]).expect("the client is served");
 }
 
-/// Begins an episode of another pool and waits for its warning. Warnings come one after the other, each behind its count
-/// of connections, so that of an episode that began before would be there.
+/// Begins an episode of another pool and waits for its warning. Warnings come one after the other, each after
+/// its count of connections. So the warning of an earlier episode would be in the log by then.
 fn wait_for_late_episode(program: &Program) {
     use std::io::{Read, Write};
     let address = program.address("late");
     let mut held = None;
-    // The places of the clients before become free in their time.
+    // The slots of the earlier clients become free a little later.
     wait_for("a place for a late client", || {
         let mut client = connect("127.0.0.5", address);
         if client.write_all(b"?").and_then(|()| client.read_exact(&mut [0])).is_ok() {
@@ -131,7 +132,7 @@ fn a_source_above_its_limits_is_reported() {
     }
 }
 
-/// The warning has the networks that the limit counts, so that clients of one network are one source in it.
+/// The warning has the networks that the limit counts, so clients of one network are one source.
 #[test]
 fn a_source_is_the_network_that_the_limit_counts() {
     let backend = Backend::echo();
@@ -145,7 +146,7 @@ fn a_source_is_the_network_that_the_limit_counts() {
     assert!(line.contains("heaviest=127.0.0.0 with 2 most_refused=127.0.0.0 1"), "{line}");
 }
 
-/// Sources are counted when that is asked, also where no listener limits them.
+/// Sources are counted on request, also if no listener limits them.
 #[test]
 fn sources_are_counted_without_limits() {
     let backend = Backend::echo();
@@ -168,7 +169,7 @@ fn sources_are_counted_without_limits() {
     });
 }
 
-/// The end of an episode comes 10 s after its last refusal.
+/// The end of an episode is logged 10 s after its last refusal.
 #[test]
 #[ignore = "it takes ten seconds"]
 fn the_end_of_an_episode_is_reported() {

@@ -1,5 +1,5 @@
-//! The start under bad conditions: early signals, ports in use, few descriptors, an admin address that cannot be bound
-//! yet.
+//! Starts under bad conditions: early signals, ports in use, few descriptors, an admin address that cannot be
+//! bound yet.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::process::{Folder, Program, command, run};
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
-/// More than a pipe holds and the program reads at once: when that much is written, the program reads.
+/// More bytes than a pipe holds and the program reads at once. After such a write the program has begun to
+/// read.
 const MUCH: usize = 1 << 20;
 
 fn file(process: &str, bind: &str, backend: SocketAddr) -> String {
@@ -21,7 +22,7 @@ fn file(process: &str, bind: &str, backend: SocketAddr) -> String {
 
 const OFF: &str = "access_log.to = \"off\"";
 
-/// A connection that works from end to end.
+/// Makes a connection and checks that it works from end to end.
 fn echo(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -32,7 +33,7 @@ fn echo(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A program in the middle of reading its configuration, which is as long as the test wants.
+/// Starts a program that is still reading its configuration, which is as long as the test makes it.
 fn reading(folder: &Folder) -> (Program, std::process::ChildStdin) {
     let mut command = command(&["run", "/dev/stdin"]);
     let mut program = Program::start(command.current_dir(folder.path("")).stdin(Stdio::piped()));
@@ -54,8 +55,8 @@ fn signals_while_the_configuration_is_read_are_not_lost_and_not_deadly() {
     drop(input);
     drop(echo(program.address("main")));
     program.stderr.wait_for("opened again");
-    program.stderr.wait_for("SIGUSR2 does nothing here: SIGHUP reloads");
-    program.stderr.wait_for("SIGQUIT does nothing here: SIGTERM drains");
+    program.stderr.wait_for("SIGUSR2 has no effect: SIGHUP reloads");
+    program.stderr.wait_for("SIGQUIT has no effect: SIGTERM drains");
     // The end of the pipe is all that is left to read, so the reload finds no listener.
     program.stderr.wait_for("not reloaded; the running configuration stays");
     drop(echo(program.address("main")));
@@ -78,19 +79,19 @@ fn signals_of_other_programs_end_nothing() {
     let path = folder.write("foreign.toml", &file(OFF, "127.0.0.1:0", backend.address));
     let mut program = Program::serve(&path);
     let open = echo(program.address("main"));
-    for (signal, said) in [("USR2", "SIGUSR2 does nothing here"), ("QUIT", "SIGQUIT does nothing here")] {
+    for (signal, said) in [("USR2", "SIGUSR2 has no effect"), ("QUIT", "SIGQUIT has no effect")] {
         program.signal(signal);
         program.stderr.wait_for(said);
     }
     program.signal("TERM");
     program.stderr.wait_for("stopping");
     program.signal("USR2");
-    program.stderr.wait_for_nth(2, "SIGUSR2 does nothing here");
+    program.stderr.wait_for_nth(2, "SIGUSR2 has no effect");
     drop(open);
     assert_eq!(program.end().code(), Some(0));
 }
 
-/// A pool whose DNS server never answers.
+/// Returns a pool whose DNS server never answers.
 fn silent_dns() -> (UdpSocket, String) {
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -102,7 +103,7 @@ fn silent_dns() -> (UdpSocket, String) {
     (server, pool)
 }
 
-/// Ends the program while it waits for a DNS server, much sooner than it would wait.
+/// Stops the program while it waits for a DNS server, long before the wait would end.
 fn end_in_the_wait(mut program: Program, server: &UdpSocket) {
     server.recv(&mut [0; 512]).expect("it asks");
     let asked = Instant::now();
@@ -115,7 +116,7 @@ fn a_request_to_end_is_obeyed_in_the_wait_for_the_dns() {
     let folder = Folder::new("dns-wait");
     let backend = Backend::echo();
     let (server, pool) = silent_dns();
-    // No client was let in, so there is no grace.
+    // No client was accepted, so there is no grace.
     let process = format!("{OFF}\nshutdown.grace = \"1h\"");
     let path = folder.write("start.toml", &(file(&process, "127.0.0.1:0", backend.address) + &pool));
     end_in_the_wait(Program::start(command(&["run"]).arg(&path)), &server);
@@ -201,12 +202,12 @@ fn an_admin_address_that_is_taken_is_had_later() {
     drop(taken);
     program.stderr.wait_for(&format!("admin listens address={address}"));
     assert_eq!(run(&["health", "--ready", "--admin", &address.to_string()]).status.code(), Some(0));
-    // The log has it once, although the address was tried several times.
+    // The log has the failure once, although the bind was tried several times.
     assert_eq!(program.stderr.all().iter().filter(|line| line.contains("admin.listen")).count(), 1);
     program.expect_end_by("TERM");
 }
 
-/// The program with a hard limit of descriptors.
+/// Starts the program with a hard limit of descriptors.
 fn limited(descriptors: u32, path: &std::path::Path) -> Program {
     let program = env!("CARGO_BIN_EXE_pointsman");
     let script = format!("ulimit -n {descriptors} && exec {program:?} run {path:?}");
@@ -235,7 +236,7 @@ fn few_descriptors_serve_few_clients_and_that_is_said() {
 #[test]
 fn admin_answers_when_clients_have_used_up_the_descriptors() {
     let folder = Folder::new("used-up");
-    // It takes every connection and keeps it.
+    // The backend accepts every connection and keeps it.
     let backend = Backend::serve(|mut stream| while stream.read(&mut [0; 64]).is_ok_and(|n| n > 0) {});
     let admin = own_address();
     let process = format!("{OFF}\nmax_connections = 10000\nadmin.listen = \"{admin}\"");
@@ -247,11 +248,11 @@ fn admin_answers_when_clients_have_used_up_the_descriptors() {
     assert!(line.contains("saturation=\"descriptors\"") && line.contains("pauses="), "{line}");
     assert!(!line.contains("refused="), "they wait: {line}");
     for _ in 0..20 {
-        // Metrics open files besides.
+        // A scrape opens files too.
         let (code, metrics) = pointsman::admin::ask(admin, "/metrics", PATIENCE).unwrap();
         assert_eq!(code, 200);
         assert!(metrics.contains("process_open_fds"), "{metrics}");
-        // Whether a dial fails too depends on which worker takes the last descriptors.
+        // A dial may fail too; that depends on the worker that takes the last descriptors.
         if !metrics.contains("pointsman_connect_attempts_total{pool=\"main\",outcome=\"local\"} 0") {
             program.stderr.wait_for("clients are refused: this host has no descriptor or memory left");
         }

@@ -1,4 +1,5 @@
-//! States of backends: ejection by what clients meet, what becomes of open connections, the operator's word.
+//! States of backends: ejection by failures of clients, open connections of failed backends, and the operator
+//! state.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -7,11 +8,12 @@ use std::time::{Duration, Instant};
 use pointsman::config::Config;
 use pointsman::pool::{BackendState, Trouble};
 
-use crate::life::{Unsteady, ask, backend, meet, meet_one, named};
+use crate::life::{StoppableBackend, ask, backend, connect_any, connect_to, named};
 use crate::support::pair::{closed, expect_reset, reset};
 use crate::support::{Backend, Proxy, config, own_address, wait_for};
 
-/// A listener `main` in front of a pool `p` of round robin: its backends as they are written, and its keys.
+/// Returns a configuration: a listener `main` in front of a round-robin pool `p` with these backends and
+/// keys.
 fn pool(backends: &[String], keys: &str) -> Config {
     config(&format!(
         "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
@@ -24,7 +26,7 @@ fn quoted(address: SocketAddr) -> String {
     format!("\"{address}\"")
 }
 
-/// A pool whose backends are not checked but ejected, with these keys.
+/// Returns a pool whose backends are not checked but ejected, with these keys.
 fn ejecting(backends: &[SocketAddr], ejection: &str) -> Config {
     let backends: Vec<_> = backends.iter().map(|address| quoted(*address)).collect();
     pool(&backends, &format!("health.check = \"off\"\nejection = {{ {ejection} }}"))
@@ -42,7 +44,7 @@ fn ejections(outcome: &str) -> String {
     format!(r#"pointsman_ejections_total{{pool="p",outcome="{outcome}"}}"#)
 }
 
-/// A backend that says this, and resets whoever says something.
+/// Starts a backend that sends this text, and resets each client that sends a byte.
 fn resetting(says: &'static [u8]) -> Backend {
     Backend::serve(move |mut stream| {
         let _ = stream.write_all(says);
@@ -61,11 +63,11 @@ fn a_backend_that_refuses_is_ejected_and_not_asked_again() {
         "consecutive_failures = 3, base_time = \"1h\", max_time = \"1h\"",
     ));
     while backend(&proxy, "p", gone).traffic().troubles(Trouble::Connect) < 3 {
-        assert_eq!(meet(proxy.address("main")).1, 'b', "no client notices");
+        assert_eq!(connect_any(proxy.address("main")).1, 'b', "no client notices");
     }
     wait_for_state(&proxy, gone, BackendState::Ejected);
     for _ in 0..20 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(backend(&proxy, "p", gone).traffic().troubles(Trouble::Connect), 3);
     assert_eq!(proxy.metric(&ejections("ejected")), 1.0);
@@ -74,22 +76,22 @@ fn a_backend_that_refuses_is_ejected_and_not_asked_again() {
 
 #[test]
 fn an_ejected_backend_comes_back_in_time() {
-    let mut a = Unsteady::new(b'a');
+    let mut a = StoppableBackend::new(b'a');
     let b = named(b'b');
     a.stop();
     let proxy =
         Proxy::start(ejecting(&[a.address, b.address], "consecutive_failures = 2, base_time = \"100ms\""));
     let met = backend(&proxy, "p", a.address);
     wait_for("a second ejection in a row", || {
-        assert_eq!(meet(proxy.address("main")).1, 'b', "no client notices");
+        assert_eq!(connect_any(proxy.address("main")).1, 'b', "no client notices");
         met.health().entered(BackendState::Ejected) >= 2
     });
     a.start();
     wait_for_state(&proxy, a.address, BackendState::Up);
-    meet_one(proxy.address("main"), 'a');
+    connect_to(proxy.address("main"), 'a');
     let ejected = met.health().entered(BackendState::Ejected);
     for _ in 0..20 {
-        meet(proxy.address("main"));
+        connect_any(proxy.address("main"));
     }
     assert_eq!((met.state(), met.health().entered(BackendState::Ejected)), (BackendState::Up, ejected));
 }
@@ -100,12 +102,12 @@ fn a_backend_that_resets_at_once_is_ejected() {
     let proxy = Proxy::start(ejecting(&[bad.address, b.address], "base_time = \"1h\", max_time = \"1h\""));
     connect_until_answered(&proxy, bad.address);
     let met = backend(&proxy, "p", bad.address);
-    // One more may have come before the fifth was heard of.
+    // One more client may have come before the fifth reset was counted.
     assert!(
         met.traffic().troubles(Trouble::EarlyReset) >= 5 && met.traffic().troubles(Trouble::Connect) == 0
     );
     for _ in 0..20 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(
         met.health().ejection().map(|ejection| (ejection.trouble, ejection.in_a_row)),
@@ -113,13 +115,13 @@ fn a_backend_that_resets_at_once_is_ejected() {
     );
 }
 
-/// Connects, one client after the other, until a backend is ejected.
+/// Connects one client after the other until a backend is ejected.
 fn connect_until_answered(proxy: &Proxy, bad: SocketAddr) {
     wait_for("the ejection", || {
         let before = backend(proxy, "p", bad).traffic().troubles(Trouble::EarlyReset);
         let mut client = proxy.connect();
         let answered = client.write_all(b"?").and_then(|()| client.read_exact(&mut [0])).is_ok();
-        // Its reset is counted a moment after the client has it.
+        // The reset is counted a moment after the client gets it.
         wait_for("the count", || {
             answered || backend(proxy, "p", bad).traffic().troubles(Trouble::EarlyReset) > before
         });
@@ -132,7 +134,7 @@ fn a_backend_that_speaks_before_it_resets_is_not() {
     let (bad, b) = (resetting(b"x"), named(b'b'));
     let proxy = Proxy::start(ejecting(&[bad.address, b.address], "consecutive_failures = 2"));
     for _ in 0..20 {
-        let (client, name) = meet(proxy.address("main"));
+        let (client, name) = connect_any(proxy.address("main"));
         if name == 'x' {
             expect_reset(client);
         }
@@ -172,7 +174,7 @@ fn only_so_many_are_ejected_at_once() {
     let proxy =
         Proxy::start(ejecting(&backends, "consecutive_failures = 1, base_time = \"1h\", max_time = \"1h\""));
     wait_for("an ejection withheld", || {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
         proxy.metric(&ejections("max_ejected")) > 0.0
     });
     assert_eq!(proxy.metric(&ejections("ejected")), 1.0);
@@ -180,7 +182,7 @@ fn only_so_many_are_ejected_at_once() {
 
 #[test]
 fn checks_bring_back_what_could_not_be_connected() {
-    let mut a = Unsteady::new(b'a');
+    let mut a = StoppableBackend::new(b'a');
     let b = named(b'b');
     let backends = [quoted(a.address), quoted(b.address)];
     let proxy = Proxy::start(pool(
@@ -194,7 +196,7 @@ fn checks_bring_back_what_could_not_be_connected() {
     connect_until_ejected(&proxy, a.address);
     a.start();
     wait_for_state(&proxy, a.address, BackendState::Up);
-    meet_one(proxy.address("main"), 'a');
+    connect_to(proxy.address("main"), 'a');
 }
 
 #[test]
@@ -219,27 +221,27 @@ fn an_ejection_survives_a_reload_and_ends_when_it_is_switched_off() {
 
 fn connect_until_ejected(proxy: &Proxy, gone: SocketAddr) {
     wait_for("the ejection", || {
-        meet(proxy.address("main"));
+        connect_any(proxy.address("main"));
         state(proxy, gone) == BackendState::Ejected
     });
 }
 
-// What is open to a backend that goes down.
+// Open connections of a backend that goes down.
 
-/// Two backends, checked often, the first of which can be stopped; and so many connections open to it.
-fn with_connections(keys: &str, count: usize) -> (Proxy, Unsteady, Backend, Vec<TcpStream>) {
-    let (a, b) = (Unsteady::new(b'a'), named(b'b'));
+/// Starts two backends that are checked often, and opens connections to the first, which can be stopped.
+fn with_connections(keys: &str, count: usize) -> (Proxy, StoppableBackend, Backend, Vec<TcpStream>) {
+    let (a, b) = (StoppableBackend::new(b'a'), named(b'b'));
     let checks = "health = { interval = \"20ms\", fall = 1, rise = 1 }";
     let config = pool(&[quoted(a.address), quoted(b.address)], &format!("{checks}\n{keys}"));
     let proxy = Proxy::start(config);
-    let open = (0..count).map(|_| meet_one(proxy.address("main"), 'a')).collect();
+    let open = (0..count).map(|_| connect_to(proxy.address("main"), 'a')).collect();
     (proxy, a, b, open)
 }
 
 #[test]
 fn what_is_open_is_closed_at_a_pace() {
     let (proxy, mut a, _b, open) = with_connections("on_down = \"close\"\nclose_rate = 20", 20);
-    let mut elsewhere = meet_one(proxy.address("main"), 'b');
+    let mut elsewhere = connect_to(proxy.address("main"), 'b');
     let stopped = Instant::now();
     a.stop();
     open.into_iter().for_each(expect_reset);
@@ -264,7 +266,7 @@ fn who_is_still_open_when_it_comes_back_stays() {
         staying.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
     }
     assert!(staying.len() > 10, "{} stay", staying.len());
-    // One may have had its turn while the backend came up.
+    // One connection may have been closed while the backend came up.
     assert!(proxy.metric(&closed("backend_down")) <= before + 1.0);
 }
 
@@ -277,7 +279,7 @@ fn what_is_open_is_kept_unless_the_pool_says_otherwise() {
     let (proxy, mut a, b, mut open) = with_connections("", 5);
     a.stop();
     wait_for_state(&proxy, a.address, BackendState::Down);
-    // It says so now.
+    // The default is to keep connections; the reload changes this.
     open.iter_mut().for_each(|open| assert_eq!(ask(open), 'a'));
     let checks = "health = { interval = \"20ms\", fall = 1, rise = 1 }\non_down = \"close\"";
     proxy.remote.reload(pool(&[quoted(a.address), quoted(b.address)], checks)).unwrap();
@@ -285,7 +287,7 @@ fn what_is_open_is_kept_unless_the_pool_says_otherwise() {
     proxy.wait_for_metric(&closed("backend_down"), 5.0);
 }
 
-/// In panic clients are sent there: closing them would send them round and round.
+/// In panic mode clients are sent to this backend, so closed clients would come back to it again and again.
 #[test]
 fn nothing_is_closed_in_panic() {
     let keys = "on_down = \"close\"\nclose_rate = 1000\npanic_threshold = \"60%\"";
@@ -301,7 +303,7 @@ fn nothing_is_closed_in_panic() {
     open.into_iter().for_each(expect_reset);
 }
 
-// The operator's word.
+// The operator state.
 
 #[test]
 fn what_the_operator_says_comes_with_a_reload() {
@@ -311,19 +313,19 @@ fn what_the_operator_says_comes_with_a_reload() {
         pool(&[first, quoted(b.address)], "health.interval = \"20ms\"")
     };
     let proxy = Proxy::start(say("ready"));
-    let mut open = meet_one(proxy.address("main"), 'a');
+    let mut open = connect_to(proxy.address("main"), 'a');
     for (word, expected) in [("drain", BackendState::Draining), ("maintenance", BackendState::Maintenance)] {
         let changes = proxy.remote.reload(say(word)).unwrap();
         assert_eq!(changes.changed, ["pool p"]);
         assert_eq!(state(&proxy, a.address), expected);
         for _ in 0..10 {
-            assert_eq!(meet(proxy.address("main")).1, 'b');
+            assert_eq!(connect_any(proxy.address("main")).1, 'b');
         }
         assert_eq!(ask(&mut open), 'a', "what is open stays");
     }
     proxy.remote.reload(say("ready")).unwrap();
     assert_eq!(state(&proxy, a.address), BackendState::Up);
-    meet_one(proxy.address("main"), 'a');
+    connect_to(proxy.address("main"), 'a');
     let met = backend(&proxy, "p", a.address);
     assert_eq!(
         [BackendState::Draining, BackendState::Maintenance, BackendState::Up]
@@ -338,13 +340,13 @@ fn a_word_said_at_the_start_is_obeyed_at_once() {
     let first = format!("{{ address = \"{}\", state = \"drain\" }}", a.address);
     let proxy = Proxy::start(pool(&[first, quoted(b.address)], ""));
     for _ in 0..10 {
-        assert_eq!(meet(proxy.address("main")).1, 'b');
+        assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
 }
 
 #[test]
 fn a_drain_does_not_hide_that_a_backend_is_down() {
-    let (mut a, b) = (Unsteady::new(b'a'), named(b'b'));
+    let (mut a, b) = (StoppableBackend::new(b'a'), named(b'b'));
     let first = format!("{{ address = \"{}\", state = \"drain\" }}", a.address);
     let proxy = Proxy::start(pool(&[first, quoted(b.address)], "health = { interval = \"20ms\", fall = 1 }"));
     a.stop();

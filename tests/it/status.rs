@@ -1,4 +1,5 @@
-//! What the status says besides listeners, pools and backends: the configuration, problems, the last events.
+//! The parts of the status other than listeners, pools and backends: the configuration, problems, the last
+//! events.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -45,14 +46,14 @@ impl Fixture {
         serde_json::from_str(&body).unwrap()
     }
 
-    /// The command's output, with these options.
+    /// Returns the output of the command with these options.
     fn shown(&self, options: &[&str]) -> String {
         let output = run(&[&["status", "--admin", &self.admin], options].concat());
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// The kinds and texts of problems or events.
+    /// Returns the kinds and texts of problems or events.
     fn listed(&self, what: &str) -> Vec<(String, String)> {
         let word = |value: &Value| value.as_str().unwrap().to_owned();
         let status = self.status();
@@ -95,7 +96,7 @@ fn a_reload_that_failed_is_a_problem_until_one_succeeds() {
     assert!(fixture.listed("problems").is_empty());
 }
 
-/// Events age out; these stay until they are over.
+/// Old events are dropped; standing faults stay until they are over.
 #[test]
 fn broken_files_and_settings_that_need_a_restart_are_problems() {
     let backend = Backend::echo();
@@ -117,7 +118,7 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
     };
     assert_eq!(severity("a restart is needed for workers"), "warning");
     fixture.folder.write("bans.txt", "nonsense\n");
-    fixture.wait_for("problems", "list", "the entries of the list stay as they are: error[C");
+    fixture.wait_for("problems", "list", "the list keeps its entries: error[C");
     fixture.folder.write("routes.toml", "routes = 1\n");
     fixture.wait_for("problems", "routes", "the routes stay as they are: error[C");
     let is_over = |of: &str| fixture.listed("problems").iter().all(|(kind, _)| kind != of);
@@ -129,7 +130,7 @@ fn broken_files_and_settings_that_need_a_restart_are_problems() {
     fixture.reload(&with_files);
     wait_for("all is well", || fixture.listed("problems").is_empty());
     assert_eq!(severity("reloaded: "), "info", "the newest");
-    // A list without a file has no broken file.
+    // A list without a file cannot have a broken file.
     fixture.folder.write("bans.txt", "");
     fixture.wait_for("problems", "list", "the file of list bans has no entries");
     fixture.reload(&text(&one));
@@ -206,13 +207,14 @@ fn connections_that_wait_for_a_backend_are_shown() {
         at(&address.to_string()) < at(&backend.address.to_string()),
         "those that wait come first: {shown}"
     );
-    // A protocol in which clients wait for long is no fault of the backend.
+    // In this protocol clients may wait for long, so silence is no fault of the backend.
     assert!(fixture.listed("problems").is_empty(), "{shown}");
     drop((held, silent));
     wait_for("nobody to wait", || waiting() == [0, 0]);
 }
 
-/// The warning of `check` comes again when a file with routes brings the fault, and once for each change that does.
+/// The warning of `check` comes again when a file with routes has the fault, once for each such change of the
+/// file.
 #[test]
 fn a_file_with_routes_that_leaves_a_name_to_a_wider_route_is_reported() {
     let backend = Backend::echo();
@@ -245,23 +247,23 @@ fn a_file_with_routes_that_leaves_a_name_to_a_wider_route_is_reported() {
     let line = fixture.program.stderr.wait_for("C0451");
     assert!(line.contains(" WARN ") && line.contains("listener=main"), "{line}");
     assert!(
-        line.contains("connections for `a.example` that do not fit `source` go to `*.example`"),
+        line.contains("connections for `a.example` that do not match `source` go to `*.example`"),
         "{line}"
     );
     fixture.wait_for(
         "events",
         "routes",
-        "connections for `a.example` that do not fit `source` go to `*.example`",
+        "connections for `a.example` that do not match `source` go to `*.example`",
     );
-    // Other routes with the same finding.
+    // These other routes have the same finding.
     routes(&narrow("a", 2));
     read(2);
-    // A second finding beside the first.
+    // There is a second finding beside the first.
     routes(&[narrow("a", 2), narrow("b", 2)].join(", "));
     read(3);
     fixture.program.stderr.wait_for("connections for `b.example`");
     assert_eq!(told().len(), 2, "{:?}", told());
-    // The fault goes, and comes again.
+    // The fault is removed, and then comes again.
     routes("{ sni = 'a.example', pool = 'app' }");
     read(4);
     routes(&narrow("a", 1));

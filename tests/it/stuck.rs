@@ -1,4 +1,5 @@
-//! Readers of the program's output, standard error and the service manager, that have stopped reading.
+//! Readers that have stopped reading the program's standard output, standard error or messages to the service
+//! manager.
 
 use std::fs::File;
 use std::io::{PipeReader, Read, Write};
@@ -13,14 +14,15 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, fcntl};
 use pointsman::telemetry::{Flushed, ProgramLog, program_log};
 
-use crate::process::{Folder, Lines, Manager, Program, command};
+use crate::process::{Folder, Lines, Program, ServiceManager, command};
 use crate::support::{Backend, PATIENCE, find_in_time, own_address, wait_for};
 
-/// How long the end may take without a reader: two seconds for each of the logs, and the time of a busy machine.
+/// The longest time of the end without a reader: two seconds for each of the logs, and the time of a busy
+/// machine.
 const END: Duration = Duration::from_secs(15);
 
 /// A program with an admin listener, whose standard error the test chooses.
-struct Stuck {
+struct StuckProgram {
     program: Program,
     folder: Folder,
     text: String,
@@ -28,7 +30,7 @@ struct Stuck {
     admin: SocketAddr,
 }
 
-impl Stuck {
+impl StuckProgram {
     fn start(test: &str, stderr: impl Into<Stdio>, more: impl FnOnce(&mut Command)) -> Self {
         let folder = Folder::new(test);
         let backend = Backend::echo();
@@ -64,7 +66,7 @@ impl Stuck {
         stuck
     }
 
-    /// A page of the admin listener, if it answers.
+    /// Returns a page of the admin listener, if there is an answer.
     fn ask(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(self.admin).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -75,13 +77,13 @@ impl Stuck {
     }
 
     fn metric(&self, series: &str) -> u64 {
-        // Under load admin may be busy with the questions before this one.
+        // Under load admin may still serve the requests before this one.
         let page = find_in_time(|| self.ask("/metrics")).expect("admin answers");
         let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {series} in\n{page}")).parse().unwrap()
     }
 
-    /// Reloads and waits until that is counted.
+    /// Reloads and waits until the reload is counted.
     fn reload(&self, result: &str) {
         let series = format!(r#"pointsman_config_reloads_total{{result="{result}"}}"#);
         let before = self.metric(&series);
@@ -98,7 +100,7 @@ impl Stuck {
         assert_eq!(&answer, b"hello");
     }
 
-    /// Checks find again and again that nobody answers.
+    /// Checks that the checks of the dead backend go on and fail.
     fn expect_checks(&self) {
         let failed = || {
             let page = find_in_time(|| self.ask("/metrics")).expect("admin answers");
@@ -111,7 +113,7 @@ impl Stuck {
         wait_for("two more failed checks", || failed() > before + 1);
     }
 
-    /// A configuration whose faults fill some 80 KB of the log.
+    /// Writes a configuration whose faults fill some 80 KB of the log.
     fn write_many_faults(&self) {
         let wrong: String = (0..1000).map(|n| format!("wrong_{n} = \"{}\"\n", "x".repeat(100))).collect();
         self.folder.write("stuck.toml", &format!("{wrong}{}", self.text));
@@ -129,7 +131,7 @@ impl Stuck {
     }
 }
 
-/// A pipe that takes nothing more, and its reader.
+/// Returns a full pipe and its reader.
 fn full_pipe() -> (PipeReader, OwnedFd) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     let size = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
@@ -140,12 +142,12 @@ fn full_pipe() -> (PipeReader, OwnedFd) {
 #[test]
 fn a_full_pipe_under_standard_error_stops_nothing() {
     let (reader, writer) = full_pipe();
-    // The pipe is full at the start already.
-    let mut stuck = Stuck::start("stuck-pipe", writer, |_| {});
+    // The pipe is full already at the start.
+    let mut stuck = StuckProgram::start("stuck-pipe", writer, |_| {});
     stuck.expect_to_serve();
     stuck.reload("ok");
     stuck.write_many_faults();
-    // Some 80 KB each, until the queue is full.
+    // Each reload logs some 80 KB, until the queue is full.
     let is_dropped = |_: &i32| {
         stuck.reload("failed");
         stuck.metric("pointsman_log_lines_dropped_total") > 0
@@ -159,7 +161,7 @@ fn a_full_pipe_under_standard_error_stops_nothing() {
     lines.wait_for("serving");
     let report = lines.wait_for("lines of this log were dropped");
     assert!(report.contains("pointsman_log_lines_dropped_total"), "{report}");
-    // Lines that come now are written again, to the last one.
+    // From now on each line is written again.
     stuck.reload("ok");
     let dropped = stuck.metric("pointsman_log_lines_dropped_total");
     assert!(report.contains(&format!("lines={dropped}")), "{dropped} of {report}");
@@ -170,11 +172,11 @@ fn a_full_pipe_under_standard_error_stops_nothing() {
 #[test]
 fn the_end_does_not_wait_for_the_reader_of_standard_error() {
     let (reader, writer) = full_pipe();
-    let mut stuck = Stuck::start("stuck-end", writer, |_| {});
+    let mut stuck = StuckProgram::start("stuck-end", writer, |_| {});
     stuck.write_many_faults();
     stuck.reload("failed");
     let held = TcpStream::connect(stuck.address).unwrap();
-    // The first SIGTERM drains, the second one cuts that short.
+    // The first SIGTERM begins the drain, and the second ends it early.
     stuck.expect_end_in_time(&["TERM", "TERM"]);
     drop((held, reader));
 }
@@ -183,7 +185,7 @@ fn the_end_does_not_wait_for_the_reader_of_standard_error() {
 #[test]
 fn a_full_socket_under_standard_error_stops_nothing() {
     let (reader, writer) = UnixStream::pair().unwrap();
-    let mut stuck = Stuck::start("stuck-socket", OwnedFd::from(writer), |command| {
+    let mut stuck = StuckProgram::start("stuck-socket", OwnedFd::from(writer), |command| {
         command.env("POINTSMAN_LOG", "debug");
     });
     stuck.write_many_faults();
@@ -199,13 +201,13 @@ fn a_full_socket_under_standard_error_stops_nothing() {
 fn standard_error_may_be_closed_or_lose_its_reader() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    let mut stuck = Stuck::start("no-reader", OwnedFd::from(writer), |_| {});
+    let mut stuck = StuckProgram::start("no-reader", OwnedFd::from(writer), |_| {});
     stuck.reload("ok");
     assert!(stuck.metric("pointsman_log_lines_dropped_total") > 0);
     stuck.expect_to_serve();
     stuck.expect_end_in_time(&["TERM"]);
-    // The shell closes its standard error and becomes the program.
-    let mut stuck = Stuck::start("closed-stderr", Stdio::null(), |command| {
+    // The shell closes its standard error and then executes the program.
+    let mut stuck = StuckProgram::start("closed-stderr", Stdio::null(), |command| {
         let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
         let mut shell = Command::new("sh");
         shell.args(["-c", "exec \"$0\" \"$@\" 2>&-"]).arg(command.get_program()).args(arguments);
@@ -233,7 +235,7 @@ fn faults_at_the_start_do_not_wait_for_a_reader() {
 
 // Panics.
 
-/// Set in the process that panics.
+/// Set in the environment of the process that panics.
 const PANICS: &str = "POINTSMAN_TEST_PANICS";
 
 #[test]
@@ -285,7 +287,7 @@ fn a_panic_does_not_wait_for_the_reader_of_standard_error() {
 
 // The service manager.
 
-/// Sends to a socket until its queue is full, and returns how many messages it took.
+/// Sends to a socket until its queue is full. Returns the number of messages that the socket took.
 fn fill(path: &std::path::Path) -> usize {
     let socket = UnixDatagram::unbound().unwrap();
     socket.set_nonblocking(true).unwrap();
@@ -294,8 +296,8 @@ fn fill(path: &std::path::Path) -> usize {
     taken
 }
 
-/// The next stage that the manager gets.
-fn next_stage(manager: &Manager) -> Vec<String> {
+/// Returns the next stage that the manager receives.
+fn next_stage(manager: &ServiceManager) -> Vec<String> {
     let mut stage = None;
     while stage.is_none() {
         stage = Some(manager.receive()).filter(|words| words != &["FILL=1"] && words != &["WATCHDOG=1"]);
@@ -305,18 +307,18 @@ fn next_stage(manager: &Manager) -> Vec<String> {
 
 #[test]
 fn a_service_manager_that_does_not_read_stops_nothing() {
-    let manager = Manager::new(&Folder::new("stuck-manager"));
+    let manager = ServiceManager::new(&Folder::new("stuck-manager"));
     fill(&manager.path);
     let log = Folder::new("stuck-manager-log");
     let stderr = File::create(log.path("stderr")).unwrap();
-    let mut stuck = Stuck::start("stuck-notify", stderr, |command| {
+    let mut stuck = StuckProgram::start("stuck-notify", stderr, |command| {
         command.env("NOTIFY_SOCKET", &manager.path).env("WATCHDOG_USEC", "300000");
     });
     stuck.expect_to_serve();
     wait_for("failures", || stuck.metric("pointsman_notify_failures_total") > 2);
     assert_eq!(next_stage(&manager), ["READY=1"]);
     fill(&manager.path);
-    // A manager that reads again gets only the last reload.
+    // A manager that reads again receives only the last reload.
     for _ in 0..3 {
         stuck.reload("ok");
     }
@@ -346,7 +348,7 @@ fn a_service_manager_may_have_an_abstract_socket() {
         let length = find_in_time(|| socket.recv(&mut buffer).ok()).expect("the program notifies");
         String::from_utf8(buffer[..length].to_vec()).unwrap()
     };
-    let mut stuck = Stuck::start("abstract-notify", Stdio::null(), |command| {
+    let mut stuck = StuckProgram::start("abstract-notify", Stdio::null(), |command| {
         command.env("NOTIFY_SOCKET", format!("@{name}"));
     });
     assert_eq!(next().trim_end(), "READY=1");

@@ -1,25 +1,26 @@
-//! Guards over the source itself: what a compiler does not hold together.
+//! Checks of the source that a compiler does not make.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Lines of code a file may have; at 400 it is time to look for its second idea.
+/// The most lines of code of a file; at 400 lines a file should be split.
 const WALL: usize = 500;
 
-/// The crates that the first command of the README builds: the demo, pointsman and all that they need.
+/// The number of crates that the first command of the README builds: the demo, pointsman and all their
+/// dependencies.
 const CRATES_OF_DEMO: usize = 205;
 
 /// A file of the crate.
 struct Source {
-    /// From the crate's root on.
+    /// The path from the root of the crate.
     path: String,
-    /// The module of `lib.rs` it belongs to; `lib` and `main` for the roots themselves.
+    /// The module of `lib.rs` that the file belongs to; `lib` and `main` for the roots themselves.
     module: String,
-    /// Its lines without comments and blank ones.
+    /// The lines without comments and blank lines.
     code: Vec<String>,
-    /// How many of them stand before the tests; none in a file of tests.
+    /// The number of lines before the tests; 0 in a file of tests.
     untested: usize,
 }
 
@@ -48,12 +49,12 @@ impl Source {
         }
     }
 
-    /// What is not a test.
+    /// Returns the lines that are not tests.
     fn work(&self) -> &[String] {
         &self.code[..self.untested]
     }
 
-    /// The modules of the crate it names, tests included.
+    /// Returns the modules of the crate that the file names, tests included.
     fn imports(&self, modules: &[String]) -> BTreeSet<String> {
         let code = self.code.join(" ");
         let mut imports = BTreeSet::new();
@@ -72,7 +73,7 @@ impl Source {
     }
 }
 
-/// The names a path begins with: several for a group in braces.
+/// Returns the first names of a path: several for a group in braces.
 fn first_names(path: &str) -> Vec<String> {
     let word = |text: &str| -> String {
         text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()
@@ -119,7 +120,7 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// The modules in the order of `lib.rs`.
+/// Returns the modules in the order of `lib.rs`.
 fn modules() -> Vec<String> {
     let text = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let modules: Vec<_> = text
@@ -132,12 +133,12 @@ fn modules() -> Vec<String> {
     modules
 }
 
-/// Panics with all of them, if there are any.
+/// Panics with all faults, if there are any.
 fn assert_none(faults: &[String], rule: &str) {
     assert!(faults.is_empty(), "{rule}:\n{}", faults.join("\n"));
 }
 
-/// The lines in which one of these words stands by itself.
+/// Returns the lines that contain one of these words as a whole word.
 fn lines_with(lines: &[String], words: &[&str]) -> Vec<String> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_';
     let has = |line: &str, word: &str| {
@@ -265,7 +266,7 @@ fn pure_modules_do_no_io_and_have_no_clock() {
     assert_none(&faults, "wire, route and balance are pure");
 }
 
-/// A TLS library decrypts. It serves checks, on the control thread, and stays out of the way of clients' bytes.
+/// A TLS library decrypts. It serves checks, on the control thread, and never gets the bytes of clients.
 #[test]
 fn one_folder_names_the_tls_library() {
     let words = ["rustls::", "ring::"];
@@ -321,7 +322,8 @@ fn files_stay_below_the_wall() {
     assert_none(&faults, "a file has at most 500 lines of code before its tests");
 }
 
-/// Files of tests and benches, which clippy lets read and write files, and with that all that it forbids the program.
+/// Checks files of tests and benches. clippy allows these to read and write files, and with that also calls
+/// that it forbids in the program.
 #[test]
 fn tests_wait_for_conditions_and_not_for_time() {
     let words = ["thread::sleep", "tokio::time::sleep(", "env::set_var"];
@@ -339,7 +341,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
             } else if name.ends_with(".rs") && !may.contains(&&*name) {
                 seen += 1;
                 let text = fs::read_to_string(&path).unwrap();
-                // Clippy checks the program itself, without its tests.
+                // clippy checks the program itself, without its tests.
                 let is_mixed = name.starts_with("src/") && !name.contains("tests");
                 let tests = if is_mixed {
                     text.split_once("#[cfg(test)]").map_or("", |(_, tests)| tests)
@@ -355,7 +357,7 @@ fn tests_wait_for_conditions_and_not_for_time() {
     assert_none(&faults, "no test sleeps or changes its environment");
 }
 
-/// The places where the program may wait for a file system, each of which says so to clippy.
+/// Lists the places where the program may wait for a file system. Each place has an attribute for clippy.
 #[test]
 fn the_places_that_touch_files_are_listed() {
     let text = fs::read_to_string(root().join(OUTSIDE)).unwrap();
@@ -379,7 +381,7 @@ fn the_places_that_touch_files_are_listed() {
     );
 }
 
-/// Each crate takes its part of the first minute.
+/// Each crate adds to the time of the first command.
 #[test]
 fn the_first_command_builds_few_crates() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
@@ -389,7 +391,7 @@ fn the_first_command_builds_few_crates() {
     cargo.current_dir(root()).args(["tree", "-p", "demo", "-e", "normal,build", "--offline", "--locked"]);
     let output = cargo.args(["--prefix", "none", "--format", "{p}"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // A crate that stands again has a mark.
+    // cargo marks a crate that it lists again.
     let lines = String::from_utf8(output.stdout).unwrap();
     let crates: BTreeSet<_> =
         lines.lines().map(|line| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ")).collect();
@@ -404,7 +406,7 @@ fn the_first_command_builds_few_crates() {
     );
 }
 
-/// Benches measure the code that is installed: the two profiles differ in symbols alone.
+/// Checks that benches measure the installed code: the two profiles may differ only in symbols.
 #[test]
 fn benches_measure_the_program_that_is_installed() {
     let manifest: toml::Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
@@ -414,7 +416,7 @@ fn benches_measure_the_program_that_is_installed() {
     };
     let (mut installed, mut measured) = (profile("dist"), profile("bench"));
     assert_eq!(installed["lto"].as_str(), Some("fat"), "{installed:?}");
-    // Without this key, `bench` takes what it does not set from the same profile.
+    // Without this key, `bench` takes missing values from the same profile.
     assert_eq!(installed.remove("inherits").as_ref().and_then(toml::Value::as_str), Some("release"));
     for of_symbols in ["strip", "debug"] {
         installed.remove(of_symbols);

@@ -1,6 +1,6 @@
-//! Guards over the documentation: its generated parts, its links, the book's summary and its language.
+//! Checks of the documentation: its generated parts, its links, the summary of the book and its language.
 //!
-//! Generated parts stand between two comments in a page. `UPDATE=1 cargo test --test it tidy` writes them.
+//! Generated parts are between two comments in a page. `UPDATE=1 cargo test --test it tidy` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ const UNWANTED_WORDS: [&str; 6] = ["whom", "whoever", "somebody", "nobody", "any
 const PLAIN: [&str; 7] =
     ["README.md", "docs", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "dist", "examples"];
 
-/// Texts in them that are not the project's own words: those of a license.
+/// Texts in these files that are quoted, such as those of a license.
 const QUOTED: [&str; 1] = ["persons to whom the Software is"];
 
-/// Files and folders whose mentions of `docs/...` must be there.
+/// Files and folders whose mentions of `docs/...` must exist.
 const MENTIONING: [&str; 15] = [
     ".ci",
     "ARCHITECTURE.md",
@@ -43,7 +43,7 @@ const MENTIONING: [&str; 15] = [
     "tests",
 ];
 
-/// Pages outside docs/ whose links are followed, as those of docs/ are. One that does not exist is passed over.
+/// Pages outside docs/ whose links are checked, like those of docs/. A page that does not exist is skipped.
 const PAGES: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"];
 
 /// The contents of the book.
@@ -57,12 +57,12 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The files below a file or folder that are text, by their names from the root on.
+/// Returns the text files below a file or folder, by their names from the root.
 fn texts(of: &str) -> BTreeMap<String, String> {
     let mut rest = vec![root().join(of)];
     let mut texts = BTreeMap::new();
     while let Some(path) = rest.pop() {
-        // The built book.
+        // This is the built book.
         if path.ends_with("docs/book") {
             continue;
         }
@@ -75,7 +75,7 @@ fn texts(of: &str) -> BTreeMap<String, String> {
     texts
 }
 
-/// The pages of the book and those beside it.
+/// Returns the pages of the book and the pages beside it.
 fn pages() -> BTreeMap<String, String> {
     let mut pages: BTreeMap<_, _> = PAGES.iter().flat_map(|name| texts(name)).collect();
     pages.extend(texts("docs").into_iter().filter(|(name, _)| name.ends_with(".md")));
@@ -83,7 +83,7 @@ fn pages() -> BTreeMap<String, String> {
     pages
 }
 
-/// The lines of a page outside of its blocks of code.
+/// Returns the lines of a page outside of its blocks of code.
 fn prose(page: &str) -> impl Iterator<Item = &str> {
     let mut in_code = false;
     page.lines().filter(move |line| {
@@ -93,11 +93,11 @@ fn prose(page: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// The targets of a page's links, those of images included.
+/// Returns the targets of a page's links, those of images included.
 fn links(page: &str) -> Vec<String> {
     let mut links = Vec::new();
     for line in prose(page) {
-        // What stands in single backticks is text.
+        // Text in single backticks is no link.
         let text: Vec<_> = line.split('`').step_by(2).collect();
         for part in text.join("`").split("](").skip(1) {
             links.extend(part.split_once(')').map(|(target, _)| target.to_owned()));
@@ -111,7 +111,7 @@ fn links(page: &str) -> Vec<String> {
     links
 }
 
-/// The anchors of a page's headings, as forges and mdBook make them.
+/// Returns the anchors of a page's headings, as forges and mdBook make them.
 fn anchors(page: &str) -> BTreeSet<String> {
     let headings = prose(page)
         .filter_map(|line| line.trim_start_matches('#').strip_prefix(' ').filter(|_| line.starts_with('#')));
@@ -127,7 +127,7 @@ pub(crate) fn anchor(heading: &str) -> String {
     letters.collect()
 }
 
-/// The path that a link of a page leads to, from the root on, without `.` and `..`.
+/// Returns the path of a link of a page, from the root, without `.` and `..`.
 fn target(page: &str, link: &str) -> String {
     let mut parts: Vec<&str> = page.split('/').collect();
     parts.pop();
@@ -141,7 +141,7 @@ fn target(page: &str, link: &str) -> String {
     parts.join("/")
 }
 
-/// Why a link does not resolve, if it does not.
+/// Returns the reason why a link does not resolve, or `None` if it does.
 fn fault(pages: &BTreeMap<String, String>, page: &str, link: &str) -> Option<String> {
     if ["http://", "https://", "mailto:"].iter().any(|scheme| link.starts_with(scheme)) {
         return None;
@@ -156,14 +156,14 @@ fn fault(pages: &BTreeMap<String, String>, page: &str, link: &str) -> Option<Str
     (!anchors(text).contains(anchor)).then(|| format!("{page}: {link}: {file} has no such heading"))
 }
 
-/// The mentions of files of the documentation in a text: `docs/...` with the ending of a page, a schema or a plot,
-/// and its anchor.
+/// Returns the mentions of files of the documentation in a text: `docs/...` with the ending of a page, a
+/// schema or a plot, and its anchor.
 fn mentions(text: &str) -> Vec<String> {
     let mut mentions = Vec::new();
     for (at, _) in text.match_indices("docs/") {
         let before =
             text[..at].rsplit(|c: char| c.is_whitespace() || "\"'`(<".contains(c)).next().unwrap_or("");
-        // Part of another name, or of an address elsewhere.
+        // This is a part of another name, or of an address on another host.
         if before.contains("://") || before.ends_with(|c: char| c.is_alphanumeric() || "_-.".contains(c)) {
             continue;
         }
@@ -179,12 +179,13 @@ fn mentions(text: &str) -> Vec<String> {
     mentions
 }
 
-/// Panics with all of them, if there are any.
+/// Panics with all faults, if there are any.
 fn assert_none(faults: &[String], rule: &str) {
     assert!(faults.is_empty(), "{rule}:\n{}", faults.join("\n"));
 }
 
-/// Compares what stands between two comments of a page with its current text; with UPDATE=1, writes it there.
+/// Compares the text between two comments of a page with its current text. With UPDATE=1, writes the current
+/// text there.
 fn check_generated(page: &str, marker: &str, current: &str) {
     let text = read(page);
     let (open, close) = (format!("<!-- {marker} -->\n"), format!("<!-- /{marker} -->"));
@@ -201,14 +202,14 @@ fn check_generated(page: &str, marker: &str, current: &str) {
     fs::write(root().join(page), format!("{}{current}{}", &text[..start], &text[start + length..])).unwrap();
 }
 
-/// The output of the program with these arguments: both streams, as a terminal shows them.
+/// Returns the output of the program with these arguments: both streams, as a terminal shows them.
 fn output(arguments: &[&str], directory: &Path) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     let output = command.args(arguments).current_dir(directory).output().unwrap();
     format!("{}{}", String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// The help of a command and of those below it, each under a heading of its own.
+/// Returns the help of a command and of its subcommands, each under a heading of its own.
 fn help(command: &[&str], text: &mut String) {
     let help = output(&[command, &["--help"]].concat(), &root());
     let title = ["pointsman"].iter().chain(command).copied().collect::<Vec<_>>().join(" ");
@@ -263,7 +264,7 @@ fn mentions_of_pages_resolve() {
     let pages = pages();
     let (mut faults, mut seen) = (Vec::new(), 0);
     for (name, text) in MENTIONING.iter().flat_map(|of| texts(of)) {
-        // It has made-up ones.
+        // This file has invented mentions.
         if name == "tests/it/tidy_docs.rs" {
             continue;
         }
@@ -305,7 +306,7 @@ fn pages_use_plain_words() {
     assert_none(&faults, &format!("the documentation does not use the words {UNWANTED_WORDS:?}"));
 }
 
-/// The commands that "How to repeat it" of the results names made tables of the method.
+/// Checks the commands in "How to repeat it" of the results: each is in a comment above a table of the method.
 #[test]
 fn repeated_commands_are_those_of_the_tables() {
     let results = read("docs/measured/performance.md");
@@ -332,7 +333,8 @@ fn generated_parts_are_current() {
     check_generated("docs/reference/cli.md", "cli", &commands);
 }
 
-/// The first configuration of the README is good, and with the slips that it shows the program says what is shown.
+/// Checks that the first configuration of the README is good, and that the program prints the shown messages
+/// for the shown mistakes.
 #[test]
 fn the_fault_in_the_readme_is_the_programs() {
     let readme = read("README.md");

@@ -1,4 +1,4 @@
-//! Guards over the language of the source: names of types, and the words of comments.
+//! Checks of the language of the source: names of types, and the words of comments.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,10 +16,20 @@ const CLAUSES: [&str; 7] = ["What", "Whether", "Who", "Whom", "How", "Why", "Whe
 /// Words that hide the subject of a sentence.
 const UNWANTED_WORDS: [&str; 6] = ["whom", "whoever", "somebody", "nobody", "anybody", "everybody"];
 
-/// The files of the source by their names, from `src/` on.
+/// The folders of the repository that contain Rust code.
+const FOLDERS: [&str; 4] = ["src", "benches", "tests", "fuzz"];
+
+/// Returns the files of the program by their names, which begin with `src/`.
 fn sources() -> BTreeMap<String, String> {
+    let sources = files_of(&["src"]);
+    assert!(sources.len() > 250, "only {} files", sources.len());
+    sources
+}
+
+/// Returns the files of Rust code in these folders of the repository, by their names.
+fn files_of(folders: &[&str]) -> BTreeMap<String, String> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let mut rest = vec![root.join("src")];
+    let mut rest: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
     let mut sources = BTreeMap::new();
     while let Some(path) = rest.pop() {
         if path.is_dir() {
@@ -29,7 +39,6 @@ fn sources() -> BTreeMap<String, String> {
             sources.insert(name, fs::read_to_string(&path).unwrap());
         }
     }
-    assert!(sources.len() > 250, "only {} files", sources.len());
     sources
 }
 
@@ -48,12 +57,12 @@ fn defined_type(line: &str) -> Option<&str> {
     (end > 0).then(|| &rest[..end])
 }
 
-/// The text of a line that is a comment.
+/// Returns the text of a line that is a comment.
 fn comment(line: &str) -> Option<&str> {
     line.trim_start().strip_prefix("//")
 }
 
-/// The words of a text.
+/// Returns the words of a text.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !c.is_alphanumeric() && c != '\'')
 }
@@ -97,25 +106,26 @@ fn a_module_with_a_folder_has_its_head_there() {
 
 #[test]
 fn doc_comments_begin_with_a_noun_or_a_verb() {
-    let (mut faults, mut seen) = (Vec::new(), 0);
-    for (name, text) in sources() {
+    let (mut faults, mut seen) = (Vec::new(), BTreeMap::new());
+    for (name, text) in files_of(&FOLDERS) {
+        let folder = name.split('/').next().unwrap().to_owned();
         for (number, line) in text.lines().enumerate() {
             let Some(doc) = comment(line).and_then(|text| text.strip_prefix(['/', '!'])) else { continue };
-            seen += 1;
+            *seen.entry(folder.clone()).or_insert(0) += 1;
             let first = doc.trim_start().split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
             if CLAUSES.contains(&first) {
                 faults.push(format!("{name}:{}: {}", number + 1, line.trim()));
             }
         }
     }
-    assert!(seen > 3000, "only {seen} lines seen");
+    assert!(seen["src"] > 3000 && FOLDERS.iter().all(|folder| seen[*folder] > 20), "{seen:?}");
     assert!(faults.is_empty(), "{} doc comments: {faults:#?}", faults.len());
 }
 
 #[test]
 fn comments_use_plain_words() {
     let (mut faults, mut seen) = (Vec::new(), 0);
-    for (name, text) in sources() {
+    for (name, text) in files_of(&FOLDERS) {
         for (number, line) in text.lines().enumerate() {
             let Some(text) = comment(line) else { continue };
             seen += 1;

@@ -1,4 +1,4 @@
-//! Zones, backups and panic: which backends come first, and when the others do.
+//! Zones, backups and panic mode: the order in which tiers of backends are used.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -12,7 +12,7 @@ use pointsman::pool::BackendState;
 use crate::support::pair::connect_from;
 use crate::support::{PATIENCE, Proxy, config, own_address, wait_for};
 
-/// A server that says its name to each client, until it is stopped.
+/// A server that sends its name to each client, until it is stopped.
 struct Server {
     address: SocketAddr,
     is_over: Arc<AtomicBool>,
@@ -39,7 +39,7 @@ impl Server {
     fn stop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         self.is_over.store(true, Ordering::Relaxed);
-        // Its accept is to look at the word.
+        // A connection wakes the accept, so that it sees the flag.
         drop(TcpStream::connect(self.address));
         thread.join().unwrap();
     }
@@ -51,7 +51,7 @@ impl Drop for Server {
     }
 }
 
-/// A proxy in zone `a` before backends, each with the keys that are written of it.
+/// Starts a proxy in zone `a` in front of backends, each with its further keys.
 fn proxy(backends: &[(SocketAddr, &str)], pool: &str) -> (Proxy, SocketAddr) {
     let backends: Vec<_> =
         backends.iter().map(|(address, keys)| format!("{{ address = '{address}', {keys} }}")).collect();
@@ -72,14 +72,15 @@ fn proxy(backends: &[(SocketAddr, &str)], pool: &str) -> (Proxy, SocketAddr) {
     )))
 }
 
-/// Waits until the checks have found out who is up.
+/// Waits until the checks have found this state of a backend.
 fn wait_until(proxy: &Proxy, address: SocketAddr, state: BackendState) {
     let snapshot = proxy.remote.view().snapshot.load();
     let backend = snapshot.pools["main"].pool.backend(&address.to_string()).unwrap();
     wait_for(&format!("{address} {state:?}"), || backend.state() == state);
 }
 
-/// What the backends say to so many clients, one after the other, each from an address of its own.
+/// Returns the answers to this many clients, which connect one after the other, each from an address of its
+/// own.
 fn answers(proxy: &Proxy, clients: u16) -> Vec<String> {
     let answer = |number: u16| {
         let [high, low] = number.to_be_bytes();
@@ -134,7 +135,7 @@ fn a_backup_serves_only_while_no_primary_can() {
     wait_until(&proxy, near.address, BackendState::Down);
     assert_eq!(share(&answers(&proxy, 100), "far"), 1.0);
     assert_eq!(tier_share(admin, "a", "backup"), 0.0);
-    // Also before the checks have noticed: those who find all primaries dead are carried there.
+    // The same holds before the checks notice: clients whose attempts at all primaries fail get the backup.
     far.stop();
     assert_eq!(share(&answers(&proxy, 100), "backup"), 1.0);
     wait_until(&proxy, far.address, BackendState::Down);

@@ -1,4 +1,4 @@
-//! Hellos: their bytes reach the backend as they are, and every bad one is closed with its reason.
+//! Hellos: their bytes reach the backend unchanged, and every bad hello is closed with its reason.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -36,7 +36,7 @@ const INTERNAL_ERROR: u8 = 80;
 const MISSING_EXTENSION: u8 = 109;
 const UNRECOGNIZED_NAME: u8 = 112;
 
-/// A `tls` listener named `main` with these keys, in front of a backend.
+/// Starts a `tls` listener named `main` with these keys, in front of a backend.
 fn proxy(backend: &Recorder, keys: &str) -> Proxy {
     Proxy::start(config(&format!(
         r#"
@@ -55,12 +55,12 @@ fn proxy(backend: &Recorder, keys: &str) -> Proxy {
     )))
 }
 
-/// A proxy that lets every name and none through.
+/// Starts a proxy that serves all names, and clients without a name.
 fn open(backend: &Recorder, engine: &str) -> Proxy {
     proxy(backend, &format!("unmatched = \"p\"\nno_sni = \"p\"\nengine = \"{engine}\""))
 }
 
-/// A proxy that lets one name through.
+/// Starts a proxy that serves one name.
 fn guarded(backend: &Recorder, keys: &str) -> Proxy {
     proxy(backend, &format!("routes = [{{ sni = \"good.example\", pool = \"p\" }}]\n{keys}"))
 }
@@ -73,7 +73,7 @@ fn heard(proxy: &Proxy, outcome: &str) -> f64 {
     proxy.metric(&format!(r#"pointsman_client_hello_total{{listener="main",outcome="{outcome}"}}"#))
 }
 
-/// The sum of all series whose name and labels begin so.
+/// Returns the sum of all series whose name and labels begin in this way.
 fn sum(proxy: &Proxy, series: &str) -> f64 {
     let text = proxy.remote.view().metrics.render();
     let values = text.lines().filter(|line| line.starts_with(series));
@@ -88,12 +88,12 @@ fn alert(code: u8) -> Vec<u8> {
     vec![21, 3, 3, 0, 2, 2, code]
 }
 
-/// What must come of a bad hello.
+/// The expected result of a bad hello.
 struct Expected {
-    /// The value of the hello counter's label, if it counts at all.
+    /// The label of the hello counter, if the hello is counted.
     outcome: Option<&'static str>,
     reason: &'static str,
-    /// The alert that the client reads; without one it reads nothing and may be reset.
+    /// The alert that the client reads. Without an alert it reads nothing and may be reset.
     alert: Option<u8>,
 }
 
@@ -101,7 +101,7 @@ const fn expect(outcome: &'static str, reason: &'static str, alert: u8) -> Expec
     Expected { outcome: Some(outcome), reason, alert: Some(alert) }
 }
 
-/// One bad client, from its connect to what can be seen afterwards.
+/// Checks one bad client, from its connect to its counts.
 #[track_caller]
 fn check_bad(keys: &str, expected: &Expected, act: impl FnOnce(&mut TcpStream)) {
     let backend = Recorder::start("b");
@@ -134,7 +134,7 @@ fn check_bad(keys: &str, expected: &Expected, act: impl FnOnce(&mut TcpStream)) 
 #[track_caller]
 fn check_bytes(bytes: impl AsRef<[u8]>, expected: &Expected) {
     check_bad("", expected, |client| client.write_all(bytes.as_ref()).unwrap());
-    // Unread bytes behind it change nothing that the client reads.
+    // Unread bytes behind the hello do not change the answer.
     if expected.alert.is_some() {
         let more = [bytes.as_ref(), &[0xaa; 100_000]].concat();
         check_bad("", expected, |client| client.write_all(&more).unwrap());
@@ -226,7 +226,7 @@ fn what_is_not_tls_gets_no_answer() {
     check_bytes("SSH-2.0-OpenSSH_9.2\r\n", &expected);
     check_bytes(pattern(5000, 3), &expected);
     check_bytes("\0", &expected);
-    // A PROXY header that nobody asked for has a reason of its own.
+    // An unexpected PROXY header has a reason of its own.
     let unexpected = Expected { outcome: Some("not_tls"), reason: "proxy_unexpected", alert: None };
     check_bytes("PROXY TCP4 192.0.2.1 192.0.2.2 1 443\r\n", &unexpected);
     // An SSL 2 hello, an alert, application data.
@@ -258,7 +258,7 @@ fn broken_hellos_get_the_alert_of_their_fault() {
     let entry = [&[0, 0, 12], b"good.example".as_slice()].concat();
     let list = [&[0, 30], entry.as_slice(), &entry].concat();
     check_bytes(records(&message(&extension(0, &list)), &[]), &malformed(DECODE_ERROR));
-    // A length that points out of its parent, into bytes that are there.
+    // A length that ends behind its parent, although the bytes are there.
     let over = [&[0, 15, 0, 0, 20], b"good.example".as_slice(), &[0; 40]].concat();
     check_bytes(records(&message(&extension(0, &over)), &[]), &malformed(DECODE_ERROR));
     check_bytes(records(&message(&extension(0, b"")), &[]), &malformed(DECODE_ERROR));
@@ -297,14 +297,15 @@ fn names_that_are_no_host_names_get_an_alert() {
     for name in names {
         check_bad("", &expected, |client| client.write_all(&hello(name)).unwrap());
     }
-    // Not even where every name and none is let through.
+    // The result is the same if all names and clients without a name are served.
     let anywhere = "unmatched = \"p\"\nno_sni = \"p\"";
     for name in names {
         check_bad(anywhere, &expected, |client| client.write_all(&hello(name)).unwrap());
     }
 }
 
-/// RFC 6066, section 3: an address is no name, so `no_sni` decides, and neither routes nor `unmatched` do.
+/// RFC 6066, section 3: an address is no server name. So `no_sni` decides, and neither routes nor `unmatched`
+/// do.
 #[test]
 fn addresses_in_place_of_names_are_no_names() {
     let refused = expect("no_sni", "no_sni", MISSING_EXTENSION);
@@ -433,7 +434,8 @@ fn half_read_hellos_have_a_bound_in_the_whole_process() {
     wait_for("one is being read", || hello_memory(&proxy) == 2048);
     let two = half();
     wait_for("two are being read", || hello_memory(&proxy) == 4096);
-    // No room for a third, nor for one of the two to grow; but a hello that comes whole needs none.
+    // There is no memory for a third, nor for one of the two to grow. But a hello that comes whole needs
+    // none.
     assert_eq!(ask(&proxy, &bytes[..1000]), Err(alert(INTERNAL_ERROR)));
     assert_eq!(ask(&proxy, &hello(b"good.example")).as_deref(), Ok("b"));
     one.write_all(&bytes[1000..]).unwrap();

@@ -19,7 +19,7 @@ use crate::support::pair::{closed, expect_bytes, expect_end, expect_reset};
 use crate::support::recorder::Recorder;
 use crate::support::{Backend, PATIENCE, Proxy, config, pattern, wait_for};
 
-/// A folder for sockets and logs; removed at the end.
+/// A folder for sockets and logs; it is removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -42,7 +42,7 @@ impl Folder {
         stream
     }
 
-    /// A `tcp` listener `main` at the socket `s` and a TCP port, with these keys.
+    /// Returns a `tcp` listener `main` at the socket `s` and a TCP port, with these keys.
     fn text(&self, backend: SocketAddr, keys: &str) -> String {
         format!(
             "workers = 3\naccess_log.to = '{}'\nshutdown.drain = '10s'\n\
@@ -99,7 +99,7 @@ fn clients_come_by_both_ways() {
 fn all_workers_share_one_socket() {
     let (folder, backend) = (Folder::new(), Backend::echo());
     let proxy = folder.start(backend.address, "max_connections = 150");
-    // More than one worker takes at once, and open together.
+    // More connections than one worker accepts at once, all open together.
     let mut streams: Vec<_> = (0..150).map(|_| folder.connect()).collect();
     for (stream, number) in streams.iter_mut().zip(0_u32..) {
         stream.write_all(&number.to_be_bytes()).unwrap();
@@ -108,7 +108,7 @@ fn all_workers_share_one_socket() {
         expect_bytes(stream, &number.to_be_bytes());
     }
     let over = folder.connect();
-    // What a Unix socket has in the place of a reset is an end.
+    // A Unix socket has an end in the place of a reset.
     assert!(matches!((&over).read(&mut [0]), Ok(0) | Err(_)), "the listener is full");
     drop(streams);
     proxy.wait_for_metric(&closed("client_fin"), 150.0);
@@ -133,7 +133,7 @@ fn names_are_read_there_too() {
 #[test]
 fn the_file_comes_and_goes_with_the_listener() {
     let (folder, backend) = (Folder::new(), Backend::echo());
-    // Left by one that was killed.
+    // A killed process leaves such a socket behind.
     drop(UnixListener::bind(folder.path("s")).unwrap());
     let proxy = folder.start(backend.address, "mode = '0600'");
     assert_eq!(folder.mode(), 0o600);
@@ -186,13 +186,13 @@ fn a_start_that_fails_leaves_no_file() {
     assert!(!folder.path("s").exists());
 }
 
-/// A Unix socket whose accept queue is full, and the connections that fill it.
-struct Full {
+/// A Unix socket whose accept queue is full, and the connections that fill the queue.
+struct FullSocket {
     listener: UnixListener,
     waiting: Vec<UnixStream>,
 }
 
-impl Full {
+impl FullSocket {
     fn new(folder: &Folder, name: &str) -> Self {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         let address = SockAddr::unix(folder.path(name)).unwrap();
@@ -213,7 +213,7 @@ impl Full {
         Self { listener: socket.into(), waiting }
     }
 
-    /// Accepts the connections that fill it, and then the next one.
+    /// Accepts the connections that fill the queue, and then the next one.
     fn serve(&self) -> UnixStream {
         for _ in &self.waiting {
             self.listener.accept().unwrap();
@@ -222,7 +222,7 @@ impl Full {
     }
 }
 
-/// A proxy with one Unix backend, which is ejected after one failure.
+/// Starts a proxy with one Unix backend, which is ejected after one failure.
 fn before(folder: &Folder, backend: &str, keys: &str) -> Proxy {
     Proxy::start(config(&format!(
         "workers = 2\naccess_log.to = 'off'\nshutdown.drain = '10s'\n\
@@ -243,7 +243,7 @@ fn backend_of(proxy: &Proxy) -> Arc<pointsman::pool::Backend> {
 #[test]
 fn a_backend_with_a_full_accept_queue_is_waited_for() {
     let folder = Folder::new();
-    let full = Full::new(&folder, "b");
+    let full = FullSocket::new(&folder, "b");
     let proxy = before(&folder, "b", "health.check = 'off'\nconnect_timeout = '60s'\ndial_timeout = '60s'");
     let mut client = proxy.connect();
     client.write_all(b"x").unwrap();
@@ -256,7 +256,7 @@ fn a_backend_with_a_full_accept_queue_is_waited_for() {
 #[test]
 fn a_backend_whose_accept_queue_stays_full_is_not_ejected() {
     let folder = Folder::new();
-    let full = Full::new(&folder, "b");
+    let full = FullSocket::new(&folder, "b");
     let proxy = before(&folder, "b", "health.check = 'off'\nconnect_timeout = '100ms'");
     for round in 1..=3 {
         expect_reset(&proxy.connect());
@@ -271,7 +271,7 @@ fn a_backend_whose_accept_queue_stays_full_is_not_ejected() {
 #[test]
 fn a_check_that_finds_a_full_accept_queue_is_not_made() {
     let folder = Folder::new();
-    let full = Full::new(&folder, "b");
+    let full = FullSocket::new(&folder, "b");
     let health =
         "health = { interval = '50ms', fast_interval = '50ms', timeout = '40ms', fall = 1, rise = 1 }";
     let proxy = before(&folder, "b", health);

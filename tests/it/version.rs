@@ -1,4 +1,5 @@
-//! The version and the commit of a build: how the build script finds the commit, and where the program names both.
+//! The version and the commit of a build: the search of the build script for the commit, and the places where
+//! the program shows both.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Work spreads over the workers, and nothing is lost on the way.
+//! Workers: connections are spread over them, and no bytes are lost in a migration.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,13 +13,13 @@ use crate::support::{Backend, PATIENCE, Proxy, pattern, wait_for};
 
 const MOVED: &str = r#"pointsman_connections_moved_total{what="stream"}"#;
 
-/// Sends one block over and over, for as long as somebody reads.
+/// Sends one block again and again, until the reader ends.
 fn endless(block: &[u8]) -> impl Fn(TcpStream) + Send + Sync + 'static {
     let block = block.to_vec();
     move |mut stream| while stream.write_all(&block).is_ok() {}
 }
 
-/// Reads blocks, each of which must be the same, until told to stop.
+/// Reads blocks, which must all be the same, until `enough` returns true.
 fn read_blocks(mut stream: TcpStream, block: &[u8], enough: impl Fn() -> bool) {
     let mut buffer = vec![0; block.len()];
     while !enough() {
@@ -34,8 +34,8 @@ fn read_blocks(mut stream: TcpStream, block: &[u8], enough: impl Fn() -> bool) {
     }
 }
 
-/// The kernel decides which worker gets a connection, so now and then nearly all are at one, and then
-/// some have to move.
+/// The kernel decides which worker gets a connection. Sometimes nearly all are at one worker, and then some
+/// have to move.
 #[test]
 fn a_stream_moves_to_an_idle_worker_and_loses_nothing() {
     for engine in [EngineChoice::Copy, EngineChoice::Auto] {
@@ -59,7 +59,7 @@ fn a_stream_moves_to_an_idle_worker_and_loses_nothing() {
     }
 }
 
-/// Reads at a pace below that of the sender, so that the stream is blocked nearly all the time.
+/// Reads more slowly than the sender writes, so that the stream is blocked nearly all the time.
 fn read_slowly(mut stream: TcpStream, enough: impl Fn() -> bool) {
     const BYTES_PER_MILLISECOND: u128 = 12_000;
     let begun = Instant::now();
@@ -71,7 +71,7 @@ fn read_slowly(mut stream: TcpStream, enough: impl Fn() -> bool) {
     }
 }
 
-/// Bulk streams are blocked most of the time, as their readers are slower than the proxy.
+/// Bulk streams are blocked most of the time, because their readers are slower than the proxy.
 #[test]
 fn a_stream_whose_reader_is_slow_moves_to_an_idle_worker_too() {
     let block = pattern(256 * 1024, 3);
@@ -97,7 +97,7 @@ fn a_stream_whose_reader_is_slow_moves_to_an_idle_worker_too() {
 fn a_crowd_at_one_worker_overflows_to_the_others() {
     let backend = Backend::echo();
     let proxy = Proxy::tcp(&[backend.address], EngineChoice::Auto);
-    // Whichever worker the kernel prefers, no two may differ by much more than the bound.
+    // Whichever worker the kernel prefers, no two workers may differ by much more than the bound.
     let mut clients: Vec<_> = (0..400).map(|_| proxy.connect()).collect();
     for client in &mut clients {
         client.write_all(b"here").unwrap();

@@ -1,4 +1,4 @@
-//! The certificate authority of the demo. It lives for one run and signs the certificates of the backends.
+//! The certificate authority of the demo. It exists for one run and signs the certificates of the backends.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ impl Authority {
         Ok(Arc::new(config))
     }
 
-    /// Returns the TLS settings of a client that trusts this authority alone.
+    /// Returns the TLS settings of a client that trusts only this authority.
     pub(crate) fn client(&self) -> DemoResult<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.issuer.der().clone())?;

@@ -41,7 +41,7 @@ impl Backend {
         });
     }
 
-    /// Closes the listening socket, so that connections are refused. Returns false if it was closed already.
+    /// Closes the listening socket, so that connections are refused. Returns false if it was already closed.
     pub(crate) fn stop(&self) -> bool {
         if self.stopped.swap(true, Ordering::Relaxed) {
             return false;
@@ -63,7 +63,7 @@ impl Backend {
     }
 }
 
-/// Reads the head of a request and answers with the color. A client that sends none gets the answer as well.
+/// Reads the head of a request and answers with the color. A client that sends no request gets the answer too.
 fn answer(color: &str, socket: TcpStream, tls: Arc<ServerConfig>) {
     let Ok(session) = ServerConnection::new(tls) else { return };
     let mut reader = BufReader::new(StreamOwned::new(session, socket));

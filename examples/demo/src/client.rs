@@ -16,7 +16,7 @@ use crate::{COLORS, DemoResult};
 /// The pause between two requests of the load: some 50 requests a second.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long an answer may take.
+/// The longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A client that sends its requests through the balancer and verifies the certificates.
@@ -52,11 +52,11 @@ impl Client {
     }
 }
 
-/// Requests for `app.demo.test`, one after the other, until it is dropped.
+/// Requests for `app.demo.test`, one after the other, until the value is dropped.
 pub(crate) struct Load {
-    /// Shared with the thread that asks.
+    /// Shared with the thread that sends the requests.
     answers: Arc<Answers>,
-    /// Its end ends the thread.
+    /// The thread ends when this is dropped.
     _running: mpsc::Sender<()>,
 }
 
@@ -93,7 +93,7 @@ impl Answers {
     }
 }
 
-/// How many requests were answered by each backend, and how many failed.
+/// The number of requests that each backend answered, and the number of failed requests.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     of_colors: [u64; COLORS.len()],

@@ -1,8 +1,8 @@
 //! `cargo run --release -p demo`: pointsman in front of three TLS backends, on this machine alone.
 //!
-//! The backends get certificates from an authority that lives for one run; the balancer has no key, reads the server name
-//! of each connection and never decrypts. The demo sends requests by name, balances, stops a backend while requests are
-//! counted, and then takes commands.
+//! The backends get certificates from an authority that exists for one run. The balancer has no key: it reads the
+//! server name of each connection and never decrypts. The demo sends requests by name and to a balanced pool, and
+//! counts requests while a backend is stopped. Then it takes commands.
 
 #![allow(clippy::disallowed_methods, reason = "it may wait for files; tests/it/tidy.rs forbids the rest")]
 #![allow(clippy::print_stdout)]
@@ -34,13 +34,13 @@ type DemoResult<T> = Result<T, Box<dyn Error>>;
 /// The backends.
 const COLORS: [&str; 3] = ["red", "green", "blue"];
 
-/// How long requests are counted while nothing happens.
+/// The time for which requests are counted while nothing happens.
 const SHOWN: Duration = Duration::from_secs(2);
 
-/// How long a change of a backend's state may take before the demo goes on.
+/// The longest time that the demo waits for a change of a backend's state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the last lines of the log may take.
+/// The longest time that the last lines of the log may take.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// The commands.
@@ -125,7 +125,7 @@ health   = {{ check = "http", tls = true, host = "app.demo.test", interval = "50
     )
 }
 
-/// Returns the wanted address if it is free, or else one with another port.
+/// Returns the wanted address if it is free, else an address with another port.
 fn free_or_any(wanted: &str) -> SocketAddr {
     let bound = TcpListener::bind(wanted).or_else(|_| TcpListener::bind("127.0.0.1:0"));
     bound.and_then(|listener| listener.local_addr()).expect("loopback has a free port")
@@ -140,10 +140,10 @@ struct Demo {
 }
 
 impl Demo {
-    /// Shows what pointsman does, and then obeys commands. Stops the server at `quit`, and at an error.
+    /// Shows the three features, then runs commands. Stops the server at `quit` and at an error.
     fn run(&self, listen: SocketAddr, ca_file: &Path) {
         let screen = Screen::new();
-        println!("\n1. By name: each connection goes where its server name says, still encrypted.");
+        println!("\n1. By name: each connection goes to the pool of its server name, and stays encrypted.");
         for color in COLORS {
             self.client.show(&format!("{color}.demo.test"));
         }
@@ -163,7 +163,7 @@ impl Demo {
         }
     }
 
-    /// Obeys a command. Returns false for the last one.
+    /// Runs a command. Returns false for `quit`.
     fn obey(&self, line: &str, screen: &Screen, load: &Load) -> bool {
         match line.split_whitespace().collect::<Vec<_>>()[..] {
             ["stop", color] if self.backends.contains_key(color) => self.stop(color, screen, load),
@@ -177,26 +177,26 @@ impl Demo {
         true
     }
 
-    /// Stops a backend and counts requests until pointsman has noticed.
+    /// Stops a backend, and counts requests until pointsman has the backend as down.
     fn stop(&self, color: &str, screen: &Screen, load: &Load) {
         let changed = self.next_change();
         match self.backends[color].stop() {
             true => screen.count(load, changed),
-            false => println!("   {color} is stopped already; `start {color}` starts it"),
+            false => println!("   {color} is already stopped; `start {color}` starts it"),
         }
     }
 
-    /// Starts a backend and counts requests until pointsman has noticed.
+    /// Starts a backend, and counts requests until pointsman has the backend as up.
     fn start(&self, color: &str, screen: &Screen, load: &Load) {
         let changed = self.next_change();
         match self.backends[color].start() {
             Ok(true) => screen.count(load, changed),
-            Ok(false) => println!("   {color} is running already; `stop {color}` stops it"),
+            Ok(false) => println!("   {color} is already running; `stop {color}` stops it"),
             Err(error) => println!("   {color} cannot be started: {error}; is its port taken?"),
         }
     }
 
-    /// Returns whether the state of a backend has changed from now on, and that was shown for a while.
+    /// Returns a function that returns true after a backend has changed its state and the change was shown for a while.
     fn next_change(&self) -> impl FnMut(Duration) -> bool {
         let view = Arc::clone(self.remote.view());
         let count =
@@ -211,7 +211,7 @@ impl Demo {
         }
     }
 
-    /// Prints what `pointsman status` prints.
+    /// Prints the table of `pointsman status`.
     fn show_status(&self) {
         match admin::ask(self.admin_at, "/api/v1/status", PATIENCE) {
             Ok((_, page)) => println!("{}", cli::status_table(&page).unwrap_or(page)),
@@ -223,7 +223,7 @@ impl Demo {
         let (ca, port, admin_at) = (ca_file.display(), listen.port(), self.admin_at);
         println!(
             "
-Five things to try, the first two and the last in another terminal:
+Five things to try; for 1, 2 and 5 use another terminal:
   1. openssl s_client -connect {listen} -servername red.demo.test -CAfile {ca} </dev/null
   2. curl --cacert {ca} --resolve app.demo.test:{port}:127.0.0.1 https://app.demo.test:{port}/
   3. stop green    and watch the log and the requests; then: start green

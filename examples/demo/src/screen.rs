@@ -1,4 +1,4 @@
-//! The screen: a line that counts while it is watched, and the lines that are typed.
+//! The screen: a line with counts, and the lines that the user types.
 
 use std::io::{IsTerminal, Write};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use crate::client::Load;
 
-/// The time between two states of the line that counts.
+/// The time between two states of the line with counts.
 const REDRAW: Duration = Duration::from_millis(100);
 
 /// The terminal, or the file or pipe in its place.
 pub(crate) struct Screen {
-    /// The lines of standard input, from a thread of their own; closed at its end.
+    /// The lines of standard input, read by a separate thread. Closed at the end of the input.
     typed: Receiver<String>,
-    /// Standard output is a terminal, so a line can be written again.
+    /// True if standard output is a terminal, so that a line can be written again.
     can_redraw: bool,
-    /// Standard input is a terminal, so a person types.
+    /// True if standard input is a terminal, so that a person types.
     has_prompt: bool,
 }
 

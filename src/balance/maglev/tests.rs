@@ -253,20 +253,28 @@ fn moved_needlessly(count: usize, removed: usize) -> f64 {
     moved as f64 / old.size() as f64
 }
 
-/// The bounds are 1.5 times the measured values: 0.01 %, 0.3 %, 0.6 %, 0.8 % and 0.5 % of all slots.
+/// Removes the first, a middle and the last of `count` members.
+fn check_removals(count: usize, at_most: f64) {
+    for removed in [0, count / 3, count - 1] {
+        let moved = moved_needlessly(count, removed);
+        assert!(moved < at_most, "{removed} of {count}: {moved}");
+    }
+}
+
+/// The bounds are 1.5 times the measured values: 0.01 %, 0.3 % and 0.6 % of all slots.
 #[test]
 fn a_removal_moves_few_slots_between_the_remaining_members() {
-    fn check(count: usize, at_most: f64) {
-        for removed in [0, count / 3, count - 1] {
-            let moved = moved_needlessly(count, removed);
-            assert!(moved < at_most, "{removed} of {count}: {moved}");
-        }
-    }
-    check(3, 0.0002);
-    check(10, 0.004);
-    check(100, 0.009);
-    check(650, 0.012);
-    check(1000, 0.008);
+    check_removals(3, 0.0002);
+    check_removals(10, 0.004);
+    check_removals(100, 0.009);
+}
+
+/// The bounds are 1.5 times the measured values: 0.8 % and 0.5 % of all slots.
+#[test]
+#[ignore = "takes long in a debug build"]
+fn a_removal_from_many_members_moves_few_slots() {
+    check_removals(650, 0.012);
+    check_removals(1000, 0.008);
 }
 
 #[test]

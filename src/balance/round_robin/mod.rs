@@ -1,9 +1,9 @@
 //! Every member in turn, by weight, evenly interleaved, without a lock.
 //!
-//! The order of turns is computed once, when the pool is built: a cycle in which every member has exactly
-//! its share, and its turns are as far apart as possible. A pick takes the next turn by one atomic addition,
-//! so all workers share one cycle exactly. The turns of members that refuse are used up, not inherited. The rest
-//! of the cycle is unchanged, so no neighbour gets all connections of a failed member.
+//! The order of turns is computed once, when the pool is built. It is a cycle in which every member has exactly its
+//! share, with its turns as far apart as possible. A pick takes the next turn by one atomic addition, so all
+//! workers share one cycle exactly. The turns of members that refuse are used up, not inherited. The rest of the
+//! cycle is unchanged, so no neighbour gets all connections of a failed member.
 
 use std::collections::BTreeMap;
 use std::fmt;

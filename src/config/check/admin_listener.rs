@@ -48,20 +48,20 @@ fn of_address(address: Address, words: &Admin) -> AdminSpec {
 /// Adds a fault if other machines can send requests without a token, and no key allows this.
 fn check_open(spec: &AdminSpec, words: &Admin, at: Span, found: &mut Findings<'_>) {
     if words.token_file.is_absent() && !spec.open_metrics {
-        let message = "the admin listener may be reached from other machines, and asks nobody for a token";
+        let message = "other machines may reach the admin listener, and it requires no token";
         found.add(
             Diagnostic::new(Code::OpenAdmin, "admin.listen", message).label(at, "not a loopback address").help(
                 "use \"127.0.0.1\" or a Unix socket; or write token_file = \"/etc/pointsman/token\"; or \
-                 open_metrics = true, if all may read /metrics, /healthz and /ready, and nobody anything else",
+                 write open_metrics = true, which allows all to read /metrics, /healthz and /ready, and nothing else",
             ),
         );
     }
     if let (TokenFor::Changes, Some(choice)) = (spec.token_for, words.token_for.place()) {
-        let message = "the admin listener may be read from other machines without a token";
+        let message = "other machines may read the admin listener without a token";
         found.add(
             Diagnostic::new(Code::OpenAdmin, "admin.token_for", message)
                 .label(choice, "only for a loopback address or a Unix socket")
-                .help("write open_metrics = true, if all may read /metrics, /healthz and /ready"),
+                .help("write open_metrics = true, which allows all to read /metrics, /healthz and /ready"),
         );
     }
 }
@@ -71,9 +71,15 @@ fn warn_of_idle(specs: &[AdminSpec], words: &Admin, found: &mut Findings<'_>) {
     let is_unix = specs.iter().all(AdminSpec::is_unix);
     let has_loopback = specs.iter().any(|spec| spec.is_local() && !spec.is_unix());
     let opens = words.open_changes.value() == Some(&true);
-    let why_not_open = if no_token { "it is for loopback addresses" } else { "changes need the token" };
+    let why_not_open =
+        if no_token { "it applies to loopback addresses only" } else { "changes need the token" };
     let idle = [
-        ("mode", words.mode.place(), !specs.iter().any(AdminSpec::is_unix), "it is for Unix sockets"),
+        (
+            "mode",
+            words.mode.place(),
+            !specs.iter().any(AdminSpec::is_unix),
+            "it applies to Unix sockets only",
+        ),
         ("open_changes", words.open_changes.place(), opens && (!no_token || !has_loopback), why_not_open),
         ("token_for", words.token_for.place(), no_token, "there is no token_file"),
         // Over TCP it opens these paths to any name in the header Host, even if no token is needed.

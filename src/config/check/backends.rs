@@ -126,12 +126,13 @@ impl PoolChecker<'_> {
             return;
         }
         let path = format!("{}.backends[{index}].address", self.path);
-        let message = "a Unix socket cannot be reached from a client's address";
+        let message = "connections from a client's address cannot go to a Unix socket";
         let fault = Diagnostic::new(Code::SocketWithSource, path, message);
-        let fault =
-            fault.label(at, "this socket would see this process instead").label(source.key, "asked for here");
+        let fault = fault
+            .label(at, "the server would see this process as the client")
+            .label(source.key, "required here");
         found.add(fault.help(
-            "give it a pool of its own without `source`; proxy_protocol = \"v2\" tells the client's address",
+            "give the backend its own pool without `source`; proxy_protocol = \"v2\" sends the client's address",
         ));
     }
 
@@ -141,7 +142,7 @@ impl PoolChecker<'_> {
             Diagnostic::new(Code::DoubledBackend, self.key("backends"), message)
                 .label(at, "again here")
                 .label(first, "first here")
-                .help("without a name, a backend has its address as name: give different names, or a weight"),
+                .help("a backend without a name is named by its address: give different names, or one backend with a weight"),
         );
     }
 
@@ -153,7 +154,9 @@ impl PoolChecker<'_> {
             let fault = Diagnostic::new(Code::NoWeight, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
             found.add(
-                fault.label(place, "no backend would get connections").help("give one a weight above 0"),
+                fault
+                    .label(place, "no backend would get connections")
+                    .help("give at least one of them a weight above 0"),
             );
         }
     }
@@ -167,7 +170,7 @@ impl PoolChecker<'_> {
             let message = format!("no backend of pool `{}` is ready", self.name);
             let warning = Diagnostic::new(Code::NothingReady, self.key("backends"), message);
             let place = self.words.backends.place().unwrap_or(self.place);
-            let label = "by their `state`, all are drained or in maintenance: clients are refused";
+            let label = "the `state` of all backends is drain or maintenance: clients are refused";
             found.add(warning.label(place, label));
         }
     }

@@ -27,13 +27,13 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
         let diagnostic = if cycle.is_certain {
             let message = format!("backend {shown} of pool `{pool}` leads back to the pool itself");
             Diagnostic::new(Code::BackendCycle, path, message).help(
-                "each client would take this way again and again until the process has no connection left: remove \
-                 the backend, or write the address of the server that is meant",
+                "each client would go through this cycle until the process has no connection left: remove the \
+                 backend, or write the address of the intended server",
             )
         } else {
             let message = format!("backend {shown} of pool `{pool}` may lead back to the pool itself");
             Diagnostic::new(Code::PossibleCycle, path, message).help(
-                "a client that no route sends out of this cycle takes it again and again until the process has no \
+                "if no route leads a client out of this cycle, the client goes through it until the process has no \
                  connection left",
             )
         };
@@ -44,7 +44,7 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
     }
 }
 
-/// Returns the place of a backend in the file.
+/// Returns the position of a backend in the file.
 fn place(file: &File, pool: &str, address: &Address) -> Option<Span> {
     let named = file.pool.value()?.0.iter().find(|named| named.name == pool)?;
     let items = &named.table.as_ref()?.backends.value()?.items;

@@ -16,7 +16,7 @@ use crate::config::words::Number;
 use crate::pool::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 
 /// The default time for which an address stays after an answer of the DNS left it out: some servers answer with a
-/// changing part of all addresses, and a deploy seldom takes less.
+/// changing part of all addresses. A deployment seldom takes less time than this.
 const HOLD: Duration = Duration::from_secs(30);
 
 /// The sources that are followed for a pool while the process runs.
@@ -47,7 +47,7 @@ impl PoolChecker<'_> {
         let list = &entry.value.0;
         if list.items.is_empty() && list.complete {
             let fault = Diagnostic::new(Code::BadSource, self.key("discover"), "`discover` is empty");
-            found.add(fault.label(entry.at, "").help("leave it out, or name a source"));
+            found.add(fault.label(entry.at, "").help("remove the key, or name a source"));
         }
         let max_connections = self.words.max_connections.value().map(|number| number.0);
         for (at, item) in list.items.iter().enumerate() {
@@ -59,7 +59,7 @@ impl PoolChecker<'_> {
             let Some(source) = checker.source(found) else { continue };
             if sources.iter().any(|other| other.host.is_none() && other.source == source) {
                 let fault =
-                    checker.fault("", format!("`discover` of pool `{}` names a source twice", self.name));
+                    checker.fault("", format!("`discover` of pool `{}` has a source twice", self.name));
                 found.add(fault.label(place, "again here").help("remove one of the two"));
             }
             let drain = item.value.drain.value().map(|time| time.0);
@@ -133,7 +133,7 @@ impl Checker<'_> {
         let Discover { dns, file, .. } = self.words;
         match (dns, file) {
             (Key::Absent, Key::Absent) => {
-                let fault = self.fault("", "`discover` names no source");
+                let fault = self.fault("", "`discover` has no source");
                 found.add(fault.label(self.place, "neither `dns` nor `file`").help(
                     "such as: { dns = \"app.internal\", port = 443 }, { dns = \"_https._tcp.app.internal\", type = \"srv\" } or { file = \"app.json\" }",
                 ));
@@ -179,7 +179,7 @@ impl Checker<'_> {
         for (key, place) in keys {
             let Some(place) = place else { continue };
             let fault = self.fault(key, format!("`{key}` is for `dns`, not for `file`"));
-            found.add(fault.label(place, "a file needs no such key"));
+            found.add(fault.label(place, "a source with `file` takes no such key"));
         }
     }
 
@@ -233,7 +233,7 @@ impl Asking<'_> {
         if list.items.is_empty() && list.complete {
             let path = format!("{}.resolvers", self.path);
             let fault = Diagnostic::new(Code::BadSource, path, "`resolvers` is empty");
-            found.add(fault.label(written.at, "").help("leave it out to use those of the system"));
+            found.add(fault.label(written.at, "").help("remove the key to use the resolvers of the system"));
         }
         list.items.iter().map(|item| item.value.0).collect()
     }
@@ -256,7 +256,9 @@ impl Asking<'_> {
             let path = format!("{}.min_ttl", self.path);
             let fault = Diagnostic::new(Code::OutOfRange, path, "`min_ttl` is above `max_ttl`");
             found.add(
-                fault.label(least.at, "the least time between two questions").label(most.at, "the most"),
+                fault
+                    .label(least.at, "the shortest time between two queries")
+                    .label(most.at, "the longest time"),
             );
         }
         (min, max)

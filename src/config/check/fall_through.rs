@@ -2,8 +2,8 @@
 //!
 //! `{ sni = "admin.example.com", source = "10.0.0.0/8" }` beside a route for `*.example.com` protects nothing:
 //! clients from other networks reach the pool of the wider route. So `check` warns of it, unless another route for
-//! the narrow name matches the other connections. The same applies to a pool in `unmatched`, but only beside
-//! conditions on the client (`source`, `proxy_tlv`): beside other conditions `unmatched` is the intended target of
+//! the narrow name matches the other connections. The same applies to a pool in `unmatched`, but only for
+//! conditions on the client (`source`, `proxy_tlv`). For other conditions, `unmatched` is the intended target of
 //! the rest.
 //!
 //! Expressions are not compared exactly. Both are matched against sample names, which are made from the words
@@ -83,20 +83,20 @@ pub(in crate::config) fn warning(
     let (message, of_narrow, of_wider, help) = if is_first {
         (
             format!(
-                "{wider} is tried before `{narrow}`: names that both match skip the check of {conditions}"
+                "{wider} is tried before `{narrow}`: a name that both match skips the check of {conditions}"
             ),
-            "its conditions do not apply to these names",
-            "this route takes them",
+            "the conditions here do not apply to such names",
+            "this route takes such names",
             "names in `sni` are tried before expressions: write the names of the expression in `sni`"
                 .to_owned(),
         )
     } else {
         (
-            format!("connections for `{narrow}` that do not fit {conditions} go to {wider}"),
-            "its conditions take a part of the connections",
-            "the others go here",
+            format!("connections for `{narrow}` that do not match {conditions} go to {wider}"),
+            "these conditions match only a part of the connections",
+            "the other connections go here",
             format!(
-                "write where the others go: {{ {written}, action = \"reject\" }}, or the same with a `pool`"
+                "write a target for the other connections: {{ {written}, action = \"reject\" }}, or the same with a `pool`"
             ),
         )
     };
@@ -275,7 +275,7 @@ impl<'r> RoutesByName<'r> {
             .chain([&self.any])
     }
 
-    /// Returns the leak from one group to a wider one, if there is one.
+    /// Returns the leak from one group to a wider group, or `None`.
     fn leak(&self, group: &[At], wider: &[At]) -> Option<Leak> {
         let is_known = |at: &At| {
             let own = self.conditions(*at).cloned().unwrap_or_default();

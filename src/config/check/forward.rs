@@ -13,7 +13,7 @@ use crate::pool::ForwardSpec;
 const TLS: u16 = 443;
 
 impl PoolChecker<'_> {
-    /// Returns the spec of a pool's `forward`, if it has one.
+    /// Returns the spec of a pool's `forward`, or `None` for a pool without it.
     pub(super) fn forward(&self, found: &mut Findings<'_>) -> Option<ForwardSpec> {
         let entry = self.words.forward.entry()?;
         self.refuse_backends(entry, found);
@@ -23,7 +23,7 @@ impl PoolChecker<'_> {
         for (key, place) in [("allow_private", empty(allow_private)), ("resolvers", empty(resolvers))] {
             let Some(place) = place else { continue };
             let fault = Diagnostic::new(Code::MissingKey, self.forward_key(key), format!("`{key}` is empty"));
-            found.add(fault.label(place, "").help("leave it out for the default"));
+            found.add(fault.label(place, "").help("remove the key to use the default"));
         }
         Some(ForwardSpec {
             port: or(port, |number| u16::try_from(number.0).unwrap_or(u16::MAX), TLS),
@@ -38,10 +38,10 @@ impl PoolChecker<'_> {
         let allow = &entry.value.allow;
         let place = if allow.is_absent() { Some(entry.key) } else { empty(allow) };
         if let Some(place) = place {
-            let message = format!("pool `{}` forwards by name and does not say which names", self.name);
+            let message = format!("pool `{}` forwards by name and has no `allow`", self.name);
             let fault = Diagnostic::new(Code::MissingKey, self.forward_key("allow"), message);
             found.add(fault.label(place, "`allow` is needed").help(
-                "add: allow = [\"*.example.org\", \"api.test\"]; whoever can connect may reach every host that it names",
+                "add: allow = [\"*.example.org\", \"api.test\"]; every client can reach every host with an allowed name",
             ));
         }
     }
@@ -68,11 +68,11 @@ impl PoolChecker<'_> {
         ];
         for (key, place) in keys {
             let Some(place) = place else { continue };
-            let message = format!("`{key}` has no place in pool `{}`, which forwards by name", self.name);
+            let message = format!("`{key}` is not allowed in pool `{}`, which forwards by name", self.name);
             let fault = Diagnostic::new(Code::BackendsOfForward, self.key(key), message);
             let fault =
-                fault.label(place, "this is for backends").label(entry.key, "and this is instead of them");
-            found.add(fault.help("put it into a pool of its own"));
+                fault.label(place, "this key is for backends").label(entry.key, "this key replaces backends");
+            found.add(fault.help("use a separate pool for backends"));
         }
     }
 

@@ -23,11 +23,11 @@ const INTERVAL: Duration = Duration::from_secs(2);
 /// A check that takes longer than this has failed, whatever its interval is.
 const LONGEST_CHECK: Duration = Duration::from_secs(5);
 
-/// The same for SMTP: postscreen greets after 6 s, and servers that look up their clients' names in the DNS may take
-/// as long.
+/// The same for SMTP: postscreen greets after 6 s. Servers that look up their clients' names in the DNS may take
+/// the same time.
 const LONGEST_SMTP_CHECK: Duration = Duration::from_secs(10);
 
-/// The checks and agents of one pool, with the places that messages need.
+/// The checks and agents of one pool, with the positions that messages need.
 pub(super) struct HealthChecker<'a> {
     /// The pool's name.
     pub(super) pool: &'a str,
@@ -87,7 +87,7 @@ impl HealthChecker<'_> {
                 fault
                     .label(place, "")
                     .help("add port = 9101 here, or agent = { port = 9101 } at the backend")
-                    .help("a backend at a Unix socket needs an address for its agent as well"),
+                    .help("for a backend at a Unix socket, also add an address for its agent"),
             );
         }
         Some(AgentSpec {
@@ -150,7 +150,7 @@ impl HealthChecker<'_> {
     ) -> Duration {
         let between = or(interval, |time| time.0, INTERVAL);
         if let Some(timeout) = timeout.entry().filter(|timeout| timeout.value.0 > between) {
-            let message = format!("{} may not take longer than the time between two", noun(table));
+            let message = format!("{} may not take longer than the interval", noun(table));
             let fault = Diagnostic::new(Code::TimeoutOrder, self.key(&format!("{table}.timeout")), message);
             let label = format!("longer than the interval of {}", humantime::format_duration(between));
             found.add(with_other(fault.label(timeout.at, label), interval));
@@ -221,7 +221,7 @@ impl HealthChecker<'_> {
             let Some(place) = place.filter(|_| !kinds.contains(&kind)) else { continue };
             let message = format!("the health check of pool `{}` does not use `{key}`", self.pool);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(&format!("health.{key}")), message);
-            let fault = fault.label(place, "").help(format!("it belongs to check = {check}"));
+            let fault = fault.label(place, "").help(format!("it is for check = {check}"));
             found.add(with_other(fault, &words.check));
         }
     }
@@ -267,8 +267,8 @@ impl HealthChecker<'_> {
         let count = steps.iter().flatten().count();
         if count != 1 && !wrong.contains(&true) {
             let path = self.key(&format!("health.steps[{at}]"));
-            let label = if count == 0 { "nothing to send or expect" } else { "more than one thing to do" };
-            let fault = Diagnostic::new(Code::IdleScript, path, "a step of a check does one thing");
+            let label = if count == 0 { "nothing to send or expect" } else { "more than one key" };
+            let fault = Diagnostic::new(Code::IdleScript, path, "a step of a check has exactly one key");
             found.add(fault.label(item.at, label).help(EXAMPLE));
             return None;
         }
@@ -283,7 +283,7 @@ impl HealthChecker<'_> {
         };
         if !steps.iter().any(|step| matches!(step, ScriptStep::Expect(_) | ScriptStep::ExpectPattern(_))) {
             let message = format!("the send-expect check of pool `{}` expects nothing", self.pool);
-            add(place, message, "it would pass with any answer of the backend");
+            add(place, message, "the check would pass with any answer of the backend");
         }
         if let Some(extra) = list.items.get(MOST_STEPS) {
             let message = format!("the send-expect check of pool `{}` has {} steps", self.pool, steps.len());
@@ -311,9 +311,9 @@ fn target(
     if let Some(address) = address.entry()
         && (target.port.is_some() || matches!(target.host, Some(TargetHost::Unix(_))))
     {
-        let message = format!("`{path}` has a port beside an address that takes none");
+        let message = format!("`{path}` has a port, and its address takes no port");
         let fault = Diagnostic::new(Code::BadAddress, format!("{path}.port"), message);
-        found.add(fault.label(port.at, "").label(address.at, "").help("leave one of them out"));
+        found.add(fault.label(port.at, "").label(address.at, "").help("remove one of them"));
     }
     target.port = u16::try_from(port.value.0).ok();
     target

@@ -54,9 +54,9 @@ impl HealthChecker<'_> {
                 let path = self.key(&format!("health.headers.{name}"));
                 let fault = Diagnostic::new(Code::BadScript, path, message).label(header.place, "");
                 found.add(if name.eq_ignore_ascii_case("host") {
-                    fault.help("the header Host has a key of its own: host = \"www.example.com\"")
+                    fault.help("the header Host has its own key: host = \"www.example.com\"")
                 } else if is_reserved {
-                    fault.help("pointsman sends this header itself, where it is needed")
+                    fault.help("pointsman sends this header itself if it is needed")
                 } else {
                     fault.help("the name of a header is letters, digits and hyphens")
                 });
@@ -79,7 +79,7 @@ impl HealthChecker<'_> {
         if let (Some(one), Some(other)) = (words.body.place(), words.body_regex.place()) {
             let message = format!("the health check of pool `{}` has `body` and `body_regex`", self.pool);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key("health.body_regex"), message);
-            found.add(fault.label(other, "").label(one, "").help("leave one of them out"));
+            found.add(fault.label(other, "").label(one, "").help("remove one of them"));
         }
         let text = words.body.value().map(|text| BodyMatch::Contains(Arc::clone(&text.0)));
         text.or_else(|| words.body_regex.value().map(|pattern| BodyMatch::Matches(pattern.0.clone())))
@@ -89,16 +89,16 @@ impl HealthChecker<'_> {
     pub(super) fn tls(&self, words: &Health, found: &mut Findings<'_>) -> Option<TlsSpec> {
         let entry = words.tls.entry().filter(|entry| entry.value)?;
         if !cfg!(feature = "tls-checks") {
-            let message = format!("the health check of pool `{}` goes through TLS", self.pool);
+            let message = format!("the health check of pool `{}` uses TLS", self.pool);
             let fault = Diagnostic::new(Code::NoTlsChecks, self.key("health.tls"), message);
-            let help = "build pointsman with its default features; they hold `tls-checks`";
+            let help = "build pointsman with its default features, which include `tls-checks`";
             found.add(fault.label(entry.key, "this program is built without TLS for checks").help(help));
             return None;
         }
         let offered = words.alpn.value().map_or(&[][..], |alpn| &alpn.0.items);
         let is_http = words.check.value().is_some_and(|choice| choice.0 == Check::Http);
         if let Some(item) = offered.iter().find(|item| is_http && item.value.0 == HTTP_2) {
-            let message = format!("the health check of pool `{}` does not speak HTTP/2", self.pool);
+            let message = format!("the health check of pool `{}` cannot use HTTP/2", self.pool);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key("health.alpn"), message);
             found.add(fault.label(item.at, "").help("write alpn = \"http/1.1\", or leave it out"));
         }

@@ -17,7 +17,7 @@ use crate::snapshot::AdmissionSpec;
 
 /// The help for a key that needs PROXY headers.
 pub(super) const READ_HEADERS: &str =
-    "to read headers write on the listener: proxy_protocol = { trusted = [\"10.0.0.0/8\"] }";
+    "to read PROXY headers, write on the listener: proxy_protocol = { trusted = [\"10.0.0.0/8\"] }";
 
 /// Limits of the process that the checks of listeners, routes and pools use.
 #[derive(Clone, Copy)]
@@ -59,9 +59,9 @@ impl Common {
     fn over(&self, written: &Key<Keyword<OverWord>>, path: &str, found: &mut Findings<'_>) -> OverLimit {
         let is_tarpit = written.value().is_some_and(|choice| choice.0 == OverWord::Tarpit);
         if let (Some(over), true) = (written.place(), is_tarpit && self.holds_none) {
-            let message = "`over = \"tarpit\"` holds nobody, as `limits.tarpit` is 0";
+            let message = "`over = \"tarpit\"` holds no connection, because `limits.tarpit` is 0";
             let fault = Diagnostic::new(Code::IdleSetting, format!("{path}.over"), message);
-            found.add(fault.label(over, "").help("they are reset, as with \"drop\""));
+            found.add(fault.label(over, "").help("refused connections are reset, as with \"drop\""));
         }
         match written.value().map_or(OverWord::Reject, |choice| choice.0) {
             OverWord::Reject => OverLimit::Reject,
@@ -92,9 +92,9 @@ impl Common {
         let by = words.per_source.value().and_then(|words| words.by.value());
         if by.is_some_and(|choice| choice.0 == SourceBy::PrivateLink) && words.proxy_protocol.is_absent() {
             let place = words.per_source.value().and_then(|words| words.by.place()).unwrap_or_default();
-            let message = "`by = \"private-link\"` has no place on a listener that reads no PROXY header";
+            let message = "`by = \"private-link\"` is not allowed on a listener that reads no PROXY headers";
             let fault = Diagnostic::new(Code::MisplacedKey, format!("{path}.per_source.by"), message);
-            found.add(fault.label(place, "no header names a link").help(READ_HEADERS));
+            found.add(fault.label(place, "no PROXY header with a private link is read").help(READ_HEADERS));
         }
         (per_source.is_some() || rate.is_some()).then(|| AdmissionSpec {
             per_source,
@@ -168,7 +168,7 @@ fn per_source(
     let path = format!("{path}.per_source");
     let is_idle = words.connections.is_absent() && words.rate.is_absent() && words.hellos.is_absent();
     if is_idle && words.burst.is_absent() {
-        let message = "`per_source` without a limit has no effect but that sources are counted";
+        let message = "`per_source` without a limit only counts sources";
         let fault = Diagnostic::new(Code::IdleSetting, &path, message);
         found.add(
             fault.label(entry.key, "").help("such as: per_source = { connections = 100, rate = \"50/s\" }"),
@@ -176,9 +176,9 @@ fn per_source(
     }
     let number = |number: &Number<1, 1_000_000_000>| u32::try_from(number.0).unwrap_or(u32::MAX);
     if let (Some(hellos), false) = (words.hellos.place(), reads) {
-        let message = "`hellos` has no place on a tcp listener: it reads none";
+        let message = "`hellos` is not allowed on a tcp listener, which reads no hellos";
         let fault = Diagnostic::new(Code::MisplacedKey, format!("{path}.hellos"), message);
-        found.add(fault.label(hellos, "").help("limit `connections` or `rate` there"));
+        found.add(fault.label(hellos, "").help("write `connections` or `rate`"));
     }
     SourceLimits {
         connections: words.connections.value().map(number),
@@ -197,7 +197,7 @@ fn rate(
         let fault = Diagnostic::new(
             Code::MisplacedKey,
             format!("{path}.burst"),
-            "`burst` has no place without `rate`",
+            "`burst` is not allowed without `rate`",
         );
         found.add(fault.label(place, "").help("such as: rate = \"50/s\""));
     }

@@ -99,7 +99,7 @@ impl Lists {
         for (name, list) in self.known.iter().filter(|(_, list)| !list.is_used) {
             let message = format!("list `{name}` is never used");
             let warning = Diagnostic::new(Code::UnusedList, format!("list.{name}"), message);
-            found.add(warning.label(list.place, "no `allow` and no `deny` names it"));
+            found.add(warning.label(list.place, "no `allow` and no `deny` has it"));
         }
     }
 }
@@ -118,14 +118,14 @@ fn list_file(
         countries.sort_unstable();
         countries.dedup();
         if list.items.is_empty() && list.complete {
-            let fault = Diagnostic::new(Code::BadCountry, key("countries"), "`countries` names none");
-            found.add(fault.label(written.at, "name some, or remove it"));
+            let fault = Diagnostic::new(Code::BadCountry, key("countries"), "`countries` is empty");
+            found.add(fault.label(written.at, "name countries, or remove the key"));
         }
         if words.file.is_absent() {
             let message = format!("list `{}` has `countries` but no `file`", table.name);
             let fault = Diagnostic::new(Code::MissingKey, key("file"), message);
             let help = "add: file = \"/PATH/TO/GeoLite2-Country.mmdb\"";
-            found.add(fault.label(written.key, "they are taken out of a file").help(help));
+            found.add(fault.label(written.key, "the file has the networks of countries").help(help));
         }
     }
     let is_idle = words.file.is_absent() || !words.countries.is_absent();
@@ -138,7 +138,7 @@ fn list_file(
     if words.countries.is_absent() && file.value.0.extension().is_some_and(|extension| extension == "mmdb") {
         let message = format!("list `{}` has a database as its `file` but no `countries`", table.name);
         let fault = Diagnostic::new(Code::MissingKey, key("countries"), message);
-        let help = "add the countries whose networks are meant, such as: countries = [\"DE\", \"AT\"]";
+        let help = "add the countries of the list, such as: countries = [\"DE\", \"AT\"]";
         found.add(fault.label(file.at, "the networks of all countries").help(help));
     }
     let allow_empty = words.allow_empty.value().copied().unwrap_or_default();
@@ -167,8 +167,8 @@ impl ListenerChecker<'_> {
             if list.items.is_empty() && list.complete {
                 let message = format!("listener `{}` would refuse every client", self.name);
                 let fault = Diagnostic::new(Code::RejectsAll, self.key("allow"), message);
-                let help = "name lists or networks, or remove `allow` to let everybody in";
-                found.add(fault.label(written.at, "nobody is allowed").help(help));
+                let help = "name lists or networks, or remove `allow` to admit all clients";
+                found.add(fault.label(written.at, "no client is allowed").help(help));
             }
             lists.rule(written, &self.key("allow"), found)
         });
@@ -212,7 +212,9 @@ impl ListenerChecker<'_> {
             return;
         };
         found.add(
-            diagnostic.help("`allow` alone refuses all others; name the networks that are meant in `deny`"),
+            diagnostic.help(
+                "`allow` alone refuses all other clients; in `deny`, write only the networks to refuse",
+            ),
         );
     }
 
@@ -234,7 +236,11 @@ impl ListenerChecker<'_> {
         if is_unix && words.proxy_protocol.is_absent() {
             for (key, place) in [("allow", words.allow.place()), ("deny", words.deny.place())] {
                 let Some(place) = place else { continue };
-                warn(key, place, "clients of a Unix socket have no address; `mode` says who may connect");
+                warn(
+                    key,
+                    place,
+                    "clients of a Unix socket have no address; `mode` decides which users may connect",
+                );
             }
         }
     }

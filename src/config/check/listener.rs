@@ -142,7 +142,7 @@ impl ListenerChecker<'_> {
         {
             let message = format!("`mode` of listener `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("mode"), message);
-            found.add(warning.label(mode, "it is for Unix sockets"));
+            found.add(warning.label(mode, "it applies to Unix sockets only"));
         }
         addresses
     }
@@ -158,7 +158,7 @@ impl ListenerChecker<'_> {
         if is_complete && self.words.free_bind.value() == Some(&true) && addresses.iter().all(is_own) {
             let message = format!("`free_bind` of listener `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("free_bind"), message);
-            found.add(warning.label(place, "it is for IP addresses that come later"));
+            found.add(warning.label(place, "it applies to specific IP addresses only"));
         }
     }
 
@@ -283,10 +283,10 @@ impl ListenerChecker<'_> {
         let words = self.words;
         if let Some(pool) = words.pool.entry() {
             let protocol = words.protocol.value().map_or(Protocol::Tls, |choice| choice.0).word();
-            let message = format!("`pool` has no place on the {protocol} listener `{}`", self.name);
+            let message = format!("`pool` is not allowed on the {protocol} listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key("pool"), message).label(pool.key, "");
             let name = &pool.value;
-            found.add(fault.help(format!("for names without a route write: unmatched = {name:?}")));
+            found.add(fault.help(format!("for names without a route, write: unmatched = {name:?}")));
             return;
         }
         let no_routes = match &words.routes {
@@ -323,16 +323,19 @@ impl ListenerChecker<'_> {
         let routes = words.routes.value().map_or(&[][..], |routes| &routes.items);
         for (index, item) in routes.iter().enumerate().filter(|(_, item)| refuses_addresses(&item.value)) {
             let path = format!("{}[{index}].action", self.key("routes"));
-            let message =
-                format!("a route of listener `{}` refuses TLS only, and others come in here too", self.name);
+            let message = format!(
+                "a route of listener `{}` refuses only TLS clients, and the listener also serves others",
+                self.name
+            );
             let warning = Diagnostic::new(Code::RefusesHellosOnly, path, message);
-            let warning = warning.label(item.at, "asked when a hello is read");
-            let warning =
-                way.into_iter().fold(warning, |warning, way| warning.label(way, "served without one"));
+            let warning = warning.label(item.at, "checked only after a hello is read");
+            let warning = way
+                .into_iter()
+                .fold(warning, |warning, way| warning.label(way, "clients without a hello are served here"));
             found.add(if item.value.source.is_absent() {
-                warning.help("a listener of its own for that address refuses whatever is spoken")
+                warning.help("a separate listener for that address can refuse every protocol")
             } else {
-                warning.help("`deny` of the listener refuses at the accept, whatever is spoken: deny = [\"192.0.2.0/24\"]")
+                warning.help("`deny` of the listener refuses at the accept, in every protocol: deny = [\"192.0.2.0/24\"]")
             });
         }
     }
@@ -350,12 +353,12 @@ impl ListenerChecker<'_> {
         ];
         for (key, place) in tls_keys {
             let Some(place) = place else { continue };
-            let message = format!("`{key}` has no place on the tcp listener `{}`", self.name);
+            let message = format!("`{key}` is not allowed on the tcp listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
             found.add(if words.protocol.is_absent() {
-                fault.help("to read server names write: protocol = \"tls\"")
+                fault.help("to read server names, write: protocol = \"tls\"")
             } else {
-                fault.help("server names are read with: protocol = \"tls\"")
+                fault.help("to read server names, write: protocol = \"tls\"")
             });
         }
     }
@@ -467,7 +470,7 @@ pub(super) fn forwards_nothing(
     path: &str,
     found: &mut Findings<'_>,
 ) {
-    let message = format!("pool `{}` forwards by name, and its clients here give none", written.value);
+    let message = format!("pool `{}` forwards by name, and its clients here send no name", written.value);
     let fault = Diagnostic::new(Code::ForwardWithoutName, path, message).label(written.at, used);
     // A pool that a file of routes refers to has no position in that file.
     let fault = if forward == Span::default() {
@@ -475,7 +478,7 @@ pub(super) fn forwards_nothing(
     } else {
         fault.label(forward, "this needs the client's server name")
     };
-    found.add(fault.help("lead to it from `routes` or `unmatched` of a listener with protocol = \"tls\""));
+    found.add(fault.help("use the pool in `routes` or `unmatched` of a listener with protocol = \"tls\""));
 }
 
 /// The names that a listener gives a pool to hash.

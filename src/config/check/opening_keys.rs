@@ -24,7 +24,7 @@ use crate::wire::Starttls;
 /// Some mail servers delay their greeting for six seconds, to detect clients that do not wait for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that sends first has sent by then, on all but the worst links.
+/// By then, a client that sends first has sent bytes, except on the worst links.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
@@ -148,9 +148,9 @@ impl ListenerChecker<'_> {
         for (key, place, protocols, words) in keys {
             let Some(place) = place.filter(|_| !protocols.contains(&protocol)) else { continue };
             let word = protocol.word();
-            let message = format!("`{key}` has no place on the {word} listener `{}`", self.name);
+            let message = format!("`{key}` is not allowed on the {word} listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
-            found.add(fault.help(format!("it belongs to listeners with protocol = {words}")));
+            found.add(fault.help(format!("it is for listeners with protocol = {words}")));
         }
     }
 }
@@ -166,8 +166,8 @@ pub(super) fn mark_cancel_pools(listeners: &[ListenerSpec], pools: &mut [PoolSpe
     }
 }
 
-/// Warns of each listener whose requests to cancel are refused although no key demands it, or go to a pool that may
-/// pick another backend than that of the session.
+/// Warns of each listener whose requests to cancel a query may miss the session. Either they are refused although
+/// no key demands it, or their pool may pick another backend.
 pub(super) fn warn_of_lost_cancels(
     written: &Key<NamedTables<Listener>>,
     listeners: &[ListenerSpec],
@@ -188,10 +188,13 @@ pub(super) fn warn_of_lost_cancels(
                     continue;
                 }
                 let message = format!(
-                    "requests to cancel a query may not find their session: pool `{name}` has several backends, \
-                     and what it chooses by is not the client's address alone"
+                    "requests to cancel a query may miss the backend of their session: pool `{name}` has several \
+                     backends, and does not pick by the client's address alone"
                 );
-                (message, "such a request has no name: use balance = \"maglev\" with hash_on = \"source-ip\"")
+                (
+                    message,
+                    "such a request has no server name: use balance = \"maglev\" with hash_on = \"source-ip\"",
+                )
             }
             TargetSpec::Reject => {
                 let goes_nowhere = pools_of_sessions(protocol, plaintext, databases, users).next().is_none();
@@ -200,9 +203,9 @@ pub(super) fn warn_of_lost_cancels(
                 }
                 let message = format!(
                     "requests to cancel a query will be refused: sessions of listener `{name}` may go to several \
-                     pools, and such a request has no name to choose one by"
+                     pools, and such a request has no server name that chooses a pool"
                 );
-                (message, "write the pool that shall get them: cancel = \"POOL\", or cancel = \"reject\"")
+                (message, "write the pool for such requests: cancel = \"POOL\", or cancel = \"reject\"")
             }
         };
         let warning = Diagnostic::new(Code::LostCancel, format!("listener.{name}.cancel"), message);

@@ -94,7 +94,7 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
         let owner = &self.owner;
         let time = humantime::format_duration;
         if limit < keepalive.longest() {
-            let message = format!("`user_timeout` of {owner} overrides the count of keepalive probes");
+            let message = format!("`user_timeout` of {owner} overrides `keepalive_count`");
             let warning = Diagnostic::new(Code::OverriddenTimeout, self.key("user_timeout"), message);
             let label = format!("an idle connection is closed after {} without an answer", time(limit));
             let label = if limit <= keepalive.idle + keepalive.interval {
@@ -103,15 +103,15 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
                 label
             };
             let help = format!(
-                "{} probes may be lost if `user_timeout` is at least {:?}; peers that do not answer are closed without `user_timeout` too",
-                keepalive.count - 1,
+                "if `user_timeout` is at least {:?}, {} probes may be lost; pointsman closes peers that do not answer even without `user_timeout`",
                 time(keepalive.longest()).to_string(),
+                keepalive.count - 1,
             );
             found.add(warning.label(place, label).help(help));
         } else if let Some(count) = self.keepalive_count.place() {
             let message = format!("`keepalive_count` of {owner} has no effect");
             let warning = Diagnostic::new(Code::IdleSetting, self.key("keepalive_count"), message);
-            let label = format!("this timeout closes idle connections, after {}", time(limit));
+            let label = format!("this timeout closes idle connections after {}", time(limit));
             found.add(warning.label(count, "").label(place, label));
         }
     }
@@ -130,12 +130,12 @@ impl<const I: u64, const J: u64, const K: u64, const L: u64, const U: u64> PeerW
             && user <= limit
             && let Some(place) = self.user_timeout.place()
         {
-            let label = format!("the kernel closes peers that do not read after {}", time(user));
+            let label = format!("after {}, the kernel closes peers that do not read", time(user));
             found.add(warning.label(place, label));
         } else if let Some((idle, place)) = idle
             && idle <= limit
         {
-            let text = format!("the idle timeout, {}, passes first", time(idle));
+            let text = format!("the idle timeout of {} passes first", time(idle));
             found.add(match place {
                 Some(place) => warning.label(place, text),
                 None => warning.help(text),

@@ -70,7 +70,7 @@ fn check_name(name: &str, place: Span, path: &str, found: &mut Findings<'_>) {
     if name == REJECT {
         let fault = Diagnostic::new(Code::BadName, path, "a pool cannot be named `reject`");
         found.add(
-            fault.label(place, "").help("`no_sni` and `unmatched` take this word for turning clients away"),
+            fault.label(place, "").help("in `no_sni` and `unmatched`, the word `reject` refuses clients"),
         );
     }
 }
@@ -140,7 +140,7 @@ impl PoolChecker<'_> {
             let Some(place) = place else { continue };
             let message = format!("`{key}` of pool `{}` has no effect", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key(key), message);
-            found.add(warning.label(place, "without checks and agents no backend is ever down"));
+            found.add(warning.label(place, "without checks and agents, no backend goes down"));
         }
     }
 
@@ -183,7 +183,7 @@ impl PoolChecker<'_> {
             if parts == Some(with) {
                 let message = format!("a part of the `hash_on` of pool `{}` has no effect", self.name);
                 let warning = Diagnostic::new(Code::IdleSetting, self.key("hash_on"), message);
-                found.add(warning.label(item.at, "hashed without it already"));
+                found.add(warning.label(item.at, "the values before it already contain it"));
             }
             parts = Some(with);
         }
@@ -207,7 +207,7 @@ impl PoolChecker<'_> {
         let base_time = or(&words.base_time, |time| time.0, default.base_time);
         let max_time = or(&words.max_time, |time| time.0, default.max_time.max(base_time));
         if let Some(max) = words.max_time.entry().filter(|_| max_time < base_time) {
-            let message = "the longest ejection may not be shorter than the first";
+            let message = "`max_time` of the ejection is shorter than `base_time`";
             let fault = Diagnostic::new(Code::TimeoutOrder, self.key("ejection.max_time"), message);
             let label = format!("shorter than the base time of {}", humantime::format_duration(base_time));
             found.add(self.with_other(fault.label(max.at, label), &words.base_time));
@@ -252,8 +252,7 @@ impl PoolChecker<'_> {
                     let message = format!("`close_rate` of pool `{}` has no effect", self.name);
                     let warning = Diagnostic::new(Code::IdleSetting, self.key("close_rate"), message);
                     let warning = warning.label(place, "");
-                    found
-                        .add(warning.help("it is obeyed with `on_down = \"close\"`; else nothing is closed"));
+                    found.add(warning.help("it applies only with `on_down = \"close\"`"));
                 }
                 OnDown::Keep
             }
@@ -277,7 +276,7 @@ impl PoolChecker<'_> {
             let message =
                 format!("the `connect_timeout` of pool `{}` is longer than its `dial_timeout`", self.name);
             let label = format!(
-                "one attempt may take {}, all together {}",
+                "one attempt may take {}, all attempts together {}",
                 humantime::format_duration(dial.connect_timeout),
                 humantime::format_duration(dial.dial_timeout),
             );
@@ -316,7 +315,7 @@ impl PoolChecker<'_> {
         if let Some(balance) = words.balance.entry().filter(|entry| entry.value.0 != Algorithm::Maglev) {
             let word = balance.value.0.word();
             let hashes_nothing = format!("{word} hashes nothing");
-            let is_unbounded = format!("{word} knows no bound: it is for maglev");
+            let is_unbounded = format!("{word} has no bound: the key is for maglev");
             for (key, place, why) in [
                 ("hash_on", words.hash_on.place(), &hashes_nothing),
                 ("source_prefix", prefix, &hashes_nothing),
@@ -344,7 +343,7 @@ impl PoolChecker<'_> {
         let items = self.words.backends.value().map_or(&[][..], |list| &list.items);
         let heavier = items.iter().filter_map(|item| item.value.0.weight.entry());
         if let Some(weight) = heavier.into_iter().find(|weight| weight.value.0 > 1) {
-            self.idle("weight", weight.key, balance, "failover goes by the written order alone", found);
+            self.idle("weight", weight.key, balance, "failover picks by the written order only", found);
         }
     }
 

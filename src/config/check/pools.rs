@@ -107,7 +107,7 @@ impl Pools {
             let message = format!("pool `{}` is never used", pool.name);
             let path = format!("pool.{}", pool.name);
             let warning = Diagnostic::new(Code::UnusedPool, path, message);
-            found.add(warning.label(pool.place, "no listener and no route names it"));
+            found.add(warning.label(pool.place, "no listener and no route leads to it"));
         }
     }
 }

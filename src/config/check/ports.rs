@@ -10,8 +10,8 @@ use crate::config::findings::Findings;
 use crate::listener::ListenerSpec;
 use crate::pool::{BackendSpec, PoolSpec};
 
-/// Adds a fault for each backend without a port if no range of ports leads to it, if its checks have no port, or if
-/// its clients have no port.
+/// Adds a fault for each backend without a port in three cases: no range of ports leads to it, its checks have no
+/// port, or its clients have no port.
 pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec], found: &mut Findings<'_>) {
     for named in file.pool.value().map_or(&[][..], |pools| &pools.0) {
         let Some(list) = named.table.as_ref().and_then(|words| words.backends.value()) else { continue };
@@ -33,16 +33,14 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
                 leading.iter().find(|listener| listener.binds.iter().any(|bind| bind.tcp().is_none()))
             {
                 let message = format!(
-                    "a backend of pool `{}` has no port, and clients of a Unix socket have none either",
+                    "a backend of pool `{}` has no port, and clients of a Unix socket have no port",
                     named.name
                 );
                 let fault = Diagnostic::new(Code::BadAddress, &path, message)
-                    .label(entry.at, "this is the client's port");
+                    .label(entry.at, "this backend uses the client's port");
                 found.add(
-                    fault.help(format!(
-                        "listener `{}` has a Unix socket: give it a pool of its own",
-                        unix.name
-                    )),
+                    fault
+                        .help(format!("listener `{}` has a Unix socket: give it a separate pool", unix.name)),
                 );
             }
             let spec = pools.iter().find(|pool| *pool.name == *named.name);
@@ -59,9 +57,8 @@ pub(super) fn check(file: &File, listeners: &[ListenerSpec], pools: &[PoolSpec],
     }
 }
 
-const HELP: &str =
-    "write the port that shows whether it is up: health = { port = 30000 }, or check = \"off\"";
-const HELP_OF_COMMAND_LINE: &str = "the command line has no option for the checks: write a configuration file, in whose \
+const HELP: &str = "write the port to check: health = { port = 30000 }, or check = \"off\"";
+const HELP_OF_COMMAND_LINE: &str = "the command line has no option for checks: write a configuration file, in whose \
                                     pool health.port names the port, or health.check = \"off\"";
 
 fn is_checked_nowhere(spec: &PoolSpec) -> bool {

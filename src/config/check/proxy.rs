@@ -18,8 +18,8 @@ use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 /// The default of `timeout`. Balancers send the header right after the connect, or with the client's first bytes.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most bytes of all values of `tlvs` together: with the rest of the header they stay well below the longest
-/// header that servers read, and below one segment where that matters.
+/// The most bytes of all values of `tlvs` together. With this bound, the whole header stays well below the longest
+/// header that servers read, and below one segment.
 const MOST_TLVS: usize = 1024;
 
 /// Returns the spec of the headers that a listener reads. `path` is that of the key.
@@ -32,21 +32,21 @@ pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Find
         Key::Absent => true,
     };
     if is_empty {
-        let message = "a listener that reads PROXY headers must know whose it may believe";
+        let message = "a listener that reads PROXY headers needs the addresses of trusted peers";
         let fault = Diagnostic::new(Code::MissingKey, format!("{path}.trusted"), message);
         let place = trusted.place().unwrap_or(words.key);
         found.add(
             fault
-                .label(place, "nobody is trusted")
-                .help("such as: trusted = [\"10.0.0.0/8\"], the addresses of what stands in front"),
+                .label(place, "no peer is trusted")
+                .help("such as: trusted = [\"10.0.0.0/8\"], the addresses of the proxies in front"),
         );
     }
     for item in items {
         let TrustedPeer::Network(network) = item.value else { continue };
         if network.is_all() {
-            let message = "whoever connects can say that it is anybody";
+            let message = "every client can claim any address";
             let warning = Diagnostic::new(Code::TrustsEverybody, format!("{path}.trusted"), message);
-            let help = "name the addresses of what stands in front";
+            let help = "name the addresses of the proxies in front";
             found.add(warning.label(item.at, "all addresses").help(help));
         }
     }
@@ -79,7 +79,7 @@ pub(super) fn warn_of_late_headers(
         };
         let Some(speaks) = first_speaker(words, pools) else { continue };
         let message =
-            format!("the server speaks first on listener `{name}`, and a PROXY header may come too late");
+            format!("the server sends first on listener `{name}`, and a PROXY header may come too late");
         let path = format!("listener.{name}.proxy_protocol");
         let warning =
             Diagnostic::new(Code::LateHeader, path, message).label(speaks, "the client waits for the server");
@@ -90,7 +90,7 @@ pub(super) fn warn_of_late_headers(
                     "an AWS NLB sends the header with the client's first bytes: set the attribute \
                      proxy_protocol_v2.client_to_server.header_placement of its target group to on_first_ack",
                 )
-                .help("if the header comes at once, say so by a timeout: proxy_protocol = { timeout = \"5s\", ... }"),
+                .help("if the header comes at once, write a timeout: proxy_protocol = { timeout = \"5s\", ... }"),
         );
     }
 }
@@ -143,7 +143,9 @@ impl PoolChecker<'_> {
         if let Some(own) = own.filter(|own| own.value != CheckHeaderWord::Off && nothing_sent) {
             let message = format!("the checks of pool `{}` have no PROXY header to send", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("health.proxy_protocol"), message);
-            found.add(warning.label(own.key, "").help("say which at the pool: proxy_protocol = \"v2\""));
+            found.add(
+                warning.label(own.key, "").help("write the version at the pool: proxy_protocol = \"v2\""),
+            );
         }
         let version = version.map(|choice| choice.0)?;
         match own.map_or(CheckHeaderWord::Local, |own| own.value) {
@@ -178,10 +180,10 @@ impl PoolChecker<'_> {
         ];
         for (key, place) in keys {
             let Some(place) = place.filter(|_| version == HeaderVersion::V1) else { continue };
-            let message = format!("the PROXY header of pool `{}` has no room for `{key}`", self.name);
+            let message = format!("the PROXY header of pool `{}` cannot contain `{key}`", self.name);
             let path = self.key(&format!("proxy_protocol.{key}"));
             let fault = Diagnostic::new(Code::MisplacedKey, path, message).label(place, "");
-            let fault = fault.help("a line of version 1 holds addresses only: version = \"v2\"");
+            let fault = fault.help("a header of version 1 has addresses only: write version = \"v2\"");
             found.add(self.with_other(fault, &words.version));
         }
     }
@@ -197,7 +199,7 @@ impl PoolChecker<'_> {
                 let message = format!("{:?} is not a kind of TLV that can be chosen", tlv.name);
                 let label = if is_doubled { "it is there already" } else { "" };
                 let fault = Diagnostic::new(Code::UnknownWord, path, message).label(tlv.place, label);
-                found.add(fault.help("those from \"0xE0\" to \"0xF7\" are free for such use"));
+                found.add(fault.help("the kinds from \"0xE0\" to \"0xF7\" can be chosen"));
                 continue;
             };
             if let Some(text) = &tlv.table {

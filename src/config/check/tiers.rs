@@ -68,12 +68,12 @@ impl Zones {
         let names = || self.0.iter().map(|name| &**name);
         let label = match did_you_mean(name, names()) {
             Some(meant) => format!("did you mean \"{meant}\"?"),
-            None => "nobody stands here".to_owned(),
+            None => "no backend has this zone".to_owned(),
         };
-        let message = format!("no backend stands in zone \"{name}\"");
+        let message = format!("no backend has zone \"{name}\"");
         let fault = Diagnostic::new(Code::UnknownZone, path, message).label(at, label);
         found.add(if self.0.is_empty() {
-            fault.help("a backend says where it stands: { address = \"10.0.0.1:443\", zone = \"a\" }")
+            fault.help("write the zone at the backends: { address = \"10.0.0.1:443\", zone = \"a\" }")
         } else {
             let listed = names().take(LISTED).collect::<Vec<_>>().join(", ");
             let more = match self.0.len().saturating_sub(LISTED) {
@@ -125,7 +125,7 @@ impl PoolChecker<'_> {
             found.add(
                 warning
                     .label(zone.key, "a zone")
-                    .help("say where this node stands with `zone`, or what it prefers with `zones`"),
+                    .help("write the zone of this node as `zone`, or the zones that it prefers as `zones`"),
             );
         }
     }
@@ -135,7 +135,7 @@ impl PoolChecker<'_> {
         if let Some(place) = self.words.backends.place().filter(|_| are_backups && !list.items.is_empty()) {
             let message = format!("every backend of pool `{}` is a backup", self.name);
             let warning = Diagnostic::new(Code::IdleSetting, self.key("backends"), message);
-            found.add(warning.label(place, "there is nothing that they are backups of"));
+            found.add(warning.label(place, "no backend is without `backup`"));
         }
     }
 
@@ -174,12 +174,12 @@ impl PoolChecker<'_> {
         };
         // An agent may limit its backend at any time.
         if self.words.max_connections.is_absent() && self.words.agent.is_absent() && are_free {
-            let message = format!("nobody ever waits in the queue of pool `{}`", self.name);
+            let message = format!("no connection ever waits in the queue of pool `{}`", self.name);
             let fault = Diagnostic::new(Code::QueueWithoutLimit, self.key("queue"), message);
             found.add(
                 fault
                     .label(queue, "no backend has a limit")
-                    .help("say how many connections a backend takes: max_connections = 100"),
+                    .help("write the limit of each backend: max_connections = 100"),
             );
         }
     }

@@ -23,8 +23,8 @@ const MOST_RECORDS: usize = 1 << 20;
 /// The longest part of a message that is shown, because the message may contain pieces of the file.
 const LONGEST_MESSAGE: usize = 200;
 
-/// The paths of the country in a record: in files like IPinfo's at the top, in those of MaxMind and DB-IP within
-/// `country`. The first path must be tried first, because in such files `country` is a name.
+/// The paths of the country in a record: at the top in files such as IPinfo's, within `country` in files of MaxMind
+/// and DB-IP. The first path must be tried first, because in such files `country` is a name.
 const COUNTRY_PATHS: [&[PathElement<'static>]; 2] =
     [&[PathElement::Key("country_code")], &[PathElement::Key("country"), PathElement::Key("iso_code")]];
 
@@ -35,7 +35,7 @@ enum CountryFileFault {
     Format(MaxMindDbError),
     #[error("the file of the list is broken: {0}")]
     Broken(#[from] MaxMindDbError),
-    #[error("the file of the list is broken: its tree has far more ways than nodes")]
+    #[error("the file of the list is broken: its tree has far more paths than nodes")]
     Tangled,
     #[error("the file of the list has no countries: its kind is {0:?}")]
     NoCountries(String),
@@ -145,17 +145,17 @@ fn all_of(countries: &[Country]) -> String {
 fn help(fault: &CountryFileFault) -> Option<String> {
     match fault {
         CountryFileFault::Format(_) => Some(
-            "`countries` takes a file such as GeoLite2-Country.mmdb; one with a network a line goes without it"
+            "`countries` needs a file such as GeoLite2-Country.mmdb; a file with one network a line is used without `countries`"
                 .to_owned(),
         ),
         CountryFileFault::NoCountries(_) => Some(
-            "take one of countries or cities: its records have `country.iso_code` or `country_code`".to_owned(),
+            "use a file of countries or cities: its records have `country.iso_code` or `country_code`".to_owned(),
         ),
         CountryFileFault::Absent(countries) => {
             let meant = countries.iter().find_map(|country| Some((country, country.meant()?)));
             Some(match meant {
-                Some((written, meant)) => format!("the code of ISO 3166-1 is {meant}, not {written}"),
-                None => "the codes are those of ISO 3166-1 alpha-2, such as GB, CH or AT".to_owned(),
+                Some((written, meant)) => format!("the ISO 3166-1 code is {meant}, not {written}"),
+                None => "use the codes of ISO 3166-1 alpha-2, such as GB, CH or AT".to_owned(),
             })
         }
         CountryFileFault::Broken(_) | CountryFileFault::Tangled | CountryFileFault::TooMany => None,

@@ -125,7 +125,7 @@ fn a_country_stands_where_files_have_it() {
 fn faults_tell_what_to_do() {
     let file = CountryFile::of(SOME);
     check_fault(b"", "DE", &["bad.mmdb", "not in MaxMind's format", "GeoLite2-Country.mmdb"]);
-    check_fault(b"10.0.0.0/8\n", "DE", &["not in MaxMind's format", "a network a line goes without it"]);
+    check_fault(b"10.0.0.0/8\n", "DE", &["not in MaxMind's format", "one network a line is used without"]);
     check_fault(&file[..file.len() / 2], "DE", &["not in MaxMind's format, or not whole"]);
     check_fault(&file, "FR DE LI", &["no network of FR, LI", "ISO 3166-1 alpha-2"]);
     check_fault(&file, "UK", &["no network of UK", "is GB, not UK"]);
@@ -154,7 +154,7 @@ fn trees_that_are_none_are_refused() {
         let bits = 0x2001_0db8_u128 << 96;
         file.link((bits ^ 1 << (128 - depth), depth), (bits, depth));
     }
-    check_fault(&file.bytes(), "DE", &["far more ways than nodes"]);
+    check_fault(&file.bytes(), "DE", &["far more paths than nodes"]);
 
     // The same tree, whose end leads to the start of IPv4, so that a walk would pass over all of its paths.
     let mut file = CountryFile { has_aliases: false, ..CountryFile::new() };
@@ -165,7 +165,7 @@ fn trees_that_are_none_are_refused() {
     for depth in (1..=127).rev() {
         file.link((bits ^ 1 << (128 - depth), depth), (bits, depth));
     }
-    check_fault(&file.bytes(), "DE", &["far more ways than nodes"]);
+    check_fault(&file.bytes(), "DE", &["far more paths than nodes"]);
 
     // A node leads back to the root.
     let mut file = CountryFile::of(SOME);
@@ -184,8 +184,8 @@ fn survives(bytes: &[u8]) -> bool {
     read.is_ok()
 }
 
-#[test]
-fn broken_files_are_read_or_refused() {
+/// Cuts a file at every byte, and changes every byte in the given ways.
+fn check_broken_files(changes: &[fn(u8) -> u8]) {
     let whole = CountryFile::of(SOME);
     assert!(survives(&whole));
     let cut = (0..whole.len()).filter(|end| survives(&whole[..*end])).count();
@@ -194,13 +194,31 @@ fn broken_files_are_read_or_refused() {
     let (mut read, mut refused) = (0, 0);
     for at in 0..file.len() {
         let was = file[at];
-        for change in [was ^ 1, was ^ 0x80, was.wrapping_add(1), was ^ 0x20, 0, 0xff] {
-            file[at] = change;
+        for change in changes {
+            file[at] = change(was);
             *if survives(&file) { &mut read } else { &mut refused } += 1;
         }
         file[at] = was;
     }
     assert!(read > 100 && refused > 100, "{read} {refused}");
+}
+
+#[test]
+fn broken_files_are_read_or_refused() {
+    check_broken_files(&[|byte| byte ^ 0x80]);
+}
+
+#[test]
+#[ignore = "takes long in a debug build"]
+fn files_with_any_broken_byte_are_read_or_refused() {
+    check_broken_files(&[
+        |byte| byte ^ 1,
+        |byte| byte ^ 0x80,
+        |byte| byte.wrapping_add(1),
+        |byte| byte ^ 0x20,
+        |_| 0,
+        |_| 0xff,
+    ]);
 }
 
 proptest! {

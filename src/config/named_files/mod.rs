@@ -1,5 +1,5 @@
-//! Collects the faults of all files that a configuration names, each with the position of the key that names the
-//! file, and checks the files that loading does not read.
+//! Collects the faults of all files that a configuration names, with the position of the key of each file. Also
+//! checks the files that loading does not read.
 
 use std::io;
 use std::path::Path;
@@ -154,13 +154,13 @@ fn add(fault: Option<Diagnostic>, file: &Path, keys: &[&str], found: &mut Findin
 fn discovery(pool: &str, fault: &FileFault) -> Diagnostic {
     match fault {
         FileFault::Unreadable(error) if error.kind() == io::ErrorKind::NotFound => {
-            let message = format!("the file with the backends of pool `{pool}` is not there yet");
+            let message = format!("the file with the backends of pool `{pool}` does not exist yet");
             Diagnostic::new(Code::MissingDiscoveryFile, "", message)
-                .help("the pool has no backends from it until another program writes it")
+                .help("until another program writes the file, the pool has no backends from it")
         }
-        FileFault::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            unseen(format!("the file with the backends of pool `{pool}` may not be read by this user"))
-        }
+        FileFault::Unreadable(error) if error.kind() == io::ErrorKind::PermissionDenied => unseen(format!(
+            "the file with the backends of pool `{pool}` may not be read by the user of this command"
+        )),
         FileFault::Unreadable(error) => {
             let message =
                 format!("the file with the backends of pool `{pool}` cannot be read: {}", reason(error));
@@ -169,7 +169,7 @@ fn discovery(pool: &str, fault: &FileFault) -> Diagnostic {
         fault => {
             let message = format!("the file with the backends of pool `{pool}` is broken: {fault}");
             Diagnostic::new(Code::BadDiscoveryFile, "", message).help(
-                "a running process keeps the backends that it last found; docs/guide/discovery.md has the form",
+                "a running process keeps the backends of its last good version; docs/guide/discovery.md has the form",
             )
         }
     }
@@ -178,7 +178,7 @@ fn discovery(pool: &str, fault: &FileFault) -> Diagnostic {
 fn access_log(error: &io::Error) -> Diagnostic {
     let why = match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            return unseen("the access log may not be written by this user".to_owned());
+            return unseen("the access log may not be written by the user of this command".to_owned());
         }
         io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
         io::ErrorKind::NotADirectory => "the path of its directory is not a directory".to_owned(),

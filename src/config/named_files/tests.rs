@@ -132,7 +132,7 @@ fn all_files_that_loading_leaves_alone_are_told_of_at_once() {
 fn discovery_may_come_later() {
     let folder = ConfigFolder::new();
     fs::remove_file(folder.at("b.json")).unwrap();
-    folder.check(&["warning[C0462]", "is not there yet", "DIR/c.toml:12:21", "1 warning"]);
+    folder.check(&["warning[C0462]", "does not exist yet", "DIR/c.toml:12:21", "1 warning"]);
     fs::create_dir(folder.at("b.json")).unwrap();
     folder.check(&["warning[C0463]", "it is a directory"]);
 }

@@ -296,7 +296,7 @@ fn words_of_others_lead_to_ours() {
         let text = whole("", &format!("health = {{ {keys} }}"), "");
         crate::config::parse("test.toml", &text).unwrap_err().to_string()
     };
-    assert!(told("check = 'https'").contains("With tls = true it goes through TLS"));
+    assert!(told("check = 'https'").contains("With tls = true it uses TLS"));
     assert!(told("check = 'http', status = [200]").contains("write expect = "));
     assert!(told("check = 'http', ssl = true").contains("write tls = true"));
     assert!(told("check = 'pgsql-check'").contains("did you mean \"postgres\"?"));

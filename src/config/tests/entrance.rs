@@ -246,8 +246,7 @@ fn check_cancel(keys: &str, pool: Option<&str>, warnings: &[&str]) {
     assert_eq!(*cancel, pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(pool.into())), "{keys}");
 }
 
-/// A request to cancel does not name a pool, and its secret must not reach the servers of any pool but that of its
-/// session.
+/// A request to cancel does not name a pool. Its secret must reach only servers of the pool of its session.
 #[test]
 fn requests_to_cancel_go_to_the_only_pool_of_sessions() {
     let one = |keys: &str| check_cancel(keys, Some("a"), &[]);

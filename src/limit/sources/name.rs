@@ -59,7 +59,7 @@ impl fmt::Display for Link {
     }
 }
 
-/// The name of a source: what a limit counts by.
+/// The name of a source, by which a limit counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SourceName {
     /// A network, by its first address.
@@ -74,7 +74,7 @@ impl SourceName {
         Self::Network(SourceKey::of(ip, prefix).ip())
     }
 
-    /// The link, if it is one.
+    /// The private link, or `None` for a network.
     pub fn link(&self) -> Option<&Link> {
         match self {
             Self::Network(_) => None,

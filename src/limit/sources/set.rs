@@ -81,7 +81,7 @@ impl SourceEntry {
     }
 }
 
-/// The slots. Any worker may use them, hence the lock, which is held for one pass over them.
+/// The slots. Any worker may use them, so they have a lock, which is held for one pass over them.
 #[repr(align(64))]
 pub(super) struct SourceSet(Mutex<SetSlots>);
 

@@ -23,7 +23,7 @@ pub struct BackendSpec {
     pub max_connections: Option<u64>,
     /// The state that the operator demands.
     pub operator_state: OperatorState,
-    /// The endpoints of its check and its agent, as far as they differ from those of the pool.
+    /// The endpoints of its check and its agent, if they differ from the endpoints of the pool.
     pub targets: CheckTargets,
     /// The origin of its name.
     pub origin: NameOrigin,

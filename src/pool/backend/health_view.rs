@@ -88,7 +88,7 @@ impl HealthView {
         self.lock().reason()
     }
 
-    /// The failure of its last check; `None` if its last check passed and its checks say up.
+    /// The failure of its last check. `None` if the last check passed and the backend is up by its checks.
     pub fn check_failure(&self) -> Option<CheckFailure> {
         self.lock().check_failure().cloned()
     }

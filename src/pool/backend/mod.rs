@@ -1,12 +1,13 @@
 //! One backend: its address, its health, and its connections.
 //!
-//! A [`Backend`] is shared as `Arc`: by the pools of the present snapshot and of older ones that connections still
-//! hold, by the leases of its connections, by its check, by admin and the metrics. It ends with the last of them.
+//! A [`Backend`] is shared as `Arc`. Its holders are the pools of the present snapshot and of older snapshots that
+//! connections still hold, the leases of its connections, its check, admin and the metrics. It ends with the last
+//! of them.
 //!
 //! Its identity is the pair (pool name, backend name). A discovered backend whose name changes while its address
 //! stays is the same backend. A reload that changes only the weight makes a new `Backend` with the same counts and
-//! the same health. With another *address* the name is that of another server: the new backend starts with unknown
-//! health and zero counts, and connections to the old address count on the old value until they end.
+//! the same health. With another *address*, the name belongs to another server. The new backend starts with unknown
+//! health and zero counts. Connections to the old address count on the old value until they end.
 
 mod allowance;
 pub(super) mod backend_spec;
@@ -112,7 +113,7 @@ impl Backend {
         self.weight
     }
 
-    /// Its zone, if it has one.
+    /// Its zone, or `None` without a zone.
     pub fn zone(&self) -> Option<&Arc<str>> {
         self.zone.as_ref()
     }
@@ -233,7 +234,7 @@ impl Backend {
         if let Some(StateChange { from, to, .. }) = change
             && [from, to].contains(&BackendState::Ejected)
         {
-            // Troubles met before, or on connections that had begun before, no longer count.
+            // Troubles from before, or of connections that began before, no longer count.
             self.traffic.break_rows();
         }
         // Panic mode depends on this also where a stronger state hides it.

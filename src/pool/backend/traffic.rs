@@ -51,7 +51,7 @@ impl BackendTraffic {
         }
     }
 
-    /// Takes over the limit and the signals of the new configuration: from now on they apply to this server, also for
+    /// Takes over the limit and the signals of the new configuration. They then apply to this server, also for
     /// connections that still hold its old `Backend`.
     pub(super) fn go_on(&self, new: &BackendTraffic) {
         self.signals.store(new.signals.load_full());
@@ -75,7 +75,7 @@ impl BackendTraffic {
         &self.counts
     }
 
-    /// The number of times that clients met this trouble here.
+    /// The number of times that clients had this trouble at the backend.
     pub fn troubles(&self, trouble: Trouble) -> u64 {
         self.troubles[trouble as usize].total.load(Ordering::Relaxed)
     }
@@ -132,13 +132,12 @@ impl BackendTraffic {
         self.tolerated.store(failures, Ordering::Relaxed);
     }
 
-    /// Counts a trouble that a client met. Returns true if there are too many in a row; the count then begins again
-    /// at 0.
+    /// Counts a trouble of a client. Returns true if there are too many in a row; the count then begins again at 0.
     pub(in crate::pool) fn met(&self, trouble: Trouble) -> bool {
         self.troubles[trouble as usize].meet(self.tolerated.load(Ordering::Relaxed))
     }
 
-    /// Resets the count of a trouble in a row: a client did not meet the trouble.
+    /// Resets the count of a trouble in a row, because a client did not have the trouble.
     pub(in crate::pool) fn went_well(&self, trouble: Trouble) {
         self.troubles[trouble as usize].break_row();
     }
@@ -149,7 +148,7 @@ impl BackendTraffic {
     }
 }
 
-/// The counts of one trouble that clients met.
+/// The counts of one trouble of clients.
 #[derive(Debug, Default)]
 struct TroubleCount {
     total: AtomicU64,

@@ -31,7 +31,7 @@ pub(super) struct SrvRecord {
 /// The answers for a name that have come. `None` is a family without an answer yet.
 #[derive(Debug)]
 pub(in crate::pool) struct Part {
-    /// The whole name that was asked for. Of a search list it is the name that has addresses.
+    /// The whole name that was queried. With a search list, it is the name that has addresses.
     pub(super) name: Arc<str>,
     pub(in crate::pool) v4: Option<Heard<IpAddr>>,
     pub(in crate::pool) v6: Option<Heard<IpAddr>>,

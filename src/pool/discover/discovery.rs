@@ -54,7 +54,7 @@ impl Discovery {
         }
     }
 
-    /// Returns the fault that lasts, if it has one.
+    /// Returns the standing fault of the source, or `None`.
     pub fn fault(&self) -> Option<Arc<str>> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -29,8 +29,8 @@ const ONE_TRY: Duration = Duration::from_secs(2);
 /// The time for which an address of the file of hosts counts: until the file changes.
 const UNTIL_CHANGED: Duration = Duration::MAX;
 
-/// The time for which the answer of one family waits for that of the other one (RFC 8305, section 3): some resolvers
-/// never answer a question for AAAA.
+/// The time for which the answer of one family waits for the answer of the other family (RFC 8305, section 3). Some
+/// resolvers never answer a query for AAAA.
 const RESOLUTION_DELAY: Duration = Duration::from_millis(50);
 
 /// The most late answers that the whole process awaits at once. Each has a socket.
@@ -95,7 +95,7 @@ impl Part {
     }
 }
 
-/// The resolvers to ask: those that the configuration names, or those that the files of the system name now.
+/// The resolvers to query: those of the configuration, or those that the files of the system have now.
 #[derive(Clone)]
 pub(in crate::pool) struct Askers {
     resolvers: Arc<[SocketAddr]>,
@@ -171,10 +171,10 @@ pub(in crate::pool) struct Asker {
 }
 
 impl Asker {
-    /// Returns the IPv4 and IPv6 addresses of a name. A name in the file of hosts has the addresses of the file, and no
-    /// resolver is asked. Otherwise the names of the search list are asked for in turn, and the first name with an
-    /// address counts for both families. An answer of the other family that does not come in [`RESOLUTION_DELAY`] is
-    /// late.
+    /// Returns the IPv4 and IPv6 addresses of a name. A name in the file of hosts has the addresses of the file,
+    /// and no resolver is asked. Otherwise the names of the search list are queried in turn, and the first name
+    /// with an address counts for both families. An answer of the other family that does not come in
+    /// [`RESOLUTION_DELAY`] is late.
     pub(in crate::pool) async fn addresses(&self, name: &str) -> (Part, Option<Late>) {
         let of_hosts = self.system.as_ref().and_then(|system| system.hosts.addresses(name));
         if let Some(addresses) = of_hosts.or_else(|| self.localhost(name)) {
@@ -216,7 +216,7 @@ impl Asker {
         }
     }
 
-    /// Returns the fault. Adds that 127.0.0.1 was asked by default, if no file names a resolver.
+    /// Returns the fault. If no file names a resolver, adds that 127.0.0.1 was queried by default.
     fn explained(&self, fault: DnsFault) -> DnsFault {
         let is_by_default = self.system.as_ref().is_some_and(|system| system.resolv_conf.is_by_default);
         match fault {
@@ -317,8 +317,8 @@ impl Asker {
     }
 }
 
-/// Returns the name as a value of the library. The name is used as it is written, in ASCII: the library's conversion of
-/// other scripts (IDNA) refuses `_` inside a label, and its tables are not built in (Cargo.toml).
+/// Returns the name as a value of the library. The name is used as it is written, in ASCII. The library's
+/// conversion of other scripts (IDNA) refuses `_` inside a label, and its tables are not built in (Cargo.toml).
 fn whole_name(name: &str) -> Result<Name, DnsFault> {
     Name::from_ascii(name).map_err(|fault| DnsFault::Net(fault.into()))
 }
@@ -345,9 +345,9 @@ async fn question<T>(
     Ok(Answer { records, ttl: Duration::from_secs(ttl.into()) })
 }
 
-/// Returns true if a search ends with this fault. As in glibc, the search goes on after a name that does not exist and
-/// after an error code of the resolver. It ends if no answer came: the next name could be another host than the one
-/// that is meant.
+/// Returns true if a search ends with this fault. As in glibc, the search goes on after a name that does not exist
+/// and after an error code of the resolver. It ends if no answer came: the next name could be another host than the
+/// intended host.
 fn ends_search(fault: &DnsFault) -> bool {
     !matches!(fault, DnsFault::NoName | DnsFault::Empty | DnsFault::Refused(_))
 }

@@ -27,7 +27,7 @@ pub enum DocumentFault {
     #[error("its version is {0}; this program reads version {VERSION}")]
     Version(u64),
     /// The text lists too many backends.
-    #[error("it names {0} backends; at most {MOST_BACKENDS} are taken")]
+    #[error("it has {0} backends; at most {MOST_BACKENDS} are allowed")]
     TooMany(usize),
     /// Two backends have the same name or the same address.
     #[error(
@@ -217,7 +217,7 @@ mod tests {
         };
         refused(r#""10.0.0.1:1""#, "expected a backend");
         refused(r#"{"address": "10.0.0.1:0"}"#, "needs a port");
-        refused(r#"{"address": "0.0.0.0:80"}"#, "for this host write");
+        refused(r#"{"address": "0.0.0.0:80"}"#, "for this host, write");
         refused(r#"{"address": "224.0.0.1:80"}"#, "multicast");
         refused(r#"{"address": "[fe80::1]:80"}"#, "name the interface");
         refused(
@@ -273,6 +273,6 @@ mod tests {
         };
         let most = read(&format!(r#"{{"version": 1, "backends": [{}]}}"#, entries(MOST_BACKENDS)));
         assert_eq!(most.split(", ").count(), MOST_BACKENDS);
-        check(&entries(MOST_BACKENDS + 1), "! it names 10001 backends; at most 10000 are taken");
+        check(&entries(MOST_BACKENDS + 1), "! it has 10001 backends; at most 10000 are allowed");
     }
 }

@@ -13,7 +13,7 @@ use crate::sys::landlock;
 /// The system's file of resolvers.
 pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The system's file of hosts. For a name in it no resolver is asked.
+/// The system's file of hosts. For a name in this file, no resolver is queried.
 pub(super) const HOSTS: &str = "/etc/hosts";
 
 /// The longest time for reading these files.
@@ -46,7 +46,7 @@ pub enum DnsFault {
     #[error("the answer has no usable record")]
     Empty,
     /// The answer has more records than are taken.
-    #[error("the answer has {0} records, more than are taken")]
+    #[error("the answer has {0} records, which is too many")]
     TooMany(usize),
     /// No resolver answered in time.
     #[error("no resolver answered in time")]
@@ -63,7 +63,7 @@ pub enum DnsFault {
         fault: Box<DnsFault>,
     },
     /// No file names a resolver, and the question to this host, the default, failed.
-    #[error("{0}; {RESOLV_CONF} names no resolver, so 127.0.0.1 was asked")]
+    #[error("{0}; {RESOLV_CONF} names no resolver, so 127.0.0.1 was queried")]
     ByDefault(Box<DnsFault>),
     /// The files that name the system's resolvers could not be read in time.
     #[error("{RESOLV_CONF} and {HOSTS} could not be read within {} s: does their file system hang?", FILE_PATIENCE.as_secs())]
@@ -72,7 +72,7 @@ pub enum DnsFault {
     #[error("{RESOLV_CONF} cannot be read: {0}{hint}", hint = landlock::hint(.0))]
     ResolvConf(#[source] Arc<io::Error>),
     /// The question could not be sent, or the answer could not be read.
-    #[error("the resolver cannot be asked: {0}")]
+    #[error("the resolver cannot be queried: {0}")]
     Net(#[source] NetError),
 }
 

@@ -19,8 +19,8 @@ use super::schedule::{LookSchedule, randomness};
 use super::set::DiscoveredSet;
 use super::source::{DnsSpec, RecordKind};
 
-/// The longest time for which a round waits for the other names after the first answer: the targets of SRV records may
-/// have resolvers of their own.
+/// The longest time for which a round waits for the other names after the first answer. The targets of SRV records
+/// may have other resolvers.
 const OTHER_NAMES: Duration = Duration::from_secs(1);
 
 /// Late answers that come within this time of each other are reported together.
@@ -169,7 +169,7 @@ impl Follower {
             (Ok(found), None) => (Some(found), LookOutcome::Good),
             (Ok(found), Some(fault)) if ttl.is_some() => (Some(found), LookOutcome::Partly(fault.into())),
             (Ok(found), Some(fault)) => (Some(found), LookOutcome::Failed(fault.into())),
-            // The source never had a usable answer: report the fault of the last round, if it has one.
+            // The source never had a usable answer: report the fault of the last round, if that round has a fault.
             (Err(empty), fault) => (None, LookOutcome::Failed(fault.unwrap_or(empty).into())),
         };
         self.reports.tell(found, outcome).await

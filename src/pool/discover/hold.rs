@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::sys::Address;
 
-/// The backends that a source found last, and those that it found before and now leaves out.
+/// The backends in the last answer of a source, and the backends of earlier answers that the last answer left out.
 #[derive(Debug)]
 pub(super) struct Hold {
     /// The time for which a backend that is left out stays. Zero is off.

@@ -47,13 +47,13 @@ use report::ReportSender;
 pub use set::{DiscoveredSet, join};
 pub(super) use system::SystemNames;
 
-/// The most reports that wait for control. When as many wait, the tasks wait too.
+/// The most reports that wait for control. If this number waits, the tasks wait too.
 const REPORTS: usize = 256;
 
 /// The sources of all pools with the backends that they found. The tasks of the sources end when it is dropped.
 ///
-/// A new configuration is first *prepared*: its new sources are followed beside those in force, so that a
-/// configuration that fails has changed nothing. Then it is *committed*.
+/// A new configuration is first *prepared*: its new sources are followed beside those in force. So a configuration
+/// that fails has changed nothing. Then it is *committed*.
 #[derive(Debug)]
 pub struct Discoveries {
     /// The sources of each pool, in the order of its spec.
@@ -314,8 +314,8 @@ impl Discoveries {
         Some((states, join(pool, &found)))
     }
 
-    /// Returns the backends that count for a prepared source. A new source without a result has those of the source in
-    /// force at its slot.
+    /// Returns the backends that count for a prepared source. A new source without a result has the backends of the
+    /// source in force at its slot.
     fn found_of<'a>(&'a self, pool: &str, source: &'a PreparedSource) -> Option<&'a DiscoveredSet> {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
         match &source.state {
@@ -327,8 +327,8 @@ impl Discoveries {
         }
     }
 
-    /// Returns the host names that the checks and agents of a pool connect to: those of the configuration in force
-    /// or, at the start, of the prepared one.
+    /// Returns the host names that the checks and agents of a pool connect to. They come from the configuration in
+    /// force or, at the start, from the prepared configuration.
     pub fn check_names(&self, pool: &str) -> CheckNames {
         let named = |following: &SourceFollower| match (&following.slot, following.state.source()) {
             (SourceSlot::CheckName(_), DiscoverSource::Dns(dns)) => {

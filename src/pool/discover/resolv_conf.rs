@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-/// The most resolvers that are asked, as in glibc (MAXNS).
+/// The most resolvers that are queried, as in glibc (MAXNS).
 const MOST_SERVERS: usize = 3;
 
 /// The most domains of the search list. glibc has no bound, but a wrong file may have very many.
@@ -27,7 +27,7 @@ pub(super) struct ResolvConf {
     pub(super) edns0: bool,
     /// True if questions use TCP only.
     pub(super) use_tcp: bool,
-    /// True if IPv6 addresses are not asked for.
+    /// True if IPv6 addresses are not queried.
     pub(super) no_aaaa: bool,
 }
 
@@ -100,7 +100,7 @@ impl ResolvConf {
         let dots = name.bytes().filter(|&byte| byte == b'.').count();
         let at = if dots >= self.ndots { 0 } else { names.len() };
         names.insert(at, format!("{name}.").into());
-        // A name that repeats is asked for once, at its first position.
+        // A repeated name is queried once, at its first position.
         let mut seen = std::collections::HashSet::new();
         names.retain(|name| seen.insert(name.clone()));
         names

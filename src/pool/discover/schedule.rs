@@ -12,8 +12,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// within seconds.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// The schedule of one source. `randomness` is at least 0 and below 1, and only adds time: a resolver that is asked
-/// before its cached answer has expired returns the rest of its TTL, which may be 0.
+/// The schedule of one source. `randomness` is at least 0 and below 1. It only adds time: before its cached answer
+/// expires, a resolver returns the rest of the TTL, which may be 0.
 #[derive(Debug)]
 pub(super) struct LookSchedule {
     floor: Duration,

@@ -58,9 +58,9 @@ impl DiscoveredSet {
 }
 
 /// Returns `written` with the backends that its sources found; `found` has a set for each source. The backends of a
-/// host name come at the position of the name, those of other sources at the end. A backend is left out if another one
-/// has its name or address: both are one server, which must not get two shares. Backends of the configuration have
-/// precedence, then those of host names.
+/// host name come at the position of the name, those of other sources at the end. A backend is left out if another
+/// backend has its name or address: both are one server, which must not get two shares. Backends of the
+/// configuration have precedence, then those of host names.
 pub fn join(written: &PoolSpec, found: &[DiscoveredSet]) -> PoolSpec {
     let mut names: HashSet<Arc<str>> =
         written.backends.iter().map(|backend| Arc::clone(&backend.name)).collect();

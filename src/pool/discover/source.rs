@@ -46,7 +46,7 @@ pub enum DiscoverSource {
     File(Arc<Path>),
 }
 
-/// A source of the DNS: the question, and the times at which it is asked.
+/// A source of the DNS: the query, and the times of its repetition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsSpec {
     /// The name as written. With a final dot it is whole; otherwise the system's search list applies.

@@ -10,7 +10,8 @@ use crate::pool::Endpoint;
 use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 
-/// Returns a source that reports nothing by itself: no resolver has that address, and the first retry is far away.
+/// Returns a source that reports nothing by itself: no resolver has that address, and the first retry is much
+/// later.
 fn silent(name: &str) -> DiscoverSource {
     let hour = Duration::from_secs(3600);
     DiscoverSource::Dns(DnsSpec {
@@ -163,7 +164,7 @@ async fn each_source_keeps_what_it_found() {
     discoveries.commit();
     assert_eq!(held(&discoveries, &old), "a/10.0.0.1 b/10.0.0.2 10.0.0.3:1 10.0.0.4:1");
 
-    // Sources in another order, and one less: no question is asked again.
+    // The sources have another order, and one is missing. No question is repeated.
     let turned = pool_of(&["b", "a"], &["y"]);
     discoveries.prepare(std::slice::from_ref(&turned));
     assert!(discoveries.have_reported());
@@ -173,7 +174,8 @@ async fn each_source_keeps_what_it_found() {
     assert_eq!(heard, Some(("p".into(), 1)), "the source is the second one now");
     assert_eq!(held(&discoveries, &turned), "b/10.0.0.2 a/10.0.0.9 10.0.0.4:1");
 
-    // A source in the slot of another one begins with its backends. A host name does not, as its slot is its name.
+    // A source in the slot of another one begins with the backends of that source. A host name does not,
+    // because its slot is its name.
     let other = pool_of(&["c", "a"], &["z"]);
     discoveries.prepare(std::slice::from_ref(&other));
     assert_eq!(held(&discoveries, &other), "a/10.0.0.9 10.0.0.4:1");

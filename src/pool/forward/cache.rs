@@ -12,17 +12,17 @@ use crate::wire::ServerName;
 /// The most names in the cache of a pool, some 200 bytes each. If none of them has expired, an eighth is removed.
 const MOST_KNOWN: usize = 10_000;
 
-/// The most names that are asked for, or wait for a question, at once.
+/// The most names that are looked up, or wait for a look-up, at once.
 pub(super) const MOST_ASKED: usize = 1024;
 
-/// The shortest time for which an answer is kept, even if the TTL is shorter: otherwise each connection to a busy name
-/// would ask the DNS.
+/// The shortest time for which an answer is kept, even if the TTL is shorter. Without this bound, each connection
+/// to a busy name could query the DNS.
 const LEAST_HOLD: Duration = Duration::from_secs(1);
 
 /// The longest time for which an answer is kept, even if the TTL is longer.
 const MOST_HOLD: Duration = Duration::from_secs(3600);
 
-/// The time for which the cache keeps an answer that says that a name does not exist or has no address.
+/// The time for which the cache keeps the answer that a name does not exist or has no address.
 const NONE_HOLD: Duration = Duration::from_secs(5);
 
 /// The time for which the cache keeps the failure of a question.
@@ -40,11 +40,11 @@ pub enum LookupFault {
     /// No resolver answered in time.
     #[error("no resolver answered in time")]
     Timeout,
-    /// The resolvers could not be asked, or answered with an error.
+    /// The resolvers could not be queried, or answered with an error.
     #[error("the resolvers gave no answer")]
     Failed,
-    /// Too many names are being asked for.
-    #[error("too many names are being asked for")]
+    /// Too many look-ups are in progress.
+    #[error("too many names are looked up at once")]
     Busy,
 }
 
@@ -55,7 +55,7 @@ pub(super) type CachedAnswer = Result<Arc<[IpAddr]>, LookupFault>;
 #[derive(Debug, Default)]
 pub(super) struct NameCache {
     entries: HashMap<ServerName, CacheEntry>,
-    /// The number of entries that are being asked for.
+    /// The number of entries with a look-up in progress.
     asked: usize,
 }
 
@@ -73,11 +73,11 @@ enum CacheEntry {
 #[derive(Debug)]
 pub(super) enum CacheLookup {
     Known(CachedAnswer),
-    /// The name is being asked for already.
+    /// A look-up of the name is already in progress.
     Wait(oneshot::Receiver<CachedAnswer>),
     /// The name is new, and the caller must send the question.
     Ask(oneshot::Receiver<CachedAnswer>),
-    /// Too many names are being asked for.
+    /// Too many look-ups are in progress.
     Busy,
 }
 
@@ -135,7 +135,7 @@ impl NameCache {
         }
     }
 
-    /// Removes all answers. Names that are being asked for stay.
+    /// Removes all answers. Names with a look-up in progress stay.
     pub(super) fn forget(&mut self) {
         self.entries.retain(|_, entry| matches!(entry, CacheEntry::Asked(_)));
     }

@@ -13,7 +13,7 @@ use super::question::{ForwardQuestion, KnownNames, lock};
 use crate::pool::discover::{Askers, DnsAnswer, DnsFault, Heard, Late, QuestionLimits, SystemNames};
 use crate::wire::ServerName;
 
-/// The most names of one pool that are asked for at once. Each name has two questions, each question a socket.
+/// The most names of one pool that are looked up at once. Each name has two queries, and each query a socket.
 pub const NAMES_AT_ONCE: usize = 32;
 
 /// The most addresses of one name that are kept, far more than a dial tries.

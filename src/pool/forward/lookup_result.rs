@@ -8,7 +8,7 @@ use super::cache::{CachedAnswer, LookupFault};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LookupResult {
-    /// The name was in the cache, or was being asked for already.
+    /// The name was in the cache, or a look-up was already in progress.
     Cached,
     /// The DNS gave addresses.
     Resolved,
@@ -18,9 +18,9 @@ pub enum LookupResult {
     NoAddress,
     /// No resolver answered in time.
     Timeout,
-    /// The resolvers could not be asked, or answered with an error.
+    /// The resolvers could not be queried, or answered with an error.
     Failed,
-    /// Too many names were being asked for.
+    /// Too many look-ups were in progress.
     Busy,
 }
 

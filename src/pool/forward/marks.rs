@@ -1,7 +1,7 @@
 //! Finds loops: forwarded connections that come back to this process.
 //!
-//! A hello has 32 random bytes. If two open connections have the same first bytes, the second one is a loop: it is
-//! the first one, forwarded back to this process. This also finds loops through a translation of addresses.
+//! A hello has 32 random bytes. If two open connections have the same first bytes, the second connection is a loop:
+//! the first connection, forwarded back to this process. This also finds loops through a translation of addresses.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -1,8 +1,9 @@
 //! The forwarding pool: a client goes to the host that it names, if the name is allowed and the address may be dialled.
 //!
-//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that asks the
-//! DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each connection has
-//! only one look-up, so a resolver cannot give one address to the check and another address to the dial.
+//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that
+//! queries the DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each
+//! connection has only one look-up, so a resolver cannot give one address to the check and another address to the
+//! dial.
 
 mod cache;
 pub mod forward_spec;
@@ -156,7 +157,7 @@ impl Forward {
                 told
             }
             CacheLookup::Ask(told) => {
-                // The channel has room: its capacity is the most names that may be asked for.
+                // The channel has room: its capacity is the most names that may be looked up at once.
                 let names = Arc::clone(&self.shared.names);
                 let question = ForwardQuestion::new(name.clone(), names);
                 let _ = self.shared.questions.try_send(question);

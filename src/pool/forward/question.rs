@@ -9,7 +9,7 @@ use crate::wire::ServerName;
 /// The cache of names. The lock is held briefly: for one look-up for each connection, and one answer for each question.
 pub(super) type KnownNames = Arc<Mutex<NameCache>>;
 
-/// A name that is being asked for. The connections that wait get an answer also if it is dropped.
+/// A name with a look-up in progress. The waiting connections also get an answer if the value is dropped.
 #[derive(Debug)]
 pub(super) struct ForwardQuestion {
     pub(super) name: ServerName,

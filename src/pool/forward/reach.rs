@@ -24,8 +24,8 @@ pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
     open.iter().any(|prefix| prefix.contains(ip))
 }
 
-/// Returns true for an address that no configuration can allow: no host has it, or it needs an interface, which the DNS
-/// does not give.
+/// Returns true for an address that no configuration can allow: no host has the address, or the address needs an
+/// interface, which the DNS does not return.
 fn is_no_host(ip: IpAddr) -> bool {
     !destination::is_host(ip)
 }

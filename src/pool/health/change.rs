@@ -36,7 +36,7 @@ impl BackendState {
         }
     }
 
-    /// The number in the metric of the state. 1 is up, as in the metric that says if a backend is up.
+    /// The number in the metric of the state. 1 is up, as in the metric `pointsman_backend_up`.
     pub const fn number(self) -> u8 {
         match self {
             Self::Down => 0,
@@ -105,7 +105,7 @@ pub enum ChangeReason {
     /// The checks were switched off, and their results were dropped.
     #[error("checks were switched off")]
     ChecksOff,
-    /// Too many clients in a row met this trouble.
+    /// Too many clients in a row had this trouble.
     #[error("{failures} {trouble} in a row")]
     Failures {
         /// The trouble.
@@ -120,10 +120,10 @@ pub enum ChangeReason {
     #[error("ejection was switched off")]
     EjectionOff,
     /// The operator demands this state.
-    #[error("the configuration says {}", .0.word())]
+    #[error("the configuration has state {}", .0.word())]
     Operator(OperatorState),
     /// The agent demands this state.
-    #[error("its agent says {}", .0.word())]
+    #[error("its agent reported {}", .0.word())]
     Agent(AgentWord),
     /// The agent is no longer queried, and its demands are dropped.
     #[error("its agent is no longer queried")]

@@ -44,7 +44,7 @@ pub(super) struct Ejections {
 /// An ejection: a backend that gets no connections for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
-    /// The trouble that clients met.
+    /// The trouble of the clients.
     pub trouble: Trouble,
     /// The duration.
     pub time: Duration,
@@ -52,7 +52,7 @@ pub struct Ejection {
     pub until: Instant,
     /// Its number among the ejections in a row, from 1.
     pub in_a_row: u32,
-    /// The number of clients in a row that met the trouble.
+    /// The number of clients in a row that had the trouble.
     pub failures: u32,
     /// Checks passed in a row since it began.
     passed: u32,

@@ -53,7 +53,7 @@ pub use trouble::Trouble;
 pub(super) enum HealthEvent {
     /// A check ended.
     Check(CheckOutcome),
-    /// Enough clients in a row met the same trouble, and the pool has other backends.
+    /// Enough clients in a row had the same trouble, and the pool has other backends.
     Failures(Trouble),
     /// Time has passed: an ejection may be over.
     Time,
@@ -112,7 +112,7 @@ impl Health {
         self.state
     }
 
-    /// Returns true if neither the operator nor the agent demands drain or maintenance, whatever its health is.
+    /// Returns true if neither the operator nor the agent demands drain or maintenance. Its health does not matter.
     pub(super) fn is_wanted(&self) -> bool {
         (self.operator_state, self.agent_demand) == (OperatorState::Ready, OperatorState::Ready)
     }
@@ -141,7 +141,7 @@ impl Health {
         }
     }
 
-    /// The failure of the last check; `None` if the last check passed and the checks say up.
+    /// The failure of the last check. `None` if the last check passed and the backend is up by its checks.
     pub(super) fn check_failure(&self) -> Option<&CheckFailure> {
         self.checked.failure()
     }

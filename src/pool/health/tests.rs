@@ -54,14 +54,14 @@ fn letter(state: BackendState) -> char {
 }
 
 /// A backend that gets the events of the letters; a `.` takes a second.
-struct Life {
+struct TestedHealth {
     health: Health,
     health_spec: HealthSpec,
     ejection_spec: EjectionSpec,
     now: Instant,
 }
 
-impl Life {
+impl TestedHealth {
     fn new(rise: u32, fall: u32) -> Self {
         let now = Instant::now();
         let ejection_spec =
@@ -74,7 +74,7 @@ impl Life {
         }
     }
 
-    fn live(&mut self, letter: char) -> Option<StateChange> {
+    fn apply(&mut self, letter: char) -> Option<StateChange> {
         if letter == '.' {
             self.now += SECOND;
         }
@@ -92,20 +92,20 @@ impl Life {
         change
     }
 
-    fn live_by(&mut self, letters: &str) {
+    fn apply_all(&mut self, letters: &str) {
         for letter in letters.chars() {
-            self.live(letter);
+            self.apply(letter);
         }
     }
 }
 
 /// Applies `events` and compares the state after each with `expected`.
 fn check(rise: u32, fall: u32, events: &str, expected: &str) {
-    let mut life = Life::new(rise, fall);
+    let mut tested = TestedHealth::new(rise, fall);
     let mut states = String::new();
     for event in events.chars() {
-        life.live(event);
-        states.push(letter(life.health.state()));
+        tested.apply(event);
+        states.push(letter(tested.health.state()));
     }
     assert_eq!(states, expected, "{events} with rise {rise}, fall {fall}");
 }
@@ -262,8 +262,8 @@ fn it_begins_as_the_operator_says() {
 
 /// Checks the reason of the last change.
 fn check_reason(events: &str, expected: &str) {
-    let mut life = Life::new(2, 3);
-    let changes = events.chars().filter_map(|event| life.live(event));
+    let mut tested = TestedHealth::new(2, 3);
+    let changes = events.chars().filter_map(|event| tested.apply(event));
     assert_eq!(changes.last().map(|change| change.reason.to_string()).as_deref(), Some(expected), "{events}");
 }
 
@@ -277,40 +277,40 @@ fn a_change_has_its_reason() {
     check_reason("c...", "its ejection is over");
     check_reason("cz", "ejection was switched off");
     check_reason("fx", "checks were switched off");
-    check_reason("D", "the configuration says drain");
-    check_reason("MR", "the configuration says ready");
-    check_reason("5", "its agent says maintenance");
+    check_reason("D", "the configuration has state drain");
+    check_reason("MR", "the configuration has state ready");
+    check_reason("5", "its agent reported maintenance");
     check_reason("3y", "its agent is no longer queried");
 }
 
 #[test]
 fn an_ejection_tells_of_itself() {
-    let mut life = Life::new(2, 3);
-    assert_eq!(life.health.ejection(), None);
-    life.live('r');
-    let start = life.now;
-    let ejection = life.health.ejection().unwrap();
+    let mut tested = TestedHealth::new(2, 3);
+    assert_eq!(tested.health.ejection(), None);
+    tested.apply('r');
+    let start = tested.now;
+    let ejection = tested.health.ejection().unwrap();
     let told = (ejection.trouble, ejection.until, ejection.in_a_row);
     assert_eq!(told, (Trouble::EarlyReset, start + 3 * SECOND, 1));
-    life.live_by("....r");
-    let ejection = life.health.ejection().unwrap();
-    assert_eq!((ejection.until, ejection.in_a_row), (life.now + 6 * SECOND, 2));
+    tested.apply_all("....r");
+    let ejection = tested.health.ejection().unwrap();
+    assert_eq!((ejection.until, ejection.in_a_row), (tested.now + 6 * SECOND, 2));
 }
 
 #[test]
 fn thresholds_may_change_between_results() {
-    let mut life = Life::new(2, 5);
-    "pff".chars().for_each(|letter| assert_eq!(life.live(letter), None));
-    life.health_spec.fall = 2;
-    assert!(life.live('f').is_some());
+    let mut tested = TestedHealth::new(2, 5);
+    "pff".chars().for_each(|letter| assert_eq!(tested.apply(letter), None));
+    tested.health_spec.fall = 2;
+    assert!(tested.apply('f').is_some());
 }
 
 #[test]
 fn no_times_overflow() {
-    let mut life = Life::new(1, 1);
+    let mut tested = TestedHealth::new(1, 1);
     for (base_time, max_time) in [(Duration::ZERO, Duration::ZERO), (Duration::MAX, Duration::MAX)] {
-        life.ejection_spec = EjectionSpec { base_time, max_time, ..Default::default() };
-        life.live_by("c.c.c.z");
+        tested.ejection_spec = EjectionSpec { base_time, max_time, ..Default::default() };
+        tested.apply_all("c.c.c.z");
     }
 }
 
@@ -324,12 +324,12 @@ fn strongest(causes: [BackendState; 5]) -> BackendState {
 proptest! {
     #[test]
     fn a_state_never_changes_without_its_count(results in "[pfl]{1,60}", rise in 1_u32..5, fall in 1_u32..5) {
-        let mut life = Life::new(rise, fall);
+        let mut tested = TestedHealth::new(rise, fall);
         let heard: String = results.chars().filter(|&letter| letter != 'l').collect();
         let mut seen = String::new();
         for letter in heard.chars() {
             seen.push(letter);
-            if let Some(change) = life.live(letter) {
+            if let Some(change) = tested.apply(letter) {
                 let needed = if change.to == BackendState::Up { rise } else { fall } as usize;
                 let row = seen.chars().rev().take_while(|&other| other == letter).count();
                 prop_assert!(row >= needed || seen.len() == 1);
@@ -337,14 +337,14 @@ proptest! {
         }
     }
 
-    /// After any events, the assertions of `live` about changes and their times hold, the state is that of the
-    /// strongest cause, and an ejection has an end.
+    /// After any events three rules hold. The assertions of `apply` about changes and their times hold, the
+    /// state is that of the strongest cause, and an ejection has an end.
     #[test]
     fn the_strongest_cause_shows(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
-        let mut life = Life::new(rise, fall);
+        let mut tested = TestedHealth::new(rise, fall);
         for event in events.chars() {
-            life.live(event);
-            let Health { operator_state, agent_demand, agent_down, checked, .. } = &life.health;
+            tested.apply(event);
+            let Health { operator_state, agent_demand, agent_down, checked, .. } = &tested.health;
             let wanted = |operator_state: &OperatorState| match operator_state {
                 OperatorState::Ready => BackendState::Up,
                 OperatorState::Drain => BackendState::Draining,
@@ -356,12 +356,12 @@ proptest! {
                 wanted(agent_demand),
                 is(*agent_down, BackendState::Down),
                 is(!checked.is_up(), BackendState::Down),
-                is(life.health.ejection().is_some(), BackendState::Ejected),
+                is(tested.health.ejection().is_some(), BackendState::Ejected),
             ];
-            prop_assert_eq!(life.health.state(), strongest(causes), "{}", events);
-            if let Some(ejection) = life.health.ejection() {
-                prop_assert!(ejection.until <= life.now + life.ejection_spec.max_time);
-                prop_assert!(life.health.state() != BackendState::Maintenance);
+            prop_assert_eq!(tested.health.state(), strongest(causes), "{}", events);
+            if let Some(ejection) = tested.health.ejection() {
+                prop_assert!(ejection.until <= tested.now + tested.ejection_spec.max_time);
+                prop_assert!(tested.health.state() != BackendState::Maintenance);
             }
         }
     }
@@ -369,10 +369,10 @@ proptest! {
     /// If every demand is withdrawn, the backend is up.
     #[test]
     fn every_cause_can_be_undone(events in LETTERS, rise in 1_u32..4, fall in 1_u32..4) {
-        let mut life = Life::new(rise, fall);
-        life.live_by(&events);
-        life.live_by("R12pppppp........");
-        prop_assert_eq!(life.health.state(), BackendState::Up, "{}", events);
+        let mut tested = TestedHealth::new(rise, fall);
+        tested.apply_all(&events);
+        tested.apply_all("R12pppppp........");
+        prop_assert_eq!(tested.health.state(), BackendState::Up, "{}", events);
     }
 }
 
@@ -386,10 +386,10 @@ fn faults_are_told_in_words() {
 /// Checks the reason for its state after these events.
 #[track_caller]
 fn check_present_reason(events: &str, expected: Option<&str>) {
-    let mut life = Life::new(2, 1);
-    life.live_by(events);
-    assert_eq!(life.health.reason().is_none(), life.health.state() == BackendState::Up, "{events}");
-    assert_eq!(life.health.reason().map(|reason| reason.to_string()).as_deref(), expected, "{events}");
+    let mut tested = TestedHealth::new(2, 1);
+    tested.apply_all(events);
+    assert_eq!(tested.health.reason().is_none(), tested.health.state() == BackendState::Up, "{events}");
+    assert_eq!(tested.health.reason().map(|reason| reason.to_string()).as_deref(), expected, "{events}");
 }
 
 #[test]
@@ -402,15 +402,15 @@ fn the_reason_is_that_of_the_strongest_cause() {
     check_present_reason("ftp", Some("checks failed: timed out"));
     check_present_reason("ftl", Some("checks failed: timed out"));
     check_present_reason("fpp", None);
-    check_present_reason("3", Some("its agent says down"));
+    check_present_reason("3", Some("its agent reported down"));
     check_present_reason("3f", Some("checks failed: connection refused"));
-    check_present_reason("3fpp", Some("its agent says down"));
-    check_present_reason("D4", Some("the configuration says drain"));
-    check_present_reason("4", Some("its agent says drain"));
+    check_present_reason("3fpp", Some("its agent reported down"));
+    check_present_reason("D4", Some("the configuration has state drain"));
+    check_present_reason("4", Some("its agent reported drain"));
     check_present_reason("Df", Some("checks failed: connection refused"));
-    check_present_reason("Dfpp", Some("the configuration says drain"));
-    check_present_reason("fM", Some("the configuration says maintenance"));
-    check_present_reason("f5", Some("its agent says maintenance"));
+    check_present_reason("Dfpp", Some("the configuration has state drain"));
+    check_present_reason("fM", Some("the configuration has state maintenance"));
+    check_present_reason("f5", Some("its agent reported maintenance"));
     check_present_reason("fMR", Some("checks failed: connection refused"));
     check_present_reason("c", Some("5 connects failed in a row"));
     check_present_reason("fx", None);

@@ -1,6 +1,6 @@
 //! The failures that clients meet at a backend.
 
-/// A failure that a client met at a backend.
+/// A failure of a client at a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum Trouble {

@@ -25,7 +25,7 @@ const CHUNK: usize = 1024;
 /// greeting comes in one segment, or in several right after each other.
 const SILENCE: Duration = Duration::from_millis(100);
 
-/// Makes one check at the endpoint `asked`. Values that must look random are computed from `random`.
+/// Makes one check of the endpoint `asked`. Values that must look random are computed from `random`.
 ///
 /// # Cancel safety
 ///
@@ -49,7 +49,8 @@ pub(super) async fn check(asked: &CheckEndpoint, spec: &HealthSpec, random: [u8;
     CheckFinding { heard, ..CheckOutcome::Failed(fault).into() }
 }
 
-/// Connects and runs the dialogue, if there is one. Returns the time for which it only waited for further bytes.
+/// Connects, and runs the dialogue of a check that has a dialogue. Returns the time for which it only waited for
+/// further bytes.
 async fn attempt(
     asked: &CheckEndpoint,
     until: Instant,

@@ -51,7 +51,7 @@ pub enum ConnectFault {
 }
 
 impl CheckEndpoint {
-    /// Creates an endpoint, with the addresses of its name if it has one.
+    /// Creates an endpoint. An endpoint with a host name gets the addresses of the name.
     pub(in crate::pool) fn new(endpoint: Endpoint, host: Option<Arc<Discovery>>) -> Self {
         Self { endpoint, host }
     }

@@ -3,9 +3,9 @@
 //! The tasks change nothing themselves; the receiver of the reports passes them to
 //! [`Pool::apply`](super::Pool::apply). They run on the control runtime, where they delay no byte of a client.
 //!
-//! The first check of a backend comes at a random moment within the first interval, and each later interval is longer
-//! or shorter by up to a tenth. So the checks of a thousand backends, or of ten nodes that were started together, are
-//! spread over time. A [`CheckLimit`] bounds the checks under way at once. A `tcp` check opens a connection and
+//! The first check of a backend comes at a random moment within the first interval. Each later interval is longer
+//! or shorter by up to a tenth. So the checks of a thousand backends, or of ten nodes that were started together,
+//! are spread over time. A [`CheckLimit`] bounds the checks under way at once. A `tcp` check opens a connection and
 //! closes it without a byte, so the backend sees a client that left at once; the other kinds have a
 //! [dialogue](crate::wire::dialogue).
 //!
@@ -148,7 +148,7 @@ impl ResultRun {
     fn interval(&mut self, spec: &HealthSpec, outcome: CheckOutcome, state: BackendState) -> Duration {
         let passed = match outcome {
             CheckOutcome::Passed => true,
-            // It says nothing about the backend.
+            // The result shows nothing about the backend.
             CheckOutcome::Failed(CheckFault::Local) => return spec.interval,
             CheckOutcome::Failed(_) => false,
         };

@@ -15,7 +15,7 @@ pub struct CheckTargets {
     pub agent: CheckTarget,
 }
 
-/// The host and port of a check or an agent, as far as they differ from those of the backend itself.
+/// The host and port of a check or an agent, if they differ from the host and port of the backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckTarget {
     /// The host.

@@ -35,7 +35,7 @@ fn listen() -> (TcpListener, SocketAddr) {
     listen_on("127.0.0.1")
 }
 
-/// A test that closes its port needs a host of its own, or another test may open that port.
+/// A test that closes its port needs a host of its own, because another test may open that port.
 fn listen_on(host: &str) -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind((host, 0)).unwrap();
     let address = listener.local_addr().unwrap();

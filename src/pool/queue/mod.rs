@@ -166,7 +166,7 @@ impl Queue {
 }
 
 impl WaiterList {
-    /// Calls the next waiter whose turn it is, if there is one.
+    /// Calls the next waiter. Does nothing if no connection waits.
     fn call_next(&mut self) -> Option<Option<Waker>> {
         let wanted = if self.has_unreported { self.freed.max(1) } else { self.freed };
         let reports = self.reports;

@@ -13,7 +13,7 @@ use super::*;
 
 /// Two primaries and a backup with slots, and the queue before them.
 #[derive(Default)]
-struct World {
+struct QueueModel {
     queue: Queue,
     free: [Cell<usize>; 3],
     /// True if no backend is left to wait for.
@@ -32,7 +32,7 @@ fn of_use(tried: Option<usize>) -> &'static [usize] {
     }
 }
 
-impl World {
+impl QueueModel {
     fn attempt(&self, who: usize, tried: Option<usize>) -> QueueAttempt<usize> {
         if self.is_gone.get() {
             return QueueAttempt::Gone;
@@ -101,45 +101,45 @@ fn settle(clients: &mut Vec<Client<'_>>) -> Vec<Option<usize>> {
 }
 
 /// Returns true if a client waits though a usable slot is free.
-fn is_stuck(world: &World, clients: &[Client<'_>]) -> bool {
-    let is_free = |at: &usize| world.free[*at].get() > 0;
+fn is_stuck(model: &QueueModel, clients: &[Client<'_>]) -> bool {
+    let is_free = |at: &usize| model.free[*at].get() > 0;
     clients.iter().any(|client| of_use(client.tried).iter().any(is_free))
 }
 
 #[test]
 fn places_go_to_who_came_first() {
-    let world = World::default();
-    let mut clients: Vec<_> = (0..4).map(|who| world.queued(who, None)).collect();
-    assert_eq!((settle(&mut clients), world.queue.waiting()), (vec![], 4));
-    world.release(0);
-    assert_eq!((settle(&mut clients), world.queue.waiting()), (vec![Some(0)], 3));
-    world.release(1);
-    world.release(0);
+    let model = QueueModel::default();
+    let mut clients: Vec<_> = (0..4).map(|who| model.queued(who, None)).collect();
+    assert_eq!((settle(&mut clients), model.queue.waiting()), (vec![], 4));
+    model.release(0);
+    assert_eq!((settle(&mut clients), model.queue.waiting()), (vec![Some(0)], 3));
+    model.release(1);
+    model.release(0);
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [0, 1, 2]);
-    assert_eq!(world.queue.waiting(), 1);
+    assert_eq!((*model.served.borrow()).as_slice(), [0, 1, 2]);
+    assert_eq!(model.queue.waiting(), 1);
 }
 
 #[test]
 fn nobody_overtakes_who_was_called() {
-    let world = World::default();
-    let mut clients = vec![world.queued(0, None)];
+    let model = QueueModel::default();
+    let mut clients = vec![model.queued(0, None)];
     settle(&mut clients);
-    world.release(0);
-    clients.insert(0, world.queued(1, None));
+    model.release(0);
+    clients.insert(0, model.queued(1, None));
     // The newcomer is polled first.
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [0]);
+    assert_eq!((*model.served.borrow()).as_slice(), [0]);
 }
 
 #[test]
 fn a_place_that_is_free_is_had_at_once() {
-    let world = World::default();
-    world.free[1].set(1);
-    let mut client = world.queued(0, None);
+    let model = QueueModel::default();
+    model.free[1].set(1);
+    let mut client = model.queued(0, None);
     assert_eq!(client.poll(), Some(Some(1)));
     drop(client);
-    assert_eq!(world.queue.waiting(), 0);
+    assert_eq!(model.queue.waiting(), 0);
 }
 
 #[test]
@@ -155,50 +155,50 @@ fn a_queue_has_its_length() {
 
 #[test]
 fn who_leaves_when_called_passes_its_place_on() {
-    let world = World::default();
-    let mut clients: Vec<_> = (0..3).map(|who| world.queued(who, None)).collect();
+    let model = QueueModel::default();
+    let mut clients: Vec<_> = (0..3).map(|who| model.queued(who, None)).collect();
     settle(&mut clients);
-    world.release(0);
+    model.release(0);
     clients.remove(0);
     assert_eq!(settle(&mut clients), [Some(0)]);
-    assert_eq!((*world.served.borrow()).as_slice(), [1]);
+    assert_eq!((*model.served.borrow()).as_slice(), [1]);
     // A client that was not called leaves no trace.
     clients.remove(0);
-    assert_eq!(world.queue.waiting(), 0);
+    assert_eq!(model.queue.waiting(), 0);
 }
 
 #[test]
 fn a_place_that_will_not_do_goes_to_who_it_does_for() {
-    let world = World::default();
-    let mut clients = vec![world.queued(0, Some(0)), world.queued(1, Some(1)), world.queued(2, None)];
+    let model = QueueModel::default();
+    let mut clients = vec![model.queued(0, Some(0)), model.queued(1, Some(1)), model.queued(2, None)];
     settle(&mut clients);
-    world.release(0);
+    model.release(0);
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [1]);
-    world.release(0);
+    assert_eq!((*model.served.borrow()).as_slice(), [1]);
+    model.release(0);
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [1, 2]);
-    world.release(0);
+    assert_eq!((*model.served.borrow()).as_slice(), [1, 2]);
+    model.release(0);
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [1, 2], "who tried it has no use for it");
-    clients.push(world.queued(3, None));
+    assert_eq!((*model.served.borrow()).as_slice(), [1, 2], "who tried it has no use for it");
+    clients.push(model.queued(3, None));
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [1, 2, 3], "but who comes has");
-    assert!(world.queue.waiting() == 1 && !world.queue.is_before_newcomers());
+    assert_eq!((*model.served.borrow()).as_slice(), [1, 2, 3], "but who comes has");
+    assert!(model.queue.waiting() == 1 && !model.queue.is_before_newcomers());
 }
 
 #[test]
 fn many_places_at_once_are_found_by_all() {
-    let world = World::default();
-    let mut clients: Vec<_> = (0..5).map(|who| world.queued(who, None)).collect();
+    let model = QueueModel::default();
+    let mut clients: Vec<_> = (0..5).map(|who| model.queued(who, None)).collect();
     settle(&mut clients);
-    world.free[0].set(3);
-    world.queue.changed();
+    model.free[0].set(3);
+    model.queue.changed();
     settle(&mut clients);
-    assert_eq!((*world.served.borrow()).as_slice(), [0, 1, 2]);
-    world.is_gone.set(true);
-    world.queue.changed();
-    assert_eq!((settle(&mut clients), world.queue.waiting()), (vec![None, None], 0));
+    assert_eq!((*model.served.borrow()).as_slice(), [0, 1, 2]);
+    model.is_gone.set(true);
+    model.queue.changed();
+    assert_eq!((settle(&mut clients), model.queue.waiting()), (vec![None, None], 0));
 }
 
 /// A step of a random sequence.
@@ -231,15 +231,15 @@ proptest! {
     /// In any order of joins, leaves and polls: once no client is woken, none waits for a slot that is free.
     #[test]
     fn no_place_is_lost(steps in prop::collection::vec(step(), 0..60)) {
-        let world = World::default();
+        let model = QueueModel::default();
         let mut clients = Vec::new();
         for (who, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Join(tried) => clients.push(world.queued(who, tried)),
-                Step::Release(at) => world.release(at),
+                Step::Join(tried) => clients.push(model.queued(who, tried)),
+                Step::Release(at) => model.release(at),
                 Step::Grow(at, by) => {
-                    world.free[at].set(world.free[at].get() + by);
-                    world.queue.changed();
+                    model.free[at].set(model.free[at].get() + by);
+                    model.queue.changed();
                 }
                 Step::Leave(_) | Step::Poll(_) if clients.is_empty() => {}
                 Step::Leave(at) => {
@@ -253,34 +253,34 @@ proptest! {
                 }
                 Step::Settle => {
                     settle(&mut clients);
-                    prop_assert!(!is_stuck(&world, &clients));
+                    prop_assert!(!is_stuck(&model, &clients));
                 }
             }
-            prop_assert_eq!(world.queue.waiting(), clients.len());
+            prop_assert_eq!(model.queue.waiting(), clients.len());
         }
         settle(&mut clients);
-        prop_assert!(!is_stuck(&world, &clients));
+        prop_assert!(!is_stuck(&model, &clients));
         // The remaining clients get the slots that are returned then.
         let left = clients.len();
         for at in [0, 1, 2].repeat(left) {
-            world.release(at);
+            model.release(at);
             settle(&mut clients);
-            prop_assert!(!is_stuck(&world, &clients));
+            prop_assert!(!is_stuck(&model, &clients));
         }
         prop_assert!(clients.is_empty());
-        prop_assert_eq!(world.queue.waiting(), 0);
+        prop_assert_eq!(model.queue.waiting(), 0);
     }
 
-    /// If all clients can use any slot and are polled as soon as they are woken, they are served in the order of
-    /// arrival.
+    /// If all clients can use any slot, and each is polled as soon as it is woken, they are served in the
+    /// order of arrival.
     #[test]
     fn the_order_is_kept(steps in prop::collection::vec(0..4_u8, 0..60), leave in any::<prop::sample::Index>()) {
-        let world = World::default();
+        let model = QueueModel::default();
         let mut clients: Vec<Client<'_>> = Vec::new();
         for (who, step) in steps.into_iter().enumerate() {
             match step {
-                0 | 1 => clients.push(world.queued(who, None)),
-                2 => world.release(0),
+                0 | 1 => clients.push(model.queued(who, None)),
+                2 => model.release(0),
                 _ if clients.is_empty() => {}
                 _ => {
                     clients.remove(leave.index(clients.len()));
@@ -291,7 +291,7 @@ proptest! {
             settle(&mut clients);
             clients.sort_by_key(|client| client.who);
         }
-        prop_assert!(world.served.borrow().is_sorted(), "{:?}", world.served.borrow());
+        prop_assert!(model.served.borrow().is_sorted(), "{:?}", model.served.borrow());
     }
 }
 

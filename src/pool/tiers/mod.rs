@@ -7,9 +7,9 @@
 //! [`crate::balance::tiers`].
 //!
 //! Below the panic threshold, the failures of checks point to the checks and not to the backends. Picks then ignore
-//! health (panic mode): all backends of the kind in use are used, by weight, in any zone. The kind in use is the
-//! primaries while one of them is up, else the backups while one of them is up, else both, the primaries first.
-//! Backends that the operator or an agent has taken out neither count nor are used.
+//! health (panic mode): all backends of the kind in use are used, by weight, in any zone. While a primary is up,
+//! the primaries are in use. Else, while a backup is up, the backups are in use. Else both are in use, the
+//! primaries first. Backends that the operator or an agent has taken out do not count and are not used.
 //!
 //! The states of the backends are read after a change of one of them, not at each pick.
 
@@ -72,7 +72,7 @@ pub(super) struct TierPlan {
 /// The state of panic mode. Shared with the pools of earlier and later snapshots.
 #[derive(Debug, Default)]
 pub(super) struct PanicState {
-    /// True if the log says that panic mode is on.
+    /// True if the begin of panic mode was logged.
     is_reported: AtomicBool,
     /// The number of backends picked in panic mode.
     picks: AtomicU64,
@@ -144,7 +144,8 @@ impl Tier {
         Self { plan, balancer }
     }
 
-    /// Its hash table, if it has one. All tiers of a pool have one or none.
+    /// Its hash table, or `None` for a pool that does not hash. Either all tiers of a pool have a hash table, or
+    /// none.
     pub(super) fn maglev(&self) -> Option<&Maglev> {
         match &*self.balancer {
             Balancer::Maglev(maglev) => Some(maglev),

@@ -209,7 +209,7 @@ fn panic_is_of_the_kind_in_use() {
     check_panic("one two three!", 60, "one two three", "panic: one50 two50");
 }
 
-/// The operator took these backends out, which says nothing against the checks.
+/// The operator took these backends out of use, so a check has not failed at them.
 #[test]
 fn who_is_drained_is_not_missed() {
     let mut spec = spec("one two three");

@@ -66,7 +66,7 @@ fn pair(kind: Kind) -> (OwnedFd, OwnedFd) {
 }
 
 /// The engines and registry of a worker, and a client and a backend connected through a relay.
-struct Scene {
+struct RelayFixture {
     metrics: Arc<Metrics>,
     registry: Rc<ConnectionRegistry>,
     entry: RegistryGuard,
@@ -78,7 +78,7 @@ struct Scene {
     inner: RefCell<Vec<OwnedFd>>,
 }
 
-impl Scene {
+impl RelayFixture {
     fn new(engine: EngineChoice, kind: Kind, pipes: usize) -> (Self, Relay) {
         let listener = Arc::new(RelayOptions { engine, ..RelayOptions::default() });
         Self::with(RelaySettings { listener, backend: Arc::default() }, kind, pipes)
@@ -191,19 +191,19 @@ fn traffic() -> impl Strategy<Value = Traffic> {
 
 /// Stops and resumes a relay under traffic until it has ended. Returns the number of stops.
 async fn interrupt(case: &Traffic) -> usize {
-    let (scene, mut relay) = Scene::new(case.engine, case.kind, case.pipes);
+    let (fixture, mut relay) = RelayFixture::new(case.engine, case.kind, case.pipes);
     let sent = [pattern(case.sizes[0], 1), pattern(case.sizes[1], 2)];
     let writing = [
-        send_all(&scene.client, sent[0].clone(), case.chunks[0]),
-        send_all(&scene.backend, sent[1].clone(), case.chunks[1]),
+        send_all(&fixture.client, sent[0].clone(), case.chunks[0]),
+        send_all(&fixture.backend, sent[1].clone(), case.chunks[1]),
     ];
-    let reading = [read_all(&scene.backend, case.buffers[0]), read_all(&scene.client, case.buffers[1])];
+    let reading = [read_all(&fixture.backend, case.buffers[0]), read_all(&fixture.client, case.buffers[1])];
     let mut stops = 0;
     let end = loop {
         let turns = case.turns[stops % case.turns.len()];
         let end = tokio::select! {
             biased;
-            end = relay.run(&scene.entry) => Some(end),
+            end = relay.run(&fixture.entry) => Some(end),
             () = async { for _ in 0..turns { yield_now().await } } => None,
         };
         if let Some(end) = end {
@@ -219,12 +219,12 @@ async fn interrupt(case: &Traffic) -> usize {
             parts.client = Stream::register(parts.client.into_fd()).unwrap();
             parts.backend = Stream::register(parts.backend.into_fd()).unwrap();
         }
-        relay = Relay::resume(parts, scene.settings.clone(), Rc::clone(&scene.engines));
+        relay = Relay::resume(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
         // With a case of no turns at all, the peers must still get a turn.
         yield_now().await;
     };
     assert!(matches!(end, RelayEnd::Finished { .. }), "{end:?}");
-    scene.close(relay);
+    fixture.close(relay);
     for (reading, sent) in reading.into_iter().zip(&sent) {
         let received = reading.await.unwrap();
         assert!(received == *sent, "{} of {} bytes, or others", received.len(), sent.len());
@@ -232,10 +232,10 @@ async fn interrupt(case: &Traffic) -> usize {
     for writing in writing {
         writing.await.unwrap();
     }
-    let totals = [Direction::FromClient, Direction::FromBackend].map(|way| scene.entry.total(way));
+    let totals = [Direction::FromClient, Direction::FromBackend].map(|way| fixture.entry.total(way));
     // Bytes that a stop takes out of a pipe or buffer were read, and are counted when they are written.
     assert_eq!(totals, sent.map(|bytes| bytes.len() as u64));
-    assert_eq!(scene.entry.total_dropped(), 0);
+    assert_eq!(fixture.entry.total_dropped(), 0);
     stops
 }
 
@@ -254,21 +254,21 @@ fn a_relay_stopped_at_any_moment_loses_nothing() {
 fn a_half_closed_relay_goes_on_half_closed() {
     for engine in ENGINES {
         run(async {
-            let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
+            let (fixture, mut relay) = RelayFixture::new(engine, Kind::Tcp, 4);
             let mut buffer = [0; 16];
-            scene.client.finish().unwrap();
+            fixture.client.finish().unwrap();
             tokio::select! {
-                end = relay.run(&scene.entry) => panic!("{end:?}"),
-                ended = scene.backend.recv(&mut buffer) => assert_eq!(ended.unwrap(), 0),
+                end = relay.run(&fixture.entry) => panic!("{end:?}"),
+                ended = fixture.backend.recv(&mut buffer) => assert_eq!(ended.unwrap(), 0),
             }
             let parts = relay.stop().unwrap();
             assert_eq!(parts.from_client, (Vec::new(), FlowStage::Done));
             assert_eq!(parts.from_backend, (Vec::new(), FlowStage::Open));
-            let mut relay = Relay::resume(parts, scene.settings.clone(), Rc::clone(&scene.engines));
-            let sending = send_all(&scene.backend, b"answer".to_vec(), 3);
-            let reading = read_all(&scene.client, 4);
-            assert_eq!(relay.run(&scene.entry).await, RelayEnd::Finished { first: Side::Client });
-            scene.close(relay);
+            let mut relay = Relay::resume(parts, fixture.settings.clone(), Rc::clone(&fixture.engines));
+            let sending = send_all(&fixture.backend, b"answer".to_vec(), 3);
+            let reading = read_all(&fixture.client, 4);
+            assert_eq!(relay.run(&fixture.entry).await, RelayEnd::Finished { first: Side::Client });
+            fixture.close(relay);
             assert_eq!(reading.await.unwrap(), b"answer");
             sending.await.unwrap();
         });
@@ -281,15 +281,15 @@ fn a_half_closed_relay_is_not_polled_without_reason() {
     for engine in ENGINES {
         for client_ends in [true, false] {
             run(async {
-                let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
+                let (fixture, mut relay) = RelayFixture::new(engine, Kind::Tcp, 4);
                 let (ender, other) = match client_ends {
-                    true => (&scene.client, &scene.backend),
-                    false => (&scene.backend, &scene.client),
+                    true => (&fixture.client, &fixture.backend),
+                    false => (&fixture.backend, &fixture.client),
                 };
                 ender.finish().unwrap();
                 let polls = Rc::new(Cell::new(0));
                 let counter = Rc::clone(&polls);
-                let entry = scene.entry;
+                let entry = fixture.entry;
                 // A task of its own is polled only when it was woken.
                 let running = start(async move {
                     let mut running = pin!(relay.run(&entry));
@@ -317,27 +317,27 @@ fn a_half_closed_relay_is_not_polled_without_reason() {
 fn streams_are_copied_when_pipes_have_run_out() {
     for (pipes, spliced) in [(0, false), (1, true)] {
         run(async {
-            let (scene, mut relay) = Scene::new(EngineChoice::Splice, Kind::Tcp, pipes);
+            let (fixture, mut relay) = RelayFixture::new(EngineChoice::Splice, Kind::Tcp, pipes);
             let sent = [pattern(3 << 20, 3), pattern(3 << 20, 4)];
             let writing = [
-                send_all(&scene.client, sent[0].clone(), 100_000),
-                send_all(&scene.backend, sent[1].clone(), 100_000),
+                send_all(&fixture.client, sent[0].clone(), 100_000),
+                send_all(&fixture.backend, sent[1].clone(), 100_000),
             ];
-            let reading = [read_all(&scene.backend, 50_000), read_all(&scene.client, 50_000)];
-            let end = relay.run(&scene.entry).await;
+            let reading = [read_all(&fixture.backend, 50_000), read_all(&fixture.client, 50_000)];
+            let end = relay.run(&fixture.entry).await;
             assert!(matches!(end, RelayEnd::Finished { .. }));
-            scene.close(relay);
+            fixture.close(relay);
             for (reading, sent) in reading.into_iter().zip(&sent) {
                 assert!(reading.await.unwrap() == *sent);
             }
             for writing in writing {
                 writing.await.unwrap();
             }
-            assert!(scene.engines.pipes.open() <= pipes);
-            assert!(scene.fallbacks("limit") >= 1.0);
-            scene.registry.sweep();
+            assert!(fixture.engines.pipes.open() <= pipes);
+            assert!(fixture.fallbacks("limit") >= 1.0);
+            fixture.registry.sweep();
             let bytes = |engine| {
-                let text = scene.metrics.render();
+                let text = fixture.metrics.render();
                 let of_engine = format!("engine=\"{engine}\"");
                 let lines = text
                     .lines()
@@ -357,10 +357,10 @@ fn streams_are_copied_when_pipes_have_run_out() {
 #[test]
 fn the_second_sweep_sets_the_late_options() {
     run(async {
-        let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let inner = scene.inner.take();
+        let (fixture, mut relay) = RelayFixture::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let inner = fixture.inner.take();
         let backend = SockRef::from(&inner[1]);
-        let mut running = pin!(relay.run(&scene.entry));
+        let mut running = pin!(relay.run(&fixture.entry));
         let mut poll = async || {
             tokio::select! {
                 biased;
@@ -369,10 +369,10 @@ fn the_second_sweep_sets_the_late_options() {
             }
         };
         poll().await;
-        scene.registry.sweep();
+        fixture.registry.sweep();
         poll().await;
         assert!(!backend.keepalive().unwrap());
-        scene.registry.sweep();
+        fixture.registry.sweep();
         poll().await;
         assert!(backend.keepalive().unwrap());
         assert_eq!(backend.tcp_keepalive_time().unwrap(), Duration::from_secs(60));
@@ -387,15 +387,15 @@ fn the_second_sweep_sets_the_late_options() {
 #[test]
 fn the_second_write_to_a_backend_goes_without_delay() {
     run(async {
-        let (scene, mut relay) = Scene::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let inner = scene.inner.take();
+        let (fixture, mut relay) = RelayFixture::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let inner = fixture.inner.take();
         let backend = SockRef::from(&inner[1]);
         for (round, nodelay) in [(1, false), (2, true)] {
-            scene.client.send(b"x").await.unwrap();
+            fixture.client.send(b"x").await.unwrap();
             let mut buffer = [0; 16];
             tokio::select! {
-                end = relay.run(&scene.entry) => panic!("{end:?}"),
-                read = scene.backend.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+                end = relay.run(&fixture.entry) => panic!("{end:?}"),
+                read = fixture.backend.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
             }
             assert_eq!(backend.tcp_nodelay().unwrap(), nodelay, "write {round}");
         }
@@ -407,12 +407,12 @@ fn the_second_write_to_a_backend_goes_without_delay() {
 fn an_ordered_close_resets_both_sides() {
     for engine in ENGINES {
         run(async {
-            let (scene, mut relay) = Scene::new(engine, Kind::Tcp, 4);
-            scene.registry.close_all();
+            let (fixture, mut relay) = RelayFixture::new(engine, Kind::Tcp, 4);
+            fixture.registry.close_all();
             let closed = RelayEnd::Closed { reason: CloseReason::DrainDeadline };
-            assert_eq!(relay.run(&scene.entry).await, closed);
-            drop((relay, scene.inner));
-            for end in [&scene.client, &scene.backend] {
+            assert_eq!(relay.run(&fixture.entry).await, closed);
+            drop((relay, fixture.inner));
+            for end in [&fixture.client, &fixture.backend] {
                 let error = end.recv(&mut [0]).await.expect_err("a reset");
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
             }

@@ -19,10 +19,10 @@ fn settings(engine: EngineChoice, stall_timeout: Option<Duration>) -> RelaySetti
 }
 
 /// Sweeps and polls a relay whose peer does not read, until it ends or this number of sweeps has passed.
-async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<RelayEnd> {
-    let mut running = pin!(relay.run(&scene.entry));
+async fn sweep(fixture: &RelayFixture, relay: &mut Relay, sweeps: usize) -> Option<RelayEnd> {
+    let mut running = pin!(relay.run(&fixture.entry));
     for _ in 0..sweeps {
-        scene.registry.sweep();
+        fixture.registry.sweep();
         for _ in 0..4 {
             tokio::select! {
                 biased;
@@ -35,13 +35,13 @@ async fn sweep(scene: &Scene, relay: &mut Relay, sweeps: usize) -> Option<RelayE
 }
 
 /// Fills the buffers towards a side that does not read, through the relay.
-async fn stall(scene: &Scene, relay: &mut Relay, stalled: Side) {
+async fn stall(fixture: &RelayFixture, relay: &mut Relay, stalled: Side) {
     let from = match stalled {
-        Side::Client => &scene.backend,
-        Side::Backend => &scene.client,
+        Side::Client => &fixture.backend,
+        Side::Backend => &fixture.client,
     };
     tokio::select! {
-        end = relay.run(&scene.entry) => panic!("{end:?}"),
+        end = relay.run(&fixture.entry) => panic!("{end:?}"),
         sent = fill(from) => assert!(sent > 0),
     }
 }
@@ -55,20 +55,20 @@ fn a_stalled_peer_is_reset_after_its_stall_timeout_only() {
         (EngineChoice::Auto, Kind::Unix, Side::Backend),
     ] {
         run(async {
-            let (scene, mut relay) = Scene::with(settings(engine, Some(Duration::ZERO)), kind, 4);
-            stall(&scene, &mut relay, stalled).await;
-            assert_eq!(sweep(&scene, &mut relay, 40).await, Some(RelayEnd::Stalled { side: stalled }));
-            assert!(scene.entry.total_dropped() > 0, "what the relay held is counted");
-            scene.close(relay);
+            let (fixture, mut relay) = RelayFixture::with(settings(engine, Some(Duration::ZERO)), kind, 4);
+            stall(&fixture, &mut relay, stalled).await;
+            assert_eq!(sweep(&fixture, &mut relay, 40).await, Some(RelayEnd::Stalled { side: stalled }));
+            assert!(fixture.entry.total_dropped() > 0, "what the relay held is counted");
+            fixture.close(relay);
             if matches!(kind, Kind::Tcp) {
-                let end = if stalled == Side::Client { &scene.backend } else { &scene.client };
+                let end = if stalled == Side::Client { &fixture.backend } else { &fixture.client };
                 let error = end.recv(&mut [0]).await.expect_err("a reset");
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
             }
             for timeout in [None, Some(Duration::from_secs(3600))] {
-                let (scene, mut relay) = Scene::with(settings(engine, timeout), kind, 4);
-                stall(&scene, &mut relay, stalled).await;
-                assert_eq!(sweep(&scene, &mut relay, 500).await, None, "{timeout:?}");
+                let (fixture, mut relay) = RelayFixture::with(settings(engine, timeout), kind, 4);
+                stall(&fixture, &mut relay, stalled).await;
+                assert_eq!(sweep(&fixture, &mut relay, 500).await, None, "{timeout:?}");
             }
         });
     }
@@ -78,12 +78,12 @@ fn a_stalled_peer_is_reset_after_its_stall_timeout_only() {
 #[test]
 fn a_stalled_peer_is_noticed_where_the_relay_holds_nothing() {
     run(async {
-        let (scene, mut relay) =
-            Scene::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), Kind::Unix, 4);
-        scene.client.send(&[7; 100]).await.unwrap();
-        assert_eq!(sweep(&scene, &mut relay, 40).await, Some(RelayEnd::Stalled { side: Side::Backend }));
-        assert_eq!(scene.entry.total_dropped(), 0);
-        assert_eq!(scene.entry.total(Direction::FromClient), 100);
+        let (fixture, mut relay) =
+            RelayFixture::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), Kind::Unix, 4);
+        fixture.client.send(&[7; 100]).await.unwrap();
+        assert_eq!(sweep(&fixture, &mut relay, 40).await, Some(RelayEnd::Stalled { side: Side::Backend }));
+        assert_eq!(fixture.entry.total_dropped(), 0);
+        assert_eq!(fixture.entry.total(Direction::FromClient), 100);
     });
 }
 
@@ -92,14 +92,15 @@ fn a_stalled_peer_is_noticed_where_the_relay_holds_nothing() {
 fn an_idle_peer_is_not_stalled() {
     for kind in [Kind::Tcp, Kind::Unix] {
         run(async {
-            let (scene, mut relay) = Scene::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), kind, 4);
-            scene.client.send(&[7; 100]).await.unwrap();
+            let (fixture, mut relay) =
+                RelayFixture::with(settings(EngineChoice::Auto, Some(Duration::ZERO)), kind, 4);
+            fixture.client.send(&[7; 100]).await.unwrap();
             let mut buffer = [0; 200];
             tokio::select! {
-                end = relay.run(&scene.entry) => panic!("{end:?}"),
-                read = scene.backend.recv(&mut buffer) => assert_eq!(read.unwrap(), 100),
+                end = relay.run(&fixture.entry) => panic!("{end:?}"),
+                read = fixture.backend.recv(&mut buffer) => assert_eq!(read.unwrap(), 100),
             }
-            assert_eq!(sweep(&scene, &mut relay, 100).await, None);
+            assert_eq!(sweep(&fixture, &mut relay, 100).await, None);
             assert!(relay.peers.is_none(), "nothing is remembered of drained peers");
         });
     }
@@ -112,19 +113,19 @@ fn sweeps(time: Duration) -> usize {
 
 /// Sends bytes and the end from the backend. Waits until the kernel has sent the client all that it takes
 /// unread.
-async fn send_last(scene: &Scene, relay: &mut Relay) {
-    let sent = scene.backend.send(&vec![7; 150_000]).await.unwrap();
+async fn send_last(fixture: &RelayFixture, relay: &mut Relay) {
+    let sent = fixture.backend.send(&vec![7; 150_000]).await.unwrap();
     assert!(sent > 0);
-    scene.backend.finish().unwrap();
-    let inner = scene.inner.borrow()[0].try_clone().unwrap();
+    fixture.backend.finish().unwrap();
+    let inner = fixture.inner.borrow()[0].try_clone().unwrap();
     let settled = async {
         let is_acknowledged = || tcp::peer_state(&inner).unwrap().is_none_or(|peer| peer.unacknowledged == 0);
-        while scene.entry.total(Direction::FromBackend) < sent as u64 || !is_acknowledged() {
+        while fixture.entry.total(Direction::FromBackend) < sent as u64 || !is_acknowledged() {
             yield_now().await;
         }
     };
     tokio::select! {
-        end = relay.run(&scene.entry) => panic!("{end:?}"),
+        end = relay.run(&fixture.entry) => panic!("{end:?}"),
         () = settled => {}
     }
 }
@@ -139,25 +140,25 @@ fn a_half_closed_connection_waits_for_its_reader_as_long_as_an_idle_one() {
             let listener = Arc::new(RelayOptions { engine, idle_timeout: idle, ..RelayOptions::default() });
             let waits = sweeps(listener.half_closed_timeout);
             let settings = RelaySettings { listener, backend: Arc::default() };
-            let (scene, mut relay) = Scene::with(settings.clone(), kind, 4);
-            send_last(&scene, &mut relay).await;
-            assert_eq!(sweep(&scene, &mut relay, 5 * waits).await, None);
-            let reading = read_all(&scene.client, 100_000);
+            let (fixture, mut relay) = RelayFixture::with(settings.clone(), kind, 4);
+            send_last(&fixture, &mut relay).await;
+            assert_eq!(sweep(&fixture, &mut relay, 5 * waits).await, None);
+            let reading = read_all(&fixture.client, 100_000);
             tokio::select! {
-                end = relay.run(&scene.entry) => panic!("{end:?}"),
+                end = relay.run(&fixture.entry) => panic!("{end:?}"),
                 bytes = reading => assert!(!bytes.unwrap().is_empty()),
             }
-            let inner = scene.inner.borrow()[0].try_clone().unwrap();
+            let inner = fixture.inner.borrow()[0].try_clone().unwrap();
             while socket::unacknowledged(&inner).unwrap() > 0 {
                 yield_now().await;
             }
             // Everything is read, which the next check finds; from then on the client is silent.
-            assert_eq!(sweep(&scene, &mut relay, waits + 15).await, Some(RelayEnd::HalfClosed));
+            assert_eq!(sweep(&fixture, &mut relay, waits + 15).await, Some(RelayEnd::HalfClosed));
 
-            let (scene, mut relay) = Scene::with(settings, kind, 4);
-            send_last(&scene, &mut relay).await;
+            let (fixture, mut relay) = RelayFixture::with(settings, kind, 4);
+            send_last(&fixture, &mut relay).await;
             // On a busy host the kernel may take some more bytes meanwhile, which restarts the wait.
-            let end = sweep(&scene, &mut relay, 3 * sweeps(idle)).await;
+            let end = sweep(&fixture, &mut relay, 3 * sweeps(idle)).await;
             assert_eq!(end, Some(RelayEnd::Idle), "the idle timeout bounds it");
         });
     }
@@ -169,12 +170,12 @@ fn a_connection_whose_last_bytes_are_being_read_is_not_idle() {
     run(async {
         let listener = Arc::new(RelayOptions { idle_timeout: TICK * 20, ..RelayOptions::default() });
         let settings = RelaySettings { listener, backend: Arc::default() };
-        let (scene, mut relay) = Scene::with(settings, Kind::Unix, 4);
-        scene.backend.send(&[7; 40_000]).await.unwrap();
-        assert_eq!(sweep(&scene, &mut relay, 15).await, None);
-        assert!(scene.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
-        assert_eq!(sweep(&scene, &mut relay, 15).await, None, "it was read, so a new wait began");
-        assert_eq!(sweep(&scene, &mut relay, 45).await, Some(RelayEnd::Idle));
+        let (fixture, mut relay) = RelayFixture::with(settings, Kind::Unix, 4);
+        fixture.backend.send(&[7; 40_000]).await.unwrap();
+        assert_eq!(sweep(&fixture, &mut relay, 15).await, None);
+        assert!(fixture.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
+        assert_eq!(sweep(&fixture, &mut relay, 15).await, None, "it was read, so a new wait began");
+        assert_eq!(sweep(&fixture, &mut relay, 45).await, Some(RelayEnd::Idle));
     });
 }
 
@@ -184,12 +185,12 @@ fn a_short_idle_timeout_does_not_cut_a_reader_off() {
     run(async {
         let listener = Arc::new(RelayOptions { idle_timeout: TICK * 4, ..RelayOptions::default() });
         let settings = RelaySettings { listener, backend: Arc::default() };
-        let (scene, mut relay) = Scene::with(settings, Kind::Unix, 4);
-        scene.backend.send(&[7; 40_000]).await.unwrap();
-        assert_eq!(sweep(&scene, &mut relay, 7).await, None, "the bytes are found, and may move yet");
-        assert!(scene.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
-        assert_eq!(sweep(&scene, &mut relay, 5).await, None, "it was read, so a new wait began");
-        assert_eq!(sweep(&scene, &mut relay, 20).await, Some(RelayEnd::Idle));
+        let (fixture, mut relay) = RelayFixture::with(settings, Kind::Unix, 4);
+        fixture.backend.send(&[7; 40_000]).await.unwrap();
+        assert_eq!(sweep(&fixture, &mut relay, 7).await, None, "the bytes are found, and may move yet");
+        assert!(fixture.client.recv(&mut vec![0; 50_000]).await.unwrap() > 0);
+        assert_eq!(sweep(&fixture, &mut relay, 5).await, None, "it was read, so a new wait began");
+        assert_eq!(sweep(&fixture, &mut relay, 20).await, Some(RelayEnd::Idle));
     });
 }
 
@@ -201,9 +202,9 @@ fn the_last_bytes_of_a_broken_side_wait_for_a_paused_reader() {
             let half_closed_timeout = Duration::from_millis(50);
             let listener = Arc::new(RelayOptions { engine, half_closed_timeout, ..RelayOptions::default() });
             let settings = RelaySettings { listener, backend: Arc::default() };
-            let (scene, mut relay) = Scene::with(settings, Kind::Tcp, 4);
-            send_last(&scene, &mut relay).await;
-            let Scene { registry, entry, client, backend, inner, .. } = scene;
+            let (fixture, mut relay) = RelayFixture::with(settings, Kind::Tcp, 4);
+            send_last(&fixture, &mut relay).await;
+            let RelayFixture { registry, entry, client, backend, inner, .. } = fixture;
             let sent = entry.total(Direction::FromBackend);
             socket::reset_on_close(&*backend).unwrap();
             drop((backend, inner));

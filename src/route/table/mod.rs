@@ -1,9 +1,9 @@
 //! The table that finds the best route for a server name and the other facts of a connection.
 //!
-//! Names are tried first, in this order: an exact name, `*.suffix` with one label only, the longest `*.suffix`, regular
-//! expressions in written order, routes without a name. Of the routes under one name whose conditions are met, the
-//! most specific one wins. The order of the routes does not matter, except for expressions: two routes that could
-//! match one connection equally well are an error, never "the first wins".
+//! Names are tried first, in this order: an exact name, `*.suffix` with one label only, the longest `*.suffix`,
+//! regular expressions in written order, routes without a name. Of the routes under one name whose conditions are
+//! met, the most specific one wins. The order of the routes does not matter, except for expressions. Two routes
+//! that could match one connection equally well are an error, and the first route does not win.
 //!
 //! A lookup costs one hash for the whole name and one for each suffix that could be a pattern, independent of the
 //! number of routes. It allocates nothing. Routes with conditions under one name are compared one by one.
@@ -62,7 +62,7 @@ impl RouteEntry {
 
 /// The fault of two routes that could match one connection equally well.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("two routes for `{key}` fit equally well")]
+#[error("two routes for `{key}` match equally well")]
 pub struct EqualRoutes {
     /// The name of both.
     pub key: RouteKey,

@@ -76,7 +76,7 @@ fn every_tie_is_reported_with_both_routes() {
         reported,
         [("a.com".to_owned(), 0, 2), ("*.a.com".to_owned(), 0, 3), ("a.com".to_owned(), 0, 4)]
     );
-    assert_eq!(ties[1].to_string(), "two routes for `*.a.com` fit equally well");
+    assert_eq!(ties[1].to_string(), "two routes for `*.a.com` match equally well");
 }
 
 /// Parses a route: `name`, and conditions as `source=`, `to=`, `alpn=`, `ja4=`, `ech=` and `tls=`. Commas separate the

@@ -103,8 +103,8 @@ impl Stream {
         self.registration.is(Readiness::ENDED)
     }
 
-    /// Returns true if the reactor has already reported that no more bytes can be written: the peer of a Unix socket
-    /// has closed, or the connection failed. Costs no system call.
+    /// Returns true if the reactor has already reported that no more bytes can be written. The peer of a Unix
+    /// socket has closed, or the connection failed. Costs no system call.
     pub fn is_shut(&self) -> bool {
         self.registration.is(Readiness::SHUT)
     }

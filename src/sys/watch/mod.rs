@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::directory_watch::{DirectoryChange, DirectoryWatch, WatchEvents, WatchedNames};
 use super::file_call;
 
-/// The time between two looks for which there is no other reason.
+/// The time between two looks at a file, if no event causes a look.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// The quiet time after a change before the file is read, so that a burst of changes causes one look.
@@ -25,10 +25,10 @@ const MOST_QUIETS: usize = 10;
 
 /// Follows a file that another program writes, and reads it when it has changed and is whole.
 ///
-/// Its directory is watched. The file is whole in three cases, and is then read at once: it is closed after writing,
-/// another file is renamed over it, or a link changes. By this link a mounted volume replaces all its files at once. On
-/// a network file system, or behind further links, a watch does not report changes; a look every few seconds finds
-/// them. Such a file may be half written, so it is read only if two looks in a row find it unchanged.
+/// Its directory is watched. In three cases the file is whole and is read at once: it is closed after writing,
+/// another file is renamed over it, or a link changes. By this link a mounted volume replaces all its files at
+/// once. On a network file system, or behind further links, a watch does not report changes; a look every few
+/// seconds finds them. Such a file may be half written, so it is read only if two looks in a row find it unchanged.
 ///
 /// All work that may wait for the file system is done in one call of [`file_call`]. A file system that does not
 /// answer delays only this file.
@@ -95,8 +95,8 @@ impl FileWatch {
         Self { path, directory: None, names, first: Some(first), seen: None, unsettled: None, period }
     }
 
-    /// Takes a look at the file, and reads it if it has changed: the first time at once, then at each possible
-    /// change, and every few seconds. `read` may block.
+    /// Looks at the file, and reads it if it has changed. The first look is at once, the next looks at each
+    /// possible change and every few seconds. `read` may block.
     ///
     /// # Panics
     ///

@@ -1,8 +1,8 @@
 //! The access log: records go into a bounded queue, and one thread formats and writes them as lines.
 //!
-//! The data path never waits for a disk or for the reader of a pipe: a record that finds the queue full is counted as
-//! dropped. So is every line that could not be written, and every record that was still queued when the writer ended.
-//! Once the writer has ended, `written + dropped` is the number of records pushed.
+//! The data path never waits for a disk or for the reader of a pipe. If the queue is full, a record is dropped and
+//! counted. So is every line that could not be written, and every record that was still queued when the writer
+//! ended. Once the writer has ended, `written + dropped` is the number of records pushed.
 
 mod sink;
 mod writer;
@@ -167,9 +167,9 @@ pub enum Flushed {
 
 impl AccessLog {
     /// Starts the writer's thread, which opens the destination. A file is created with mode 0640. A FIFO that no
-    /// process reads is opened later, and lines are dropped until then. A file on a file system that does not answer
-    /// is opened later too, and lines are dropped once the queue is full. `written` counts lines, `dropped` records
-    /// that became no line.
+    /// process reads is opened later, and lines are dropped until then. A file on a file system that does not
+    /// answer is also opened later. Lines are dropped when the queue is full. `written` counts lines, `dropped`
+    /// records that became no line.
     ///
     /// # Errors
     ///
@@ -180,8 +180,8 @@ impl AccessLog {
         if answer == OpenAnswer::Missing {
             tracing::warn!(
                 to = %spec.to,
-                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lines lost",
-                "access log: the file is not open yet; clients are served, and lines that find the queue full are lost"
+                hint = "does its file system hang? pointsman_access_log_dropped_total counts the lost lines",
+                "access log: the file is not open yet; clients are served, and lines are lost while the queue is full"
             );
         }
         log.put_in_use(opened);
@@ -305,16 +305,16 @@ impl AccessLog {
         Some(format!("lines are lost: {why}; pointsman_access_log_dropped_total counts them"))
     }
 
-    /// Opens the file again by its name, after a rotation has renamed it. Returns at once: the writer opens it before
-    /// its next write, and goes on with the old file if the new one cannot be opened. Standard output stays as it is.
+    /// Opens the file again by its name, after a rotation has renamed it. Returns at once. The writer opens the
+    /// file before its next write. If this fails, it continues with the old file. Standard output stays as it is.
     pub fn reopen(&self) {
         if let Some(handle) = &*self.0.handle.load() {
             handle.raise(&handle.shared.reopen);
         }
     }
 
-    /// Writes the queued records and ends the writer, by `deadline` at the latest, and does the same for each
-    /// destination that was [switched](Self::switch) away and still writes. Records that other clones push later are
+    /// Writes the queued records and ends the writer, by `deadline` at the latest. Does the same for each earlier
+    /// destination that was [switched](Self::switch) and still writes. Records that other clones push later are
     /// counted as dropped. A destination that does not end in time is logged. Blocks the calling thread, so it must
     /// not run on a worker.
     pub fn shutdown(self, deadline: Instant) -> Flushed {
@@ -330,7 +330,7 @@ impl AccessLog {
                 flushed = Flushed::Abandoned;
                 tracing::warn!(
                     to = writer.to,
-                    "access log: the destination takes no lines; the records that wait for it are lost"
+                    "access log: the destination takes no lines; the queued records are lost"
                 );
             }
         }

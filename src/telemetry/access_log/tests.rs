@@ -20,13 +20,13 @@ fn record(id: u64) -> AccessRecord {
 }
 
 /// A log with its two counters.
-struct Rig {
+struct TestLog {
     log: AccessLog,
     written: Arc<AtomicU64>,
     dropped: Arc<AtomicU64>,
 }
 
-impl Rig {
+impl TestLog {
     fn on(sink: Sink, limit: usize) -> Self {
         let (written, dropped) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let counters = (Counter::from_arc(Arc::clone(&dropped)), Counter::from_arc(Arc::clone(&written)));
@@ -167,12 +167,12 @@ fn an_absent_log_has_no_records_and_no_counts() {
 #[test]
 fn records_become_lines_in_their_order_and_in_batches() {
     let (gate, arrivals, key) = BlockingWriter::new();
-    let rig = Rig::with(gate, 100);
-    rig.push(0..1);
+    let test_log = TestLog::with(gate, 100);
+    test_log.push(0..1);
     let first = arrivals.recv().unwrap();
-    rig.push(1..50);
+    test_log.push(1..50);
     drop(key);
-    assert_eq!(rig.finish(), (50, 0));
+    assert_eq!(test_log.finish(), (50, 0));
     let rest: Vec<_> = arrivals.iter().collect();
     assert_eq!(rest.len(), 1, "49 waiting records make one write");
     assert_eq!(ids(&[first, rest.concat()].concat()), (0..50).collect::<Vec<_>>());
@@ -181,13 +181,13 @@ fn records_become_lines_in_their_order_and_in_batches() {
 #[test]
 fn a_full_queue_drops_and_counts() {
     let (gate, arrivals, key) = BlockingWriter::new();
-    let rig = Rig::with(gate, 4);
-    rig.push(0..1);
+    let test_log = TestLog::with(gate, 4);
+    test_log.push(0..1);
     let first = arrivals.recv().unwrap();
-    rig.push(1..101);
-    assert_eq!(rig.dropped.load(Ordering::Acquire), 96, "four wait, the others are lost at once");
+    test_log.push(1..101);
+    assert_eq!(test_log.dropped.load(Ordering::Acquire), 96, "four wait, the others are lost at once");
     drop(key);
-    assert_eq!(rig.finish(), (5, 96));
+    assert_eq!(test_log.finish(), (5, 96));
     let rest: Vec<_> = arrivals.iter().flatten().collect();
     assert_eq!(ids(&[first, rest].concat()), [0, 1, 2, 3, 4]);
 }
@@ -195,54 +195,55 @@ fn a_full_queue_drops_and_counts() {
 #[test]
 fn a_stuck_destination_does_not_hold_up_the_end() {
     let (gate, arrivals, key) = BlockingWriter::new();
-    let rig = Rig::with(gate, 4);
-    rig.push(0..1);
+    let test_log = TestLog::with(gate, 4);
+    test_log.push(0..1);
     arrivals.recv().unwrap();
-    rig.push(1..11);
-    let other = rig.log.clone();
-    assert_eq!(rig.log.shutdown(Instant::now()), Flushed::Abandoned);
+    test_log.push(1..11);
+    let other = test_log.log.clone();
+    assert_eq!(test_log.log.shutdown(Instant::now()), Flushed::Abandoned);
     drop(key);
     assert_eq!(other.clone().shutdown(Instant::now() + PATIENCE), Flushed::All);
     other.push(record(11));
-    assert_eq!(rig.written.load(Ordering::Acquire), 5);
-    assert_eq!(rig.dropped.load(Ordering::Acquire), 7);
+    assert_eq!(test_log.written.load(Ordering::Acquire), 5);
+    assert_eq!(test_log.dropped.load(Ordering::Acquire), 7);
 }
 
 /// A reload may come shortly before the end.
 #[test]
 fn the_end_waits_for_a_destination_that_is_no_longer_in_use() {
     let (gate, arrivals, key) = BlockingWriter::new();
-    let rig = Rig::with(gate, 8);
-    rig.push(0..1);
+    let test_log = TestLog::with(gate, 8);
+    test_log.push(0..1);
     arrivals.recv().unwrap();
-    rig.push(1..3);
+    test_log.push(1..3);
     let sink = Sink::new(Box::new(Script::new(&[]).0), None);
-    let handle = Some(rig.log.open_on(sink, AccessLogFormat::Text, 8).unwrap().0);
+    let handle = Some(test_log.log.open_on(sink, AccessLogFormat::Text, 8).unwrap().0);
     let current = Arc::clone(&handle.as_ref().unwrap().shared);
-    let old = rig.log.switch(OpenedAccessLog { handle, leaves_out_empty: false });
+    let old = test_log.log.switch(OpenedAccessLog { handle, leaves_out_empty: false });
     let retiring = thread::spawn(move || old.finish(Instant::now() + PATIENCE));
-    rig.push(3..4);
-    _ = rig.log.clone().shutdown(Instant::now());
+    test_log.push(3..4);
+    _ = test_log.log.clone().shutdown(Instant::now());
     assert_eq!(current.wait_for_end(Instant::now() + PATIENCE), Flushed::All);
-    assert_eq!(rig.log.clone().shutdown(Instant::now()), Flushed::Abandoned, "the old one still writes");
+    assert_eq!(test_log.log.clone().shutdown(Instant::now()), Flushed::Abandoned, "the old one still writes");
     drop(key);
-    assert_eq!(rig.finish(), (4, 0));
+    assert_eq!(test_log.finish(), (4, 0));
     assert_eq!(retiring.join().unwrap(), Flushed::All);
 }
 
 #[test]
 fn no_record_is_lost_silently_when_the_end_comes_in_between() {
     let (script, taken) = Script::new(&[]);
-    let rig = Rig::with(script, 64);
+    let test_log = TestLog::with(script, 64);
     let pushers: Vec<_> = (0..4)
         .map(|_| {
-            let log = rig.log.clone();
+            let log = test_log.log.clone();
             thread::spawn(move || (0..2000).for_each(|id| log.push(record(id))))
         })
         .collect();
-    assert_eq!(rig.log.shutdown(Instant::now() + PATIENCE), Flushed::All);
+    assert_eq!(test_log.log.shutdown(Instant::now() + PATIENCE), Flushed::All);
     pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
-    let (written, dropped) = (rig.written.load(Ordering::Acquire), rig.dropped.load(Ordering::Acquire));
+    let (written, dropped) =
+        (test_log.written.load(Ordering::Acquire), test_log.dropped.load(Ordering::Acquire));
     assert_eq!(written + dropped, 8000);
     assert_eq!(ids(&taken.lock().unwrap()).len() as u64, written);
 }
@@ -250,12 +251,12 @@ fn no_record_is_lost_silently_when_the_end_comes_in_between() {
 #[test]
 fn a_failing_destination_is_tried_again() {
     let (script, taken) = Script::new(&[Step::Take(10), Step::Fail(ErrorKind::BrokenPipe)]);
-    let rig = Rig::with(script, 8);
-    rig.push(0..1);
+    let test_log = TestLog::with(script, 8);
+    test_log.push(0..1);
     // The first line is lost before the second is pushed: they are two batches.
-    wait_for(&rig.dropped, 1);
-    rig.push(1..2);
-    assert_eq!(rig.finish(), (1, 1));
+    wait_for(&test_log.dropped, 1);
+    test_log.push(1..2);
+    assert_eq!(test_log.finish(), (1, 1));
     let taken = taken.lock().unwrap();
     let (torn, whole) = taken.split_at(11);
     assert_eq!(torn, b"time=1970-\n");
@@ -278,20 +279,20 @@ fn wait_for_fault(log: &AccessLog, expected: Option<&str>) {
 #[test]
 fn a_log_that_loses_lines_has_a_fault() {
     let (script, _) = Script::new(&[Step::Fail(ErrorKind::StorageFull)]);
-    let rig = Rig::with(script, 8);
-    assert_eq!(rig.log.fault(), None);
-    rig.push(0..1);
-    wait_for_fault(&rig.log, Some("lines are lost: no storage space"));
-    rig.push(1..2);
-    wait_for_fault(&rig.log, None);
+    let test_log = TestLog::with(script, 8);
+    assert_eq!(test_log.log.fault(), None);
+    test_log.push(0..1);
+    wait_for_fault(&test_log.log, Some("lines are lost: no storage space"));
+    test_log.push(1..2);
+    wait_for_fault(&test_log.log, None);
     let (gate, arrivals, key) = BlockingWriter::new();
-    let rig = Rig::with(gate, 4);
-    rig.push(0..1);
+    let test_log = TestLog::with(gate, 4);
+    test_log.push(0..1);
     arrivals.recv().unwrap();
-    rig.push(1..6);
-    wait_for_fault(&rig.log, Some("too slowly, or not at all"));
+    test_log.push(1..6);
+    wait_for_fault(&test_log.log, Some("too slowly, or not at all"));
     drop(key);
-    wait_for_fault(&rig.log, None);
+    wait_for_fault(&test_log.log, None);
 }
 
 #[test]
@@ -311,8 +312,8 @@ fn a_full_disk_loses_lines_and_counts_them() {
 
 #[test]
 fn a_panic_of_the_writer_is_reported_and_counted() {
-    struct Trap;
-    impl Write for Trap {
+    struct PanickingWriter;
+    impl Write for PanickingWriter {
         fn write(&mut self, _: &[u8]) -> io::Result<usize> {
             panic!("the trap of this test")
         }
@@ -320,15 +321,15 @@ fn a_panic_of_the_writer_is_reported_and_counted() {
             Ok(())
         }
     }
-    let rig = Rig::with(Trap, 8);
-    rig.push(0..3);
-    assert_eq!(rig.finish(), (0, 3));
+    let test_log = TestLog::with(PanickingWriter, 8);
+    test_log.push(0..3);
+    assert_eq!(test_log.finish(), (0, 3));
 }
 
 #[test]
 fn the_writer_ends_with_the_last_clone() {
     let (script, taken) = Script::new(&[]);
-    let Rig { log, .. } = Rig::with(script, 8);
+    let TestLog { log, .. } = TestLog::with(script, 8);
     let shared = Arc::clone(&log.0.handle.load_full().unwrap().shared);
     log.push(record(1));
     drop(log);
@@ -367,21 +368,21 @@ fn wait_for(counter: &AtomicU64, value: u64) {
 fn a_file_is_appended_to_and_opened_again_by_name() {
     let directory = Directory::new("access-log");
     let (path, rotated) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
-    let rig = Rig::on(Sink::unopened(&path), 8);
+    let test_log = TestLog::on(Sink::unopened(&path), 8);
     let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode & !0o640, 0, "{mode:o}: a strict umask may only take bits away");
-    rig.push(0..1);
-    wait_for(&rig.written, 1);
+    test_log.push(0..1);
+    wait_for(&test_log.written, 1);
     fs::rename(&path, &rotated).unwrap();
-    rig.push(1..2);
-    wait_for(&rig.written, 2);
-    rig.log.reopen();
-    rig.push(2..3);
-    assert_eq!(rig.finish(), (3, 0));
+    test_log.push(1..2);
+    wait_for(&test_log.written, 2);
+    test_log.log.reopen();
+    test_log.push(2..3);
+    assert_eq!(test_log.finish(), (3, 0));
     assert_eq!(ids(&fs::read(&rotated).unwrap()), [0, 1]);
     assert_eq!(ids(&fs::read(&path).unwrap()), [2]);
 
-    let again = Rig::on(Sink::unopened(&path), 8);
+    let again = TestLog::on(Sink::unopened(&path), 8);
     again.push(3..4);
     assert_eq!(again.finish(), (1, 0));
     assert_eq!(ids(&fs::read(&path).unwrap()), [2, 3]);
@@ -391,12 +392,12 @@ fn a_file_is_appended_to_and_opened_again_by_name() {
 fn a_file_that_cannot_be_opened_again_is_kept() {
     let directory = Directory::new("access-log-kept");
     let (path, rotated) = (directory.0.join("access.log"), directory.0.join("access.log.1"));
-    let rig = Rig::on(Sink::unopened(&path), 8);
+    let test_log = TestLog::on(Sink::unopened(&path), 8);
     fs::rename(&path, &rotated).unwrap();
     fs::create_dir(&path).unwrap();
-    rig.log.reopen();
-    rig.push(0..1);
-    assert_eq!(rig.finish(), (1, 0));
+    test_log.log.reopen();
+    test_log.push(0..1);
+    assert_eq!(test_log.finish(), (1, 0));
     assert_eq!(ids(&fs::read(&rotated).unwrap()), [0]);
     assert!(Sink::unopened(&path).open().is_err());
 }
@@ -431,34 +432,34 @@ fn a_fifo_is_written_whenever_a_process_reads_it() {
     let path = directory.0.join("fifo");
     let open = || BufReader::new(fs::File::open(&path).unwrap());
     make_fifo(&path);
-    let rig = Rig::on(Sink::unopened(&path), 8);
-    rig.push(0..3);
-    wait_for(&rig.dropped, 3);
-    rig.log.reopen();
-    rig.push(3..4);
-    wait_for(&rig.dropped, 4);
+    let test_log = TestLog::on(Sink::unopened(&path), 8);
+    test_log.push(0..3);
+    wait_for(&test_log.dropped, 3);
+    test_log.log.reopen();
+    test_log.push(3..4);
+    wait_for(&test_log.dropped, 4);
 
     // The reader's open ends when the writer has opened the FIFO too, for which the writer needs no record.
     let mut reader = open();
-    rig.push(4..5);
+    test_log.push(4..5);
     assert_eq!(next_id(&mut reader), 4);
     drop(reader);
-    rig.push(5..6);
-    wait_for(&rig.dropped, 5);
+    test_log.push(5..6);
+    wait_for(&test_log.dropped, 5);
     let mut reader = open();
-    rig.push(6..7);
+    test_log.push(6..7);
     assert_eq!(next_id(&mut reader), 6);
     drop(reader);
 
     // The next reader makes another FIFO of that name.
     fs::remove_file(&path).unwrap();
-    rig.push(7..8);
-    wait_for(&rig.dropped, 6);
+    test_log.push(7..8);
+    wait_for(&test_log.dropped, 6);
     make_fifo(&path);
     let mut reader = open();
-    rig.push(8..9);
+    test_log.push(8..9);
     assert_eq!(next_id(&mut reader), 8);
-    assert_eq!(rig.finish(), (3, 6));
+    assert_eq!(test_log.finish(), (3, 6));
 }
 
 #[test]

@@ -12,12 +12,11 @@ use super::sink::{BatchOutcome, OpenedSink, Sink};
 use super::{AccessLogFormat, QueuedRecord, Shared, WriterRequest};
 use crate::sys::landlock;
 
-/// The bytes after which a batch is written: enough to make a write cheap, and few enough that lines reach the file
-/// soon.
+/// The bytes after which a batch is written. The value makes a write cheap, and lines still reach the file soon.
 const BATCH_LIMIT: usize = 64 * 1024;
 
-/// The state of the thread. The order of the fields matters: the queue is dropped before the end is signalled, so
-/// that by then every record in it has been counted.
+/// The state of the thread. The order of the fields matters: the queue is dropped before the end is signalled. So
+/// every record in the queue is counted by then.
 pub(super) struct Writer {
     requests: Receiver<WriterRequest>,
     sink: Sink,
@@ -69,7 +68,7 @@ impl Writer {
             self.side.0.set_fault(Some("no process reads the FIFO".to_owned()));
             tracing::warn!(
                 to = self.sink.name(),
-                hint = "start the program that reads the FIFO; pointsman_access_log_dropped_total counts the lines lost",
+                hint = "start the program that reads the FIFO; pointsman_access_log_dropped_total counts the lost lines",
                 "access log: no process reads the FIFO; lines are lost, and the FIFO is opened again each second"
             );
         }
@@ -84,7 +83,7 @@ impl Writer {
             error = %fault,
             hint = format!(
                 "check the directory and its permissions, then send SIGUSR1{}; \
-                 pointsman_access_log_dropped_total counts the lines lost",
+                 pointsman_access_log_dropped_total counts the lost lines",
                 landlock::hint(fault)
             ),
             "access log: cannot open the file, lines are lost"
@@ -176,8 +175,8 @@ impl Writer {
                 to = self.sink.name(),
                 error = %fault,
                 hint = "free space on the disk, or restart the reader of the pipe; \
-                    connections go on, and pointsman_access_log_dropped_total counts the lines lost",
-                "access log: cannot write, lines are lost until it works again"
+                    connections go on, and pointsman_access_log_dropped_total counts the lost lines",
+                "access log: cannot write, lines are lost until a write works again"
             );
         }
     }

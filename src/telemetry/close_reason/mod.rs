@@ -1,5 +1,5 @@
-//! The reasons for which connections end: the one list behind the metric label, the access-log word and the
-//! documentation.
+//! The reasons for which connections end. The metric label, the word in the access log and the documentation come
+//! from this list.
 //!
 //! This module only names decisions that other modules take.
 
@@ -71,14 +71,14 @@ pub enum CloseReason {
     PlaintextRefused,
     /// The client requested the cancel of a query, and the listener has no pool for that, or the pool no backend.
     CancelRefused,
-    /// The first bytes are those of a protocol for which the listener has no pool.
+    /// The first bytes are of a protocol for which the listener has no pool.
     UnknownProtocol,
     /// The client sent bytes between its request for TLS and the answer.
     PipelinedBeforeTls,
     /// The first bytes break the rules of the listener's protocol, or a line is too long.
     OpeningMalformed,
-    /// The client sent bytes and had not begun TLS when the first-byte timeout passed, or left a message unfinished
-    /// for the hello timeout.
+    /// The client had sent bytes, and had not begun TLS when the first-byte timeout passed. Or it left a message
+    /// unfinished for the hello timeout.
     OpeningTimeout,
     /// The client sent the maximum of commands, and STARTTLS was not among them.
     TooManyCommands,
@@ -253,7 +253,7 @@ impl CloseReason {
         self.row().phase
     }
 
-    /// Returns the meaning for an operator, in one sentence.
+    /// Returns the meaning for an operator, in one line.
     pub const fn meaning(self) -> &'static str {
         self.row().meaning
     }
@@ -269,8 +269,8 @@ impl CloseReason {
         matches!(self, Self::NoData | Self::ClientGone | Self::ClientFin | Self::ClientReset)
     }
 
-    /// Returns true if the access log bounds the lines of this reason. Any client can cause such a reason at any rate
-    /// without an attempt at a backend: the client is refused, or leaves before a backend is connected.
+    /// Returns true if the access log bounds the lines of this reason. Any client can cause such a reason at any
+    /// rate, without an attempt at a backend. The client is refused, or leaves before a backend is connected.
     pub const fn is_sampled(self) -> bool {
         let has_left = matches!(self.ended_by(), EndedBy::Client) && !matches!(self.phase(), Phase::Relay);
         self.is_rejection() || has_left

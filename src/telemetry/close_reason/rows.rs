@@ -13,73 +13,78 @@ pub(super) struct ReasonRow {
 }
 
 impl CloseReason {
-    /// Returns the row of a reason, which holds all that is known of the reason.
+    /// Returns the row of a reason, which holds all its facts.
     pub(super) const fn row(self) -> ReasonRow {
         use EndedBy::{Backend, Client, Pointsman};
         use Phase::{Accept, Dial, Hello, Relay};
         match self {
-            Self::ClientFin => row("client_fin", Client, Relay, "Both sides finished, the client first."),
-            Self::BackendFin => row("backend_fin", Backend, Relay, "Both sides finished, the backend first."),
+            Self::ClientFin => {
+                row("client_fin", Client, Relay, "Both sides ended the connection, the client first.")
+            }
+            Self::BackendFin => {
+                row("backend_fin", Backend, Relay, "Both sides ended the connection, the backend first.")
+            }
             Self::ClientReset => row(
                 "client_reset",
                 Client,
                 Relay,
-                "The client reset the connection; the backend's connection was reset too.",
+                "The client reset the connection. The connection to the backend was reset too.",
             ),
             Self::BackendReset => row(
                 "backend_reset",
                 Backend,
                 Relay,
-                "The backend reset the connection; the client's connection was reset too.",
+                "The backend reset the connection. The connection to the client was reset too.",
             ),
             Self::ClientVanished => row(
                 "client_vanished",
                 Client,
                 Relay,
-                "The client no longer answered: it did not acknowledge bytes for 60 s, or did not answer keepalive \
-                 probes, or its `user_timeout` passed.",
+                "The client no longer answered. It acknowledged no bytes for 60 s, or answered no keepalive probes, \
+                 or the `user_timeout` of the listener passed.",
             ),
             Self::BackendVanished => row(
                 "backend_vanished",
                 Backend,
                 Relay,
-                "The backend no longer answered: it did not acknowledge bytes for 60 s, or did not answer keepalive \
-                 probes, or its `user_timeout` passed.",
+                "The backend no longer answered. It acknowledged no bytes for 60 s, or answered no keepalive probes, \
+                 or the `user_timeout` of the pool passed.",
             ),
             Self::ClientStalled => row(
                 "client_stalled",
                 Client,
                 Relay,
-                "The client answered, but took no byte for the listener's `stall_timeout`; both sides were reset.",
+                "The client answered, but took no byte for the listener's `stall_timeout`. Both sides were reset.",
             ),
             Self::BackendStalled => row(
                 "backend_stalled",
                 Backend,
                 Relay,
-                "The backend answered, but took no byte for the pool's `stall_timeout`; both sides were reset.",
+                "The backend answered, but took no byte for the pool's `stall_timeout`. Both sides were reset.",
             ),
             Self::IdleTimeout => row(
                 "idle_timeout",
                 Pointsman,
                 Relay,
-                "No byte moved in either direction for the idle timeout.",
+                "No byte moved in either direction for the `idle_timeout`.",
             ),
             Self::HalfClosedTimeout => row(
                 "half_closed_timeout",
                 Pointsman,
                 Relay,
-                "One side had finished, and the other sent no byte for the half-closed timeout.",
+                "One side had ended its direction, and the other side sent no byte for the `half_closed_timeout`.",
             ),
             Self::Denied => rejection(
                 "denied",
                 Accept,
-                "The client's address, or the one in its PROXY header, is in a list or network of `deny`, or the \
+                "The client's address or the address in its PROXY header is in a list or network of `deny`. Or the \
                  fingerprint of its hello is in `deny_ja4`.",
             ),
             Self::NotAllowed => rejection(
                 "not_allowed",
                 Accept,
-                "The client's address, or the one in its PROXY header, is in no list and no network of `allow`.",
+                "The client's address is in no list and no network of `allow`. If a PROXY header gave an address, \
+                 that address was checked.",
             ),
             Self::NoData => row(
                 "no_data",
@@ -101,7 +106,7 @@ impl CloseReason {
             Self::HelloTimeout => rejection(
                 "hello_timeout",
                 Hello,
-                "The hello was not whole when the hello timeout passed. The timeout begins at the first byte.",
+                "The hello was not whole when the `hello_timeout` passed, which begins at the first byte.",
             ),
             Self::NotTls => rejection("not_tls", Hello, "The first bytes are not TLS."),
             Self::HelloMalformed => rejection("hello_malformed", Hello, "The hello breaks the rules of TLS."),
@@ -109,13 +114,15 @@ impl CloseReason {
                 rejection("hello_too_large", Hello, "The hello is larger than the listener allows.")
             }
             Self::BadName => rejection("bad_name", Hello, "The server name is not a valid host name."),
-            Self::NoSni => {
-                rejection("no_sni", Hello, "The client sent no server name, and the listener rejects that.")
-            }
+            Self::NoSni => rejection(
+                "no_sni",
+                Hello,
+                "The client sent no server name, and the listener rejects such clients.",
+            ),
             Self::UnmatchedSni => rejection(
                 "unmatched_sni",
                 Hello,
-                "No route matches the server name, and the listener rejects that.",
+                "No route matches the server name, and the listener rejects such clients.",
             ),
             Self::RouteRejected => rejection(
                 "route_rejected",
@@ -128,28 +135,29 @@ impl CloseReason {
             Self::TlsTooOld => rejection(
                 "tls_too_old",
                 Hello,
-                "The client offers only versions of TLS below the `tls_min` of the routes for its server name.",
+                "The client offers only TLS versions below the `tls_min` of the routes for its server name.",
             ),
             Self::HelloMemory => rejection(
                 "hello_memory",
                 Hello,
-                "The bytes of unfinished hellos had reached the limit of the process.",
+                "The unfinished hellos of all connections had reached the limit of the process \
+                 (`limits.hello_memory`).",
             ),
             Self::PlaintextRefused => rejection(
                 "plaintext_refused",
                 Hello,
-                "The client requested a session without TLS, and the listener rejects that.",
+                "The client requested a session without TLS, and the listener rejects such sessions.",
             ),
             Self::CancelRefused => rejection(
                 "cancel_refused",
                 Hello,
-                "The client requested the cancel of a query. The listener has no pool for that, or the pool has no \
-                 backend.",
+                "The client requested to cancel a query. The listener has no pool for such requests, or the pool has \
+                 no backend.",
             ),
             Self::UnknownProtocol => rejection(
                 "unknown_protocol",
                 Hello,
-                "The first bytes are those of a protocol for which the listener has no pool.",
+                "The first bytes are of a protocol for which the listener has no pool.",
             ),
             Self::PipelinedBeforeTls => rejection(
                 "pipelined_before_tls",
@@ -164,21 +172,24 @@ impl CloseReason {
             Self::OpeningTimeout => rejection(
                 "opening_timeout",
                 Hello,
-                "The client sent bytes and had not begun TLS when the first-byte timeout passed, or left a message \
-                 unfinished for the hello timeout.",
+                "The client had not begun TLS when the `first_byte_timeout` passed, although it had sent bytes. Or it \
+                 left a message unfinished for the `hello_timeout`.",
             ),
             Self::TooManyCommands => rejection(
                 "too_many_commands",
                 Hello,
-                "The client sent the maximum of commands, and STARTTLS was not among them.",
+                "The client sent the maximum number of commands, and no STARTTLS among them.",
             ),
-            Self::LeftBeforeTls => {
-                row("left_before_tls", Client, Hello, "The client quit or left before it requested TLS.")
-            }
+            Self::LeftBeforeTls => row(
+                "left_before_tls",
+                Client,
+                Hello,
+                "The client quit or closed the connection before it requested TLS.",
+            ),
             Self::ProxyMissing => rejection(
                 "proxy_missing",
                 Hello,
-                "The peer sent no PROXY header, and the listener requires one.",
+                "The peer sent no PROXY header, and the listener requires a header.",
             ),
             Self::ProxyUntrusted => rejection(
                 "proxy_untrusted",
@@ -207,93 +218,96 @@ impl CloseReason {
             Self::ProxyTimeout => rejection(
                 "proxy_timeout",
                 Hello,
-                "The PROXY header was not whole when the listener's timeout for it passed.",
+                "The PROXY header was not whole when the `timeout` of the listener's `proxy_protocol` passed.",
             ),
             Self::ClientGone => row(
                 "client_gone",
                 Client,
                 Dial,
-                "The client left before a backend was connected, while it waited in the queue or for the connect.",
+                "The client left before a backend was connected: it waited in the queue or for the connect.",
             ),
             Self::NameNotAllowed => rejection(
                 "name_not_allowed",
                 Dial,
-                "The pool forwards by name, and the client's server name is not in its `allow`, or the client sent \
-                 none.",
+                "The pool forwards by name. The client's server name is not in the pool's `allow`, or the client sent \
+                 no name.",
             ),
             Self::NameNotResolved => rejection(
                 "name_not_resolved",
                 Dial,
-                "The pool forwards by name, and the DNS returned no address for the client's server name in time.",
+                "The pool forwards by name. The DNS returned no address for the client's server name in time.",
             ),
             Self::AddressRefused => rejection(
                 "address_refused",
                 Dial,
-                "The pool forwards by name, and the client's server name has only addresses that are not allowed.",
+                "The pool forwards by name. All addresses of the client's server name are forbidden.",
             ),
             Self::ForwardLoop => rejection(
                 "forward_loop",
                 Dial,
-                "The connection was forwarded by name already, and came in again.",
+                "pointsman had already forwarded the connection by name, and the connection came back.",
             ),
             Self::NoBackend => rejection("no_backend", Dial, "No backend of the pool was available."),
             Self::QueueFull => rejection(
                 "queue_full",
                 Dial,
-                "Every backend was at its limit of connections, and the pool's queue was full, or the pool has none.",
+                "Every backend was at its limit of connections. The pool's queue was full, or the pool has no queue.",
             ),
             Self::QueueTimeout => rejection(
                 "queue_timeout",
                 Dial,
-                "Every backend was at its limit of connections, and none had room within the queue's timeout.",
+                "Every backend was at its limit of connections, and no backend had room before the queue's timeout \
+                 passed.",
             ),
             Self::ConnectRefused => row(
                 "connect_refused",
                 Backend,
                 Dial,
-                "No backend could be connected; the last one tried refused the connection.",
+                "No backend could be connected. The last tried backend refused the connection.",
             ),
             Self::ConnectTimeout => row(
                 "connect_timeout",
                 Backend,
                 Dial,
-                "No backend could be connected; the last one tried did not answer in time.",
+                "No backend could be connected. The last tried backend did not answer in time.",
             ),
             Self::ConnectFailed => row(
                 "connect_failed",
                 Backend,
                 Dial,
-                "No backend could be connected; the last one tried was unreachable or failed otherwise.",
+                "No backend could be connected. The last tried backend was unreachable, or the attempt failed \
+                 otherwise.",
             ),
             Self::OutOfResources => rejection(
                 "out_of_resources",
                 Dial,
-                "pointsman or its host had no descriptor, local port, source address or memory left for the connection; for the client's own socket this can happen in any phase.",
+                "pointsman or its host had no descriptor, local port, source address or memory left for the \
+                 connection. If this concerns the client's own socket, it can happen in any phase.",
             ),
             Self::BackendRefusedTls => row(
                 "backend_refused_tls",
                 Backend,
                 Dial,
-                "No backend could be used; the last one tried refused TLS.",
+                "No backend could be used. The last tried backend refused TLS.",
             ),
             Self::GreetingTimeout => row(
                 "greeting_timeout",
                 Backend,
                 Dial,
-                "No backend could be used; the last one tried was connected and took too long to begin TLS.",
+                "No backend could be used. The last tried backend was connected and took too long to begin TLS.",
             ),
             Self::GreetingFailed => row(
                 "greeting_failed",
                 Backend,
                 Dial,
-                "No backend could be used; the last one tried left, or sent an unexpected answer instead of \
-                 beginning TLS.",
+                "No backend could be used. The last tried backend closed the connection, or sent an unexpected answer \
+                 and did not begin TLS.",
             ),
             Self::BackendDown => row(
                 "backend_down",
                 Pointsman,
                 Relay,
-                "The backend went down, and its pool closes open connections then (`on_down`).",
+                "The backend went down, and its pool then closes open connections (`on_down`).",
             ),
             Self::ListenerFull => {
                 rejection("listener_full", Accept, "The listener was at its limit of connections.")
@@ -304,8 +318,8 @@ impl CloseReason {
             Self::Overloaded => rejection(
                 "overloaded",
                 Accept,
-                "The process was near its limit, and the source had more than twice as many open connections as \
-                 others.",
+                "The process was near its limit, and the source had more than twice the average number of open \
+                 connections of other sources.",
             ),
             Self::ListenerRate => {
                 rejection("listener_rate", Accept, "New connections exceeded the rate limit of the listener.")
@@ -323,12 +337,12 @@ impl CloseReason {
             Self::SourceHellos => rejection(
                 "source_hellos",
                 Accept,
-                "The source was at its limit of connections whose first bytes were not yet read.",
+                "The source was at its limit of connections whose first bytes were not whole yet.",
             ),
             Self::SourceTableFull => rejection(
                 "source_table_full",
                 Accept,
-                "The table of sources had no room for the source, and `limits.when_full` refuses.",
+                "The table of sources had no free slot for the source, and `limits.when_full` is \"refuse\".",
             ),
             Self::RouteFull => rejection("route_full", Hello, "The route was at its limit of connections."),
             Self::RouteRate => {
@@ -346,13 +360,13 @@ impl CloseReason {
                 "drain_deadline",
                 Pointsman,
                 Relay,
-                "The drain of the process or of a removed listener ended before the connection did.",
+                "The drain of the process or of a removed listener ended before the connection ended.",
             ),
             Self::Internal => row(
                 "internal",
                 Pointsman,
                 Relay,
-                "A fault of pointsman itself, in any phase; the log has the details.",
+                "A fault of pointsman itself, in any phase. The log has the details.",
             ),
         }
     }

@@ -7,8 +7,8 @@ pub(crate) const ADMIN_REFUSED: MetricDoc = doc(
     "pointsman_admin_requests_refused_total",
     Counter,
     &["reason"],
-    "Requests that the admin listener refused, by reason: host, cross_site, token, content_type; busy, too_large \
-     and timeout are connections over a limit.",
+    "Requests that the admin listener refused, by reason: host, cross_site, token, content_type, busy, too_large, \
+     timeout. The reasons busy, too_large and timeout are about connections over a limit.",
 );
 
 /// The reason for which the admin listener refused a request.

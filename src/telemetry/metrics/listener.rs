@@ -329,8 +329,8 @@ impl ListenerMetrics {
         self.proxy_headers[outcome as usize].increment(1);
     }
 
-    /// Counts a connection that is served and would be refused if headers were required: for a missing header, or
-    /// else for one of an untrusted peer.
+    /// Counts a connection that is served and would be refused if headers were required. `is_missing` is true for a
+    /// missing header, and false for a header of an untrusted peer.
     pub fn proxy_shadowed(&self, is_missing: bool) {
         self.proxy_shadowed[usize::from(!is_missing)].increment(1);
     }

@@ -13,14 +13,14 @@ pub(crate) const LIST_LOADS: MetricDoc = doc(
     "pointsman_list_loads_total",
     Counter,
     &["list", "result"],
-    "Reads of the list's file: `ok`, `failed`, or `empty` (no entries, and `allow_empty` is not set). Only `ok` \
-     changes the entries in force.",
+    "Reads of the list's file: `ok`, `failed`, or `empty` (no entries, and `allow_empty` is not set). Only a read \
+     with `ok` changes the entries in force.",
 );
 pub(crate) const LIST_LAST_LOAD: MetricDoc = doc(
     "pointsman_list_last_load_timestamp_seconds",
     Gauge,
     &["list"],
-    "Unix time of the last good read of the list's file; 0 is never.",
+    "Unix time of the last good read of the list's file. 0 means that no read was good yet.",
 );
 pub(crate) const LIST_REFUSALS: MetricDoc = doc(
     "pointsman_list_refusals_total",

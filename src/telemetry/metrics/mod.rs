@@ -1,9 +1,9 @@
 //! The metrics that are counted as events happen, with their handles.
 //!
-//! A series of a listener or a pool exists, at 0, from the moment at which its event can happen there, so that rates
-//! and alerts include the first event. An event that cannot happen by the protocol and the settings has no series, so
-//! that twenty listeners do not have a thousand series of 0. `server` announces the events that can happen (the
-//! methods `may_...`). An event that was not announced is counted all the same, and its series appears with it.
+//! A series of a listener or a pool exists, at 0, as soon as its event can happen there. So rates and alerts
+//! include the first event. An event that cannot happen by the protocol and the settings has no series. Otherwise
+//! twenty listeners would have a thousand series of 0. `server` announces the events that can happen (the methods
+//! `may_...`). An event that was not announced is counted all the same, and its series appears with it.
 //!
 //! A handle is looked up once and kept; the counting code holds the struct that has it. Series cannot be removed, so
 //! the series of a listener or pool that a reload removed stay until the process ends. Backends and routes come and go,

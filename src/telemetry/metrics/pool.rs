@@ -63,7 +63,7 @@ impl ConnectOutcome {
 pub enum EjectionOutcome {
     /// The backend was ejected.
     Ejected,
-    /// As many backends of the pool are ejected as `max_ejected` allows.
+    /// The pool is at its limit of ejected backends (`max_ejected`).
     MaxEjected,
     /// No other backend was available.
     LastOne,

@@ -116,7 +116,7 @@ impl LogControl {
             None => (self.set_level)(new.level),
             Some(_) if old.level == new.level => {}
             Some(level) => tracing::warn!(
-                "log.level = \"{}\" is not in force: POINTSMAN_LOG={level} is set, and it comes first",
+                "log.level = \"{}\" is not in force: POINTSMAN_LOG={level} is set and overrides it",
                 new.level.word()
             ),
         }

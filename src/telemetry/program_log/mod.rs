@@ -1,8 +1,8 @@
 //! The program's own log: lines go into a bounded queue, and one thread writes them to standard error.
 //!
-//! A thread that logs never waits for the reader of standard error, which may be a full pipe, a stopped journal or a
-//! terminal whose output is paused. A line that finds the queue full is dropped and counted, and so is a line that
-//! cannot be written. When writes succeed again, the log reports the number of missing lines.
+//! A thread that logs never waits for the reader of standard error. Its pipe may be full, the journal may have
+//! stopped, or a terminal may have paused the output. A line that finds the queue full is dropped and counted, and
+//! so is a line that cannot be written. When writes succeed again, the log reports the number of missing lines.
 //!
 //! Each line comes whole, with its line end; `lines` makes it from an event.
 
@@ -25,8 +25,8 @@ pub use text::as_text;
 use super::Flushed;
 use crate::sys::standard_error::{self, StandardError};
 
-/// The most bytes that may wait for the thread, with [`LINE_COST`] for each line: some thousand lines, which is more
-/// than a burst has. A single line may be longer.
+/// The most bytes that may wait for the thread, with [`LINE_COST`] for each line: some thousand lines, more than a
+/// usual burst has. A single line may be longer.
 const QUEUE_LIMIT: usize = 1 << 20;
 
 /// The bytes that a line takes in the queue besides its text.

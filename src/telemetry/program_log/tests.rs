@@ -25,13 +25,13 @@ impl Write for BlockingWriter {
 }
 
 /// A log whose write results the test chooses.
-struct Rig {
+struct TestLog {
     log: ProgramLog,
     arrivals: Receiver<Vec<u8>>,
     answer: Sender<Result<usize, ErrorKind>>,
 }
 
-impl Rig {
+impl TestLog {
     fn new() -> Self {
         let (arrived, arrivals) = channel();
         let (answer, answers) = channel();
@@ -62,75 +62,75 @@ fn each_line_is_one_write_also_of_before_the_start() {
     log.push(b"one\n");
     log.push(b"two\n");
     log.start_on(BlockingWriter { arrived, answers }, |_| {}).unwrap();
-    let rig = Rig { log, arrivals, answer };
-    rig.expect_whole("one\n");
-    rig.expect_whole("two\n");
-    rig.log.push(b"three\n");
-    rig.expect_whole("three\n");
-    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+    let test_log = TestLog { log, arrivals, answer };
+    test_log.expect_whole("one\n");
+    test_log.expect_whole("two\n");
+    test_log.log.push(b"three\n");
+    test_log.expect_whole("three\n");
+    assert_eq!(test_log.log.finish(PATIENCE), Flushed::All);
 }
 
 #[test]
 fn a_full_queue_drops_lines_and_the_log_reports_their_number_after_the_kept_ones() {
-    let rig = Rig::new();
+    let test_log = TestLog::new();
     let before = dropped_lines();
-    rig.log.push(b"first\n");
-    let first = rig.arrivals.recv_timeout(PATIENCE).unwrap();
+    test_log.log.push(b"first\n");
+    let first = test_log.arrivals.recv_timeout(PATIENCE).unwrap();
     assert_eq!(first, b"first\n");
     // The thread is blocked in this write, so these lines fill the queue.
     let long = [vec![b'x'; QUEUE_LIMIT / 4 - LINE_COST - 1], b"\n".to_vec()].concat();
     for _ in 0..7 {
-        rig.log.push(&long);
+        test_log.log.push(&long);
     }
     assert!(dropped_lines() >= before + 3, "each is counted at once");
-    rig.answer.send(Ok(usize::MAX)).unwrap();
+    test_log.answer.send(Ok(usize::MAX)).unwrap();
     let long = String::from_utf8(long).unwrap();
     for _ in 0..4 {
-        rig.expect_whole(&long);
+        test_log.expect_whole(&long);
     }
-    rig.expect_whole("3 missing\n");
-    rig.log.push(b"last\n");
-    rig.expect_whole("last\n");
-    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+    test_log.expect_whole("3 missing\n");
+    test_log.log.push(b"last\n");
+    test_log.expect_whole("last\n");
+    assert_eq!(test_log.log.finish(PATIENCE), Flushed::All);
 }
 
 #[test]
 fn a_line_longer_than_the_queue_comes_through_alone() {
-    let rig = Rig::new();
+    let test_log = TestLog::new();
     let long = [vec![b'y'; 2 * QUEUE_LIMIT], b"\n".to_vec()].concat();
-    rig.log.push(&long);
-    rig.expect_whole(&String::from_utf8(long).unwrap());
-    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+    test_log.log.push(&long);
+    test_log.expect_whole(&String::from_utf8(long).unwrap());
+    assert_eq!(test_log.log.finish(PATIENCE), Flushed::All);
 }
 
 #[test]
 fn a_failed_write_is_reported_when_one_succeeds_again() {
-    let rig = Rig::new();
-    rig.log.push(b"lost\n");
-    rig.expect("lost\n", Err(ErrorKind::StorageFull));
-    rig.log.push(b"torn\n");
-    rig.expect("torn\n", Ok(2));
-    rig.expect("rn\n", Err(ErrorKind::StorageFull));
-    rig.log.push(b"whole\n");
-    rig.expect_whole("\n");
-    rig.expect_whole("whole\n");
-    rig.expect_whole("2 missing\n");
-    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+    let test_log = TestLog::new();
+    test_log.log.push(b"lost\n");
+    test_log.expect("lost\n", Err(ErrorKind::StorageFull));
+    test_log.log.push(b"torn\n");
+    test_log.expect("torn\n", Ok(2));
+    test_log.expect("rn\n", Err(ErrorKind::StorageFull));
+    test_log.log.push(b"whole\n");
+    test_log.expect_whole("\n");
+    test_log.expect_whole("whole\n");
+    test_log.expect_whole("2 missing\n");
+    assert_eq!(test_log.log.finish(PATIENCE), Flushed::All);
 }
 
 #[test]
 fn the_end_writes_what_is_queued_and_waits_for_no_stuck_reader() {
-    let rig = Rig::new();
-    rig.log.push(b"one\n");
-    let written = rig.arrivals.recv_timeout(PATIENCE).unwrap();
+    let test_log = TestLog::new();
+    test_log.log.push(b"one\n");
+    let written = test_log.arrivals.recv_timeout(PATIENCE).unwrap();
     assert_eq!(written, b"one\n");
-    rig.log.push(b"two\n");
-    assert_eq!(rig.log.finish(Duration::ZERO), Flushed::Abandoned);
-    rig.answer.send(Ok(usize::MAX)).unwrap();
-    rig.expect_whole("two\n");
-    assert_eq!(rig.log.finish(PATIENCE), Flushed::All);
+    test_log.log.push(b"two\n");
+    assert_eq!(test_log.log.finish(Duration::ZERO), Flushed::Abandoned);
+    test_log.answer.send(Ok(usize::MAX)).unwrap();
+    test_log.expect_whole("two\n");
+    assert_eq!(test_log.log.finish(PATIENCE), Flushed::All);
     let before = dropped_lines();
-    rig.log.push(b"late\n");
+    test_log.log.push(b"late\n");
     assert!(dropped_lines() > before);
 }
 

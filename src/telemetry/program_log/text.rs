@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
-/// Replaces characters that a terminal would obey or show misleadingly: control characters except line ends, and
-/// marks that change the direction of writing. They become `\u001b` and the like, which is the same string where the
-/// text is JSON: there they can occur only in strings.
+/// Replaces characters that a terminal would execute or show in a wrong way. These are control characters except
+/// line ends, and marks that change the direction of writing. They become `\u001b` and the like, which is the same
+/// string where the text is JSON: there they can occur only in strings.
 pub fn as_text(text: &str) -> Cow<'_, str> {
     let is_harmful = |c: char| (c.is_control() && c != '\n') || turns(c);
     if !text.contains(is_harmful) {
@@ -28,8 +28,8 @@ fn turns(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Writes each event of the log so that no part of it looks like another event or controls a terminal: further lines
-/// are indented, and harmful characters are escaped. An event comes as one buffer that ends with a line end.
+/// Writes each event of the log so that no part of it can be read as another event or controls a terminal. Further
+/// lines are indented, and harmful characters are escaped. An event comes as one buffer that ends with a line end.
 pub(super) struct OneLine<W> {
     pub(super) to: W,
     /// True if the log's library writes colours. It escapes the escape characters in messages and fields itself.

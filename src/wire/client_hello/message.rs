@@ -1,8 +1,8 @@
 //! The parser for the body of a ClientHello (RFC 8446, section 4.1.2). Every length must fit into its parent's.
 //!
-//! The parser of extensions is our own: a parser that stops at contents which it cannot parse would miss a server name
-//! after them, and clients send extensions in any order. Contents that routing does not need are skipped; their length
-//! is always checked.
+//! This module has its own parser of extensions. A parser that stops at unknown contents would miss a server name
+//! after them, and clients send extensions in any order. Contents that routing does not need are skipped; their
+//! length is always checked.
 
 use tls_parser::{SNIType, TlsExtensionType, parse_tls_extension_sni_hostname};
 
@@ -12,8 +12,8 @@ use crate::wire::server_name::ServerName;
 /// The longest session id (RFC 8446, section 4.1.2).
 const MAX_SESSION_ID: usize = 32;
 
-/// Returns the server name in a hello with this body, if it has one. An IP address is not a name
-/// (RFC 6066, section 3): some clients send the address that they connect to.
+/// Returns the server name in a hello with this body, or `None`. An IP address is not a name (RFC 6066, section 3):
+/// some clients send the address that they connect to.
 ///
 /// The structure is checked to its end before the name, so a malformed hello never has a name.
 pub(super) fn server_name(body: &[u8]) -> Result<Option<ServerName>, HelloFault> {

@@ -1,14 +1,14 @@
 //! A reader for the first message of a TLS client, the ClientHello, that works on a growing buffer.
 //!
-//! A hello may come in any number of segments and, because a handshake message may be split anywhere
-//! (RFC 8446, section 5.1), in any number of records. [`HelloReader`] reads all bytes that have arrived so
-//! far, stores its position, and returns one of three results: incomplete, a [`ClientHello`], or a
-//! [`HelloFault`]. The result depends on the bytes alone, never on how they were cut.
+//! A hello may come in any number of segments. It may also have any number of records, because a handshake message
+//! may be split anywhere (RFC 8446, section 5.1). [`HelloReader`] reads all bytes that have arrived so far, stores
+//! its position, and returns one of three results: incomplete, a [`ClientHello`], or a [`HelloFault`]. The result
+//! depends on the bytes alone, never on how they were cut.
 //!
-//! A hello that cannot be read is never treated as a hello without a name: such a client could reach another backend
-//! than the one that its TLS library requested. So every length must fit into its parent's, and an ambiguous
-//! structure is a fault. Versions do not count: the layout is the same for every minor number of a record and every
-//! version inside the hello.
+//! A hello that cannot be read is never treated as a hello without a name. Otherwise a client could reach another
+//! backend than its TLS library requested. So every length must fit into its parent's, and an ambiguous structure
+//! is a fault. Versions do not count: the layout is the same for every minor number of a record and every version
+//! inside the hello.
 //!
 //! Nothing is decrypted and nothing is changed: the caller keeps the bytes and replays them. Bytes after the hello
 //! (early data, a second message) are not read.

@@ -1,9 +1,9 @@
 //! MySQL and MariaDB: the server sends a greeting first.
 //!
 //! The server counts a client that closes after the greeting as a connection error. After `max_connect_errors` such
-//! errors from one host (100 by default) the server blocks the host, and then no client can connect through this
-//! program. With a user, the check completes the login and ends it in order, which resets the count. The user needs no
-//! right and no password.
+//! errors from one host (100 by default), the server blocks the host. Then no client can connect through this
+//! program. With a user, the check completes the login and ends it in order, which resets the count. The user needs
+//! no right and no password.
 
 use std::sync::Arc;
 

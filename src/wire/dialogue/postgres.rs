@@ -7,7 +7,7 @@
 
 use super::{ALIVE, DialogueFault, DialogueReply, MORE, ServerEnd};
 
-/// An SSLRequest: its length, and the code in place of a version.
+/// An SSLRequest: its length, and a code where other messages have the version.
 pub(super) const SSL_REQUEST: &[u8] = &[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
 const VERSION: [u8; 4] = [0, 3, 0, 0];

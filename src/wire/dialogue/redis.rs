@@ -1,8 +1,8 @@
 //! Redis, and other servers with its protocol: Valkey, KeyDB, Sentinel, most proxies for them.
 //!
-//! PING needs no rights. A server that requires a password answers with an error of its own. Any other error means that
-//! clients are not served either: `-LOADING` while the server reads its data, `-MASTERDOWN` on a replica that lost its
-//! master, `-DENIED` in protected mode.
+//! PING needs no rights. A server that requires a password answers with an error of its own. Any other error means
+//! that clients are not served. Examples are `-LOADING` while the server reads its data, `-MASTERDOWN` on a replica
+//! that lost its master, and `-DENIED` in protected mode.
 
 use super::{ALIVE, DialogueFault, DialogueReply, MORE, line, may_begin};
 

@@ -9,8 +9,8 @@
 //! before bytes that have not arrived yet.
 //!
 //! A pattern is searched in all bytes since the last match, at each read, until 64 KiB were searched in a dialogue.
-//! Further searches wait until the bytes have doubled, until the server is silent for a moment, or until it may send no
-//! more. So a server that sends byte by byte cannot make the time of the searches quadratic.
+//! A further search waits until the bytes have doubled, the server is silent for a moment, or the server may send
+//! no more. So a server that sends byte by byte cannot make the time of the searches quadratic.
 
 use std::sync::Arc;
 

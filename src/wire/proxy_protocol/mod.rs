@@ -5,8 +5,8 @@
 //! [`HeaderSearch`], or a [`HeaderFault`]. The result depends on the bytes alone, never on how they were cut.
 //! [`OutgoingHeader`] writes a header.
 //!
-//! "No header" and "a broken header" are different results: bytes that begin like a header but are not one are
-//! never treated as the client's own bytes. The caller decides which senders are trusted.
+//! "No header" and "a broken header" are different results: bytes that only begin like a header are never treated
+//! as the client's bytes. The caller decides which senders are trusted.
 
 mod crc32c;
 pub mod private_link;

@@ -223,7 +223,7 @@ fn tlvs(header: &[u8], start: usize) -> Result<Vec<Tlv>, HeaderFault> {
     }
 }
 
-/// Returns true if the checksum at `range` equals that of the header with zeros in this range.
+/// Returns true if the checksum at `range` equals the checksum of the header with zeros in this range.
 fn is_right(header: &[u8], range: &Range<usize>) -> bool {
     let zeroed = header.iter().enumerate().map(|(at, &byte)| if range.contains(&at) { 0 } else { byte });
     header[range.clone()] == crc32c::checksum(zeroed).to_be_bytes()

@@ -96,8 +96,8 @@ impl OutgoingHeader<'_> {
 
 /// Returns the header of a connection that this program opens for itself, such as a health check.
 ///
-/// Version 2 has LOCAL for this purpose. Version 1 has only UNKNOWN, which some servers refuse, so the two ends of the
-/// connection itself are sent if they are known.
+/// Version 2 has LOCAL for this purpose. Version 1 has only UNKNOWN, which some servers refuse. So the header has
+/// the two ends of the connection itself, if they are known.
 pub fn local(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     match version {
         HeaderVersion::V1 => own(version, ends),

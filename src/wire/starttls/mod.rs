@@ -1,9 +1,9 @@
 //! Mail protocols up to STARTTLS: SMTP, IMAP and POP3, in the role of the server or of the client.
 //!
-//! As a server this program greets, offers only STARTTLS, and answers other commands with the error that STARTTLS must
-//! come first. As a client it sends the same commands to a backend. No message of one side is passed to the other:
-//! the session begins anew inside TLS, as each of these protocols requires (RFC 3207, section 4.2; RFC 9051,
-//! section 6.2.1; RFC 2595, section 4).
+//! As a server this program greets, offers only STARTTLS, and answers other commands with the error that STARTTLS
+//! must come first. As a client it sends the same commands to a backend. No message of one side is passed to the
+//! other side: the session begins again inside TLS, as each of these protocols requires (RFC 3207, section 4.2; RFC
+//! 9051, section 6.2.1; RFC 2595, section 4).
 
 mod imap;
 mod pop3;

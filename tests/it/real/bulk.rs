@@ -1,4 +1,4 @@
-//! Much at once, as one stream and as many.
+//! Bulk transfer, as one stream and as many streams.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
-use super::{Directory, Guarded, Lines, Program, run};
+use super::{ChildGuard, Directory, Lines, Program, run};
 use crate::support::{Backend, PATIENCE, pattern, wait_for};
 
 fn configuration(backend: SocketAddr, engine: &str) -> String {
@@ -17,9 +17,9 @@ fn configuration(backend: SocketAddr, engine: &str) -> String {
     )
 }
 
-/// A SHA-256 made by a program that is quick at it even where this test is not optimised.
+/// Computes a SHA-256 in another program, which is fast even where this test is not optimised.
 struct Digest {
-    program: Guarded,
+    program: ChildGuard,
     input: ChildStdin,
     said: Arc<Lines>,
 }
@@ -28,7 +28,7 @@ impl Digest {
     fn start() -> Self {
         let mut command = Command::new("openssl");
         let mut program =
-            Guarded::spawn(command.args(["dgst", "-sha256"]).stdin(Stdio::piped()).stdout(Stdio::piped()));
+            ChildGuard::spawn(command.args(["dgst", "-sha256"]).stdin(Stdio::piped()).stdout(Stdio::piped()));
         let (input, output) = (program.0.stdin.take().unwrap(), program.0.stdout.take().unwrap());
         Self { program, input, said: Lines::follow(output) }
     }
@@ -41,14 +41,14 @@ impl Digest {
     }
 }
 
-/// Sends and receives 4 GiB at the same time; returns the digests of what was sent and what was received.
+/// Sends and receives 4 GiB at the same time. Returns the digests of the sent and of the received bytes.
 fn exchange(stream: TcpStream, seed: u64) -> (String, String) {
     const LENGTH: usize = 4 << 30;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
     let mut to = stream.try_clone().unwrap();
     let sending = thread::spawn(move || {
-        // A length that no buffer divides.
+        // No buffer size divides this length.
         let block = pattern((1 << 20) + 4099, seed);
         let mut digest = Digest::start();
         let mut left = LENGTH;
@@ -99,7 +99,7 @@ fn four_gibibytes_arrive_each_way() {
     program.stop();
 }
 
-/// What many wait for.
+/// A gate that many threads wait for.
 #[derive(Clone, Default)]
 struct Gate(Arc<(Mutex<bool>, Condvar)>);
 
@@ -116,8 +116,8 @@ impl Gate {
     }
 }
 
-/// The kernel lets an ordinary user have 64 MiB of pipes (`fs.pipe-user-pages-soft`), fewer than these
-/// streams ask for while their backend does not read.
+/// The kernel allows an ordinary user 64 MiB of pipes (`fs.pipe-user-pages-soft`). These streams need more
+/// while their backend does not read.
 #[test]
 #[ignore = "needs root, to become nobody"]
 fn an_ordinary_user_runs_out_of_pipes_and_nothing_else() {
@@ -131,7 +131,7 @@ fn an_ordinary_user_runs_out_of_pipes_and_nothing_else() {
         let _ = std::io::copy(&mut &stream, &mut back);
     });
     let directory = Directory::new();
-    // The way to where cargo builds may be closed to others.
+    // The directory where cargo builds may be closed to other users.
     let binary = directory.file("pointsman");
     std::fs::copy(env!("CARGO_BIN_EXE_pointsman"), &binary).unwrap();
     run(Command::new("chown").arg("nobody").arg(&directory.0));

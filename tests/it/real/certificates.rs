@@ -1,4 +1,4 @@
-//! Who signs certificates for a test, in files for other programs.
+//! A certificate authority for a test, with its certificates in files for other programs.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -20,7 +20,7 @@ pub(super) struct Authority {
 }
 
 /// A certificate and its key.
-pub(super) struct Signed {
+pub(super) struct SignedCertificate {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
     tls: Arc<ServerConfig>,
@@ -37,13 +37,13 @@ impl Authority {
         Self { issuer, directory }
     }
 
-    /// The certificate of the authority.
+    /// Returns the file with the certificate of the authority.
     pub(super) fn file(&self) -> PathBuf {
         self.directory.file("authority.pem")
     }
 
-    /// A certificate for servers and clients of that name, which is also its subject.
-    pub(super) fn sign(&self, name: &str) -> Signed {
+    /// Signs a certificate for servers and clients with that name, which is also its subject.
+    pub(super) fn sign(&self, name: &str) -> SignedCertificate {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages =
@@ -53,14 +53,14 @@ impl Authority {
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
         let private = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, private).unwrap();
-        Signed {
+        SignedCertificate {
             certificate: self.directory.write(&format!("{name}.pem"), certificate.pem()),
             key: self.directory.write(&format!("{name}.key"), key.serialize_pem()),
             tls: Arc::new(tls),
         }
     }
 
-    /// A web server that says its name to everybody who asks for anything.
+    /// Starts a web server that answers each request with its name.
     pub(super) fn backend(&self, name: &str) -> Backend {
         let tls = self.sign(name).tls;
         let answer = format!("HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nhello from {name}\n");
@@ -68,7 +68,7 @@ impl Authority {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             let session = ServerConnection::new(Arc::clone(&tls)).unwrap();
             let mut stream = StreamOwned::new(session, socket);
-            // Who leaves early is a check, or has seen enough.
+            // A client that leaves early is a check, or has read enough.
             let _ = serve(&mut stream, answer.as_bytes());
         })
     }
@@ -86,7 +86,7 @@ fn serve(stream: &mut StreamOwned<ServerConnection, TcpStream>, answer: &[u8]) -
     stream.write_all(answer)?;
     stream.conn.send_close_notify();
     stream.flush()?;
-    // Closed with something unread, the socket would reset the answer away.
+    // If a socket is closed with unread bytes, its reset would destroy the answer.
     stream.sock.shutdown(Shutdown::Write)?;
     io::copy(&mut stream.sock, &mut io::sink()).map(drop)
 }

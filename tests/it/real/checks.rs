@@ -1,30 +1,30 @@
-//! Each kind of check against the server it is for: up while it runs, down when it is gone.
+//! Each kind of check against a server of its protocol: up while the server runs, down after its end.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::postgres::Postgres;
-use super::{Directory, Guarded, Program, run};
+use super::{ChildGuard, Directory, Program, run};
 use crate::support::wait_for;
 
-/// A server on a port of its own, which ends with this.
-pub(super) struct Running {
-    _process: Guarded,
+/// A server on a port of its own; it is stopped when dropped.
+pub(super) struct RunningServer {
+    _process: ChildGuard,
     pub(super) address: SocketAddr,
     _directory: Directory,
 }
 
-impl Running {
-    /// Starts what `command` makes for a directory and a port, and waits until it accepts. None of these
-    /// servers can be given port 0, and another program may take a free one before they do.
+impl RunningServer {
+    /// Starts the command that `command` returns for a directory and a port, and waits until it accepts. None
+    /// of these servers can use port 0, and another program may take a free port before they bind it.
     pub(super) fn start(directory: Directory, command: impl Fn(&Directory, u16) -> Command) -> Self {
         for _ in 0..5 {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = command(&directory, address.port());
             let log = std::fs::File::create(directory.file("log")).unwrap();
             command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-            let mut process = Guarded::spawn(&mut command);
+            let mut process = ChildGuard::spawn(&mut command);
             let mut accepts = false;
             wait_for("a server", || {
                 accepts = TcpStream::connect(address).is_ok();
@@ -45,7 +45,7 @@ fn program(address: SocketAddr, health: &str) -> Program {
     ))
 }
 
-/// Several checks pass and none fails, twice as many as would do.
+/// Checks that several checks pass and none fails, twice as many as are needed.
 fn expect_up(address: SocketAddr, health: &str) -> Program {
     let program = program(address, health);
     let checks = |result: &str| program.sum("pointsman_backend_checks_total", &format!("\"{result}\""));
@@ -61,8 +61,8 @@ fn expect_down(program: Program, fault: &str) {
     program.stop();
 }
 
-/// Up while it runs, refused when it is gone.
-pub(super) fn check(server: Running, healths: &[&str]) {
+/// Checks that the backend is up while the server runs, and refuses after its end.
+pub(super) fn check(server: RunningServer, healths: &[&str]) {
     let programs: Vec<_> = healths.iter().map(|health| expect_up(server.address, health)).collect();
     assert!(!programs.is_empty());
     drop(server);
@@ -76,7 +76,8 @@ fn postgres_is_checked() {
     let of_nobody = expect_up(postgres.address(), "check = \"postgres\"");
     let of_one = expect_up(postgres.address(), "check = \"postgres\", user = \"postgres\"");
     let of_a_stranger = expect_up(postgres.address(), "check = \"postgres\", user = \"stranger\"");
-    // It ends in order: while a session stays it turns new ones away, which only a login sees.
+    // PostgreSQL ends in order. While a session stays it refuses new sessions, which only a check with a
+    // login sees.
     let mut session = postgres.session();
     postgres.stop_slowly();
     expect_down(of_one, "unexpected");
@@ -90,7 +91,7 @@ fn postgres_is_checked() {
 #[ignore = "needs redis-server"]
 fn redis_is_checked() {
     for password in [&[][..], &["--requirepass", "secret"]] {
-        let server = Running::start(Directory::new(), |directory, port| {
+        let server = RunningServer::start(Directory::new(), |directory, port| {
             let mut command = Command::new("redis-server");
             command.args(["--bind", "127.0.0.1", "--save", "", "--port", &port.to_string(), "--dir"]);
             command.arg(&directory.0).args(password);
@@ -110,7 +111,7 @@ fn mariadb_is_checked() {
     let init = directory.write("init.sql", "CREATE USER nobody@'127.0.0.1';\n");
     let init = format!("--init-file={}", init.display());
     let socket = format!("--socket={}", directory.file("socket").display());
-    let server = Running::start(directory, |_, port| {
+    let server = RunningServer::start(directory, |_, port| {
         let mut command = Command::new("mariadbd");
         command.args(["--no-defaults", "--user=mysql", "--bind-address=127.0.0.1", "--skip-name-resolve"]);
         command.args([&data, &init, &socket, &format!("--port={port}")]);
@@ -125,7 +126,7 @@ fn mariadb_is_checked() {
     let with_user = "check = \"mysql\", user = \"nobody\"";
     let stranger = program(server.address, "check = \"mysql\", user = \"stranger\"");
     expect_down(stranger, "unexpected");
-    // A whole login is none of the errors that would block this host; what leaves after the greeting is one.
+    // A whole login is not one of the errors that would block this host. An end after the greeting is one.
     let before = aborted();
     expect_up(server.address, with_user).stop();
     assert_eq!(aborted(), before);
@@ -137,7 +138,7 @@ fn mariadb_is_checked() {
 #[test]
 #[ignore = "needs mosquitto"]
 fn mosquitto_is_checked() {
-    let server = Running::start(Directory::new(), |directory, port| {
+    let server = RunningServer::start(Directory::new(), |directory, port| {
         let conf = format!("listener {port} 127.0.0.1\nallow_anonymous false\nuser root\n");
         let mut command = Command::new("mosquitto");
         command.arg("-c").arg(directory.write("conf", conf));
@@ -152,9 +153,9 @@ fn sshd_is_checked() {
     let directory = Directory::new();
     let key = directory.file("key");
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key));
-    // Without it, it refuses to start.
+    // Without this directory sshd refuses to start.
     std::fs::create_dir_all("/run/sshd").unwrap();
-    let server = Running::start(directory, |directory, port| {
+    let server = RunningServer::start(directory, |directory, port| {
         let conf = format!("Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\n", key.display());
         let mut command = Command::new("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f"]).arg(directory.write("conf", conf));
@@ -166,7 +167,7 @@ fn sshd_is_checked() {
 #[test]
 #[ignore = "needs opensmtpd"]
 fn opensmtpd_is_checked() {
-    let server = Running::start(Directory::new(), |directory, port| {
+    let server = RunningServer::start(Directory::new(), |directory, port| {
         let conf =
             format!("listen on 127.0.0.1 port {port}\naction a relay\nmatch from local for any action a\n");
         let mut command = Command::new("smtpd");
@@ -181,7 +182,7 @@ fn opensmtpd_is_checked() {
 #[test]
 #[ignore = "needs nginx"]
 fn nginx_is_checked() {
-    let server = Running::start(Directory::new(), |directory, port| {
+    let server = RunningServer::start(Directory::new(), |directory, port| {
         let conf = format!(
             "daemon off;\nmaster_process off;\npid {0}/pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off;\n\
              server {{ listen 127.0.0.1:{port}; server_name up.test; location = /up {{ return 204; }} }}\n\
@@ -198,7 +199,7 @@ fn nginx_is_checked() {
     check(server, &["check = \"http\", path = \"/up\", host = \"up.test\""]);
 }
 
-/// A key and a certificate by itself for these names.
+/// Makes a key and a self-signed certificate for these names.
 fn certificate(directory: &Directory, names: &str) -> (PathBuf, PathBuf) {
     let (key, cert) = (directory.file("tls.key"), directory.file("tls.crt"));
     let mut make = Command::new("openssl");
@@ -214,7 +215,7 @@ fn nginx_is_checked_over_tls() {
     for version in ["TLSv1.2", "TLSv1.3"] {
         let (directory, files) = (Directory::new(), Directory::new());
         let (key, cert) = certificate(&files, "DNS:up.test,IP:127.0.0.1");
-        let server = Running::start(directory, |directory, port| {
+        let server = RunningServer::start(directory, |directory, port| {
             let tls = format!(
                 "listen 127.0.0.1:{port} ssl; ssl_protocols {version}; ssl_certificate {}; ssl_certificate_key {};",
                 cert.display(),
@@ -246,7 +247,7 @@ fn nginx_is_checked_over_tls() {
 fn redis_is_checked_over_tls() {
     let files = Directory::new();
     let (key, cert) = certificate(&files, "DNS:up.test,IP:127.0.0.1");
-    let server = Running::start(Directory::new(), |directory, port| {
+    let server = RunningServer::start(Directory::new(), |directory, port| {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--port", "0", "--tls-port", &port.to_string()]);
         command
@@ -271,7 +272,7 @@ fn openssl_is_checked() {
         let mut make = Command::new("openssl");
         make.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
         run(make.args(["-subj", "/CN=a.test", "-keyout"]).arg(&key).arg("-out").arg(&cert));
-        let server = Running::start(directory, |_, port| {
+        let server = RunningServer::start(directory, |_, port| {
             let mut command = Command::new("openssl");
             command.args(["s_server", version, "-quiet", "-accept", &format!("127.0.0.1:{port}")]);
             command.args(["-servername", "a.test", "-servername_fatal"]);
@@ -289,11 +290,12 @@ fn openssl_is_checked() {
     }
 }
 
-/// Postfix with postscreen, whose greeting comes in two lines with 6 s between them. Postfix cannot be installed beside
-/// OpenSMTPD, so its programs run from the directory into which `.ci/run` has unpacked the package.
-fn postscreen() -> Running {
+/// Starts Postfix with postscreen, whose greeting comes in two lines with 6 s between them. Postfix cannot be
+/// installed beside OpenSMTPD. So its programs run from the directory into which `.ci/run` has unpacked the
+/// package.
+fn postscreen() -> RunningServer {
     let unpacked = Path::new(concat!(env!("CARGO_TARGET_TMPDIR"), "/postfix"));
-    Running::start(Directory::new(), |directory, port| {
+    RunningServer::start(Directory::new(), |directory, port| {
         let (at, programs) = (directory.0.display(), unpacked.display());
         let main = format!(
             "compatibility_level = 3.6\nqueue_directory = {at}/queue\ndata_directory = {at}/data\n\
@@ -337,6 +339,6 @@ fn a_check_waits_for_the_whole_greeting_of_postscreen() {
     let took = program.sum("pointsman_backend_check_seconds", "main");
     assert!((6.0..10.0).contains(&took), "{took}");
     program.stop();
-    // The first line alone is no greeting.
+    // The first line alone is not a greeting.
     expect_down(self::program(server.address, "check = \"smtp\", timeout = \"2s\""), "timeout");
 }

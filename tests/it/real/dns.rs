@@ -1,4 +1,5 @@
-//! Discovery with a name server that others use: records that change, truncated answers, none, and its death.
+//! Discovery with common name servers: changing records, truncated answers, no answers, and the end of the
+//! server.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,13 +9,13 @@ use std::sync::Arc;
 
 use pointsman::pool::BackendState;
 
-use super::{Directory, Guarded, Lines};
+use super::{ChildGuard, Directory, Lines};
 use crate::support::{Backend, Proxy, config, own_address, wait_for};
 
-/// The name servers that are tried.
+/// The name servers of these tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// A forwarder with a cache, of small networks and of virtual machines.
+    /// A forwarder with a cache, as small networks and virtual machines have it.
     Dnsmasq,
     /// A resolver, with local data.
     Unbound,
@@ -25,7 +26,7 @@ enum Kind {
 impl Kind {
     const ALL: [Self; 3] = [Self::Dnsmasq, Self::Unbound, Self::Bind];
 
-    /// What it says when it answers.
+    /// Returns the text that the server logs when it is ready.
     fn started(self) -> &'static str {
         match self {
             Self::Dnsmasq => "started",
@@ -35,16 +36,16 @@ impl Kind {
     }
 }
 
-/// A name server with records in the domain `test`, each with a TTL of a second.
+/// A name server with records in the domain `test`, each with a TTL of one second.
 struct NameServer {
     kind: Kind,
     directory: Directory,
     address: SocketAddr,
-    /// Priority, weight, port and target of each record of `_app._tcp.test`.
+    /// The priority, weight, port and target of each record of `_app._tcp.test`.
     services: Vec<(u16, u16, u16, &'static str)>,
-    /// The version of its records.
+    /// The version of the records.
     serial: u32,
-    running: Option<(Guarded, Arc<Lines>)>,
+    running: Option<(ChildGuard, Arc<Lines>)>,
 }
 
 impl NameServer {
@@ -52,7 +53,7 @@ impl NameServer {
         let directory = Directory::new();
         let address = match kind {
             Kind::Dnsmasq | Kind::Unbound => own_address(),
-            // It listens on addresses of interfaces only.
+            // BIND listens only on addresses of interfaces.
             Kind::Bind => TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
         };
         let services = services.to_vec();
@@ -72,15 +73,15 @@ impl NameServer {
             }
             Kind::Bind => {
                 let mut command = Command::new("named");
-                // It writes its journal of keys where it is started.
+                // BIND writes its journal of keys to the directory of the start.
                 command.current_dir(&self.directory.0);
                 command.args(["-g", "-n", "1", "-c"]).arg(self.directory.file("conf"));
                 command
             }
         };
         let mut child =
-            Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
-        // Before that a signal would end it.
+            ChildGuard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
+        // Before this line a signal would end the server.
         let lines = Lines::follow(child.0.stderr.take().unwrap());
         lines.wait_for(self.kind.started());
         self.running = Some((child, lines));
@@ -106,8 +107,8 @@ impl NameServer {
         self.running = None;
     }
 
-    /// Says that these names have these addresses, and no others.
-    fn say(&mut self, hosts: &[(&str, &str)]) {
+    /// Gives these names these addresses, and no others.
+    fn set_records(&mut self, hosts: &[(&str, &str)]) {
         self.serial += 1;
         self.write(hosts);
         if let Some((running, _)) = &self.running {
@@ -149,14 +150,14 @@ impl NameServer {
                 for line in self.lines(hosts) {
                     _ = writeln!(zone, "{line}");
                 }
-                // It may be reading the old one.
+                // The server may be reading the old file.
                 let new = self.directory.write("zone.new", zone);
                 std::fs::rename(new, self.directory.file("zone")).unwrap();
             }
         }
     }
 
-    /// The records in the form of a zone.
+    /// Returns the records in the form of a zone.
     fn lines(&self, hosts: &[(&str, &str)]) -> Vec<String> {
         let record = |address: &str| if address.contains(':') { "AAAA" } else { "A" };
         let hosts = hosts.iter().map(|(name, address)| format!("{name}. 1 IN {} {address}", record(address)));
@@ -171,7 +172,7 @@ fn proxy(server: &NameServer, source: &str) -> Proxy {
     start(server, &format!("discover = {{ {source}, ASKED }}"))
 }
 
-/// Starts a proxy whose pool has these keys; `ASKED` stands for how the server is asked.
+/// Starts a proxy whose pool has these keys; `ASKED` stands for the keys of the resolver.
 fn start(server: &NameServer, keys: &str) -> Proxy {
     start_checked(server, &format!("health.check = 'off'\n{keys}"))
 }
@@ -185,7 +186,7 @@ fn start_checked(server: &NameServer, keys: &str) -> Proxy {
     )))
 }
 
-/// The names of the backends.
+/// Returns the names of the backends.
 fn backends(proxy: &Proxy) -> BTreeSet<String> {
     let snapshot = proxy.remote.view().snapshot.load_full();
     snapshot.pools["main"].pool.backends().iter().map(|backend| backend.name().to_string()).collect()
@@ -209,28 +210,29 @@ fn wait_for_fault(proxy: &Proxy, part: &str) {
 fn records_of_a_name_server_are_followed() {
     for kind in Kind::ALL {
         let mut server = NameServer::new(kind, &[]);
-        server.say(&[("app.test", "127.0.0.1"), ("app.test", "::1")]);
+        server.set_records(&[("app.test", "127.0.0.1"), ("app.test", "::1")]);
         let proxy = proxy(&server, "dns = 'app.test', port = 443");
         wait_for_backends(&proxy, &["127.0.0.1:443", "[::1]:443"]);
-        server.say(&[("app.test", "127.0.0.2")]);
+        server.set_records(&[("app.test", "127.0.0.2")]);
         wait_for_backends(&proxy, &["127.0.0.2:443"]);
 
-        server.say(&[]);
+        server.set_records(&[]);
         wait_for_fault(&proxy, "NXDOMAIN");
         wait_for_backends(&proxy, &["127.0.0.2:443"]);
 
-        server.say(&[("app.test", "127.0.0.3")]);
+        server.set_records(&[("app.test", "127.0.0.3")]);
         wait_for_backends(&proxy, &["127.0.0.3:443"]);
         server.stop();
         wait_for_fault(&proxy, "resolver");
         wait_for_backends(&proxy, &["127.0.0.3:443"]);
         server.start();
-        server.say(&[("app.test", "127.0.0.4")]);
+        server.set_records(&[("app.test", "127.0.0.4")]);
         wait_for_backends(&proxy, &["127.0.0.4:443"]);
     }
 }
 
-/// The name of a check is looked up as those of backends: it may come late, change, and stay while the server is away.
+/// The name of a check is resolved like the names of backends. It may come late, change, and stay while the
+/// server is away.
 #[test]
 #[ignore = "needs dnsmasq, unbound and bind9"]
 fn names_of_checks_are_followed() {
@@ -249,12 +251,12 @@ fn names_of_checks_are_followed() {
         };
         let fault = || backend().health().check_failure().map(|failure| failure.fault.failed_check().word());
         wait_for("no such name", || fault() == Some("dns") && backend().state() == BackendState::Down);
-        server.say(&[("probe.test", "127.0.0.1")]);
+        server.set_records(&[("probe.test", "127.0.0.1")]);
         wait_for("the name", || backend().state() == BackendState::Up);
-        // Nothing listens at the second address.
-        server.say(&[("probe.test", &two.ip().to_string())]);
+        // No server listens at the second address.
+        server.set_records(&[("probe.test", &two.ip().to_string())]);
         wait_for("the change", || fault() == Some("refused") && backend().state() == BackendState::Down);
-        server.say(&[("probe.test", &two.ip().to_string()), ("probe.test", "127.0.0.1")]);
+        server.set_records(&[("probe.test", &two.ip().to_string()), ("probe.test", "127.0.0.1")]);
         wait_for("the address that accepts", || backend().state() == BackendState::Up);
         server.stop();
         wait_for_fault(&proxy, "resolver");
@@ -264,7 +266,8 @@ fn names_of_checks_are_followed() {
     }
 }
 
-/// A hundred addresses fit into no datagram: the answer is cut, and asked for again over TCP. BIND takes no more of a name.
+/// A hundred addresses do not fit into a datagram. The answer is truncated, and the question is repeated over
+/// TCP. BIND allows no more addresses of one name.
 #[test]
 #[ignore = "needs dnsmasq, unbound and bind9"]
 fn a_truncated_answer_is_had_whole() {
@@ -273,7 +276,7 @@ fn a_truncated_answer_is_had_whole() {
     let expected: Vec<_> = addresses.iter().map(|address| format!("{address}:443")).collect();
     for kind in Kind::ALL {
         let mut server = NameServer::new(kind, &[]);
-        server.say(&hosts);
+        server.set_records(&hosts);
         let proxy = proxy(&server, "dns = 'app.test', port = 443");
         wait_for_backends(&proxy, &expected.iter().map(String::as_str).collect::<Vec<_>>());
     }
@@ -285,29 +288,33 @@ fn services_of_a_name_server_are_followed() {
     for kind in Kind::ALL {
         let services = [(10, 3, 443, "one.test"), (10, 1, 8443, "two.test")];
         let mut server = NameServer::new(kind, &services);
-        server.say(&[("one.test", "127.0.0.1"), ("two.test", "127.0.0.2")]);
+        server.set_records(&[("one.test", "127.0.0.1"), ("two.test", "127.0.0.2")]);
         let proxy = proxy(&server, "dns = '_app._tcp.test', type = 'srv'");
         wait_for_backends(&proxy, &["one.test:443", "two.test:8443"]);
         let snapshot = proxy.remote.view().snapshot.load_full();
         let one = snapshot.pools["main"].pool.backend("one.test:443").unwrap();
         assert_eq!((one.address().to_string().as_str(), one.weight()), ("127.0.0.1:443", 3), "{kind:?}");
-        // Two addresses have no one name.
-        server.say(&[("one.test", "127.0.0.1"), ("one.test", "127.0.0.3"), ("two.test", "127.0.0.2")]);
+        // Two addresses do not share a name.
+        server.set_records(&[
+            ("one.test", "127.0.0.1"),
+            ("one.test", "127.0.0.3"),
+            ("two.test", "127.0.0.2"),
+        ]);
         wait_for_backends(&proxy, &["127.0.0.1:443", "127.0.0.3:443", "two.test:8443"]);
     }
 }
 
-/// A target `.` says that the service is decidedly not there.
+/// A target `.` means that the service is decidedly not available.
 #[test]
 #[ignore = "needs unbound and bind9; dnsmasq has no such records"]
 fn a_service_that_is_not_there_is_an_answer() {
     for kind in [Kind::Unbound, Kind::Bind] {
         let mut server = NameServer::new(kind, &[(10, 1, 443, "one.test")]);
-        server.say(&[("one.test", "127.0.0.1")]);
+        server.set_records(&[("one.test", "127.0.0.1")]);
         let proxy = proxy(&server, "dns = '_app._tcp.test', type = 'srv'");
         wait_for_backends(&proxy, &["one.test:443"]);
         server.services = vec![(0, 0, 0, "")];
-        server.say(&[("one.test", "127.0.0.1")]);
+        server.set_records(&[("one.test", "127.0.0.1")]);
         wait_for("no share", || {
             let snapshot = proxy.remote.view().snapshot.load_full();
             snapshot.pools["main"].pool.backends().iter().all(|backend| backend.weight() == 0)
@@ -321,13 +328,13 @@ fn a_service_that_is_not_there_is_an_answer() {
 fn host_names_among_the_backends_are_followed() {
     for kind in Kind::ALL {
         let mut server = NameServer::new(kind, &[]);
-        server.say(&[("db1.test", "127.0.0.1"), ("db2.test", "127.0.0.2"), ("db2.test", "::1")]);
+        server.set_records(&[("db1.test", "127.0.0.1"), ("db2.test", "127.0.0.2"), ("db2.test", "::1")]);
         let keys =
             "backends = ['db1.test:5432', { address = 'db2.test:5432', backup = true }]\nresolve = { ASKED }";
         let proxy = start(&server, keys);
         let both = ["db2.test:5432/127.0.0.2", "db2.test:5432/::1"];
         wait_for_backends(&proxy, &["db1.test:5432/127.0.0.1", both[0], both[1]]);
-        server.say(&[("db1.test", "127.0.0.3"), ("db1.test", "127.0.0.1")]);
+        server.set_records(&[("db1.test", "127.0.0.3"), ("db1.test", "127.0.0.1")]);
         wait_for_backends(&proxy, &["db1.test:5432/127.0.0.1", "db1.test:5432/127.0.0.3", both[0], both[1]]);
         wait_for_fault(&proxy, "NXDOMAIN");
     }

@@ -1,4 +1,4 @@
-//! The files for fail2ban in `dist/`, with fail2ban itself.
+//! The files for fail2ban in `dist/`, with the real fail2ban.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -8,12 +8,13 @@ use std::process::{Command, Stdio};
 use pointsman::config::AdminSpec;
 use pointsman::sys::Address;
 
-use super::{Directory, Guarded, run};
+use super::{ChildGuard, Directory, run};
 use crate::support::pair::connect_from;
 use crate::support::recorder::Recorder;
 use crate::support::{Proxy, config, wait_for};
 
-/// Sends what is no TLS from there, and says whether it was read: who is denied is told so instead.
+/// Sends bytes that are not TLS from this source. Returns true if they were read: a denied client gets a
+/// reset instead.
 fn is_let_in(proxy: &Proxy, source: &str) -> bool {
     const ACCESS_DENIED: u8 = 49;
     let mut client = connect_from(source.parse().unwrap(), proxy.address("main"));
@@ -82,7 +83,7 @@ fn fail2ban_bans_and_lifts_its_bans() {
     let mut server = Command::new("fail2ban-server");
     common(&mut server);
     server.args(["-f", "--logtarget"]).arg(&told).arg("start").stdout(Stdio::null()).stderr(Stdio::null());
-    let mut server = Guarded::spawn(&mut server);
+    let mut server = ChildGuard::spawn(&mut server);
     let client = |words: &[&str]| {
         let mut command = Command::new("fail2ban-client");
         common(&mut command);
@@ -91,7 +92,8 @@ fn fail2ban_bans_and_lifts_its_bans() {
     wait_for("fail2ban", || client(&["status", "pointsman"]).status.success());
 
     assert!(is_let_in(&proxy, "127.0.2.2") && is_let_in(&proxy, "127.0.2.2"));
-    // Nobody tries meanwhile: what fail2ban reads of that after the end of the ban would begin another.
+    // No client connects meanwhile. fail2ban would read the line of its refusal after the end of the ban, and
+    // would begin another ban.
     let bans =
         || pointsman::admin::ask(admin.clone(), "/api/v1/lists/bans", crate::support::PATIENCE).unwrap().1;
     wait_for("the ban", || bans().contains("127.0.2.2/32"));

@@ -1,5 +1,5 @@
-//! File systems that no longer answer. A FUSE mount whose server takes no request stands for a network server that is
-//! gone. It lies over files that the program has read before.
+//! File systems that no longer answer. A FUSE mount whose server answers no request stands for a network
+//! server that is gone. It is mounted over files that the program has read before.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use pointsman::admin;
 
-use super::{Directory, Guarded, Lines, Program};
+use super::{ChildGuard, Directory, Lines, Program};
 use crate::support::{Backend, PATIENCE, wait_for};
 
 /// Mounts a file system that does not answer, until its standard input ends.
@@ -26,14 +26,14 @@ print("mounted", flush=True)
 sys.stdin.read()
 "#;
 
-/// A program in a mount namespace of its own, and the directory `far` of its files.
-struct Place {
+/// A program in a mount namespace of its own, with some of its files in the directory `far`.
+struct HungProgram {
     program: Program,
-    /// While it runs, the file system hangs.
-    hung: Option<Guarded>,
+    /// The process of the mount; the file system hangs while it runs.
+    mount: Option<ChildGuard>,
 }
 
-impl Place {
+impl HungProgram {
     /// Starts the program with these files in `far`.
     fn start(config: &str, files: &[(&str, &str)]) -> Self {
         let directory = Directory::new();
@@ -61,22 +61,22 @@ impl Place {
         let common = format!("[pool.p]\nbackends = [\"{backend}\"]\nhealth.check = \"off\"\n");
         Self {
             program: Program::start_with(command, directory, admin, &format!("{common}{config}")),
-            hung: None,
+            mount: None,
         }
     }
 
-    /// From now on calls for files in `far` hang.
+    /// Makes all later calls for files in `far` hang.
     fn hang(&mut self) {
         let pid = self.program.process.0.id().to_string();
         let mut command = Command::new("nsenter");
         command.args(["--mount", "--target", &pid, "python3", "-c", MOUNT]);
         command.arg(self.program.directory.file("far")).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut mount = Guarded::spawn(&mut command);
+        let mut mount = ChildGuard::spawn(&mut command);
         Lines::follow(mount.0.stdout.take().unwrap()).wait_for("mounted");
-        self.hung = Some(mount);
+        self.mount = Some(mount);
     }
 
-    /// How many threads of the program wait for the file system.
+    /// Returns the number of threads of the program that wait for the file system.
     fn waiting(&self) -> usize {
         let threads = fs::read_dir(format!("/proc/{}/task", self.program.process.0.id())).unwrap();
         let waits = |path: &Path| fs::read_to_string(path.join("wchan")).is_ok_and(|at| at.contains("fuse"));
@@ -94,7 +94,7 @@ impl Place {
         assert_eq!(admin::ask(self.program.admin, "/healthz", PATIENCE).unwrap().0, 200);
     }
 
-    /// The program goes on, a reload included, and ends at SIGTERM.
+    /// Checks that the program serves, reloads, and ends at SIGTERM.
     fn expect_life(mut self, threads: usize) {
         let listener = self.program.address("l");
         wait_for("a thread that waits", || self.waiting() >= threads);
@@ -114,9 +114,9 @@ impl Place {
 const LISTENER: &str = "[listener.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n";
 
 fn check(config: &str, file: (&str, &str)) {
-    let mut place = Place::start(config, &[file]);
-    place.hang();
-    place.expect_life(1);
+    let mut hung = HungProgram::start(config, &[file]);
+    hung.hang();
+    hung.expect_life(1);
 }
 
 #[test]
@@ -156,12 +156,12 @@ fn many_files_that_hang_take_no_thread_from_others() {
     }
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", env!("CARGO_BIN_EXE_pointsman")]);
-    let mut place = Place::start_by(command, directory, &config, &[]);
-    place.hang();
-    wait_for("a thread for each file", || place.waiting() == FILES);
-    place.program.directory.write("near.txt", "203.0.113.1\n203.0.113.2\n");
-    place.program.log.wait_for("the list was read again");
-    place.expect_life(FILES);
+    let mut hung = HungProgram::start_by(command, directory, &config, &[]);
+    hung.hang();
+    wait_for("a thread for each file", || hung.waiting() == FILES);
+    hung.program.directory.write("near.txt", "203.0.113.1\n203.0.113.2\n");
+    hung.program.log.wait_for("the list was read again");
+    hung.expect_life(FILES);
 }
 
 #[test]
@@ -172,11 +172,11 @@ fn admin_says_that_the_token_cannot_be_read() {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", env!("CARGO_BIN_EXE_pointsman")]);
     let keys = format!("token_file = {token:?}\ntoken_for = \"changes\"\n");
-    let mut place =
-        Place::start_with(command, directory, &keys, LISTENER, &[("token", "0123456789abcdef\n")]);
-    place.hang();
+    let mut hung =
+        HungProgram::start_with(command, directory, &keys, LISTENER, &[("token", "0123456789abcdef\n")]);
+    hung.hang();
     let ask = || {
-        let mut change = TcpStream::connect(place.program.admin).unwrap();
+        let mut change = TcpStream::connect(hung.program.admin).unwrap();
         change.set_read_timeout(Some(PATIENCE)).unwrap();
         let request =
             "POST /api/v1/lists/bad/10.0.0.1 HTTP/1.0\r\nAuthorization: Bearer 0123456789abcdef\r\n\r\n";
@@ -189,9 +189,9 @@ fn admin_says_that_the_token_cannot_be_read() {
         let answer = ask();
         assert!(answer.starts_with("HTTP/1.0 500"), "{answer}");
     }
-    place.program.log.wait_for("its file system did not answer within 2 s");
-    assert_eq!(place.waiting(), 1, "the second request has waited without a thread");
-    place.expect_life(1);
+    hung.program.log.wait_for("its file system did not answer within 2 s");
+    assert_eq!(hung.waiting(), 1, "the second request has waited without a thread");
+    hung.expect_life(1);
 }
 
 #[test]
@@ -203,10 +203,10 @@ fn an_access_log_that_is_opened_again_delays_nothing() {
     std::os::unix::fs::symlink(log, directory.file("access.log")).unwrap();
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", env!("CARGO_BIN_EXE_pointsman")]);
-    let mut place = Place::start_by(command, directory, LISTENER, &[("access.log", "")]);
-    place.hang();
-    place.program.process.signal("USR1");
-    place.expect_life(1);
+    let mut hung = HungProgram::start_by(command, directory, LISTENER, &[("access.log", "")]);
+    hung.hang();
+    hung.program.process.signal("USR1");
+    hung.expect_life(1);
 }
 
 #[test]
@@ -222,16 +222,16 @@ fn control_goes_on_without_the_files_of_the_resolver() {
     command.args(["--mount", "--propagation", "private", "sh", "-c", &run, "pointsman"]);
     let discover = "discover = { dns = \"app.test\", port = 1, min_ttl = \"1s\", max_ttl = \"1s\" }";
     let config = format!("[process]\nlandlock = false\n{LISTENER}[pool.q]\n{discover}\n");
-    // No server answers there.
-    let mut place =
-        Place::start_by(command, directory, &config, &[("resolv.conf", "nameserver 127.0.0.1\n")]);
-    place.hang();
-    place.expect_life(1);
+    // No DNS server listens there.
+    let mut hung =
+        HungProgram::start_by(command, directory, &config, &[("resolv.conf", "nameserver 127.0.0.1\n")]);
+    hung.hang();
+    hung.expect_life(1);
 }
 
-/// Starts the program with a backend on a Unix socket in `far`. Returns it with the listener `u` of that backend, and
-/// what keeps the backend alive.
-fn with_unix_backend() -> (Place, SocketAddr, UnixListener) {
+/// Starts the program with a backend on a Unix socket in `far`. Returns the program, the listener `u` of that
+/// backend, and the socket of the backend.
+fn with_unix_backend() -> (HungProgram, SocketAddr, UnixListener) {
     let directory = Directory::new();
     fs::create_dir(directory.file("far")).unwrap();
     let socket = directory.file("far/backend.sock");
@@ -242,9 +242,9 @@ fn with_unix_backend() -> (Place, SocketAddr, UnixListener) {
          connect_timeout = \"500ms\"\ndial_timeout = \"1s\"\n",
         socket.display()
     );
-    let place = Place::start_by(in_own_namespace(), directory, &config, &[]);
-    let listener = place.program.address("u");
-    (place, listener, backend)
+    let hung = HungProgram::start_by(in_own_namespace(), directory, &config, &[]);
+    let listener = hung.program.address("u");
+    (hung, listener, backend)
 }
 
 fn in_own_namespace() -> Command {
@@ -257,8 +257,8 @@ fn in_own_namespace() -> Command {
 #[test]
 #[ignore = "needs root, unshare, nsenter and python3"]
 fn workers_go_on_without_the_directory_of_a_unix_backend() {
-    let (mut place, listener, _backend) = with_unix_backend();
-    place.hang();
+    let (mut hung, listener, _backend) = with_unix_backend();
+    hung.hang();
     for _ in 0..8 {
         let mut client = TcpStream::connect(listener).unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -266,14 +266,14 @@ fn workers_go_on_without_the_directory_of_a_unix_backend() {
         let _ = client.write_all(b"hello");
         let refused = client.read(&mut [0; 5]);
         assert!(matches!(refused, Ok(0) | Err(_)), "{refused:?}");
-        place.serves(place.program.address("l"));
+        hung.serves(hung.program.address("l"));
     }
-    place.program.log.wait_for("backend down");
-    place.expect_life(1);
+    hung.program.log.wait_for("backend down");
+    hung.expect_life(1);
 }
 
-/// A reload that removes a Unix socket waits a second for its file, and one that adds a socket waits beside the control
-/// loop.
+/// A reload that removes a Unix socket waits one second for its file. A reload that adds a socket does not
+/// block the control loop.
 #[test]
 #[ignore = "needs root, unshare, nsenter and python3"]
 fn control_goes_on_without_the_directories_of_unix_listeners() {
@@ -281,24 +281,24 @@ fn control_goes_on_without_the_directories_of_unix_listeners() {
     let socket = |name: &str| format!("unix:{}", directory.file(&format!("far/{name}")).display());
     let unix = |name: &str| format!("[listener.{name}]\nbind = {:?}\npool = \"p\"\n", socket(name));
     let (old, new) = (unix("old"), unix("new"));
-    let mut place = Place::start_by(in_own_namespace(), directory, &format!("{LISTENER}{old}"), &[]);
-    place.hang();
-    let write = |place: &Place, more: &str| {
-        let path = place.program.directory.file("config.toml");
+    let mut hung = HungProgram::start_by(in_own_namespace(), directory, &format!("{LISTENER}{old}"), &[]);
+    hung.hang();
+    let write = |hung: &HungProgram, more: &str| {
+        let path = hung.program.directory.file("config.toml");
         let text = fs::read_to_string(&path).unwrap();
         let kept = text.split("[listener.old]").next().unwrap().split("[listener.new]").next().unwrap();
         fs::write(&path, format!("{kept}{more}")).unwrap();
-        place.program.process.signal("HUP");
+        hung.program.process.signal("HUP");
     };
-    write(&place, "");
-    place.program.log.wait_for("removed listener old");
-    let listener = place.program.address("l");
-    place.serves(listener);
-    write(&place, &new);
-    wait_for("two threads that wait", || place.waiting() == 2);
-    place.health();
-    place.serves(listener);
-    place.program.process.signal("TERM");
-    assert_eq!(place.program.process.wait().code(), Some(0), "{:?}", place.program.log.lines);
-    place.program.log.wait_for("not reloaded: the process is about to end");
+    write(&hung, "");
+    hung.program.log.wait_for("removed listener old");
+    let listener = hung.program.address("l");
+    hung.serves(listener);
+    write(&hung, &new);
+    wait_for("two threads that wait", || hung.waiting() == 2);
+    hung.health();
+    hung.serves(listener);
+    hung.program.process.signal("TERM");
+    assert_eq!(hung.program.process.wait().code(), Some(0), "{:?}", hung.program.log.lines);
+    hung.program.log.wait_for("not reloaded: the process is about to end");
 }

@@ -1,16 +1,16 @@
-//! Mail by STARTTLS: real clients and real servers, with the listener between them.
+//! Mail with STARTTLS: real clients and real servers, with the listener between them.
 
 use std::path::Path;
 use std::process::Command;
 
-use super::certificates::{Authority, Signed};
-use super::checks::{self, Running};
+use super::certificates::{Authority, SignedCertificate};
+use super::checks::{self, RunningServer};
 use super::{Directory, Program, finish, run, said};
 
 const NAMES: [&str; 2] = ["one.example.test", "two.example.test"];
 
-/// A listener of a protocol with a pool for each name.
-fn program(protocol: &str, servers: &[Running; 2]) -> Program {
+/// Starts a listener of a protocol with a pool for each name.
+fn program(protocol: &str, servers: &[RunningServer; 2]) -> Program {
     let [one, two] = servers.each_ref().map(|server| server.address);
     let [first, second] = NAMES;
     Program::start(&format!(
@@ -20,8 +20,9 @@ fn program(protocol: &str, servers: &[Running; 2]) -> Program {
     ))
 }
 
-/// Clients of both names reach the server that has the certificate, and none without TLS gets further.
-fn check(protocol: &str, servers: &[Running; 2], authority: &Authority, python: &str) {
+/// Checks that clients of both names reach the server with the certificate, and that clients without TLS are
+/// refused.
+fn check(protocol: &str, servers: &[RunningServer; 2], authority: &Authority, python: &str) {
     let program = program(protocol, servers);
     let port = program.address("mail").port().to_string();
     for name in NAMES {
@@ -30,7 +31,7 @@ fn check(protocol: &str, servers: &[Running; 2], authority: &Authority, python: 
         openssl.args(["-servername", name, "-verify_return_error", "-verify_hostname", name, "-CAfile"]);
         let told = said(&finish(openssl.arg(authority.file()), b""));
         assert!(told.contains("Verify return code: 0 (ok)") && told.contains(name), "{told}");
-        // A context that verifies the name, and a connection to an address.
+        // The script verifies the name, and connects to an address.
         let script = format!(
             "import smtplib, imaplib, poplib, ssl, socket, sys\n\
              port, name, ca = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n\
@@ -46,8 +47,8 @@ fn check(protocol: &str, servers: &[Running; 2], authority: &Authority, python: 
     program.stop();
 }
 
-/// OpenSMTPD of Debian 12 cannot finish a handshake by itself (its engine for keys fails with OpenSSL 3), so this is
-/// Dovecot's submission service: a real server up to the login, for which it would want a relay.
+/// OpenSMTPD of Debian 12 cannot finish a handshake (its key engine fails with OpenSSL 3). So the server is
+/// the submission service of Dovecot. It is a real server up to the login, after which it needs a relay.
 #[test]
 #[ignore = "needs dovecot-submissiond, openssl and python3"]
 fn smtp_is_routed_by_name() {
@@ -61,15 +62,15 @@ fn smtp_is_routed_by_name() {
     check("smtp", &servers, &authority, python);
 }
 
-/// Dovecot with this protocol alone.
-fn dovecot(protocol: &str, name: &str, signed: &Signed) -> Running {
+/// Starts Dovecot with this protocol alone.
+fn dovecot(protocol: &str, name: &str, signed: &SignedCertificate) -> RunningServer {
     let directory = Directory::new();
     let base = directory.0.clone();
     let mail = directory.file("mail");
     std::fs::create_dir(&mail).unwrap();
     run(Command::new("chown").arg("65534:65534").arg(&mail));
     let users = directory.write("users", "ann:{PLAIN}secret:65534:65534::/tmp::\n");
-    Running::start(directory, |directory, port| {
+    RunningServer::start(directory, |directory, port| {
         let conf = configuration(protocol, name, signed, &base, &users, port);
         let mut command = Command::new("dovecot");
         command.arg("-F").arg("-c").arg(directory.write("conf", conf));
@@ -80,7 +81,7 @@ fn dovecot(protocol: &str, name: &str, signed: &Signed) -> Running {
 fn configuration(
     protocol: &str,
     name: &str,
-    signed: &Signed,
+    signed: &SignedCertificate,
     base: &Path,
     users: &Path,
     port: u16,
@@ -129,7 +130,7 @@ fn pop3_is_routed_by_name() {
     check("pop3", &servers, &authority, python);
 }
 
-/// The checks in the recipes of docs/start/recipes.md for protocols that have no kind of their own.
+/// Tests the checks in the recipes of docs/start/recipes.md for protocols that have no kind of their own.
 #[test]
 #[ignore = "needs dovecot-imapd, dovecot-pop3d and openssl"]
 fn recipes_check_their_servers() {

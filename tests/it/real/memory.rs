@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 use crate::process::{Folder, Program};
 use crate::support::wait_for;
 
-/// Enough that their tables outweigh all else in the process.
+/// Enough routes that their tables need more memory than the rest of the process.
 const ROUTES: usize = 30_000;
 
 /// The number of reloads.
 const RELOADS: usize = 6;
 
-/// How much more memory may be in use after the last reload than after the first, in percent.
+/// The most memory after the last reload, in percent of the memory after the first.
 const MOST: u64 = 130;
 
-/// A program with a listener whose routes stand in a large file.
-struct Large {
+/// A program with a listener whose routes are in a large file.
+struct LargeProgram {
     program: Program,
     folder: Folder,
 }
 
-impl Large {
+impl LargeProgram {
     fn start(test: &str) -> Self {
         let folder = Folder::new(test);
         let large = Self { program: Program::serve(&write(&folder)), folder };
@@ -33,19 +33,19 @@ impl Large {
         large
     }
 
-    /// Replaces the file as other programs do: all at once.
+    /// Replaces the file at once by a rename, as other programs do.
     fn write_routes(&self, generation: usize) {
         write_routes(&self.folder, generation);
     }
 
-    /// Resident memory in KiB.
+    /// Returns the resident memory in KiB.
     fn resident(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.program.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
-    /// Resident memory once it has stood still for a while: values are freed behind the reload.
+    /// Returns the resident memory after it has stayed equal for a while: values are freed after the reload.
     fn settled(&self) -> u64 {
         let mut last = (self.resident(), Instant::now());
         wait_for("memory that stands still", || {
@@ -58,7 +58,7 @@ impl Large {
         last.0
     }
 
-    /// Processor time in milliseconds, by the names of threads without their numbers.
+    /// Returns the processor time in milliseconds, by the names of threads without their numbers.
     fn cpu(&self) -> BTreeMap<String, u64> {
         let mut cpu = BTreeMap::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.program.child.id())).unwrap() {
@@ -102,12 +102,12 @@ fn write(folder: &Folder) -> PathBuf {
 #[test]
 #[ignore = "large tables take long in a debug build"]
 fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
-    let large = Large::start("reloads-give-back");
+    let large = LargeProgram::start("reloads-give-back");
     let address = large.program.address("main");
     let mut first = 0;
     let before = large.cpu();
     for reload in 1..=RELOADS {
-        // Both ways: the file is followed by itself, and read with the configuration.
+        // The file is read in both ways: by its follower, and with the configuration.
         if reload % 2 == 1 {
             large.write_routes(reload);
             large.program.stderr.wait_for_nth(reload.div_ceil(2), "the routes were read again");
@@ -115,7 +115,8 @@ fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
             large.program.signal("HUP");
             large.program.stderr.wait_for_nth(reload / 2, "reloaded");
         }
-        // No client has connected since: an accept loop must not hold the old table until one does.
+        // No client has connected since the reload. An accept loop must not hold the old table until a client
+        // connects.
         let settled = large.settled();
         first = if reload == 1 { settled } else { first };
         assert!(
@@ -134,6 +135,6 @@ fn reloads_give_their_memory_back_and_work_beside_control_and_workers() {
     let (control, workers, reclaim) = (spent("pointsman"), spent("worker"), spent("reclaim"));
     println!("first {first} KiB, last {} KiB, CPU ms of {before:?} to {after:?}", large.resident());
     assert!(reclaim > 4 * workers, "{workers} ms of the workers, {reclaim} of the thread that frees");
-    // Other threads need many times as long to parse, compare, build and free the tables.
+    // Other threads need many times as long: they parse, compare, build and free the tables.
     assert!(control < reclaim, "{control} ms of control, {reclaim} of the thread that frees");
 }

@@ -1,7 +1,7 @@
-//! The program itself among programs of others: clients, servers, users and networks as it meets them.
+//! The program with other programs: real clients, servers, users and networks.
 //!
-//! Each test needs something of the machine and says what; `.ci/run` installs it and runs them all. Every
-//! child ends with its guard, every directory and namespace goes with the test that made it.
+//! The attribute of each test names what it needs; `.ci/run` installs this and runs all tests. Every child
+//! ends with its guard. Every directory and namespace is removed with the test that made it.
 
 mod bulk;
 mod certificates;
@@ -40,7 +40,7 @@ use serde_json::Value;
 
 use crate::support::{PATIENCE, find_in_time, wait_for};
 
-/// A new directory that all users may enter, removed when it is dropped.
+/// A new directory that all users may enter; it is removed when dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -70,11 +70,11 @@ impl Drop for Directory {
     }
 }
 
-/// A child process, killed by its id when it is dropped.
-struct Guarded(Child);
+/// A child process; it is killed by its id when dropped.
+struct ChildGuard(Child);
 
-impl Guarded {
-    /// Starts a command; panics with the program's name when it is not there.
+impl ChildGuard {
+    /// Starts a command. Panics with the name of the program if it is not installed.
     fn spawn(command: &mut Command) -> Self {
         match command.spawn() {
             Ok(child) => Self(child),
@@ -86,7 +86,7 @@ impl Guarded {
         run(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]));
     }
 
-    /// The exit status, which must come soon.
+    /// Waits for the exit status, which must come soon.
     fn wait(&mut self) -> ExitStatus {
         let mut status = None;
         wait_for("the end of a process", || {
@@ -97,14 +97,14 @@ impl Guarded {
     }
 }
 
-impl Drop for Guarded {
+impl Drop for ChildGuard {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Lines that a child writes, as they come.
+/// The lines that a child writes, as they come.
 #[derive(Default)]
 struct Lines {
     lines: Mutex<Vec<String>>,
@@ -128,7 +128,7 @@ impl Lines {
         self.lines.lock().unwrap().iter().any(|line| line.contains(words))
     }
 
-    /// Waits for a line with these words and returns what stands behind them. Panics with all lines.
+    /// Waits for a line with these words and returns the text behind them. Panics with all lines.
     fn wait_for(&self, words: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut lines = self.lines.lock().unwrap();
@@ -143,7 +143,7 @@ impl Lines {
     }
 }
 
-/// Runs a command to its end, which must be a good one, and returns what it wrote.
+/// Runs a command to its end and returns its output. Panics if the command fails.
 fn run(command: &mut Command) -> String {
     let output = finish(command, b"");
     let said = said(&output);
@@ -151,29 +151,29 @@ fn run(command: &mut Command) -> String {
     said
 }
 
-/// Runs a command to any end, with this on its standard input.
+/// Runs a command to its end, with this on its standard input.
 fn finish(command: &mut Command, input: &[u8]) -> Output {
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match piped.spawn() {
         Ok(child) => child,
         Err(error) => panic!("{command:?}: {error}"),
     };
-    // Who does not read its input closes it.
+    // A command that does not read its input closes it.
     let _ = child.stdin.take().unwrap().write_all(input);
     child.wait_with_output().unwrap()
 }
 
-/// Both outputs, one behind the other.
+/// Returns both outputs, one behind the other.
 fn said(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
-/// The program under test, running.
+/// A running instance of the program under test.
 struct Program {
-    process: Guarded,
+    process: ChildGuard,
     log: Arc<Lines>,
     admin: SocketAddr,
-    /// Its configuration and its access log.
+    /// The directory of the configuration and the access log.
     directory: Directory,
 }
 
@@ -182,17 +182,18 @@ impl Program {
         Self::start_by(Command::new(env!("CARGO_BIN_EXE_pointsman")), Directory::new(), config)
     }
 
-    /// Starts it by a command that lacks only the arguments, with an admin listener and an access log.
+    /// Starts the program by a command that lacks only the arguments, with an admin listener and an access
+    /// log.
     fn start_by(command: Command, directory: Directory, config: &str) -> Self {
         Self::start_with(command, directory, "", config)
     }
 
-    /// Starts the program as above, with further keys of the admin listener.
+    /// Starts the program in the same way, with further keys of the admin listener.
     fn start_with(mut command: Command, directory: Directory, admin: &str, config: &str) -> Self {
         let file = directory.file("config.toml");
         Self::write_config(&directory, admin, config);
         command.arg("run").arg(file).env_remove("POINTSMAN_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-        let mut process = Guarded::spawn(&mut command);
+        let mut process = ChildGuard::spawn(&mut command);
         let log = Lines::follow(process.0.stderr.take().unwrap());
         let admin = log.wait_for("admin listens address=").parse().unwrap();
         log.wait_for("serving");
@@ -207,7 +208,7 @@ impl Program {
         directory.write("config.toml", text);
     }
 
-    /// Puts another configuration into the file and has it read.
+    /// Writes another configuration to the file and reloads it.
     fn reload(&self, config: &str) {
         Self::write_config(&self.directory, "", config);
         self.process.signal("HUP");
@@ -223,7 +224,7 @@ impl Program {
         serde_json::from_str(&self.ask("/api/v1/status")).unwrap()
     }
 
-    /// Where a listener listens first.
+    /// Returns the first address of a listener.
     fn address(&self, listener: &str) -> SocketAddr {
         let status = self.status();
         let mut listeners = status["listeners"].as_array().unwrap().iter();
@@ -231,17 +232,17 @@ impl Program {
         one["addresses"][0].as_str().unwrap().parse().unwrap()
     }
 
-    /// The sum of a family, over all series with these words in their labels.
+    /// Returns the sum of a family, over all series with these words in their labels.
     fn sum(&self, family: &str, label: &str) -> f64 {
         sum(&self.ask("/metrics"), family, label)
     }
 
-    /// Waits for the record of an ended connection for which something is true.
+    /// Waits for the record of an ended connection that meets the condition.
     fn wait_for_record(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
         wait_for_record(&self.directory.file("access.log"), what, is_it)
     }
 
-    /// Ends it in order.
+    /// Stops the program in order.
     fn stop(mut self) {
         self.process.signal("TERM");
         assert_eq!(self.process.wait().code(), Some(0), "{:?}", self.log.lines);
@@ -254,7 +255,7 @@ fn sum(metrics: &str, family: &str, label: &str) -> f64 {
         .filter(|rest| rest.starts_with(['{', ' ']) && rest.contains(label))
         .map(|rest| rest.rsplit(' ').next().unwrap().parse().unwrap())
         .collect();
-    // What cannot happen has no series until it does.
+    // An event that cannot happen has no series until it happens.
     let name = ["_count", "_sum", "_bucket"].iter().find_map(|suffix| family.strip_suffix(suffix));
     let is_known = |name: &str| METRICS.iter().any(|metric| metric.name == name);
     assert!(is_known(family) || name.is_some_and(is_known), "no family {family} in\n{metrics}");
@@ -265,7 +266,7 @@ fn wait_for_record(access_log: &Path, what: &str, is_it: impl Fn(&Value) -> bool
     let mut text = String::new();
     let find = || {
         text = fs::read_to_string(access_log).unwrap_or_default();
-        // The last line may still be written.
+        // The last line may be incomplete.
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         whole.lines().map(|line| serde_json::from_str(line).unwrap()).find(|record| is_it(record))
     };

@@ -1,4 +1,5 @@
-//! Names as the system resolves them: files of hosts and resolvers as containers, pods and plain machines have them.
+//! Names as the system resolves them, with files of hosts and resolvers as in containers, pods and plain
+//! hosts.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -12,7 +13,7 @@ use super::{Directory, Program};
 use crate::support::dns::Dns;
 use crate::support::{Backend, own_address, wait_for};
 
-/// A host with a directory `/etc` of its own, and a resolver at the port of the DNS.
+/// A host with a directory `/etc` of its own, and a DNS server on port 53.
 struct Host {
     program: Program,
     etc: PathBuf,
@@ -32,13 +33,13 @@ fn greeter(greeting: &'static [u8]) -> IpAddr {
     ip
 }
 
-/// A resolver that knows no names.
+/// Starts a resolver without any names.
 fn resolver() -> Dns {
     Dns::at(SocketAddr::new(own_address().ip(), 53))
 }
 
 impl Host {
-    /// Starts the program where the two files are these.
+    /// Starts the program with these two files in `/etc`.
     fn start(dns: Dns, hosts: &str, resolv_conf: &str, config: &str) -> Self {
         let directory = Directory::new();
         let etc = directory.file("etc");
@@ -58,7 +59,7 @@ impl Host {
         fs::rename(new, self.etc.join(name)).unwrap();
     }
 
-    /// The names of a pool's backends.
+    /// Returns the names of a pool's backends.
     fn backends(&self, pool: &str) -> Vec<String> {
         let status = self.program.status();
         let pools = status["pools"].as_array().unwrap();
@@ -72,7 +73,7 @@ impl Host {
     }
 }
 
-/// A listener, and a pool for each of these names.
+/// Returns a listener, and a pool for each of these names.
 fn config(names: &[&str]) -> String {
     let mut text = String::from("[listener.l]\nbind = \"127.0.0.1:0\"\npool = \"p0\"\n");
     for (number, name) in names.iter().enumerate() {
@@ -105,8 +106,8 @@ fn a_name_in_the_file_of_hosts_asks_no_resolver() {
 #[ignore = "needs root and unshare"]
 fn the_search_list_is_that_of_the_system() {
     let dns = resolver();
-    dns.say_addresses("app.ns.svc.cluster.local", &["127.0.7.2".parse().unwrap()]);
-    dns.say_addresses("db.other.test", &["127.0.7.3".parse().unwrap()]);
+    dns.set_addresses("app.ns.svc.cluster.local", &["127.0.7.2".parse().unwrap()]);
+    dns.set_addresses("db.other.test", &["127.0.7.3".parse().unwrap()]);
     let resolv_conf = format!(
         "search ns.svc.cluster.local svc.cluster.local\nnameserver {}\noptions ndots:5\n",
         dns.address.ip()
@@ -123,9 +124,9 @@ fn the_search_list_is_that_of_the_system() {
 #[ignore = "needs root and unshare"]
 fn a_change_of_the_files_is_followed_at_once() {
     let dns = resolver();
-    // What was found would hold for minutes.
+    // The addresses would be held for minutes.
     dns.hold(3600);
-    dns.say_addresses("app.test", &["127.0.7.2".parse().unwrap()]);
+    dns.set_addresses("app.test", &["127.0.7.2".parse().unwrap()]);
     let resolv_conf = format!("nameserver {}\n", dns.address.ip());
     let host = Host::start(dns, "", &resolv_conf, &config(&["app.test"]));
     host.wait_for("p0", &["127.0.7.2:1"]);
@@ -134,19 +135,19 @@ fn a_change_of_the_files_is_followed_at_once() {
     host.replace("hosts", "");
     host.wait_for("p0", &["127.0.7.2:1"]);
     let other = resolver();
-    other.say_addresses("app.test", &["127.0.7.4".parse().unwrap()]);
+    other.set_addresses("app.test", &["127.0.7.4".parse().unwrap()]);
     host.replace("resolv.conf", &format!("nameserver {}\n", other.address.ip()));
     host.wait_for("p0", &["127.0.7.4:1"]);
 }
 
-/// A check resolves its name as backends do, and uses each change at the next check.
+/// A check resolves its name as backends do, and uses a change at its next attempt.
 #[test]
 #[ignore = "needs root and unshare"]
 fn a_check_asks_where_the_files_say() {
     let (well, unwell) = (greeter(b"220 a\r\n"), greeter(b"421 a\r\n"));
     let dns = resolver();
     dns.hold(3600);
-    dns.say_addresses("probe.ns.test", &[well]);
+    dns.set_addresses("probe.ns.test", &[well]);
     let resolv_conf = format!("search ns.test\nnameserver {}\n", dns.address.ip());
     let config = format!(
         "[listener.l]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n[pool.p]\nbackends = [\"127.0.0.1:1\"]\n\
@@ -167,5 +168,5 @@ fn a_check_asks_where_the_files_say() {
 #[ignore = "needs root and unshare"]
 fn without_any_resolver_the_fault_says_who_was_asked() {
     let host = Host::start(resolver(), "", "# none\n", &config(&["app.test"]));
-    host.program.log.wait_for("/etc/resolv.conf names no resolver, so 127.0.0.1 was asked");
+    host.program.log.wait_for("/etc/resolv.conf names no resolver, so 127.0.0.1 was queried");
 }

@@ -1,5 +1,5 @@
-//! Client, program and backend on three machines, as far as the kernel is concerned: network namespaces
-//! with links between them that can be cut.
+//! Client, program and backend on three hosts, as far as the kernel is concerned: network namespaces with
+//! links that can be cut.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::support::{pattern, wait_for};
 
 /// Three namespaces: client `10.77.1.2` and `fd77:1::2`, program `.1` on both links, backend `10.77.2.2`.
@@ -48,7 +48,7 @@ impl Network {
         run(Command::new("ip").args(["-n", &self.name(place)]).args(arguments.split(' ')));
     }
 
-    /// A command that runs in a place; its process becomes the program's.
+    /// Returns a command that runs in a namespace. Its process becomes that of the program.
     pub(super) fn at(&self, place: &str, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name(place), program]);
@@ -63,16 +63,16 @@ impl Network {
         self.ip(place, "link set line up");
     }
 
-    /// The program, in front of what `socat` serves at the backend's port 9001.
-    pub(super) fn program(&self, listener: &str, served: &[&str]) -> (Program, Guarded) {
+    /// Starts the program in front of what `socat` serves at port 9001 of the backend.
+    pub(super) fn program(&self, listener: &str, served: &[&str]) -> (Program, ChildGuard) {
         self.program_to(listener, "backends = [\"10.77.2.2:9001\"]", served)
     }
 
-    /// The same with keys of the pool, its backends among them.
-    pub(super) fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, Guarded) {
+    /// Starts the program in the same way, with keys of the pool, its backends among them.
+    pub(super) fn program_to(&self, listener: &str, pool: &str, served: &[&str]) -> (Program, ChildGuard) {
         let mut socat = self.at("backend", "socat");
         socat.args(served).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let backend = Guarded::spawn(&mut socat);
+        let backend = ChildGuard::spawn(&mut socat);
         wait_for("the backend", || {
             !run(self.at("backend", "ss").args(["-Hltn", "sport", "=", ":9001"])).is_empty()
         });
@@ -84,7 +84,7 @@ impl Network {
         (Program::start_by(program, Directory::new(), &config), backend)
     }
 
-    /// A client; what it gets and gives are its process's input and output.
+    /// Starts a client. Its streams are the input and the output of its process.
     pub(super) fn client(&self, address: &str) -> Client {
         let mut socat = self.at("client", "socat");
         socat
@@ -92,7 +92,7 @@ impl Network {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut process = Guarded::spawn(&mut socat);
+        let mut process = ChildGuard::spawn(&mut socat);
         let (to, from) = (process.0.stdin.take().unwrap(), process.0.stdout.take().unwrap());
         Client { process, to, from }
     }
@@ -108,7 +108,7 @@ impl Drop for Network {
 }
 
 pub(super) struct Client {
-    process: Guarded,
+    process: ChildGuard,
     pub(super) to: ChildStdin,
     from: ChildStdout,
 }
@@ -123,9 +123,9 @@ impl Client {
 }
 
 pub(super) const PROGRAM: &str = "TCP:10.77.1.1:9000";
-// One connection each, in one process: a child that talks to a vanished peer would outlive its parent.
-// In blocks of a page: a larger one does not always fit into a pipe that select calls writable, and socat
-// then waits for itself.
+// One process serves one connection, because a child with a vanished peer would outlive its parent. It reads
+// blocks of one page: a larger block does not always fit into a pipe that select calls writable, and socat
+// then blocks.
 const ECHO: &[&str] = &["-b", "4096", "TCP4-LISTEN:9001,reuseaddr", "PIPE"];
 const ENDLESS: &[&str] = &["-U", "TCP4-LISTEN:9001,reuseaddr", "OPEN:/dev/zero,rdonly"];
 
@@ -143,17 +143,17 @@ fn both_families_are_bound_side_by_side() {
     program.stop();
 }
 
-/// Tells each client which address it comes from, then says what it says.
+/// Sends each client the address that it comes from, then sends its bytes back.
 const SEEN: &[&str] = &["TCP6-LISTEN:9001,reuseaddr,fork,ipv6only=0", "SYSTEM:echo $SOCAT_PEERADDR; cat"];
 
 impl Network {
-    /// Makes the rules that the program prints, and lets the backend answer by way of the program.
+    /// Sets the rules that the program prints, so that the answers of the backend go through the program.
     fn lead_answers(&self, config: &str) {
         let directory = Directory::new();
         let file = directory.write("config.toml", config);
         let script = run(Command::new(env!("CARGO_BIN_EXE_pointsman")).arg("tproxy-rules").arg(file));
         let script = directory.write("rules", script);
-        // Twice, as whoever changes the configuration would.
+        // The rules are set twice, as an operator does who changes the configuration.
         for _ in 0..2 {
             run(self.at("program", "sh").arg(&script));
         }
@@ -171,7 +171,7 @@ fn backends_see_the_addresses_of_clients() {
     let config = format!("[listener.main]\nbind = \":1\"\npool = \"main\"\n[pool.main]\n{pool}\n");
     network.lead_answers(&config);
     let (program, _backend) = network.program_to("", &pool, SEEN);
-    // A client of the other family goes on to the backend that it can have.
+    // A client of the other address family gets the other backend.
     for (address, seen, attempts) in [
         (PROGRAM, "[0000:0000:0000:0000:0000:ffff:0a4d:0102]", 1),
         ("TCP6:[fd77:1::1]:9000", "[fd77:0001:0000:0000:0000:0000:0000:0002]", 2),
@@ -180,7 +180,7 @@ fn backends_see_the_addresses_of_clients() {
         let mut line = vec![0; seen.len() + 1];
         from.read_exact(&mut line).unwrap();
         assert_eq!(String::from_utf8(line).unwrap(), format!("{seen}\n"));
-        // More than fits on the way, so that both sides must answer.
+        // The bytes do not fit into the buffers on the way, so both sides must answer.
         let sent = pattern(4 << 20, 5);
         let mut received = vec![0; sent.len()];
         thread::scope(|scope| {
@@ -211,7 +211,7 @@ fn to_take_the_addresses_of_clients_needs_a_capability() {
     assert!(said(&output).contains("the process needs CAP_NET_ADMIN or CAP_NET_RAW"), "{}", said(&output));
 }
 
-/// A Unix socket is told no address, and would take a client for the process itself.
+/// A Unix socket gets no address of the client. It would take a client for the process itself.
 #[test]
 #[ignore = "needs root"]
 fn a_discovered_socket_is_not_reached_as_ourselves() {
@@ -242,7 +242,7 @@ fn a_blackout_only_delays() {
         let network = Network::new();
         let (program, _backend) = network.program(&format!("engine = \"{engine}\""), ECHO);
         let Client { mut process, mut to, mut from } = network.client(PROGRAM);
-        // More than all the buffers on the way can hold.
+        // The bytes are more than all buffers on the way can hold.
         let sent = pattern(64 << 20, 3);
         let mut received = vec![0; 4 << 20];
         thread::scope(|scope| {
@@ -271,7 +271,7 @@ fn a_blackout_only_delays() {
     }
 }
 
-/// Cuts a link for good when some bytes have come, and waits for the reason.
+/// Cuts a link for good after some bytes have come, and waits for the close reason.
 fn check_vanished(listener: &str, pool: &str, served: &[&str], place: &str, close: &str) -> Value {
     let network = Network::new();
     let pool = format!("backends = [\"10.77.2.2:9001\"]\n{pool}");
@@ -309,11 +309,12 @@ fn a_vanished_client_is_noticed_by_keepalive() {
 #[test]
 #[ignore = "needs root, iproute2 and socat"]
 fn a_vanished_backend_is_noticed_by_keepalive() {
-    // The backend's socket gets the options of its pool at the second sweep.
+    // The socket of the backend gets the options of its pool at the second sweep.
     check_vanished("", "keepalive = \"4s\"", ECHO, "backend", "backend_vanished");
 }
 
-/// The kernel has one local port, at which no process listens: each connect to it reaches its own socket.
+/// The kernel has only one local port, at which no process listens. So each connect to this port reaches its
+/// own socket.
 #[test]
 #[ignore = "needs root, iproute2 and socat"]
 fn a_connect_to_itself_is_a_refused_connect() {
@@ -327,31 +328,31 @@ fn a_connect_to_itself_is_a_refused_connect() {
     let program = network.at("program", env!("CARGO_BIN_EXE_pointsman"));
     let program = Program::start_by(program, Directory::new(), &config);
     program.log.wait_for("backend down pool=checked");
-    // After the start, because the admin listener takes a port of the range.
+    // The range is set after the start, because the admin listener needs a port of its own.
     let range = "echo 40000 40000 > /proc/sys/net/ipv4/ip_local_port_range";
     run(network.at("program", "sh").args(["-c", range]));
-    // Clients would get their own bytes back.
+    // Without the check of the proxy, clients would get their own bytes back.
     for number in 1..=20 {
         let mut client = network.client(PROGRAM);
-        // It may be reset before it has written.
+        // The client may be reset before it writes.
         let _ = client.to.write_all(b"a secret");
         let record = program.wait_for_record("the end", |record| record["id"] == number);
         assert_eq!(record["from_backend_bytes"], 0, "{record}");
-        // A check may have the port at this moment.
+        // A check may hold the port at this moment.
         assert!(
             ["connect_refused", "out_of_resources"].iter().any(|close| record["close"] == *close),
             "{record}"
         );
     }
-    // Forty checks have run meanwhile, and two would have been enough.
+    // Forty checks have run meanwhile; two would bring the backend up.
     assert!(!program.log.have("backend up"), "checks pass at a port where nobody listens");
     // The port is free for a server that does not reuse addresses.
     let mut socat = network.at("program", "socat");
     socat.args(["TCP4-LISTEN:40000,bind=127.0.0.1,fork", "PIPE"]).stdin(Stdio::null());
-    let _backend = Guarded::spawn(&mut socat);
+    let _backend = ChildGuard::spawn(&mut socat);
     let listens = || run(network.at("program", "ss").args(["-Hltn", "sport", "=", ":40000"]));
     wait_for("the backend", || !listens().is_empty());
-    // Now the kernel has no port left to give.
+    // The server holds the only port of the range, so the kernel gets another range.
     run(network.at("program", "sh").args(["-c", &range.replace("40000 40000", "40001 40100")]));
     program.log.wait_for("backend up pool=checked");
     network.client(PROGRAM).greet();
@@ -379,7 +380,7 @@ fn link_local_addresses_are_reached_by_the_name_of_an_interface() {
     program.log.wait_for("backend down pool=main");
     let mut socat = network.at("backend", "socat");
     let _backend =
-        Guarded::spawn(socat.args(["TCP6-LISTEN:9001,reuseaddr,fork", "PIPE"]).stdin(Stdio::null()));
+        ChildGuard::spawn(socat.args(["TCP6-LISTEN:9001,reuseaddr,fork", "PIPE"]).stdin(Stdio::null()));
     program.log.wait_for("backend up pool=main");
     network.client("TCP6:[fe80::1%line]:9000").greet();
     let record = program.wait_for_record("the end", |record| record["close"] == "client_fin");

@@ -1,8 +1,8 @@
 //! Peers that pause, lose packets and vanish, with the default configuration and in real time.
 //!
-//! A peer that answers stays, however long it reads nothing and however many single packets are lost; one that is
-//! gone is closed after about 60 s with bytes under way and about 120 s when idle. All cases run at once, each on a
-//! connection of its own, and what is dropped is that of one connection.
+//! A peer that answers keeps its connection, however long it reads nothing, and even if single packets are
+//! lost. A peer that is gone is closed after about 60 s with bytes under way, and after about 120 s when
+//! idle. All cases run at once, each on a connection of its own. Each drops only packets of its connection.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -16,69 +16,70 @@ use nix::sched::{CloneFlags, setns};
 use super::network::Network;
 use super::{Directory, Program, run};
 
-/// Longer than a gone peer with bytes under way is kept.
+/// Longer than the time until a gone peer with bytes under way is closed.
 const PAUSE: Duration = Duration::from_secs(70);
 
-/// Longer than an idle peer that is gone is kept.
+/// Longer than the time until a gone, idle peer is closed.
 const LONG: Duration = Duration::from_secs(150);
 
-/// The time until a gone peer with bytes under way is closed: 60 s since its last answer, and two looks.
+/// The time until a gone peer with bytes under way is closed: 60 s since its last answer, and two sweeps.
 const UNDER_WAY: std::ops::Range<u64> = 55..85;
 
 /// The time until an idle peer that is gone is closed: 60 s, and four probes at intervals of 15 s.
 const IDLE: std::ops::Range<u64> = 110..140;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum What {
-    /// It reads nothing for [`PAUSE`], then everything.
+enum PeerFault {
+    /// The peer reads nothing for [`PAUSE`], then all bytes.
     Pause,
-    /// It reads nothing for [`PAUSE`], then everything, and each packet is lost with a probability of 20 %.
+    /// The peer reads nothing for [`PAUSE`], then all bytes. Each packet is lost with a probability of 20 %.
     LossyPause,
-    /// Small requests and answers, each packet lost with a probability of 20 %.
+    /// Small requests and answers; each packet is lost with a probability of 20 %.
     LossyTalk,
     /// This number of keepalive probes is lost in a row, then none.
     LostProbes(u64),
-    /// Its cable is pulled while it reads a stream.
+    /// The link of the peer is cut while the peer reads a stream.
     GoneUnderWay,
-    /// Its cable is pulled while nothing is under way.
+    /// The link of the peer is cut while no bytes are under way.
     GoneIdle,
-    /// Its cable is pulled, and 100 bytes are sent to it.
+    /// The link of the peer is cut, and then 100 bytes are sent to the peer.
     GoneBeforeRequest,
-    /// Its cable is pulled after it has read nothing for [`PAUSE`].
+    /// The link of the peer is cut after the peer has read nothing for [`PAUSE`].
     GoneStalled,
 }
 
-const CASES: [What; 9] = [
-    What::Pause,
-    What::LossyPause,
-    What::LossyTalk,
-    What::LostProbes(1),
-    What::LostProbes(3),
-    What::GoneUnderWay,
-    What::GoneIdle,
-    What::GoneBeforeRequest,
-    What::GoneStalled,
+const CASES: [PeerFault; 9] = [
+    PeerFault::Pause,
+    PeerFault::LossyPause,
+    PeerFault::LossyTalk,
+    PeerFault::LostProbes(1),
+    PeerFault::LostProbes(3),
+    PeerFault::GoneUnderWay,
+    PeerFault::GoneIdle,
+    PeerFault::GoneBeforeRequest,
+    PeerFault::GoneStalled,
 ];
 
-/// A connection through the program, and the end of it that a case is about.
-struct Wire<'a> {
+/// A connection through the program, and the peer that is tested.
+struct PeerConnection<'a> {
     network: &'a Network,
-    /// Changes of rules, one at a time.
+    /// The lock for changes of rules, which are made one at a time.
     rules: &'a Mutex<()>,
     place: &'static str,
     peer: TcpStream,
     other: TcpStream,
-    /// The port of the peer's end that only this connection has, and whether it is the peer's own.
+    /// The port at the end of the peer that only this connection has. The flag is true if it is the port of
+    /// the peer itself.
     port: (u16, bool),
 }
 
-impl Wire<'_> {
+impl PeerConnection<'_> {
     /// Adds a rule for packets to the peer, or from it.
-    fn rule(&self, to_peer: bool, what: &str) {
+    fn rule(&self, to_peer: bool, action: &str) {
         let (port, is_own) = self.port;
         let chain = if to_peer { "to" } else { "from" };
         let end = if to_peer == is_own { "dport" } else { "sport" };
-        self.nft(&format!("add rule ip lost {chain} tcp {end} {port} {what}"));
+        self.nft(&format!("add rule ip lost {chain} tcp {end} {port} {action}"));
     }
 
     fn nft(&self, command: &str) -> String {
@@ -91,14 +92,14 @@ impl Wire<'_> {
         self.rule(false, "drop");
     }
 
-    fn lose(&self) {
+    fn lose_packets(&self) {
         for to_peer in [true, false] {
             self.rule(to_peer, "numgen random mod 100 < 20 drop");
         }
     }
 
-    /// One message there and one back.
-    fn talk(&self) {
+    /// Sends one message to the peer and one back.
+    fn exchange(&self) {
         let mut buffer = [0; 4];
         (&self.other).write_all(b"ping").unwrap();
         (&self.peer).read_exact(&mut buffer).unwrap();
@@ -108,7 +109,7 @@ impl Wire<'_> {
         assert_eq!(&buffer, b"pong");
     }
 
-    /// Writes to the peer until nothing was taken for [`PAUSE`]; returns how many bytes were.
+    /// Writes to the peer until no byte was accepted for [`PAUSE`]. Returns the number of accepted bytes.
     fn stall(&self) -> usize {
         self.other.set_write_timeout(Some(PAUSE)).unwrap();
         let mut sent = 0;
@@ -121,7 +122,7 @@ impl Wire<'_> {
         }
     }
 
-    /// Waits for the reset that the program passes on; returns how long it took.
+    /// Waits for the reset that the program passes on. Returns the time in seconds.
     fn end(&self, began: Instant) -> u64 {
         self.other.set_read_timeout(Some(LONG)).unwrap();
         let error = retried(|| (&self.other).read(&mut [0])).expect_err("a reset");
@@ -129,15 +130,15 @@ impl Wire<'_> {
         began.elapsed().as_secs()
     }
 
-    fn check(&self, what: What) {
-        match what {
-            What::Pause | What::LossyPause => {
-                if what == What::LossyPause {
-                    self.lose();
+    fn check(&self, fault: PeerFault) {
+        match fault {
+            PeerFault::Pause | PeerFault::LossyPause => {
+                if fault == PeerFault::LossyPause {
+                    self.lose_packets();
                 }
                 let sent = self.stall();
-                // With losses a part is enough: the whole would take minutes.
-                let mut left = if what == What::Pause { sent } else { 200_000 };
+                // With losses a part is enough; the whole stream would take minutes.
+                let mut left = if fault == PeerFault::Pause { sent } else { 200_000 };
                 let mut buffer = vec![0; 1 << 20];
                 self.peer.set_read_timeout(Some(LONG)).unwrap();
                 while left > 0 {
@@ -146,19 +147,19 @@ impl Wire<'_> {
                     assert!(buffer[..count].iter().all(|byte| *byte == 7));
                     left -= count;
                 }
-                if what == What::Pause {
-                    self.talk();
+                if fault == PeerFault::Pause {
+                    self.exchange();
                 }
             }
-            What::LossyTalk => {
-                self.lose();
+            PeerFault::LossyTalk => {
+                self.lose_packets();
                 let began = Instant::now();
                 while began.elapsed() < LONG {
-                    self.talk();
+                    self.exchange();
                 }
             }
-            What::LostProbes(count) => {
-                // A probe is 52 bytes: it carries none, and has timestamps.
+            PeerFault::LostProbes(count) => {
+                // A keepalive probe has 52 bytes: it has timestamps and no payload.
                 self.rule(true, &format!("quota until {} bytes counter drop", 52 * count));
                 self.peer.set_read_timeout(Some(LONG)).unwrap();
                 let error = retried(|| (&self.peer).read(&mut [0])).expect_err("nothing comes");
@@ -168,21 +169,21 @@ impl Wire<'_> {
                 let mut of_port = rules.lines().filter(|line| line.contains(&format!("port {port} ")));
                 let rule = of_port.next().expect("the rule is there");
                 assert!(rule.contains(&format!("counter packets {count} bytes {}", 52 * count)), "{rule}");
-                self.talk();
+                self.exchange();
             }
-            What::GoneUnderWay => self.check_gone_under_way(),
-            What::GoneIdle => {
+            PeerFault::GoneUnderWay => self.check_gone_under_way(),
+            PeerFault::GoneIdle => {
                 self.cut();
                 let took = self.end(Instant::now());
                 assert!(IDLE.contains(&took), "{took} s");
             }
-            What::GoneBeforeRequest => {
+            PeerFault::GoneBeforeRequest => {
                 self.cut();
                 (&self.other).write_all(&[7; 100]).unwrap();
                 let took = self.end(Instant::now());
                 assert!(UNDER_WAY.contains(&took), "{took} s");
             }
-            What::GoneStalled => {
+            PeerFault::GoneStalled => {
                 self.stall();
                 self.cut();
                 let took = self.end(Instant::now());
@@ -208,7 +209,7 @@ impl Wire<'_> {
                     break error;
                 }
             };
-            // Its reader, which gets nothing from now on.
+            // The peer's reader gets no bytes from now on.
             self.peer.shutdown(Shutdown::Both).unwrap();
             let is_reset = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe);
             let took = began.elapsed().as_secs();
@@ -217,7 +218,7 @@ impl Wire<'_> {
     }
 }
 
-/// Calls again if a signal came: the kernel does not do so for sockets with a timeout.
+/// Repeats a call that a signal interrupted: the kernel does not do so for sockets with a timeout.
 fn retried<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -231,7 +232,7 @@ fn block() -> [u8; 65536] {
     [7; 65536]
 }
 
-/// Runs something on a thread in a network namespace. Sockets stay in the namespace that they were made in.
+/// Runs a function on a thread in a network namespace. Sockets stay in the namespace in which they were made.
 fn inside<T: Send>(network: &Network, place: &str, work: impl FnOnce() -> T + Send) -> T {
     let file = File::open(format!("/run/netns/{}", network.name(place))).unwrap();
     let enter_and_work = move || {
@@ -262,7 +263,7 @@ fn peers_that_answer_stay_and_those_that_are_gone_are_closed() {
         let mut running = Vec::new();
         for (engine, port) in [("copy", 9000), ("splice", 9001)] {
             for side in ["client", "backend"] {
-                for what in CASES {
+                for fault in CASES {
                     let client =
                         inside(&network, "client", || TcpStream::connect(("10.77.1.1", port)).unwrap());
                     let (backend, _) = listener.accept().unwrap();
@@ -275,29 +276,30 @@ fn peers_that_answer_stay_and_those_that_are_gone_are_closed() {
                             (backend, client, (port, false))
                         }
                     };
-                    let wire = Wire { network: &network, rules: &rules, place: side, peer, other, port };
-                    wire.talk();
+                    let connection =
+                        PeerConnection { network: &network, rules: &rules, place: side, peer, other, port };
+                    connection.exchange();
                     let handle = scope.spawn(move || {
-                        wire.check(what);
-                        wire
+                        connection.check(fault);
+                        connection
                     });
-                    running.push((format!("{what:?} {side} {engine}"), what, side, name, handle));
+                    running.push((format!("{fault:?} {side} {engine}"), fault, side, name, handle));
                 }
             }
         }
         let mut failed = Vec::new();
         let mut kept = Vec::new();
-        for (case, what, side, name, handle) in running {
-            let Ok(wire) = handle.join() else {
+        for (case, fault, side, name, handle) in running {
+            let Ok(connection) = handle.join() else {
                 failed.push(case);
                 continue;
             };
-            if format!("{what:?}").starts_with("Gone") {
+            if format!("{fault:?}").starts_with("Gone") {
                 let close = format!("{side}_vanished");
                 program
                     .wait_for_record(&case, |record| record["client"] == *name && record["close"] == *close);
             }
-            kept.push(wire);
+            kept.push(connection);
         }
         assert!(failed.is_empty(), "{failed:#?}");
     });

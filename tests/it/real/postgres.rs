@@ -1,4 +1,4 @@
-//! PostgreSQL, and a service that speaks first, through a `tcp` listener.
+//! PostgreSQL, and a service whose server sends first, through a `tcp` listener.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -6,12 +6,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::{Directory, Guarded, Lines, Program, finish, run};
+use super::{ChildGuard, Directory, Lines, Program, finish, run};
 use crate::support::{Backend, PATIENCE, wait_for};
 
-/// A PostgreSQL with a fresh cluster, at a loopback port and a Unix socket.
+/// A PostgreSQL with a new cluster, at a loopback port and a Unix socket.
 pub(super) struct Postgres {
-    server: Guarded,
+    server: ChildGuard,
     address: SocketAddr,
     directory: Directory,
 }
@@ -21,17 +21,17 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// With further arguments of the server.
+    /// Starts PostgreSQL with further arguments of the server.
     pub(super) fn start_with(more: &[&str]) -> Self {
         let programs = programs();
         let directory = Directory::new();
-        // It refuses to run as root.
+        // PostgreSQL refuses to run as root.
         run(Command::new("chown").arg("postgres").arg(&directory.0));
         let data = directory.file("data");
         let mut initdb = as_postgres(&programs.join("initdb"));
         run(initdb.args(["--auth=trust", "--no-sync", "--locale=C", "--username=postgres", "-D"]).arg(&data));
         for _ in 0..5 {
-            // It cannot be given port 0; another program may take this one before it does.
+            // PostgreSQL cannot use port 0. Another program may take this port before PostgreSQL binds it.
             let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let mut command = as_postgres(&programs.join("postgres"));
             command.arg("-D").arg(&data).args(["-h", "127.0.0.1", "-p", &free.port().to_string(), "-k"]);
@@ -41,7 +41,7 @@ impl Postgres {
                 .args(more)
                 .stderr(Stdio::piped())
                 .stdout(Stdio::null());
-            let mut server = Guarded::spawn(&mut command);
+            let mut server = ChildGuard::spawn(&mut command);
             let log = Lines::follow(server.0.stderr.take().unwrap());
             let mut ready = false;
             wait_for("postgres", || {
@@ -59,15 +59,15 @@ impl Postgres {
         self.address
     }
 
-    /// The answer to a question, asked beside whatever is tested.
+    /// Returns the answer to a query, on a connection that does not use the proxy.
     pub(super) fn ask(&self, question: &str) -> String {
         run(psql(self.address).args(["-c", question]))
     }
 
-    /// A session that stays open for as long as its standard input does.
-    pub(super) fn session(&self) -> Guarded {
+    /// Starts a session that stays open until its standard input ends.
+    pub(super) fn session(&self) -> ChildGuard {
         let mut command = psql(self.address);
-        let mut session = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+        let mut session = ChildGuard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let mut questions = session.0.stdin.take().unwrap();
         writeln!(questions, "select 1;").unwrap();
         let mut answer = String::new();
@@ -76,7 +76,7 @@ impl Postgres {
         session
     }
 
-    /// Lets nobody in any more and ends when the last session does.
+    /// Refuses new sessions, and ends when the last session ends.
     pub(super) fn stop_slowly(&self) {
         self.server.signal("TERM");
     }
@@ -88,20 +88,21 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // Its children end with it only if it may end itself.
+        // The children of PostgreSQL end only if it can end in order.
         self.server.signal("INT");
         self.server.wait();
     }
 }
 
-/// Where Debian has the newest PostgreSQL.
+/// Returns the directory where Debian has the newest PostgreSQL.
 fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
     let newest = versions.map(|entry| entry.unwrap().path()).max().expect("PostgreSQL is installed");
     newest.join("bin")
 }
 
-/// A command as the user postgres who replaces the one who becomes him: signals then reach the right one.
+/// Returns a command that runs as the user postgres. It replaces the process that changes the user, so that
+/// signals reach the right process.
 fn as_postgres(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "postgres", "--regid", "postgres", "--init-groups"]).arg(program);
@@ -147,7 +148,7 @@ fn postgres_answers_and_takes_bulk() {
             let bulk = program.wait_for_record("a record of the bulk", |record| {
                 record["from_client_bytes"].as_u64() > Some(50_000_000)
             });
-            // The client says goodbye and closes; a fast server has closed between the two.
+            // The client sends a goodbye and closes. A fast server has closed between these two.
             assert!(bulk["close"] == "client_fin" || bulk["close"] == "backend_fin", "{bulk}");
             program.stop();
         }
@@ -165,7 +166,7 @@ fn a_session_survives_reloads() {
     let text = configuration(&postgres.address.to_string());
     let program = Program::start(&text);
     let mut command = psql(program.address("main"));
-    let mut session = Guarded::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let mut session = ChildGuard::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let mut questions = session.0.stdin.take().unwrap();
     let mut answers = BufReader::new(session.0.stdout.take().unwrap());
     let mut ask = |question: &str| {
@@ -177,7 +178,7 @@ fn a_session_survives_reloads() {
     let process = ask("create temp table kept as select 7 as seven; select pg_backend_pid();");
     let reloads = |result: &str| program.sum("pointsman_config_reloads_total", &format!("\"{result}\""));
 
-    // One that changes something else, one that is refused, and one that changes what it goes through.
+    // One reload changes another part, one is refused, and one changes the pool of the session.
     program.reload(&format!("{text}\n[listener.other]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n"));
     wait_for("a reload", || reloads("ok") == 1.0);
     assert_eq!(ask("select seven from kept;"), "7\n");
@@ -188,7 +189,7 @@ fn a_session_survives_reloads() {
     wait_for("another reload", || reloads("ok") == 2.0);
     assert_eq!(ask("select pg_backend_pid();"), process);
 
-    // A server may be stopped while the session goes on; it drains.
+    // The process may get SIGTERM while the session is open; it drains.
     program.process.signal("TERM");
     program.log.wait_for("stopping");
     assert_eq!(ask("select seven from kept;"), "7\n");

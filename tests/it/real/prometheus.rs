@@ -1,4 +1,4 @@
-//! The rules in `dist/prometheus`, and what a real Prometheus can answer of a pointsman that it scrapes.
+//! The rules in `dist/prometheus`, and the questions that a real Prometheus can answer about a pointsman.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use std::time::Duration;
 use pointsman::admin;
 use serde_json::Value;
 
-use super::{Directory, Guarded, Lines, Program, run};
+use super::{ChildGuard, Directory, Lines, Program, run};
 use crate::support::{Backend, PATIENCE, find_in_time, wait_for};
 
 fn rules() -> PathBuf {
@@ -29,7 +29,7 @@ fn promtool_takes_the_rules_and_their_incidents() {
 
 /// A Prometheus that scrapes one pointsman twice a second.
 struct Prometheus {
-    _process: Guarded,
+    _process: ChildGuard,
     _directory: Directory,
     address: SocketAddr,
 }
@@ -51,7 +51,7 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut process = Guarded::spawn(&mut command);
+        let mut process = ChildGuard::spawn(&mut command);
         let log = Lines::follow(process.0.stderr.take().unwrap());
         let address = log.wait_for("msg=\"Listening on\" address=").parse().unwrap();
         wait_for("Prometheus", || {
@@ -67,13 +67,13 @@ impl Prometheus {
         answer["data"].clone()
     }
 
-    /// The series that an expression gives now.
+    /// Returns the series of an expression at present.
     fn query(&self, expression: &str) -> Value {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02x}")).collect();
         self.ask(&format!("/api/v1/query?query={encoded}"))["result"].clone()
     }
 
-    /// Waits until a question has an answer, which is the value of this label in its first series.
+    /// Waits until a query has an answer: this value of this label in its first series.
     fn check(&self, question: &str, label: &str, expected: &str) {
         let mut last = Value::Null;
         let found = find_in_time(|| {
@@ -84,7 +84,7 @@ impl Prometheus {
     }
 }
 
-/// Clients that come one after the other until this is dropped. Those that get no answer stay.
+/// Clients that connect one after the other until this is dropped. Clients without an answer stay open.
 struct Clients {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -124,7 +124,7 @@ impl Drop for Clients {
     }
 }
 
-/// Each expression of the dashboard is one, as Prometheus reads it.
+/// Checks that Prometheus can parse each expression of the dashboard.
 fn check_dashboard(prometheus: &Prometheus) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/grafana/pointsman.json");
     let dashboard: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -174,7 +174,7 @@ fn prometheus_answers_what_operators_ask() {
     let prometheus = Prometheus::start(program.admin);
     let clients = Clients::start(program.address("main"));
     for (question, label, expected) in [
-        // Is it there, and what does it have left?
+        // Questions: is the process up, and how many resources are left?
         ("up == 1", "job", "pointsman"),
         ("process_open_fds / process_max_fds", "job", "pointsman"),
         (
@@ -185,13 +185,13 @@ fn prometheus_answers_what_operators_ask() {
         ("pointsman_config_last_reload_success == 1", "job", "pointsman"),
         ("avg by (pool) (pointsman_backend_up) == 1", "pool", "p"),
         ("pointsman_backend_state{backend=\"good\"} == 1", "backend", "good"),
-        // How much comes, how much goes, and where?
+        // Questions: how many connections and bytes come, to which listeners and backends?
         ("sum by (listener) (rate(pointsman_connections_total[10s])) > 0", "listener", "main"),
         ("8 * sum by (pool) (rate(pointsman_pool_bytes_total[10s])) > 0", "pool", "p"),
         ("8 * rate(pointsman_backend_bytes_total{direction=\"from_backend\"}[10s]) > 0", "backend", "good"),
         ("rate(pointsman_route_connections_total[10s]) > 0", "route", "near"),
         ("8 * rate(pointsman_route_bytes_total[10s]) > 0", "route", "near"),
-        // Which backend is slow, which resets, which hangs?
+        // Questions: which backend is slow, which resets, which hangs?
         (
             "histogram_quantile(0.99, sum by (pool, le) (rate(pointsman_connect_seconds_bucket[10s]))) > 0",
             "pool",

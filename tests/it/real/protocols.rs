@@ -1,18 +1,18 @@
-//! PostgreSQL and SSH, told by their first words, with the clients and the servers that people have.
+//! PostgreSQL and SSH, detected by their first bytes, with common clients and servers.
 
 use std::process::{Command, Stdio};
 
-use super::certificates::{Authority, Signed};
-use super::checks::Running;
+use super::certificates::{Authority, SignedCertificate};
+use super::checks::RunningServer;
 use super::postgres::Postgres;
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::support::wait_for;
 
 const NAME: &str = "db.example.test";
 
-/// A PostgreSQL that speaks TLS.
-fn with_tls(signed: &Signed) -> Postgres {
-    // It takes a key of root's that its group may read, and nobody else.
+/// Starts a PostgreSQL with TLS.
+fn with_tls(signed: &SignedCertificate) -> Postgres {
+    // PostgreSQL accepts a key of root that its group may read, and no other user.
     run(Command::new("chgrp").arg("postgres").arg(&signed.key));
     run(Command::new("chmod").arg("640").arg(&signed.key));
     let setting = |name: &str, file: &std::path::Path| format!("{name}={}", file.display());
@@ -21,7 +21,7 @@ fn with_tls(signed: &Signed) -> Postgres {
     Postgres::start_with(&["-c", "ssl=on", "-c", &certificate, "-c", &key])
 }
 
-/// `psql` of a server at this port, as if `NAME` was its host.
+/// Returns a `psql` for a server at this port, which takes `NAME` as the host.
 fn psql(port: u16, authority: &Authority, mode: &str) -> Command {
     let mut command = Command::new("psql");
     command.args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "-v", "ON_ERROR_STOP=1", "-d"]);
@@ -33,7 +33,7 @@ fn psql(port: u16, authority: &Authority, mode: &str) -> Command {
     command
 }
 
-/// Whether the session of this question has TLS.
+/// A query with one value: true if its session has TLS.
 const HAS_TLS: &str = "select ssl from pg_stat_ssl where pid = pg_backend_pid()";
 
 #[test]
@@ -87,7 +87,7 @@ fn psql_comes_through_with_every_sslmode() {
     program.stop();
 }
 
-/// Somebody waits for an answer that takes long, and changes his mind.
+/// Cancels a query that takes long.
 fn cancel_a_query(mut psql: Command, servers: &[Postgres]) {
     let sleeping = || {
         let question =
@@ -95,7 +95,7 @@ fn cancel_a_query(mut psql: Command, servers: &[Postgres]) {
         servers.iter().map(|server| server.ask(question).trim().parse::<u32>().unwrap()).sum::<u32>()
     };
     psql.args(["-c", "select pg_sleep(600)"]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut session = Guarded::spawn(&mut psql);
+    let mut session = ChildGuard::spawn(&mut psql);
     wait_for("a sleeping query", || sleeping() == 1);
     session.signal("INT");
     assert!(!session.wait().success());
@@ -115,7 +115,7 @@ fn ssh_comes_through_auto_and_tcp() {
     }
     let authorized = directory.write("authorized", std::fs::read(directory.file("user.pub")).unwrap());
     std::fs::create_dir_all("/run/sshd").unwrap();
-    let server = Running::start(directory, |directory, port| {
+    let server = RunningServer::start(directory, |directory, port| {
         let conf = format!(
             "Port {port}\nListenAddress 127.0.0.1\nHostKey {}\nPidFile none\nStrictModes no\nUsePAM no\n\
              PermitRootLogin yes\nAuthorizedKeysFile {}\n",
@@ -148,7 +148,7 @@ fn ssh_comes_through_auto_and_tcp() {
         assert_eq!(run(&mut ssh), "came through\n", "{listener}");
         program.wait_for_record("the session", |record| record["listener"] == listener);
     }
-    // It greets who waits for it.
+    // The SSH server greets a client that waits.
     let silent = std::net::TcpStream::connect(program.address("silent")).unwrap();
     silent.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
     crate::support::pair::expect_bytes(&silent, b"SSH-2.0-");
@@ -177,7 +177,7 @@ fn a_python_driver_cancels_and_begins_tls_at_once() {
         except psycopg.OperationalError as error: print(error)\n";
     let authority = Authority::new();
     let server = with_tls(&authority.sign(NAME));
-    // It is no PostgreSQL and does not choose the protocol, which a client learns when its handshake is done.
+    // This backend is not PostgreSQL and selects no ALPN protocol. A client learns that after its handshake.
     let other = "tls.example.test";
     let tls = authority.backend(other);
     let program = Program::start(&format!(
@@ -194,7 +194,7 @@ fn a_python_driver_cancels_and_begins_tls_at_once() {
     assert!(told.starts_with("cancelled\ncancelled\n"), "{told}");
     assert!(told.contains("without ALPN"), "{told}");
     let opened = |kind: &str| program.sum("pointsman_client_openings_total", &format!("\"{kind}\""));
-    // The session, and its first request to cancel; then the second one; then TLS at once.
+    // The session and its first request to cancel; then the second request; then TLS at once.
     assert_eq!([opened("upgraded"), opened("cancel"), opened("tls")], [2.0, 1.0, 1.0]);
     program.stop();
 }

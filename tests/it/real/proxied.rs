@@ -1,4 +1,4 @@
-//! PROXY headers between this program and others: nginx and haproxy before it and behind it.
+//! PROXY headers between this program and others: nginx and haproxy in front of it and behind it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,13 +12,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::certificates::Authority;
-use super::checks::Running;
+use super::checks::RunningServer;
 use super::{Directory, Program};
 use crate::support::{Backend, PATIENCE, wait_for};
 
 /// Runs nginx with these blocks at a port that stands for `PORT`.
-fn nginx(blocks: &str) -> Running {
-    Running::start(Directory::new(), |directory, port| {
+fn nginx(blocks: &str) -> RunningServer {
+    RunningServer::start(Directory::new(), |directory, port| {
         let load = "/usr/lib/nginx/modules/ngx_stream_module.so";
         let conf = format!(
             "load_module {load};\ndaemon off;\nmaster_process off;\npid {}/pid;\nerror_log stderr;\nevents {{}}\n{}\n",
@@ -32,8 +32,8 @@ fn nginx(blocks: &str) -> Running {
 }
 
 /// Runs haproxy with these sections at a port that stands for `PORT`.
-fn haproxy(sections: &str) -> Running {
-    Running::start(Directory::new(), |directory, port| {
+fn haproxy(sections: &str) -> RunningServer {
+    RunningServer::start(Directory::new(), |directory, port| {
         let conf = format!(
             "global\n nbthread 1\n maxconn 200\ndefaults\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n{}\n",
             sections.replace("PORT", &port.to_string()),
@@ -44,7 +44,8 @@ fn haproxy(sections: &str) -> Running {
     })
 }
 
-/// A web server's answer to a client that may send something else first, and the client's address.
+/// Returns the answer of a web server to a client that may send other bytes first, and the address of the
+/// client.
 fn get(address: SocketAddr, before: &[u8]) -> (String, SocketAddr) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -57,8 +58,8 @@ fn get(address: SocketAddr, before: &[u8]) -> (String, SocketAddr) {
     (body.unwrap_or_else(|| panic!("{answer:?}")), client)
 }
 
-/// In front of a web server that is told its clients so, and checked likewise.
-fn telling(listener: &str, server: &Running, pool: &str) -> Program {
+/// Starts the program in front of a web server that gets PROXY headers. Its checks send headers too.
+fn sending(listener: &str, server: &RunningServer, pool: &str) -> Program {
     Program::start(&format!(
         "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\n{listener}\n[pool.main]\nbackends = [\"{}\"]\n\
          health = {{ check = \"http\", interval = \"100ms\" }}\n{pool}\n",
@@ -66,7 +67,7 @@ fn telling(listener: &str, server: &Running, pool: &str) -> Program {
     ))
 }
 
-/// Checks pass, so the server takes their header too.
+/// Waits until checks pass, which shows that the server accepts their header too.
 fn wait_for_checks(program: &Program) {
     let passed = || program.sum("pointsman_backend_checks_total", "\"passed\"");
     wait_for("checks", || passed() >= 3.0);
@@ -84,7 +85,7 @@ fn nginx_is_told() {
          \"$proxy_protocol_addr:$proxy_protocol_port $proxy_protocol_server_addr:$proxy_protocol_server_port\"; } } }",
     );
     for pool in ["proxy_protocol = \"v1\"", "proxy_protocol = \"v2\"", FULL] {
-        let program = telling("", &server, pool);
+        let program = sending("", &server, pool);
         let address = program.address("main");
         let (answer, client) = get(address, b"");
         assert_eq!(answer, format!("{client} {address}"), "{pool}");
@@ -101,7 +102,7 @@ fn haproxy_is_told() {
          content-type text/plain lf-string \"%[src]:%[src_port] %[dst]:%[dst_port] %[fc_pp_authority] %[fc_pp_unique_id]\"",
     );
     for pool in ["proxy_protocol = \"v1\"", "proxy_protocol = \"v2\"", FULL] {
-        let program = telling("", &server, pool);
+        let program = sending("", &server, pool);
         let address = program.address("main");
         let (answer, client) = get(address, b"");
         let record = program.wait_for_record("the record", |record| record["client"] == client.to_string());
@@ -112,8 +113,8 @@ fn haproxy_is_told() {
         wait_for_checks(&program);
         program.stop();
     }
-    // What another proxy told is told to it.
-    let program = telling("proxy_protocol.trusted = \"127.0.0.1\"", &server, FULL);
+    // The server gets the address that another proxy sent.
+    let program = sending("proxy_protocol.trusted = \"127.0.0.1\"", &server, FULL);
     let endpoints = Some(("[2001:db8::7]:4711".parse().unwrap(), "[2001:db8::1]:443".parse().unwrap()));
     let tlvs: Vec<(u8, &[u8])> = vec![(Tlv::AUTHORITY, b"front.test"), (Tlv::UNIQUE_ID, b"id-7")];
     let header = OutgoingHeader { version: HeaderVersion::V2, endpoints, tlvs, crc32c: true }.write();
@@ -122,8 +123,8 @@ fn haproxy_is_told() {
     program.stop();
 }
 
-/// A listener that requires headers, in front of an echo.
-fn told() -> Program {
+/// Starts a listener that requires headers, in front of an echo.
+fn echo_behind_headers() -> Program {
     let echo = Backend::echo();
     Program::start(&format!(
         "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"main\"\nproxy_protocol.trusted = \"127.0.0.1\"\n\
@@ -132,7 +133,7 @@ fn told() -> Program {
     ))
 }
 
-/// Says something, hears it again, and returns the client's address.
+/// Sends bytes and gets them back. Returns the address of the client.
 fn echo(address: SocketAddr) -> SocketAddr {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -151,7 +152,7 @@ fn headers(program: &Program, outcome: &str) -> f64 {
 #[test]
 #[ignore = "needs nginx with its stream module"]
 fn nginx_tells() {
-    let program = told();
+    let program = echo_behind_headers();
     let sender = nginx(&format!(
         "stream {{ server {{ listen 127.0.0.1:PORT; proxy_pass {}; proxy_protocol on; proxy_half_close on; }} }}",
         program.address("main")
@@ -170,7 +171,7 @@ fn haproxy_tells() {
     for (options, outcome) in
         [("send-proxy", "v1"), ("send-proxy-v2", "v2"), ("send-proxy-v2 proxy-v2-options crc32c", "v2")]
     {
-        let program = told();
+        let program = echo_behind_headers();
         let sender = haproxy(&format!(
             "listen l\n mode tcp\n bind 127.0.0.1:PORT\n server s {} {options}",
             program.address("main")
@@ -183,7 +184,7 @@ fn haproxy_tells() {
     }
 }
 
-/// It ends TLS, and tells of its client's name and of the connection's.
+/// haproxy terminates TLS. Its header has the server name and the id of the connection.
 #[test]
 #[ignore = "needs haproxy"]
 fn haproxy_tells_with_tlvs() {
@@ -191,7 +192,7 @@ fn haproxy_tells_with_tlvs() {
     let signed = authority.sign("front.test");
     let both = [fs::read(&signed.certificate).unwrap(), fs::read(&signed.key).unwrap()].concat();
     let both = authority.directory.write("both.pem", both);
-    let program = told();
+    let program = echo_behind_headers();
     let sender = haproxy(&format!(
         "frontend f\n mode tcp\n bind 127.0.0.1:PORT ssl crt {}\n unique-id-format id-%ci-%cp\n default_backend b\n\
          backend b\n mode tcp\n server s {} send-proxy-v2 proxy-v2-options ssl,unique-id,crc32c,authority",
@@ -219,12 +220,12 @@ fn haproxy_tells_with_tlvs() {
     program.stop();
 }
 
-/// Its checks send LOCAL, or a line with their own addresses.
+/// The checks of haproxy send LOCAL, or a line with their own addresses.
 #[test]
 #[ignore = "needs haproxy"]
 fn haproxy_checks() {
     for (options, outcome) in [("send-proxy-v2", "local"), ("send-proxy", "v1")] {
-        let program = told();
+        let program = echo_behind_headers();
         let _sender = haproxy(&format!(
             "listen l\n mode tcp\n bind 127.0.0.1:PORT\n server s {} check inter 100ms {options}",
             program.address("main")

@@ -1,21 +1,21 @@
-//! The recipes of docs/guide/checks.md with the servers that they are for.
+//! The recipes of docs/guide/checks.md with their real servers.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::recipes::recipe;
 use crate::support::{own_address, wait_for};
 
-/// A server that is asked to end, as its children would outlive it otherwise.
-struct Server(Guarded);
+/// A server that is stopped in order, because its children would outlive it after a kill.
+struct Server(ChildGuard);
 
 impl Server {
     fn start(command: &mut Command, log: &Path) -> Self {
         let log = std::fs::File::create(log).unwrap();
-        Self(Guarded::spawn(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log)))
+        Self(ChildGuard::spawn(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log)))
     }
 }
 
@@ -26,7 +26,7 @@ impl Drop for Server {
     }
 }
 
-/// A loopback address of this test's own, where every port is free.
+/// Returns a loopback address that only this test uses, so that every port is free there.
 fn own_ip() -> IpAddr {
     own_address().ip()
 }
@@ -36,7 +36,7 @@ fn wait_until_it_accepts(address: SocketAddr, log: &Path) {
     assert!(waited.is_ok(), "{address}:\n{}", std::fs::read_to_string(log).unwrap());
 }
 
-/// The states of a pool's backends, in their order.
+/// Returns the states of a pool's backends, in their order.
 fn states(program: &Program, pool: &str) -> Vec<String> {
     let status = program.status();
     let pools = status["pools"].as_array().unwrap().iter();
@@ -52,7 +52,7 @@ fn wait_for_states(program: &Program, pool: &str, expected: &[&str]) {
     assert!(waited.is_ok(), "{pool}: not {expected:?} but {:#}", program.status()["pools"]);
 }
 
-/// The status of a page, 0 if there is no answer.
+/// Returns the status of a page, or 0 if there is no answer.
 fn page(url: &str, more: &[&str]) -> u32 {
     let output = finish(
         Command::new("curl").args(["-s", "-o", "/dev/null", "-w", "%{http_code}", url]).args(more),
@@ -183,7 +183,7 @@ fn rabbitmq() {
     run(Command::new("chown").arg("rabbitmq").arg(&home));
     let conf =
         format!("listeners.tcp.1 = {ip}:5672\nmanagement.tcp.ip = {ip}\nmanagement.tcp.port = 15672\n");
-    // It is named without the ending.
+    // The file is named without its ending.
     let conf = directory.write("rabbitmq.conf", conf).with_extension("");
     let plugins = directory.write("plugins", "[rabbitmq_management].\n");
     let [names, nodes] =
@@ -201,9 +201,9 @@ fn rabbitmq() {
     server.env("RABBITMQ_LOGS", "-").env("RABBITMQ_DIST_PORT", nodes.to_string());
     server.env("RABBITMQ_CONFIG_FILE", conf).env("RABBITMQ_ENABLED_PLUGINS_FILE", plugins);
     let log = directory.file("log");
-    let _names = Names(names);
+    let _names = ErlangNames(names);
     let _server = Server::start(&mut server, &log);
-    // A second time to wait, as its start takes long on a machine that is busy.
+    // The wait is repeated, because the start takes long on a busy machine.
     let _ = std::panic::catch_unwind(|| wait_until_it_accepts(SocketAddr::new(ip, 15672), &log));
     wait_until_it_accepts(SocketAddr::new(ip, 15672), &log);
     wait_for("the page", || {
@@ -228,10 +228,10 @@ fn rabbitmq() {
     program.stop();
 }
 
-/// The server of Erlang's names at this port, which outlives the node that started it.
-struct Names(u16);
+/// The name server of Erlang at this port. It outlives the node that started it.
+struct ErlangNames(u16);
 
-impl Drop for Names {
+impl Drop for ErlangNames {
     fn drop(&mut self) {
         finish(Command::new("epmd").args(["-port", &self.0.to_string(), "-kill"]), b"");
     }
@@ -261,7 +261,7 @@ fn galera() {
     mariadb.args([format!("--datadir={data}"), format!("--socket={socket}"), format!("--bind-address={ip}")]);
     let _mariadb = Server::start(&mut mariadb, &directory.file("mariadb.log"));
 
-    // The script of the recipe, with a client that knows where this server is.
+    // The script of the recipe, with a client that has the address of this server.
     let page = include_str!("../../../docs/guide/checks.md");
     let script = page.split("```sh\n").find(|block| block.contains("wsrep_local_state")).unwrap();
     let client = format!("#!/bin/sh\nexec /usr/bin/mariadb --no-defaults --socket={socket} \"$@\"\n");

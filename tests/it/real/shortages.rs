@@ -1,5 +1,6 @@
-//! Things that this host lacks for connections to backends: a warning when clients are refused for it, and a line when
-//! that is over. The host is a network namespace, so nothing else lacks them.
+//! Resources that this host lacks for connections to backends. The log has a warning when clients are refused
+//! for a shortage, and a line at the end of the shortage. The host is a network namespace, so no other
+//! process has the shortage.
 
 use std::io::Write;
 
@@ -8,20 +9,21 @@ use serde_json::Value;
 use super::network::{Network, PROGRAM};
 use super::{Program, run};
 
-/// One connection for each child, in front of an echo.
+/// Each connection has a child of its own, in front of an echo.
 const ECHO: &[&str] = &["-b", "4096", "TCP4-LISTEN:9001,reuseaddr,fork", "PIPE"];
 
-/// Lets a client come while a thing is lacking, and waits for its record. Returns the rest of the warning behind the word.
+/// Connects a client during a shortage and waits for its record. Returns the rest of the warning behind the
+/// word.
 fn refused(network: &Network, program: &Program, word: &str) -> String {
     let mut client = network.client(PROGRAM);
-    // It may be reset before it has written.
+    // The client may be reset before it writes.
     let _ = client.to.write_all(b"are you there");
     let record = program.wait_for_record("the refusal", |record| record["close"] == "out_of_resources");
     assert_eq!((&record["pool"], &record["closed_by"]), (&"main".into(), &"pointsman".into()), "{record}");
     program.log.wait_for(&format!("saturation=\"{word}\""))
 }
 
-/// The line of the end, which comes 10 s after the last refusal.
+/// Returns the log line for the end of the shortage, which comes 10 s after the last refusal.
 fn over(network: &Network, program: &Program, message: &str, word: &str) {
     let rest = program.log.wait_for(&format!("INFO {message} saturation=\"{word}\" pool=\"main\" refused="));
     assert!(rest.contains(" lasted="), "{rest}");
@@ -42,7 +44,7 @@ fn over(network: &Network, program: &Program, message: &str, word: &str) {
 fn a_host_without_local_ports_says_so() {
     let network = Network::new();
     let (program, _backend) = network.program("", ECHO);
-    // After the start, because the admin listener takes a port of the range.
+    // The range is set after the start, because the admin listener needs a port of its own.
     let range = |ports: &str| {
         let write = format!("echo {ports} > /proc/sys/net/ipv4/ip_local_port_range");
         run(network.at("program", "sh").args(["-c", &write]));
@@ -60,7 +62,7 @@ fn a_host_without_local_ports_says_so() {
     );
     range("40000 40100");
     network.client(PROGRAM).greet();
-    over(&network, &program, "the limit is no longer reached: it refused nothing for 10 s", "ports");
+    over(&network, &program, "the limit is no longer reached: for 10 s no connection was refused", "ports");
     held.greet();
     drop(held);
     program.stop();
@@ -85,7 +87,7 @@ fn a_host_that_lost_the_address_of_a_pool_says_so() {
     over(
         &network,
         &program,
-        "no connection to a backend lacked its source address for 10 s",
+        "the source address is usable again: for 10 s no connection to a backend lacked it",
         "source_address",
     );
     program.stop();

@@ -1,10 +1,10 @@
-//! The start in networks that are not as the configuration has it: an address that comes later or is still being
-//! checked, a kernel without IPv6, a kernel that refuses to watch a socket.
+//! Starts in networks that differ from the configuration: an address that comes later or is tentative, a
+//! kernel without IPv6, a kernel that refuses to watch a socket.
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Directory, Guarded, Program, finish, run, said};
+use super::{ChildGuard, Directory, Program, finish, run, said};
 use crate::support::wait_for;
 
 /// A namespace with two ends of a link, `near` and `far`.
@@ -28,7 +28,7 @@ impl Host {
         run(Command::new("ip").args(["-n", &self.0]).args(arguments.split(' ')))
     }
 
-    /// A command that runs there; its process becomes the program's.
+    /// Returns a command that runs on this host. Its process becomes that of the program.
     fn at(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, program]);
@@ -39,7 +39,7 @@ impl Host {
         Program::start_by(self.at(env!("CARGO_BIN_EXE_pointsman")), Directory::new(), &config(bind))
     }
 
-    /// Whether a connection from this host comes to a listener.
+    /// Returns true if a connection from this host reaches a listener.
     fn reaches(&self, address: &str) -> bool {
         let mut socat = self.at("socat");
         finish(socat.args(["-T", "5", "-", &format!("TCP:{address},connect-timeout=5")]), b"")
@@ -54,7 +54,7 @@ impl Drop for Host {
     }
 }
 
-/// A listener with these keys, whose clients are accepted and then find no backend.
+/// Returns a listener with these keys. Its clients are accepted, and there is no backend for them.
 fn config(bind: &str) -> String {
     format!(
         "[listener.main]\n{bind}\npool = \"main\"\n[pool.main]\nbackends = [\"127.0.0.1:9\"]\nhealth.check = \"off\"\n"
@@ -93,20 +93,20 @@ fn an_address_that_comes_later_is_served_when_it_comes() {
 fn a_tentative_address_is_waited_for() {
     let host = Host::new();
     let bind = |address: &str| format!("bind = \"[{address}]:9000\"");
-    // This number of questions, a second each, gives enough time for the start.
+    // This number of probes, one second each, gives enough time for the start.
     run(host.at("sh").args(["-c", "echo 4 >/proc/sys/net/ipv6/conf/near/dad_transmits"]));
     host.ip("addr add 2001:db8::5/64 dev near");
     let program = host.start(&bind("2001:db8::5"));
-    program.log.wait_for("(they are tentative); waiting, at most 10 s addresses={2001:db8::5}");
+    program.log.wait_for("(they are tentative); binding waits for at most 10 s addresses={2001:db8::5}");
     // A reload waits as well, and control goes on meanwhile.
     host.ip("addr add 2001:db8::6/64 dev near");
     program.reload(&config(&bind("2001:db8::6")));
-    program.log.wait_for("waiting, at most 10 s addresses={2001:db8::6}");
+    program.log.wait_for("binding waits for at most 10 s addresses={2001:db8::6}");
     program.log.wait_for("reloaded changes=");
     // SIGTERM ends such a wait.
     host.ip("addr add 2001:db8::7/64 dev near");
     program.reload(&config(&bind("2001:db8::7")));
-    program.log.wait_for("waiting, at most 10 s addresses={2001:db8::7}");
+    program.log.wait_for("binding waits for at most 10 s addresses={2001:db8::7}");
     program.stop();
 }
 
@@ -122,7 +122,7 @@ fn without_ipv6_a_port_listens_on_what_there_is() {
     let running = Program::start_by(without(), Directory::new(), &config("bind = \":0\""));
     running.log.wait_for("address=[::]:0");
     assert!(running.address("main").is_ipv4());
-    // The log has it once, and a reload does the same.
+    // The log has the warning once, and a reload writes one more.
     running.reload(&(config("bind = \":0\"") + "[listener.other]\nbind = \":0\"\npool = \"main\"\n"));
     running.log.wait_for("reloaded changes=added listener other");
     assert!(running.address("other").is_ipv4());
@@ -134,7 +134,7 @@ fn without_ipv6_a_port_listens_on_what_there_is() {
     assert!(said.contains("this host has no IPv6") && said.contains("0.0.0.0:0"), "{said}");
 }
 
-/// Runs a program for which `socket` knows no IPv6, by a filter of system calls of this machine.
+/// Runs a program without IPv6: a filter of system calls refuses such sockets.
 const WITHOUT_IPV6: &str = r#"
 import ctypes, os, platform, struct, sys
 number = {"x86_64": 41, "aarch64": 198}[platform.machine()]
@@ -168,7 +168,7 @@ fn a_socket_that_cannot_be_watched_is_tried_again() {
         &pid,
         "-o",
     ]);
-    let strace = Guarded::spawn(strace.arg(&trace).stdin(Stdio::null()).stderr(Stdio::null()));
+    let strace = ChildGuard::spawn(strace.arg(&trace).stdin(Stdio::null()).stderr(Stdio::null()));
     wait_for("strace", || {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path());
         tasks.into_iter().all(|task| {
@@ -182,7 +182,7 @@ fn a_socket_that_cannot_be_watched_is_tried_again() {
     program.log.wait_for("a worker cannot watch a listening socket");
     strace.signal("INT");
     drop(strace);
-    program.log.wait_for("a worker watches a listening socket now");
+    program.log.wait_for("a worker now watches a listening socket");
     let address = program.address("new");
     let stream = std::net::TcpStream::connect(address).unwrap();
     program.wait_for_record("the client of the new listener", |record| record["listener"] == "new");

@@ -7,26 +7,26 @@ use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::certificates::{Authority, Signed};
-use super::{Guarded, Lines, Program, finish, said};
+use super::certificates::{Authority, SignedCertificate};
+use super::{ChildGuard, Lines, Program, finish, said};
 use crate::support::wait_for;
 
 const NAME: &str = "app.example.test";
 const CLIENTS: usize = 240;
 const AT_ONCE: usize = 4;
 
-/// A web server of openssl's at an address.
-fn start(address: &str, signed: &Signed) -> (Guarded, SocketAddr) {
+/// Starts a web server of openssl at an address.
+fn start(address: &str, signed: &SignedCertificate) -> (ChildGuard, SocketAddr) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", address, "-www", "-cert"]).arg(&signed.certificate);
     command.arg("-key").arg(&signed.key).stdout(Stdio::piped()).stderr(Stdio::null()).stdin(Stdio::piped());
-    let mut server = Guarded::spawn(&mut command);
+    let mut server = ChildGuard::spawn(&mut command);
     let address = Lines::follow(server.0.stdout.take().unwrap()).wait_for("ACCEPT");
-    // The address is said only where the port was the kernel's choice.
+    // openssl prints the address only if the kernel chose the port.
     (server, address.trim().parse().unwrap_or_else(|_| ([0, 0, 0, 0], 0).into()))
 }
 
-/// A client's command, by turns curl and openssl.
+/// Returns the command of a client, curl and openssl by turns.
 fn client(number: usize, at: SocketAddr, authority: &Path) -> (Command, &'static [u8]) {
     if number.is_multiple_of(2) {
         let mut command = Command::new("curl");
@@ -62,14 +62,15 @@ fn no_client_notices_a_stopped_backend() {
     ));
     let at = program.address("tls");
     let (served, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    // Whoever is served while its backend dies does notice. So a backend is stopped only between clients.
+    // A client that is served while its backend stops does notice. So backends are stopped only between
+    // clients.
     let between = RwLock::new(());
     let serve = || {
         while served.fetch_add(1, Ordering::Relaxed) < CLIENTS {
             let _inside = between.read().unwrap();
             let (mut command, request) = client(served.load(Ordering::Relaxed), at, &authority.file());
             let output = finish(&mut command, request);
-            // The server's page begins with its own command.
+            // The page of the server begins with the command of the server.
             if !output.status.success() || !said(&output).contains("s_server") {
                 failed.fetch_add(1, Ordering::Relaxed);
                 eprintln!("{command:?}: {}\n{}", output.status, said(&output));

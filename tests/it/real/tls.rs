@@ -1,4 +1,5 @@
-//! TLS clients of all kinds, through a `tls` listener: each sees the certificate of the backend it named.
+//! TLS clients of all kinds, through a `tls` listener. Each gets the certificate of the backend with the
+//! requested name.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -6,22 +7,22 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use super::certificates::{Authority, Signed};
-use super::{Guarded, Lines, Program, finish, run, said};
+use super::certificates::{Authority, SignedCertificate};
+use super::{ChildGuard, Lines, Program, finish, run, said};
 use crate::support::{Backend, wait_for};
 
 const NAMES: [&str; 2] = ["one.example.test", "two.example.test"];
 const REQUEST: &[u8] = b"GET / HTTP/1.0\r\n\r\n";
 
 /// Two backends with a name each, and the program in front of them.
-struct Stage {
+struct TlsSetup {
     authority: Authority,
     program: Program,
     address: SocketAddr,
     _backends: [Backend; 2],
 }
 
-impl Stage {
+impl TlsSetup {
     fn new() -> Self {
         let authority = Authority::new();
         let backends = NAMES.map(|name| authority.backend(name));
@@ -35,8 +36,8 @@ impl Stage {
         self.address.port().to_string()
     }
 
-    /// Lets a client ask for each name in turn. It must show that the certificate has that name (clients
-    /// verify it; what they say of it goes before the answer) and that its backend answered.
+    /// Runs a client for each name in turn. The client verifies the certificate, and its output must have the
+    /// answer of the backend with that name.
     fn each_name(&self, client: impl Fn(&str) -> Command) {
         for name in NAMES.iter().chain(&NAMES) {
             let output = finish(&mut client(name), REQUEST);
@@ -50,7 +51,7 @@ impl Stage {
     }
 }
 
-/// A listener `tls` and a pool for each name.
+/// Returns a listener `tls` and a pool for each name.
 fn configuration(backends: &[(&str, SocketAddr)]) -> String {
     let mut routes = String::new();
     let mut pools = String::new();
@@ -71,46 +72,46 @@ fn s_client(address: SocketAddr, authority: &Path) -> Command {
 #[test]
 #[ignore = "needs openssl"]
 fn openssl_reaches_the_backend_it_names() {
-    let stage = Stage::new();
+    let setup = TlsSetup::new();
     for version in [&["-tls1_2"][..], &["-tls1_3"], &["-tls1_2", "-no_ticket"], &["-tls1_3", "-no_ticket"]] {
-        stage.each_name(|name| {
-            let mut command = s_client(stage.address, &stage.authority.file());
-            // With -ign_eof it waits for the answer after the end of its input.
+        setup.each_name(|name| {
+            let mut command = s_client(setup.address, &setup.authority.file());
+            // With -ign_eof the client waits for the answer after the end of its input.
             command.args(["-ign_eof", "-servername", name, "-verify_hostname", name]).args(version);
             command
         });
     }
     let output =
-        finish(s_client(stage.address, &stage.authority.file()).args(["-servername", NAMES[1]]), b"");
+        finish(s_client(setup.address, &setup.authority.file()).args(["-servername", NAMES[1]]), b"");
     assert!(said(&output).contains(&format!("subject=CN = {}\n", NAMES[1])), "{}", said(&output));
-    stage.program.stop();
+    setup.program.stop();
 }
 
 #[test]
 #[ignore = "needs openssl"]
 fn openssl_is_told_why_it_is_refused() {
-    let stage = Stage::new();
+    let setup = TlsSetup::new();
     let check = |arguments: &[&str], number: u8, close: &str| {
-        let output = finish(s_client(stage.address, &stage.authority.file()).args(arguments), REQUEST);
+        let output = finish(s_client(setup.address, &setup.authority.file()).args(arguments), REQUEST);
         let said = said(&output);
         assert!(!output.status.success(), "{arguments:?}\n{said}");
         assert!(said.contains(&format!("SSL alert number {number}\n")), "{arguments:?}\n{said}");
-        stage.program.wait_for_record(close, |record| record["close"] == close);
+        setup.program.wait_for_record(close, |record| record["close"] == close);
     };
     check(&["-servername", "three.example.test"], 112, "unmatched_sni");
     check(&["-servername", "three.example.test", "-tls1_2"], 112, "unmatched_sni");
     check(&["-noservername"], 109, "no_sni");
     check(&["-noservername", "-tls1_2"], 109, "no_sni");
-    stage.program.stop();
+    setup.program.stop();
 }
 
-/// `openssl s_server` with a certificate, at a port of the kernel's choice.
-fn s_server(signed: &Signed, arguments: &[&str]) -> (Guarded, Arc<Lines>, SocketAddr) {
+/// Starts `openssl s_server` with a certificate, at a port that the kernel chooses.
+fn s_server(signed: &SignedCertificate, arguments: &[&str]) -> (ChildGuard, Arc<Lines>, SocketAddr) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(&signed.certificate);
     command.arg("-key").arg(&signed.key).args(arguments);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut server = Guarded::spawn(&mut command);
+    let mut server = ChildGuard::spawn(&mut command);
     let lines = Lines::follow(server.0.stdout.take().unwrap());
     let address = lines.wait_for("ACCEPT ").parse().unwrap();
     (server, lines, address)
@@ -127,7 +128,7 @@ fn early_data_right_behind_the_hello_arrives() {
         let mut command = s_client(address, &authority.file());
         command.args(["-tls1_3", "-servername", NAMES[0]]).args(arguments).arg(file);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        Guarded::spawn(&mut command)
+        ChildGuard::spawn(&mut command)
     };
     let mut first = client(&["-sess_out"], &session);
     wait_for("a ticket", || fs::metadata(&session).is_ok_and(|file| file.len() > 0));
@@ -176,35 +177,35 @@ fn curl(address: SocketAddr, name: &str, authority: &Path) -> Command {
 #[test]
 #[ignore = "needs curl"]
 fn curl_reaches_the_backend_it_names() {
-    let stage = Stage::new();
-    stage.each_name(|name| curl(stage.address, name, &stage.authority.file()));
-    stage.program.stop();
+    let setup = TlsSetup::new();
+    setup.each_name(|name| curl(setup.address, name, &setup.authority.file()));
+    setup.program.stop();
 }
 
 #[test]
 #[ignore = "needs gnutls-cli"]
 fn gnutls_reaches_the_backend_it_names() {
-    let stage = Stage::new();
-    stage.each_name(|name| {
+    let setup = TlsSetup::new();
+    setup.each_name(|name| {
         let mut command = Command::new("gnutls-cli");
-        command.args(["--sni-hostname", name, "--verify-hostname", name, "--port", &stage.port()]);
-        command.arg("--x509cafile").arg(stage.authority.file()).arg("127.0.0.1");
+        command.args(["--sni-hostname", name, "--verify-hostname", name, "--port", &setup.port()]);
+        command.arg("--x509cafile").arg(setup.authority.file()).arg("127.0.0.1");
         command
     });
-    stage.program.stop();
+    setup.program.stop();
 }
 
 #[test]
 #[ignore = "needs python3"]
 fn python_reaches_the_backend_it_names() {
-    let stage = Stage::new();
-    let script = stage.authority.directory.write("client.py", PYTHON);
-    stage.each_name(|name| {
+    let setup = TlsSetup::new();
+    let script = setup.authority.directory.write("client.py", PYTHON);
+    setup.each_name(|name| {
         let mut command = Command::new("python3");
-        command.arg(&script).args([name, &stage.port()]).arg(stage.authority.file());
+        command.arg(&script).args([name, &setup.port()]).arg(setup.authority.file());
         command
     });
-    stage.program.stop();
+    setup.program.stop();
 }
 
 const PYTHON: &str = r#"
@@ -221,14 +222,14 @@ with socket.create_connection(("127.0.0.1", port)) as plain:
 #[test]
 #[ignore = "needs node"]
 fn node_reaches_the_backend_it_names() {
-    let stage = Stage::new();
-    let script = stage.authority.directory.write("client.js", NODE);
-    stage.each_name(|name| {
+    let setup = TlsSetup::new();
+    let script = setup.authority.directory.write("client.js", NODE);
+    setup.each_name(|name| {
         let mut command = Command::new("node");
-        command.arg(&script).args([name, &stage.port()]).arg(stage.authority.file());
+        command.arg(&script).args([name, &setup.port()]).arg(setup.authority.file());
         command
     });
-    stage.program.stop();
+    setup.program.stop();
 }
 
 const NODE: &str = r#"
@@ -242,14 +243,14 @@ stream.pipe(process.stdout);
 #[test]
 #[ignore = "needs java"]
 fn java_reaches_the_backend_it_names() {
-    let stage = Stage::new();
-    let source = stage.authority.directory.write("Client.java", JAVA);
-    stage.each_name(|name| {
+    let setup = TlsSetup::new();
+    let source = setup.authority.directory.write("Client.java", JAVA);
+    setup.each_name(|name| {
         let mut command = Command::new("java");
-        command.arg(&source).args([name, &stage.port()]).arg(stage.authority.file());
+        command.arg(&source).args([name, &setup.port()]).arg(setup.authority.file());
         command
     });
-    stage.program.stop();
+    setup.program.stop();
 }
 
 const JAVA: &str = r#"

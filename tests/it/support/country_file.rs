@@ -1,20 +1,20 @@
-//! Writes files in MaxMind's format: a tree of the bits of addresses, then the records that its leaves point at, then
-//! the metadata. The readers of such files are tried with what they must read and with what they must refuse.
+//! Writes files in MaxMind's format: a tree of the bits of addresses, then the records of its leaves, then
+//! the metadata. Tests use these files for both accepted and refused content.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::net::IpAddr;
 
-/// The places of IPv6 where writers repeat IPv4: mapped, Teredo, 6to4.
+/// The prefixes of IPv6 where writers repeat IPv4: mapped, Teredo, 6to4.
 const ALIASES: [(u128, u8); 3] = [(0xffff << 32, 96), (0x2001 << 112, 32), (0x2002 << 112, 16)];
 
-/// A file to be.
+/// A builder of a file.
 pub(crate) struct CountryFile {
     pub(crate) ip_version: u16,
-    /// Bits of a record of the tree: 24, 28 or 32.
+    /// The bits of a record of the tree: 24, 28 or 32.
     pub(crate) record_size: u16,
-    /// Whether IPv4 is found at its aliases too.
+    /// True if IPv4 is found at its aliases too.
     pub(crate) has_aliases: bool,
-    /// As the metadata say it.
+    /// The type of the database in the metadata.
     pub(crate) kind: &'static str,
     pub(crate) nodes: Vec<[Slot; 2]>,
     pub(crate) data: Vec<u8>,
@@ -24,12 +24,12 @@ pub(crate) struct CountryFile {
 pub(crate) enum Slot {
     Empty,
     Node(usize),
-    /// By its place in the data.
+    /// A record, by its offset in the data.
     Record(usize),
 }
 
 impl CountryFile {
-    /// One of IPv6, in whose tree IPv4 is.
+    /// Returns an empty file of IPv6, whose tree contains IPv4.
     pub(crate) fn new() -> Self {
         let nodes = vec![[Slot::Empty; 2]];
         Self {
@@ -42,7 +42,7 @@ impl CountryFile {
         }
     }
 
-    /// With these networks and the codes of their countries.
+    /// Returns the bytes of a file with these networks and the codes of their countries.
     pub(crate) fn of(networks: &[(&str, &str)]) -> Vec<u8> {
         let mut file = Self::new();
         for (network, code) in networks {
@@ -52,13 +52,13 @@ impl CountryFile {
         file.bytes()
     }
 
-    /// Adds a record, whose place networks are told.
+    /// Adds a record and returns its offset, which networks refer to.
     pub(crate) fn record(&mut self, bytes: &[u8]) -> usize {
         self.data.extend_from_slice(bytes);
         self.data.len() - bytes.len()
     }
 
-    /// Puts a record at a network. The last one of an address counts.
+    /// Assigns a record to a network. If networks overlap, the last one counts.
     pub(crate) fn put(&mut self, network: &str, record: usize) {
         let (address, length) = network.split_once('/').expect("a length");
         let length: u8 = length.parse().expect("a number");
@@ -70,13 +70,13 @@ impl CountryFile {
         self.put_bits(bits, length, record);
     }
 
-    /// The same for the first bits of a number.
+    /// Assigns a record to the first bits of a number.
     pub(crate) fn put_bits(&mut self, bits: u128, length: u8, record: usize) {
         let slot = self.slot(bits, length);
         *slot = Slot::Record(record);
     }
 
-    /// Lets the first bits of an address lead where those of another one lead.
+    /// Makes the first bits of an address lead to the same slot as those of another address.
     pub(crate) fn link(&mut self, (bits, length): (u128, u8), to: (u128, u8)) {
         let to = *self.slot(to.0, to.1);
         *self.slot(bits, length) = to;
@@ -89,7 +89,7 @@ impl CountryFile {
         for depth in 0..length - 1 {
             let slot = self.nodes[node][side(depth)];
             let Slot::Node(next) = slot else {
-                // What was said of a network goes for its halves.
+                // The record of a network is valid for both halves of the network.
                 self.nodes.push([slot; 2]);
                 let next = self.nodes.len() - 1;
                 self.nodes[node][side(depth)] = Slot::Node(next);
@@ -101,7 +101,7 @@ impl CountryFile {
         &mut self.nodes[node][side(length - 1)]
     }
 
-    /// The whole file.
+    /// Returns the whole file.
     pub(crate) fn bytes(mut self) -> Vec<u8> {
         if self.ip_version == 6 && self.has_aliases {
             ALIASES.into_iter().for_each(|alias| self.link(alias, (0, 96)));
@@ -141,7 +141,7 @@ impl CountryFile {
     }
 }
 
-/// A record as MaxMind and DB-IP write it.
+/// Returns a record as MaxMind and DB-IP write it.
 pub(crate) fn by_code(code: &str) -> Vec<u8> {
     let names = map(&[("en", text("a name"))]);
     map(&[
@@ -153,19 +153,19 @@ pub(crate) fn by_code(code: &str) -> Vec<u8> {
     ])
 }
 
-/// The bytes of a table.
+/// Returns the bytes of a table.
 pub(crate) fn map(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let head = vec![7 << 5 | u8::try_from(pairs.len()).expect("few")];
     pairs.iter().fold(head, |bytes, (key, value)| [bytes, text(key), value.clone()].concat())
 }
 
-/// The bytes of a text of less than 29 bytes.
+/// Returns the bytes of a text of less than 29 bytes.
 pub(crate) fn text(text: &str) -> Vec<u8> {
     assert!(text.len() < 29, "{text}");
     [&[2 << 5 | text.len() as u8], text.as_bytes()].concat()
 }
 
-/// The bytes of a number of such a type: 5 has 16 bits at most, 6 has 32.
+/// Returns the bytes of a number of this type: 5 has at most 16 bits, 6 has 32.
 pub(crate) fn number_of(kind: u8, number: u32) -> Vec<u8> {
     let bytes: Vec<u8> = number.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
     [vec![kind << 5 | bytes.len() as u8], bytes].concat()

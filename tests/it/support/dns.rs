@@ -1,4 +1,4 @@
-//! A DNS server that says what a test wants, on a loopback port that the kernel chooses.
+//! A DNS server with answers that a test sets, on a loopback port that the kernel chooses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -13,25 +13,25 @@ const SRV: u16 = 33;
 
 const NAME_ERROR: u8 = 3;
 
-/// What is said of a name.
+/// The answer to questions about a name.
 #[derive(Clone, Debug)]
-pub(crate) enum Said {
+pub(crate) enum DnsAnswer {
     /// A and AAAA records, in this order.
     Addresses(Vec<IpAddr>),
     /// SRV records: priority, weight, port, target.
     Services(Vec<(u16, u16, u16, &'static str)>),
     /// A response code: 2 is SERVFAIL, 3 is NXDOMAIN.
     Code(u8),
-    /// An A record, and nothing at all when asked for AAAA.
+    /// An A record, and no answer to questions for AAAA.
     OnlyV4(Ipv4Addr),
-    /// Nothing at all.
+    /// No answer.
     Silence,
 }
 
-/// The server; it ends when it is dropped.
+/// The server; it ends when dropped.
 pub(crate) struct Dns {
     pub(crate) address: SocketAddr,
-    zone: Arc<Mutex<BTreeMap<String, Said>>>,
+    zone: Arc<Mutex<BTreeMap<String, DnsAnswer>>>,
     questions: Arc<AtomicUsize>,
     ttl: Arc<AtomicU32>,
     is_over: Arc<AtomicBool>,
@@ -70,21 +70,21 @@ impl Dns {
         server
     }
 
-    /// From now on answers hold for so many seconds; at first 0.
+    /// Sets the TTL of later answers in seconds; at first it is 0.
     pub(crate) fn hold(&self, seconds: u32) {
         self.ttl.store(seconds, Ordering::Relaxed);
     }
 
-    /// From now on this is said of `name`.
-    pub(crate) fn say(&self, name: &str, said: Said) {
+    /// Sets the answer for `name`.
+    pub(crate) fn set_answer(&self, name: &str, said: DnsAnswer) {
         self.zone.lock().unwrap().insert(name.to_owned(), said);
     }
 
-    pub(crate) fn say_addresses(&self, name: &str, addresses: &[IpAddr]) {
-        self.say(name, Said::Addresses(addresses.to_vec()));
+    pub(crate) fn set_addresses(&self, name: &str, addresses: &[IpAddr]) {
+        self.set_answer(name, DnsAnswer::Addresses(addresses.to_vec()));
     }
 
-    /// Questions answered, or passed over in silence.
+    /// Returns the number of questions so far, with and without an answer.
     pub(crate) fn questions(&self) -> usize {
         self.questions.load(Ordering::Relaxed)
     }
@@ -96,19 +96,19 @@ impl Drop for Dns {
     }
 }
 
-fn answer(query: &[u8], zone: &BTreeMap<String, Said>, ttl: u32) -> Option<Vec<u8>> {
+fn answer(query: &[u8], zone: &BTreeMap<String, DnsAnswer>, ttl: u32) -> Option<Vec<u8>> {
     let (name, kind, question_end) = question(query);
     let (code, records) = match zone.get(&name) {
         None => (NAME_ERROR, Vec::new()),
-        Some(Said::Code(code)) => (*code, Vec::new()),
-        Some(Said::Silence) => return None,
-        Some(Said::OnlyV4(_)) if kind == AAAA => return None,
-        Some(Said::OnlyV4(ip)) => (0, address((*ip).into(), kind).into_iter().collect()),
-        Some(Said::Addresses(addresses)) => {
+        Some(DnsAnswer::Code(code)) => (*code, Vec::new()),
+        Some(DnsAnswer::Silence) => return None,
+        Some(DnsAnswer::OnlyV4(_)) if kind == AAAA => return None,
+        Some(DnsAnswer::OnlyV4(ip)) => (0, address((*ip).into(), kind).into_iter().collect()),
+        Some(DnsAnswer::Addresses(addresses)) => {
             (0, addresses.iter().filter_map(|ip| address(*ip, kind)).collect())
         }
-        Some(Said::Services(services)) if kind == SRV => (0, services.iter().map(service).collect()),
-        Some(Said::Services(_)) => (0, Vec::new()),
+        Some(DnsAnswer::Services(services)) if kind == SRV => (0, services.iter().map(service).collect()),
+        Some(DnsAnswer::Services(_)) => (0, Vec::new()),
     };
     let mut bytes = query[..2].to_vec();
     bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
@@ -125,7 +125,7 @@ fn answer(query: &[u8], zone: &BTreeMap<String, Said>, ttl: u32) -> Option<Vec<u
     Some(bytes)
 }
 
-/// The name asked for, the type, and where the question ends.
+/// Returns the name, the type, and the offset of the end of the question.
 fn question(query: &[u8]) -> (String, u16, usize) {
     let mut labels = Vec::new();
     let mut at = 12;

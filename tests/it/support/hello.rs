@@ -1,25 +1,25 @@
-//! What clients send first, made byte by byte or captured.
+//! The first bytes of clients, built or captured.
 
 use std::fs;
 use std::path::Path;
 
-/// A captured hello of `tests/fixtures/hello`.
+/// Returns a captured hello of `tests/fixtures/hello`.
 pub(crate) fn fixture(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/hello");
     fs::read(folder.join(name).with_extension("bin")).unwrap()
 }
 
-/// One record with a hello that asks for a name, whatever its bytes.
+/// Returns one record with a hello that has a server name of any bytes.
 pub(crate) fn hello(name: &[u8]) -> Vec<u8> {
     records(&message(&server_name(name)), &[])
 }
 
-/// One record with a hello that asks for no name.
+/// Returns one record with a hello without a server name.
 pub(crate) fn nameless() -> Vec<u8> {
     records(&message(&extension(0x2b, &[2, 3, 4])), &[])
 }
 
-/// A handshake message of the type of a hello, with these extensions.
+/// Returns a handshake message of the type of a hello, with these extensions.
 pub(crate) fn message(extensions: &[u8]) -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([7; 32]);
@@ -30,7 +30,7 @@ pub(crate) fn message(extensions: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A server name extension.
+/// Returns a server name extension.
 pub(crate) fn server_name(name: &[u8]) -> Vec<u8> {
     let entry = [&[0], vector(name).as_slice()].concat();
     extension(0, &vector(&entry))
@@ -40,13 +40,13 @@ pub(crate) fn extension(kind: u16, content: &[u8]) -> Vec<u8> {
     [&kind.to_be_bytes(), vector(content).as_slice()].concat()
 }
 
-/// Content behind its length in two bytes.
+/// Returns the content behind its length in two bytes.
 fn vector(content: &[u8]) -> Vec<u8> {
     let length = u16::try_from(content.len()).unwrap();
     [&length.to_be_bytes(), content].concat()
 }
 
-/// A handshake message in records with fragments of these lengths, and one record for the rest.
+/// Returns a handshake message in records with fragments of these lengths, and one record for the rest.
 pub(crate) fn records(message: &[u8], lengths: &[usize]) -> Vec<u8> {
     let mut raw = Vec::new();
     let mut rest = message;

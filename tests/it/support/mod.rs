@@ -22,13 +22,13 @@ use pointsman::server::{Server, ServerHandle, Signals};
 use pointsman::sys::Address;
 use pointsman::telemetry::metrics::METRICS;
 
-/// How long a test waits for what must come.
+/// The longest wait of a test for an event that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A port of this host that the kernel chooses.
 const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-/// A running server; stopped when it is dropped.
+/// A running server; it is stopped when dropped.
 pub(crate) struct Proxy {
     pub(crate) remote: ServerHandle,
     thread: Option<JoinHandle<std::io::Result<()>>>,
@@ -42,13 +42,13 @@ impl Proxy {
         Self { remote, thread: Some(thread) }
     }
 
-    /// The same with an admin listener beside it, whose address is returned.
+    /// Starts a server with an admin listener, and returns the address of the admin listener.
     pub(crate) fn start_with_admin(config: Config) -> (Self, SocketAddr) {
         let (proxy, address) = Self::start_with(config, AdminSpec::new(LOOPBACK));
         (proxy, address.tcp().expect("it listens on TCP"))
     }
 
-    /// The same with any admin listener.
+    /// Starts a server with any admin listener.
     pub(crate) fn start_with(config: Config, admin: AdminSpec) -> (Self, Address) {
         let listener = admin::bind(admin).expect("a free address");
         let address = listener.address().clone();
@@ -59,7 +59,7 @@ impl Proxy {
         (Self { remote, thread: Some(thread) }, address)
     }
 
-    /// A `tcp` listener named `main` in front of these backends.
+    /// Starts a `tcp` listener named `main` in front of these backends.
     pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Self {
         Self::start(tcp(backends, engine))
     }
@@ -75,19 +75,19 @@ impl Proxy {
         stream
     }
 
-    /// Whether it has ended.
+    /// Returns true if the server has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits until it has ended, without telling it to, and says how.
+    /// Waits until the server has ended, without a stop, and returns its result.
     pub(crate) fn end(mut self) -> std::io::Result<()> {
         wait_for("the end of the server", || self.has_ended());
         self.thread.take().unwrap().join().expect("the control loop does not panic")
     }
 
-    /// The value of a series, by its name and labels as they are rendered; 0 of a known family that has no such series,
-    /// as what cannot happen has none until it does.
+    /// Returns the value of a series, by its name and labels as they are rendered. Returns 0 if only the
+    /// family exists: an event that cannot happen has no series until it happens.
     pub(crate) fn metric(&self, series: &str) -> f64 {
         let text = self.remote.view().metrics.render();
         let line =
@@ -109,7 +109,7 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // One for each stage that can be cut short: the grace, the drain.
+        // The server gets one stop for each stage that can be cut short: the grace, the drain.
         for _ in 0..3 {
             self.remote.stop();
         }
@@ -121,7 +121,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A configuration from its text.
+/// Returns a configuration from its text.
 pub(crate) fn config(text: &str) -> Config {
     match config::parse("test.toml", text) {
         Ok((config, _)) => config,
@@ -129,7 +129,7 @@ pub(crate) fn config(text: &str) -> Config {
     }
 }
 
-/// A configuration with one `tcp` listener named `main` and its pool, without checks.
+/// Returns a configuration with one `tcp` listener named `main` and its pool, without checks.
 pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Config {
     let engine = match engine {
         EngineChoice::Auto => "auto",
@@ -153,12 +153,12 @@ pub(crate) fn tcp(backends: &[SocketAddr], engine: EngineChoice) -> Config {
     ))
 }
 
-/// Waits until something is true. Panics with its name when it does not become so.
+/// Waits until a condition is true. Panics with its name if this takes too long.
 pub(crate) fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
     assert!(find_in_time(|| is_so().then_some(())).is_some(), "{what} did not come");
 }
 
-/// What is found before patience ends.
+/// Returns the first result of `find` that is not `None`, or `None` after [`PATIENCE`].
 pub(crate) fn find_in_time<T>(mut find: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -195,7 +195,7 @@ impl Backend {
         Self { address }
     }
 
-    /// Sends back what it gets, and the end behind it.
+    /// Starts a backend that sends back all bytes, and the end behind them.
     pub(crate) fn echo() -> Self {
         Self::serve(|mut stream| {
             let mut buffer = vec![0; 64 * 1024];
@@ -208,8 +208,8 @@ impl Backend {
     }
 }
 
-/// An address whose port nobody else binds, for what must be known before it is bound: the whole of
-/// 127.0.0.0/8 is this host, so that each test gets a corner of it for itself.
+/// Returns an address with a port that no other process binds, for tests that need it before they bind it.
+/// All of 127.0.0.0/8 is this host, so each test gets addresses of its own.
 pub(crate) fn own_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(1);
     let process = std::process::id();
@@ -219,7 +219,7 @@ pub(crate) fn own_address() -> SocketAddr {
     TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Bytes that tell a displaced, lost or repeated block from a right one.
+/// Returns bytes that show a displaced, lost or repeated block.
 pub(crate) fn pattern(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut bytes = Vec::with_capacity(length + 8);

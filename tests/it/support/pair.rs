@@ -1,4 +1,4 @@
-//! One connection in the hands of a test, both its ends, and what is done to ends.
+//! One connection with both its ends held by the test, and actions on the ends.
 
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -28,12 +28,12 @@ pub(crate) fn with_all_engines(test: impl Fn(EngineChoice) + Sync) {
     });
 }
 
-/// The series of connections of the listener `main` that ended for a reason.
+/// Returns the series of connections of the listener `main` that ended for a reason.
 pub(crate) fn closed(reason: &str) -> String {
     format!(r#"pointsman_connections_closed_total{{listener="main",reason="{reason}"}}"#)
 }
 
-/// A proxy with one connection through it, both ends in the hands of the test.
+/// A proxy with one connection through it; the test holds both ends.
 pub(crate) struct Pair {
     pub(crate) proxy: Proxy,
     pub(crate) listener: TcpListener,
@@ -46,7 +46,7 @@ impl Pair {
         Self::with(engine, |_| {})
     }
 
-    /// With a configuration that differs.
+    /// Starts a proxy with a changed configuration.
     pub(crate) fn with(engine: EngineChoice, change: impl FnOnce(&mut Config)) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = tcp(&[listener.local_addr().unwrap()], engine);
@@ -56,7 +56,7 @@ impl Pair {
         Self { proxy, listener, client, server }
     }
 
-    /// One more connection through the same proxy.
+    /// Makes one more connection through the same proxy.
     pub(crate) fn another(&self) -> (TcpStream, TcpStream) {
         another(&self.proxy, &self.listener)
     }
@@ -72,7 +72,7 @@ fn another(proxy: &Proxy, listener: &TcpListener) -> (TcpStream, TcpStream) {
     (patient(client), patient(server))
 }
 
-/// A stream on which no read or write waits for ever, and that sends small writes at once.
+/// Sets timeouts for reads and writes of a stream, and makes it send small writes at once.
 pub(crate) fn patient(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
@@ -93,37 +93,37 @@ pub(crate) fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Waits until the peer's kernel has everything that was written.
+/// Waits until the kernel of the peer has all bytes that were written.
 pub(crate) fn wait_until_acknowledged(stream: &TcpStream) {
     wait_for("the acknowledgement", || pointsman::sys::socket::unacknowledged(stream).unwrap() == 0);
 }
 
-/// Reads what comes next and compares it.
+/// Reads the next bytes and compares them.
 pub(crate) fn expect_bytes(mut stream: impl Read, expected: &[u8]) {
     let mut received = vec![0; expected.len()];
     stream.read_exact(&mut received).unwrap();
     assert!(received == expected, "{} bytes are not what was sent", expected.len());
 }
 
-/// The stream ends here, orderly.
+/// Checks that the stream ends here, in order.
 pub(crate) fn expect_end(mut stream: impl Read) {
     assert_eq!(stream.read(&mut [0]).expect("an orderly end"), 0);
 }
 
-/// The stream is reset here.
+/// Checks that the stream is reset here.
 pub(crate) fn expect_reset(mut stream: impl Read) {
     let error = stream.read(&mut [0]).expect_err("a reset");
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
 }
 
-/// An address at which a connect never ends: its queue is full.
-pub(crate) struct BlackHole {
+/// An address whose queue is full, so that a connect to it gets no answer.
+pub(crate) struct FullListener {
     pub(crate) address: SocketAddr,
     _listener: Socket,
     _waiting: Vec<TcpStream>,
 }
 
-impl BlackHole {
+impl FullListener {
     pub(crate) fn new() -> Self {
         let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();

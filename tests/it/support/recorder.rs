@@ -1,4 +1,4 @@
-//! A backend that speaks first and remembers, and clients that say a hello to it.
+//! A backend that sends first and keeps what it receives, and clients that send a hello to it.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use super::{Backend, PATIENCE, Proxy};
 
-/// A backend that greets every client with its own name, and keeps what each sends up to its end.
+/// A backend that greets every client with its own name, and keeps the bytes of each client up to its end.
 pub(crate) struct Recorder {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
@@ -33,12 +33,12 @@ impl Recorder {
         Self { name, address: backend.address, connections, received: Mutex::new(received) }
     }
 
-    /// Several, named after a letter and a number.
+    /// Starts several backends, named after a letter and a number.
     pub(crate) fn several(prefix: &str, count: usize) -> Vec<Self> {
         (0..count).map(|number| Self::start(format!("{prefix}{number}"))).collect()
     }
 
-    /// The backend as a pool's list writes it.
+    /// Returns the backend as an entry of a pool's list.
     pub(crate) fn written(&self) -> String {
         self.weighing(1)
     }
@@ -47,29 +47,30 @@ impl Recorder {
         format!(r#"{{ name = "{}", address = "{}", weight = {weight} }}"#, self.name, self.address)
     }
 
-    /// Connections so far.
+    /// Returns the number of connections so far.
     pub(crate) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// What the next client to end had sent.
+    /// Returns the bytes of the next client that ends.
     pub(crate) fn received(&self) -> Vec<u8> {
         self.received.lock().unwrap().recv_timeout(PATIENCE).expect("a client came to its end")
     }
 }
 
-/// The list of a pool's backends.
+/// Returns the list of a pool's backends.
 pub(crate) fn list<'a>(backends: impl IntoIterator<Item = &'a Recorder>) -> String {
     let backends: Vec<_> = backends.into_iter().map(Recorder::written).collect();
     format!("[{}]", backends.join(", "))
 }
 
-/// Sends a hello, and says which backend greets.
+/// Sends a hello and returns the name of the backend that greets.
 pub(crate) fn ask(proxy: &Proxy, hello: &[u8]) -> Result<String, Vec<u8>> {
     ask_on(proxy.connect(), hello)
 }
 
-/// The same on a connection of the caller's. Without a greeting: what came instead.
+/// Sends a hello on this connection and returns the name of the backend that greets. Without a greeting,
+/// returns the bytes that came instead.
 pub(crate) fn ask_on(mut stream: TcpStream, hello: &[u8]) -> Result<String, Vec<u8>> {
     stream.write_all(hello).unwrap();
     let mut reader = BufReader::new(stream);
@@ -83,7 +84,7 @@ pub(crate) fn ask_on(mut stream: TcpStream, hello: &[u8]) -> Result<String, Vec<
     Ok(String::from_utf8(answer).unwrap())
 }
 
-/// Says that nothing more comes, and reads to the other end's end.
+/// Ends the sending half, and reads to the end of the other half.
 pub(crate) fn finish(mut stream: TcpStream) -> io::Result<Vec<u8>> {
     stream.shutdown(Shutdown::Write)?;
     let mut rest = Vec::new();

@@ -1,4 +1,4 @@
-//! TLS for real: backends with certificates of their own, and clients that look at them.
+//! Real TLS: backends with certificates of their own, and clients that verify them.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,14 +12,14 @@ use rustls::{
 
 use super::Backend;
 
-/// A backend that sends back what it gets, over TLS.
+/// A backend that sends back all bytes over TLS.
 pub(crate) struct TlsBackend {
     pub(crate) address: SocketAddr,
     pub(crate) certificate: CertificateDer<'static>,
 }
 
 impl TlsBackend {
-    /// With a fresh certificate for these names.
+    /// Starts a backend with a new certificate for these names.
     pub(crate) fn echo(names: &[&str]) -> Self {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).unwrap();
@@ -47,7 +47,7 @@ fn echo(stream: TcpStream, config: Arc<ServerConfig>) {
     let _ = tls.flush();
 }
 
-/// A client that trusts these backends only.
+/// Returns a client that trusts only these backends.
 pub(crate) fn client(
     stream: TcpStream,
     name: &str,
@@ -65,7 +65,7 @@ pub(crate) fn client(
     StreamOwned::new(ClientConnection::new(config.into(), name).unwrap(), stream)
 }
 
-/// Sends something and gets it back.
+/// Sends bytes and checks that they come back.
 pub(crate) fn check_echo(client: &mut StreamOwned<ClientConnection, TcpStream>) {
     client.write_all(b"over TLS").unwrap();
     let mut answer = [0; 8];
@@ -73,7 +73,7 @@ pub(crate) fn check_echo(client: &mut StreamOwned<ClientConnection, TcpStream>) 
     assert_eq!(&answer, b"over TLS");
 }
 
-/// Ends in order, and reads the other end's end: an alert of TLS, then one of TCP.
+/// Ends in order, and reads the end of the other side: a TLS alert, then a FIN.
 pub(crate) fn check_end(mut client: StreamOwned<ClientConnection, TcpStream>) {
     client.conn.send_close_notify();
     client.flush().unwrap();

@@ -38,7 +38,7 @@ pub(in crate::config) struct RoutesChecker<'a> {
     pub(in crate::config) hash_key: [u8; 16],
     /// Limits of the process that limits of routes use.
     pub(in crate::config) common: Common,
-    /// Routes of the same listener that are written elsewhere: for a file, those of the configuration.
+    /// Routes of the same listener in another file. For a `routes_file`, these are the routes of the configuration.
     pub(in crate::config) others: &'a [RouteSpec],
     /// True if the checked list and `others` are all routes of the listener.
     pub(in crate::config) is_all: bool,
@@ -135,9 +135,9 @@ impl RoutesChecker<'_> {
         for (key, _, place) in keys.into_iter().filter(|(_, is_empty, _)| *is_empty) {
             let path = self.key(index, key);
             let fault =
-                Diagnostic::new(Code::BadCondition, path, format!("`{key}` is an empty list: nothing fits"));
+                Diagnostic::new(Code::BadCondition, path, format!("`{key}` is empty, so nothing matches"));
             let fault = fault.label(place.unwrap_or_default(), "");
-            found.add(fault.help("without the key anything fits"));
+            found.add(fault.help("without the key, everything matches"));
         }
     }
 
@@ -158,7 +158,7 @@ impl RoutesChecker<'_> {
             };
             let Some(OneOrMany(list)) = &tlv.table else { continue };
             if is_empty(list) {
-                let message = format!("`proxy_tlv.{}` is an empty list: nothing fits", tlv.name);
+                let message = format!("`proxy_tlv.{}` is empty, so nothing matches", tlv.name);
                 found.add(Diagnostic::new(Code::BadCondition, path, message).label(tlv.place, ""));
             }
             let values = list.items.iter().map(|item| item.value.0.to_vec().into()).collect();
@@ -171,11 +171,11 @@ impl RoutesChecker<'_> {
     /// be alternatives.
     fn check_either(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
         let (Some(names), Some(regexes)) = (route.sni.place(), route.sni_regex.place()) else { return };
-        let message = "a route has `sni` or `sni_regex`, not both";
+        let message = "a route may have `sni` or `sni_regex`, not both";
         let fault = Diagnostic::new(Code::NameAndRegex, self.key(index, "sni_regex"), message);
         let fault = fault.label(regexes, "an expression").label(names, "and names");
         found.add(fault.help(
-            "all conditions of a route must fit: write one route for the names and one for the expression",
+            "write one route for the names and another for the expression: all conditions of a route must match",
         ));
     }
 
@@ -185,7 +185,7 @@ impl RoutesChecker<'_> {
                 let fault = Diagnostic::new(
                     Code::MisplacedKey,
                     self.key(index, "depth"),
-                    "`depth` has no place in a route without `sni`",
+                    "`depth` is not allowed in a route without `sni`",
                 );
                 found.add(fault.label(depth.key, ""));
             }
@@ -195,7 +195,7 @@ impl RoutesChecker<'_> {
             matches!(name.value, crate::config::words::SniPattern(NamePattern::Exact(_)))
         };
         if let Some(exact) = names.items.iter().find(is_exact) {
-            let message = "`depth` is for wildcards, and this name has no star";
+            let message = "`depth` applies to names with a star, and this name has none";
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, "depth"), message);
             found.add(fault.label(exact.at, "no star here").label(depth.key, ""));
         }
@@ -216,10 +216,12 @@ impl RoutesChecker<'_> {
         ];
         for (key, place) in keys {
             let Some(place) = place else { continue };
-            let message =
-                format!("`{key}` has no place on the tcp listener `{}`: it reads no hello", self.listener);
+            let message = format!(
+                "`{key}` is not allowed on the tcp listener `{}`, which reads no hellos",
+                self.listener
+            );
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, key), message).label(place, "");
-            found.add(fault.help("to read hellos write: protocol = \"tls\""));
+            found.add(fault.help("to read hellos, write: protocol = \"tls\""));
         }
     }
 
@@ -227,10 +229,12 @@ impl RoutesChecker<'_> {
     /// would match.
     fn check_header_key(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
         let Some(place) = route.proxy_tlv.place().filter(|_| !self.reads_headers) else { return };
-        let message =
-            format!("`proxy_tlv` has no place on listener `{}`: it reads no PROXY header", self.listener);
+        let message = format!(
+            "`proxy_tlv` is not allowed on listener `{}`, which reads no PROXY headers",
+            self.listener
+        );
         let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, "proxy_tlv"), message);
-        found.add(fault.label(place, "no connection would fit").help(READ_HEADERS));
+        found.add(fault.label(place, "no connection would match").help(READ_HEADERS));
     }
 
     fn action(
@@ -251,11 +255,11 @@ impl RoutesChecker<'_> {
             found.add(
                 fault
                     .label(item.at, "`pool` is missing")
-                    .help("or a `split` over pools, or: action = \"reject\""),
+                    .help("or write `split` with several pools, or: action = \"reject\""),
             );
         }
         if let [first, second, ..] = *written {
-            let message = "a route has one of `pool`, `split` and `action`";
+            let message = "a route must have exactly one of `pool`, `split` and `action`";
             let fault = Diagnostic::new(Code::RouteTarget, self.key(index, "pool"), message);
             found.add(fault.label(second, "a second one").label(first, "one here"));
         }
@@ -271,7 +275,7 @@ impl RoutesChecker<'_> {
 
     fn limits(&self, index: usize, route: &Route, found: &mut Findings<'_>) -> Option<QuotaSpec> {
         if let (Some(limits), false) = (route.limits.place(), route.action.is_absent()) {
-            let message = "`limits` has no effect in a route that refuses whom it takes";
+            let message = "`limits` has no effect in a route that refuses its connections";
             let warning = Diagnostic::new(Code::IdleSetting, self.key(index, "limits"), message);
             found.add(warning.label(limits, ""));
         }
@@ -289,7 +293,7 @@ impl RoutesChecker<'_> {
         let weights =
             |share: &ArrayItem<Share>| share.value.weight.value().map_or(1, |weight| weight.0 as u32);
         if split.complete && split.items.iter().all(|share| weights(share) == 0) {
-            let fault = Diagnostic::new(Code::NoWeight, &path, "nobody would go to any pool of this split");
+            let fault = Diagnostic::new(Code::NoWeight, &path, "no pool of this split would get connections");
             found.add(match split.items.first() {
                 Some(share) => fault.label(share.at, "every weight is 0"),
                 None => fault.label(*key, "it is empty"),
@@ -352,7 +356,9 @@ impl RoutesChecker<'_> {
         for tie in ties {
             let Some(&(index, second)) = place(tie.second) else { continue };
             let message = match tie.key {
-                RouteKey::Any => format!("listener `{}` has two routes that fit equally well", self.listener),
+                RouteKey::Any => {
+                    format!("listener `{}` has two routes that match equally well", self.listener)
+                }
                 ref key => format!("listener `{}` has two routes for `{key}`", self.listener),
             };
             let fault = Diagnostic::new(Code::EqualRoutes, self.key(index, "sni"), message);
@@ -363,13 +369,15 @@ impl RoutesChecker<'_> {
                     let at = self.other(tie.first);
                     let listener = self.listener;
                     fault.help(format!(
-                        "the first one stands in the configuration: listener.{listener}.routes[{at}]"
+                        "the first route is in the configuration: listener.{listener}.routes[{at}]"
                     ))
                 }
             };
             let has_conditions = routes[index].conditions.is_some();
             found.add(if has_conditions {
-                fault.help("both have the same conditions, or share a value where it decides: a connection could fit both")
+                fault.help(
+                    "both routes have the same conditions or share a value, so a connection could match both",
+                )
             } else {
                 fault
             });

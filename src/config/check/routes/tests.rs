@@ -376,7 +376,7 @@ fn a_file_with_routes_may_leave_names_or_hold_them() {
     };
     const INSIDE: &str = "{ sni = 'a.example', source = '10.0.0.0/8', pool = 'a' }";
     let told = codes(INSIDE, "routes = [{ sni = '*.example', pool = 'b' }]");
-    let message = "connections for `a.example` that do not fit `source` go to `*.example`";
+    let message = "connections for `a.example` that do not match `source` go to `*.example`";
     assert_eq!(told, [(message.to_owned(), 1)]);
     let closed = "routes = [{ sni = 'a.example', action = 'reject' }]";
     assert_eq!(codes(&format!("{INSIDE}, {{ sni = '*.example', pool = 'b' }}"), closed), []);

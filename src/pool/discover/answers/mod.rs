@@ -1,8 +1,8 @@
 //! Computes the backends from answers of the DNS, and the time for which they count. Pure.
 //!
-//! Each question keeps its last good answer. An answer without records is a failure: a zone that lost its records by
-//! mistake must not empty a pool. There is one exception: if one family of a name has addresses, an answer without
-//! records for the other family is good, and the name has no addresses of that family.
+//! Each question keeps its last good answer. An answer without records is a failure: a zone that lost its records
+//! by mistake must not empty a pool. There is one exception. If one family of a name has addresses, an answer
+//! without records for the other family is good: the name has no addresses of that family.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -2,7 +2,7 @@
 //!
 //! It serves the checks on the control thread. No client's bytes come here: the data path passes TLS on as it is.
 //! There is no key and no certificate of ours, and no session is resumed. A certificate is verified only if the
-//! operator configures whose certificates are accepted: a check finds out if a server works, and has no secret to
+//! operator configures the accepted certificates. A check only finds out if a server works, and has no secret to
 //! lose.
 
 pub(super) mod client;
@@ -374,8 +374,8 @@ impl ServerCertVerifier for ListedAuthorities {
     }
 }
 
-/// Accepts any certificate, and a signature by any key: the check has no secret, and the operator has not configured
-/// whose certificates are accepted.
+/// Accepts any certificate, and a signature by any key: the check has no secret, and the operator has not
+/// configured accepted certificates.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -55,7 +55,8 @@ impl MetricKind {
 /// A hello comes within one or two round trips, or hits its timeouts (5 s and 60 s by default).
 const HELLO_BOUNDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-/// A connect takes a round trip: 0.1 ms in a rack, 1 s and 3 s where a SYN was lost, at most its timeout.
+/// A connect takes a round trip: 0.1 ms in a rack. If SYNs are lost, it takes 1 s or 3 s. It takes at most its
+/// timeout.
 const CONNECT_BOUNDS: &[f64] =
     &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0];
 /// A backend has room within one or two requests, or the timeout (5 s by default) ends the wait.
@@ -82,35 +83,37 @@ pub(crate) const BUILD_INFO: MetricDoc = doc(
     "pointsman_build_info",
     Gauge,
     &["version", "commit"],
-    "Always 1; the labels name the version that runs and the commit it was built from.",
+    "Always 1. The labels have the version that runs and the commit of its source.",
 );
 pub(crate) const WORKERS: MetricDoc =
     doc("pointsman_workers", Gauge, &[], "Threads that accept and serve connections.");
 pub(crate) const CONNECTIONS_LIMIT: MetricDoc =
-    doc("pointsman_connections_limit", Gauge, &[], "Connections the process may have open at once.");
+    doc("pointsman_connections_limit", Gauge, &[], "Connections that the process may have open at once.");
 pub(crate) const HELLO_MEMORY: MetricDoc = doc(
     "pointsman_hello_memory_bytes",
     Gauge,
     &[],
-    "Memory held by hellos that came in pieces, until their backend is connected.",
+    "Memory of hellos that came in several pieces. A hello holds its memory until its backend is connected.",
 );
 pub(crate) const SOURCES: MetricDoc = doc(
     "pointsman_sources",
     Gauge,
     &["state"],
-    "Sources in the table of sources: open (with open connections), known (all).",
+    "Sources in the table of sources: open (sources with open connections), known (all sources).",
 );
 pub(crate) const SOURCE_EVICTIONS: MetricDoc = doc(
     "pointsman_source_evictions_total",
     Counter,
     &[],
-    "Sources that were evicted from the table for others: without open connections and below their rate limit.",
+    "Sources that were evicted from the table to make room. They had no open connections and were below their rate \
+     limit.",
 );
 pub(crate) const SOURCES_WITHOUT_ROOM: MetricDoc = doc(
     "pointsman_sources_without_room_total",
     Counter,
     &[],
-    "Connections for whose source the table had no room; they were served uncounted or refused (limits.when_full).",
+    "Connections for whose source the table had no free slot. By limits.when_full, they were served and not counted, \
+     or refused.",
 );
 pub(crate) const TARPITTED: MetricDoc =
     doc("pointsman_tarpitted", Gauge, &[], "Refused connections in the tarpit now.");
@@ -118,7 +121,8 @@ pub(crate) const TARPITS: MetricDoc = doc(
     "pointsman_tarpits_total",
     Counter,
     &["outcome"],
-    "Refused connections for the tarpit: held, or reset because the tarpit was full (full).",
+    "Refused connections that were to be held in the tarpit: held, or full (the tarpit was full, and they were \
+     reset).",
 );
 pub(crate) const PIPES_OPEN: MetricDoc =
     doc("pointsman_pipes_open", Gauge, &[], "Kernel pipes open for splicing, in use or pooled.");
@@ -126,8 +130,8 @@ pub(crate) const PIPE_FALLBACKS: MetricDoc = doc(
     "pointsman_pipe_fallbacks_total",
     Counter,
     &["reason"],
-    "Times that a relay copied instead of splicing: limit (descriptors), size (the kernel granted too small a \
-     pipe), einval or eperm (splice refused), other.",
+    "Times that a relay copied and did not splice: limit (no free descriptor), size (the kernel granted a pipe that \
+     is too small), einval or eperm (the kernel refused to splice), other.",
 );
 pub(crate) const ACCESS_LOG_WRITTEN: MetricDoc =
     doc("pointsman_access_log_written_total", Counter, &[], "Lines of the access log that were written.");
@@ -135,7 +139,7 @@ pub(crate) const ACCESS_LOG_DROPPED: MetricDoc = doc(
     "pointsman_access_log_dropped_total",
     Counter,
     &[],
-    "Records that became no line: the queue was full, or the write failed.",
+    "Access records that were not written: the queue was full, or the write failed.",
 );
 pub(crate) const ACCESS_LOG_SAMPLED: MetricDoc = doc(
     "pointsman_access_log_unlogged_refusals_total",
@@ -153,49 +157,51 @@ pub(crate) const NOTIFY_FAILURES: MetricDoc = doc(
     "pointsman_notify_failures_total",
     Counter,
     &[],
-    "Notifications that the service manager (NOTIFY_SOCKET) did not take at once; all but the watchdog's are sent again.",
+    "Notifications that the service manager (NOTIFY_SOCKET) did not take at once. Notifications of the watchdog are \
+     not sent again, all others are.",
 );
 pub(crate) const RELOADS: MetricDoc = doc(
     "pointsman_config_reloads_total",
     Counter,
     &["result"],
-    "Reloads of the configuration: ok, or failed (the running one stayed).",
+    "Reloads of the configuration: ok, or failed (the configuration did not change).",
 );
 pub(crate) const RELOAD_SECONDS: MetricDoc = doc(
     "pointsman_config_reload_seconds",
     Histogram(RELOAD_BOUNDS),
     &[],
-    "Time a reload took, from reading the file to the swap or the failure.",
+    "Time of a reload, from the read of the file until the new configuration is in force or the reload has failed.",
 );
 pub(crate) const LAST_RELOAD_SUCCESS: MetricDoc = doc(
     "pointsman_config_last_reload_success",
     Gauge,
     &[],
-    "1 if the configuration of the last start or reload is in force, 0 if it failed.",
+    "1 if the last start or reload put its configuration in force, 0 if the reload failed.",
 );
 pub(crate) const LAST_RELOAD_TIMESTAMP: MetricDoc = doc(
     "pointsman_config_last_reload_timestamp_seconds",
     Gauge,
     &[],
-    "Unix time at which the last start or reload ended, also if it failed.",
+    "Unix time at which the last start or reload ended. A failed reload counts too.",
 );
 pub(crate) const CONNECTIONS_MOVED: MetricDoc = doc(
     "pointsman_connections_moved_total",
     Counter,
     &["what"],
-    "Connections that were moved from a loaded worker to another: accepted (new ones) or stream (running ones).",
+    "Connections that were moved from a loaded worker to another worker: accepted (new connections) or stream \
+     (connections with a running relay).",
 );
 pub(crate) const CHECKS_DELAYED: MetricDoc = doc(
     "pointsman_checks_delayed_total",
     Counter,
     &[],
-    "Health and agent checks that waited because max_checks were under way.",
+    "Health checks and agent checks that waited because max_checks were in progress.",
 );
 pub(crate) const PANICS: MetricDoc = doc(
     "pointsman_panics_total",
     Counter,
     &[],
-    "Connections ended by a fault of pointsman itself; the log has each.",
+    "Connections that a fault of pointsman itself ended. The log has a line for each.",
 );
 
 // The listeners.
@@ -208,13 +214,14 @@ pub(crate) const CONNECTIONS_CLOSED: MetricDoc = doc(
     "pointsman_connections_closed_total",
     Counter,
     &["listener", "reason"],
-    "Connections ended, each with its one close reason.",
+    "Connections that ended, by their close reason.",
 );
 pub(crate) const CONNECTIONS_REJECTED: MetricDoc = doc(
     "pointsman_connections_rejected_total",
     Counter,
     &["listener", "reason"],
-    "Closed connections that were refused before a backend was tried, by close reason.",
+    "Connections that were refused before a backend was tried, by close reason. pointsman_connections_closed_total \
+     counts them too.",
 );
 pub(crate) const CONNECTION_SECONDS: MetricDoc = doc(
     "pointsman_connection_seconds",
@@ -232,8 +239,8 @@ pub(crate) const CLIENT_OPENINGS: MetricDoc = doc(
     "pointsman_client_openings_total",
     Counter,
     &["listener", "kind"],
-    "First bytes of clients on listeners that accept several kinds: tls (at once), upgraded (by STARTTLS or \
-     SSLRequest), plaintext and cancel (PostgreSQL), ssh, http, postgres, other, silent.",
+    "First bytes of clients, on listeners that accept several kinds: tls (TLS from the first byte), upgraded (TLS \
+     after STARTTLS or SSLRequest), plaintext and cancel (PostgreSQL), ssh, http, postgres, other, silent.",
 );
 pub(crate) const CLIENT_HELLO_SECONDS: MetricDoc = doc(
     "pointsman_client_hello_seconds",
@@ -246,25 +253,26 @@ pub(crate) const PROXY_HEADERS: MetricDoc = doc(
     Counter,
     &["listener", "outcome"],
     "Reads of a PROXY header: v1, v2, local (a header without a client's address), missing, untrusted (the peer is \
-     not trusted), unexpected (a header of such a peer), malformed, checksum, truncated, timeout.",
+     not trusted), unexpected (a peer that is not trusted sent a header), malformed, checksum, truncated, timeout.",
 );
 pub(crate) const PROXY_SHADOWED: MetricDoc = doc(
     "pointsman_proxy_shadowed_total",
     Counter,
     &["listener", "reason"],
-    "Connections that were served and that mode = require would have refused, by the close reason they would have had.",
+    "Connections that were served, although mode = require would have refused them. The reason is the close reason of \
+     such a refusal.",
 );
 pub(crate) const BYTES: MetricDoc = doc(
     "pointsman_bytes_total",
     Counter,
     &["listener", "direction", "engine"],
-    "Bytes relayed, from_client or from_backend, copied or spliced; also of connections still open.",
+    "Bytes relayed, from_client or from_backend, copied or spliced. Bytes of open connections count too.",
 );
 pub(crate) const BYTES_DROPPED: MetricDoc = doc(
     "pointsman_bytes_dropped_total",
     Counter,
     &["listener"],
-    "Bytes read that could not be delivered, because the other side was gone.",
+    "Bytes that were read and could not be delivered, because the other side was gone.",
 );
 pub(crate) const ACCEPT_PAUSES: MetricDoc = doc(
     "pointsman_accept_pauses_total",
@@ -276,32 +284,32 @@ pub(crate) const ACCEPT_ERRORS: MetricDoc = doc(
     "pointsman_accept_errors_total",
     Counter,
     &["listener"],
-    "Errors of accept, those that led to a pause included.",
+    "Errors of accept. Errors that led to a pause count too.",
 );
 
 pub(crate) const ROUTES: MetricDoc = doc(
     "pointsman_routes",
     Gauge,
     &["listener"],
-    "Names and conditions that lead to a pool or an action, those of a file with routes included.",
+    "Names and conditions that lead to a pool or an action. Those of a file with routes count too.",
 );
 pub(crate) const ROUTE_CONNECTIONS: MetricDoc = doc(
     "pointsman_route_connections_total",
     Counter,
     &["listener", "route"],
-    "Connections that matched a route with a `name`, those that it rejects or drops included.",
+    "Connections that matched a route with a `name`. Connections that the route refuses count too.",
 );
 pub(crate) const ROUTE_BYTES: MetricDoc = doc(
     "pointsman_route_bytes_total",
     Counter,
     &["listener", "route", "direction"],
-    "Bytes relayed of connections that matched a route with a `name`; also of connections still open.",
+    "Bytes relayed of connections that matched a route with a `name`. Bytes of open connections count too.",
 );
 pub(crate) const ROUTES_FILE_READS: MetricDoc = doc(
     "pointsman_routes_file_reads_total",
     Counter,
     &["listener", "result"],
-    "Reads of the listener's file with routes: ok or failed; a failure leaves the routes as they were.",
+    "Reads of the listener's file with routes: ok or failed. After a failed read the routes stay.",
 );
 
 // The pools.
@@ -316,8 +324,8 @@ pub(crate) const CONNECT_ATTEMPTS: MetricDoc = doc(
     "pointsman_connect_attempts_total",
     Counter,
     &["pool", "outcome"],
-    "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (this host had no port or \
-     descriptor left), aborted (the client left), greeting (connected, but TLS did not begin), other.",
+    "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (this host had no port or descriptor \
+     left), aborted (the client left), greeting (connected, but TLS did not begin), other.",
 );
 pub(crate) const NO_BACKEND: MetricDoc = doc(
     "pointsman_no_backend_total",
@@ -342,7 +350,7 @@ pub(crate) const QUEUE_REFUSED: MetricDoc = doc(
     "pointsman_queue_refused_total",
     Counter,
     &["pool"],
-    "Connections that found every backend full, and the queue full or absent.",
+    "Connections that were refused because every backend was full, and the queue was full or absent.",
 );
 pub(crate) const QUEUE_SECONDS: MetricDoc = doc(
     "pointsman_queue_seconds",
@@ -363,38 +371,38 @@ pub(crate) const TIER_SHARE: MetricDoc = doc(
     "pointsman_tier_share_ratio",
     Gauge,
     &["pool", "tier", "kind"],
-    "Part of the pool's new connections that a tier is to get now. A tier is a zone, or * for all not listed; its \
-     kind is primary or backup.",
+    "Part of the pool's new connections that a tier gets now. A tier is a zone, or * for all zones that are not \
+     listed. The kind of a tier is primary or backup.",
 );
 pub(crate) const POOL_PANIC: MetricDoc = doc(
     "pointsman_pool_panic",
     Gauge,
     &["pool"],
-    "1 while less of the pool is up than its panic threshold, so that picks ignore health, else 0.",
+    "1 while the pool is in panic mode: less of it is up than its panic threshold, and picks ignore health. Else 0.",
 );
-pub(crate) const PANIC_PICKS: MetricDoc = doc(
-    "pointsman_pool_panic_picks_total",
-    Counter,
-    &["pool"],
-    "Picks of backends in panic mode, which ignore health.",
-);
+pub(crate) const PANIC_PICKS: MetricDoc =
+    doc("pointsman_pool_panic_picks_total", Counter, &["pool"], "Picks of backends in panic mode.");
 pub(crate) const EJECTIONS: MetricDoc = doc(
     "pointsman_ejections_total",
     Counter,
     &["pool", "outcome"],
-    "Times that enough clients in a row failed at a backend: ejected, or not ejected because of max_ejected or as \
-     the last_one available.",
+    "Times that enough clients in a row failed at a backend: ejected, or not ejected for one of two reasons: \
+     max_ejected was reached, or the backend was the last_one available.",
 );
 
 // The kernel's figures of the process, under the names that all Prometheus clients use.
 
-pub(crate) const CPU_SECONDS: MetricDoc =
-    doc("process_cpu_seconds_total", Counter, &[], "Processor time used, user and system.");
+pub(crate) const CPU_SECONDS: MetricDoc = doc(
+    "process_cpu_seconds_total",
+    Counter,
+    &[],
+    "Processor time of the process, in user mode and in the kernel.",
+);
 pub(crate) const RESIDENT_MEMORY: MetricDoc =
     doc("process_resident_memory_bytes", Gauge, &[], "Memory of the process that is in RAM.");
 pub(crate) const OPEN_FDS: MetricDoc = doc("process_open_fds", Gauge, &[], "Descriptors open.");
 pub(crate) const MAX_FDS: MetricDoc =
-    doc("process_max_fds", Gauge, &[], "Descriptors that may be open (soft limit).");
+    doc("process_max_fds", Gauge, &[], "Descriptors that may be open (the soft limit).");
 pub(crate) const START_TIME: MetricDoc =
     doc("process_start_time_seconds", Gauge, &[], "Unix time at which the process started.");
 pub(crate) const THREADS: MetricDoc = doc("process_threads", Gauge, &[], "Threads of the process.");

@@ -1,7 +1,7 @@
 //! The offer of a whole ClientHello: protocols, versions, Encrypted ClientHello.
 //!
-//! An offer borrows from the message and parses its lists only when they are used, because most connections are routed
-//! by their name alone. A field that cannot be parsed offers nothing, so it meets no condition.
+//! An offer borrows from the message and parses its lists only when they are used. Most connections are routed by
+//! their name only. A field that cannot be parsed offers nothing, so it meets no condition.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! The server that is attacked: started here, with what a case wants, and looked at from outside.
+//! The attacked server: it is started with the settings of a case and measured from outside.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,11 +19,11 @@ use crate::proc;
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
 
-/// From SIGTERM to the end, its drain of a second included.
+/// The longest time from SIGTERM to the end, with the drain of one second.
 const END: Duration = Duration::from_secs(20);
 
-/// Who owns nothing.
-const NOBODY: &str = "65534";
+/// The user id of a user without files of its own.
+const UNPRIVILEGED_USER: &str = "65534";
 
 /// Listeners and their lines; all route to the same backends.
 const LISTENERS: [(&str, &str); 4] = [
@@ -33,36 +33,36 @@ const LISTENERS: [(&str, &str); 4] = [
     ("smtp", "protocol = \"smtp\"\nhostname = \"mx.bench.test\""),
 ];
 
-/// What is special about the server of a case.
+/// The settings of the server that are special to a case.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Means {
+pub(crate) struct ServerSettings {
     /// Lines before all tables.
     pub(crate) lines: &'static str,
     /// Lines of each listener.
     pub(crate) listeners: &'static str,
     /// Lines of the pool.
     pub(crate) pool: &'static str,
-    /// The most descriptors it may have.
+    /// The most descriptors of the server.
     pub(crate) descriptors: Option<u32>,
-    /// An ordinary user without any capability.
+    /// True if the server runs as an ordinary user without capabilities.
     pub(crate) is_ordinary: bool,
-    /// The access log is written to a disk of 256 KiB, or to /dev/full where none can be made.
+    /// True if the access log is on a disk of 256 KiB, or is /dev/full if no disk can be mounted.
     pub(crate) is_disk_small: bool,
-    /// The library by which its wall clock can be moved.
+    /// The library that moves the wall clock of the server.
     pub(crate) clock: Option<PathBuf>,
 }
 
-/// Where things are.
+/// The directory and the addresses that all cases of a run use.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
+pub(crate) struct RunContext<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) backends: &'a [SocketAddr],
     /// Further lines of each listener.
     pub(crate) further: &'a str,
 }
 
-/// It runs until it is dropped.
-pub(crate) struct Stand {
+/// A running server; it is stopped when dropped.
+pub(crate) struct Server {
     program: Program,
     log: PathBuf,
     clock: PathBuf,
@@ -70,48 +70,48 @@ pub(crate) struct Stand {
     pub(crate) admin: SocketAddr,
 }
 
-impl Stand {
-    /// Starts it and waits until it serves.
+impl Server {
+    /// Starts the server and waits until it serves.
     ///
     /// # Errors
-    /// With its log when it does not.
-    pub(crate) fn start(means: &Means, place: Place<'_>) -> io::Result<Self> {
-        let directory = place.directory;
+    /// Returns an error with the log if the server does not serve in time.
+    pub(crate) fn start(settings: &ServerSettings, context: RunContext<'_>) -> io::Result<Self> {
+        let directory = context.directory;
         let (file, log) = (directory.join("hostile.toml"), directory.join("hostile.log"));
         let (disk, clock) = (directory.join("disk"), directory.join("clock"));
         fs::create_dir_all(&disk)?;
         step_clock(&clock, 0)?;
-        let is_mountable = means.is_disk_small && can_mount();
-        let access_log = match (means.is_disk_small, is_mountable) {
+        let is_mountable = settings.is_disk_small && can_mount();
+        let access_log = match (settings.is_disk_small, is_mountable) {
             (false, _) => PathBuf::from("/dev/null"),
             (true, false) => PathBuf::from("/dev/full"),
             (true, true) => disk.join("access.log"),
         };
-        fs::write(&file, configuration(means, place, &access_log))?;
-        // In a directory that everyone may look into.
+        fs::write(&file, configuration(settings, context, &access_log))?;
+        // The program is in a directory that every user may list.
         let binary = directory.join("pointsman");
         if !binary.exists() {
             let named = std::env::var_os("POINTSMAN").unwrap_or(env!("CARGO_BIN_EXE_pointsman").into());
             fs::copy(named, &binary)?;
         }
-        let mut words: Vec<String> = Vec::new();
-        if let Some(most) = means.descriptors {
-            words.extend(shell(&format!("ulimit -n {most}")));
+        let mut arguments: Vec<String> = Vec::new();
+        if let Some(most) = settings.descriptors {
+            arguments.extend(shell(&format!("ulimit -n {most}")));
         }
         if is_mountable {
-            words.extend(unshare().iter().map(|word| (*word).to_owned()));
-            words.extend(shell(&format!("mount -t tmpfs -o size=256k none '{}'", disk.display())));
+            arguments.extend(unshare().iter().map(|word| (*word).to_owned()));
+            arguments.extend(shell(&format!("mount -t tmpfs -o size=256k none '{}'", disk.display())));
         }
-        if means.is_ordinary && geteuid().is_root() {
-            let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
-            words.push("setpriv".to_owned());
-            words.extend(user);
-            words.extend(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"].map(str::to_owned));
+        if settings.is_ordinary && geteuid().is_root() {
+            let user = [format!("--reuid={UNPRIVILEGED_USER}"), format!("--regid={UNPRIVILEGED_USER}")];
+            arguments.push("setpriv".to_owned());
+            arguments.extend(user);
+            arguments.extend(["--clear-groups", "--inh-caps=-all", "--bounding-set=-all"].map(str::to_owned));
         }
-        words.extend([binary, "run".into(), file].map(|path: PathBuf| path.display().to_string()));
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
-        if let Some(library) = &means.clock {
+        arguments.extend([binary, "run".into(), file].map(|path: PathBuf| path.display().to_string()));
+        let mut command = Command::new(&arguments[0]);
+        command.args(&arguments[1..]);
+        if let Some(library) = &settings.clock {
             command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", &clock);
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
@@ -120,29 +120,30 @@ impl Stand {
         Ok(Self { program, log, clock, addresses, admin })
     }
 
-    /// Where a listener is.
+    /// Returns the address of a listener.
     pub(crate) fn address(&self, listener: &str) -> SocketAddr {
         if listener == "admin" { self.admin } else { self.addresses[listener] }
     }
 
-    /// How many descriptors it has.
+    /// Returns the number of open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         proc::own_descriptors(self.program.pid())
     }
 
-    /// How much memory is in use by it, in KiB.
+    /// Returns the resident memory in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.program.pid())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0)
     }
 
-    /// The CPU time it has had, in seconds.
+    /// Returns the CPU time since the start, in seconds.
     pub(crate) fn cpu(&self) -> f64 {
-        proc::Spent::by(&[self.program.pid()]).seconds()
+        proc::CpuTimes::by(&[self.program.pid()]).seconds()
     }
 
-    /// How long its threads could have run and had no CPU, in seconds: the mood of the machine.
+    /// Returns the time for which threads were ready and had no CPU, in seconds. It shows the load of the
+    /// machine.
     pub(crate) fn waited(&self) -> f64 {
         let tasks =
             fs::read_dir(format!("/proc/{}/task", self.program.pid())).into_iter().flatten().flatten();
@@ -153,12 +154,12 @@ impl Stand {
         tasks.filter_map(waited).sum::<u64>() as f64 / 1e9
     }
 
-    /// Moves its wall clock, if it was started so.
+    /// Moves the wall clock, if the server was started with such a clock.
     pub(crate) fn step_clock(&self, seconds: i64) -> io::Result<()> {
         step_clock(&self.clock, seconds)
     }
 
-    /// What it counts; where admin is under attack, that may take several attempts.
+    /// Scrapes the metrics. If admin is under attack, several attempts may be needed.
     pub(crate) fn metrics(&self, patience: Duration) -> io::Result<Metrics> {
         let until = Instant::now() + patience;
         loop {
@@ -169,7 +170,7 @@ impl Stand {
         }
     }
 
-    /// Fails if it has ended.
+    /// Returns an error if the server has ended.
     pub(crate) fn check_alive(&mut self) -> io::Result<()> {
         match self.program.ended() {
             Some(status) => Err(io::Error::other(format!("the server ended, {status}: {}", end(&self.log)))),
@@ -177,7 +178,7 @@ impl Stand {
         }
     }
 
-    /// Ends it, which has to work.
+    /// Stops the server, and returns an error if it does not stop cleanly.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.check_alive()?;
         self.program.signal(Signal::SIGTERM);
@@ -201,29 +202,29 @@ fn unshare() -> &'static [&'static str] {
     if geteuid().is_root() { &["unshare", "--mount"] } else { &["unshare", "--mount", "--map-root-user"] }
 }
 
-/// Whether a file system can be mounted that nobody else sees.
+/// Returns `true` if a private file system can be mounted.
 fn can_mount() -> bool {
-    let words = unshare();
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).args(["mount", "-t", "tmpfs", "none", "/tmp"]);
+    let arguments = unshare();
+    let mut command = Command::new(arguments[0]);
+    command.args(&arguments[1..]).args(["mount", "-t", "tmpfs", "none", "/tmp"]);
     command.output().is_ok_and(|output| output.status.success())
 }
 
 fn step_clock(file: &Path, seconds: i64) -> io::Result<()> {
-    // Renamed, so that no reader meets half of it.
+    // The file is renamed, so that no reader sees a half-written file.
     let next = file.with_extension("next");
     fs::write(&next, format!("{seconds:+}s\n"))?;
     fs::rename(next, file)
 }
 
-fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
+fn configuration(settings: &ServerSettings, context: RunContext<'_>, access_log: &Path) -> String {
     let mut text = format!(
         "{}\n[admin]\nlisten = \"127.0.0.1:0\"\n[access_log]\nto = \"{}\"\n[shutdown]\ndrain = \"1s\"\n",
-        means.lines,
+        settings.lines,
         access_log.display()
     );
-    if means.is_disk_small {
-        // Or there would be too few lines to fill it.
+    if settings.is_disk_small {
+        // Without this setting there would be too few lines to fill the disk.
         text = text.replace("[access_log]\n", "[access_log]\nrefused_per_second = 1000000\n");
     }
     for (name, lines) in LISTENERS {
@@ -231,11 +232,11 @@ fn configuration(means: &Means, place: Place<'_>, access_log: &Path) -> String {
             text,
             "[listener.{name}]\nbind = \"127.0.0.1:0\"\n{lines}\nroutes = [{{ sni = \"*.bench.test\", pool = \"bench\" \
              }}]\n{}\n{}\n",
-            means.listeners, place.further
+            settings.listeners, context.further
         );
     }
-    let backends: Vec<String> = place.backends.iter().map(|address| format!("\"{address}\"")).collect();
-    let _ = write!(text, "[pool.bench]\nbackends = [{}]\n{}\n", backends.join(", "), means.pool);
+    let backends: Vec<String> = context.backends.iter().map(|address| format!("\"{address}\"")).collect();
+    let _ = write!(text, "[pool.bench]\nbackends = [{}]\n{}\n", backends.join(", "), settings.pool);
     text
 }
 
@@ -255,7 +256,7 @@ fn serving(program: &mut Program, log: &Path) -> io::Result<(BTreeMap<String, So
     }
 }
 
-/// The listeners in the line that says it serves: `"tls": [127.0.0.1:1], "smtp": [127.0.0.1:2]`.
+/// Returns the listeners of the log line that reports them: `"tls": [127.0.0.1:1], "smtp": [127.0.0.1:2]`.
 fn served(log: &str) -> Option<BTreeMap<String, SocketAddr>> {
     let (_, line) = log.lines().find_map(|line| line.split_once(" serving "))?;
     let quoted: Vec<&str> = line.split('"').collect();
@@ -265,7 +266,7 @@ fn served(log: &str) -> Option<BTreeMap<String, SocketAddr>> {
     Some(pairs.filter_map(|(name, text)| Some((name.to_owned(), address(text)?))).collect())
 }
 
-/// The last lines of a log.
+/// Returns the last lines of a log.
 fn end(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(5).collect();

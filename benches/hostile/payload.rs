@@ -1,4 +1,4 @@
-//! What attackers say.
+//! The payloads of attackers.
 
 use std::net::Ipv4Addr;
 
@@ -6,22 +6,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::hello::{self, Command};
 
-/// The longest message a listener takes by default, with its handshake header.
+/// The largest message that a listener accepts by default, with its handshake header.
 const LARGE_HELLO: usize = 16_384;
 
-/// What an attacker says, at once or byte by byte.
+/// The bytes that an attacker sends, at once or byte by byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Words {
+pub(crate) enum Payload {
     Nothing,
     /// A hello that would be served.
     Hello,
-    /// A hello as large as a listener takes, for a name that it does not know.
+    /// A hello of the largest size that a listener accepts, with an unknown server name.
     LargeHello,
-    /// A hello whose backend sends for ever.
+    /// A hello with a command for the backend to send without end.
     Endless,
-    /// No protocol at all.
+    /// Bytes of no protocol.
     Garbage,
-    /// PROXY headers that are none, of both versions by turns.
+    /// Malformed PROXY headers, of both versions by turns.
     BrokenHeader,
     /// The startup of a PostgreSQL session, with parameters that never end.
     Startup,
@@ -33,8 +33,8 @@ pub(crate) enum Words {
     Scrape,
 }
 
-impl Words {
-    /// The bytes that the connection of this number says; those that are said slowly go on with the last one.
+impl Payload {
+    /// Returns the payload of the connection with this number. A slow attacker repeats the last byte of it.
     pub(crate) fn bytes(self, number: usize) -> Vec<u8> {
         match self {
             Self::Nothing => Vec::new(),
@@ -56,13 +56,13 @@ impl Words {
     }
 }
 
-/// One record, one message of [`LARGE_HELLO`] bytes.
+/// Returns one record with one message of [`LARGE_HELLO`] bytes.
 fn large_hello() -> Vec<u8> {
     let name = b"unknown.flood.test";
     let mut extensions = Vec::new();
     let named = [&[0][..], &prefixed(name)].concat();
     extension(&mut extensions, 0, &prefixed(&named));
-    // Handshake header, version, random, session, one suite, no compression, the extensions' length.
+    // Handshake header, version, random, session, one suite, no compression, the length of the extensions.
     let before = 4 + 2 + 32 + 1 + 4 + 2 + 2;
     let padding = LARGE_HELLO - before - extensions.len() - 4;
     extension(&mut extensions, 0x0015, &vec![0; padding]);
@@ -84,8 +84,8 @@ fn prefixed(content: &[u8]) -> Vec<u8> {
     [&length.to_be_bytes(), content].concat()
 }
 
-/// Where the attacker of this number comes from: each has an address of its own.
+/// Returns the address of the attacker with this number; each attacker has an address of its own.
 pub(crate) fn source(number: usize) -> Ipv4Addr {
-    // 127.16.0.1 and on; 20 bits are more than any attack has.
+    // The addresses begin with 127.16.0.1; 20 bits are more than any attack has.
     Ipv4Addr::from(0x7f10_0001 + (number as u32 & 0xf_ffff))
 }

@@ -1,4 +1,5 @@
-//! pointsman with a configuration of its own, where the peers' common one says too little.
+//! pointsman with a configuration of its own, for runs that the common configuration of the peers does not
+//! fit.
 
 use std::fs;
 use std::io;
@@ -8,33 +9,33 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::child::{Program, pause};
-use crate::cpus::Place;
+use crate::cpus::CpuPin;
 use crate::peers::Peer;
 use crate::{programs, scrape};
 
 /// A start that takes longer has failed.
 const START: Duration = Duration::from_secs(20);
 
-/// It runs until it is dropped.
-pub(crate) struct Lone {
+/// A running pointsman, which is stopped when dropped.
+pub(crate) struct CustomProxy {
     program: Program,
-    /// Where its only listener is.
+    /// The address of its only listener.
     pub(crate) address: SocketAddr,
     pub(crate) admin: SocketAddr,
 }
 
-impl Lone {
-    /// Starts it with this text as its file, in this directory, and waits until it serves. The text has one
-    /// listener, and an admin listener, both at addresses of the kernel's choice.
+impl CustomProxy {
+    /// Starts pointsman in this directory with `text` as its file, and waits until it serves. The text has
+    /// one listener and an admin listener. The kernel chooses both ports.
     ///
     /// # Errors
-    /// With its log when it does not serve in time.
-    pub(crate) fn start(directory: &Path, text: &str, place: Place) -> io::Result<Self> {
+    /// Returns an error with the log if pointsman does not serve in time.
+    pub(crate) fn start(directory: &Path, text: &str, pin: CpuPin) -> io::Result<Self> {
         let (file, log) = (directory.join("lone.toml"), directory.join("lone.log"));
         fs::write(&file, text)?;
         let mut command = Command::new(programs::program(Peer::Pointsman).ok_or(io::ErrorKind::NotFound)?);
         command.arg("run").arg(file);
-        let mut program = Program::start(command, place, &log)?;
+        let mut program = Program::start(command, pin, &log)?;
         let address = Self::address(&mut program, &log)?;
         let admin = scrape::admin(&log)?;
         Ok(Self { program, address, admin })
@@ -59,7 +60,7 @@ impl Lone {
     }
 }
 
-/// The first address in the line that says it serves.
+/// Returns the first address in the log line that reports the listener.
 pub(crate) fn served(log: &str) -> Option<SocketAddr> {
     let (_, line) = log.lines().find_map(|line| line.split_once(" serving "))?;
     line.split_once('[')?.1.split(['[', ']', ',']).find_map(|word| word.trim().parse().ok())
