@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::backend::Backend;
 use super::hash_on;
 use super::lease::Lease;
-use super::pick::{LimitRule, Unavailable};
+use super::pick::{LimitRule, PickRequest, Unavailable};
 use super::pool_in_use::Pool;
 use super::sessions::SessionGuard;
 use crate::wire::ServerName;
@@ -39,7 +39,7 @@ impl Pool {
         match (known, self.backends()) {
             (Some(backend), _) => Ok(Lease::take_past_limits(&backend)),
             (None, [only]) => Ok(Lease::take_past_limits(only)),
-            (None, _) => self.pick_now(source, server_name, &[], LimitRule::Passed),
+            (None, _) => self.pick_now(&PickRequest { source, server_name, tried: &[] }, LimitRule::Passed),
         }
     }
 
