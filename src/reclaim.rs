@@ -1,11 +1,11 @@
 //! Frees large values on a thread that serves nothing.
 //!
 //! A table with a million routes takes a quarter of a second to free. The thread that drops the last reference
-//! would block for that time. It may be a worker that drops an old policy, or the control loop that drops an old
+//! would block for that time. This may be a worker that drops an old policy, or the control thread that drops an old
 //! configuration. So such values go to the thread of this module when they are dropped.
 //!
-//! The queue has no bound: each value was in memory before, and each reload adds only some. Before [`start`], and where
-//! the thread cannot be started, values are freed where they are dropped.
+//! The queue has no bound: each value was in memory before, and each reload adds few values. Before [`start`], and
+//! where the thread cannot be started, values are freed where they are dropped.
 
 use std::any::Any;
 use std::fmt;

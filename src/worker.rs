@@ -425,7 +425,8 @@ impl WorkerState {
         }
     }
 
-    /// Continues a connection that another worker sent while this worker ends.
+    /// Continues a connection that came from another worker. If `closing` is true, this worker ends, and the connection
+    /// is closed like all others.
     fn take_over(&self, migration: Migration, closing: bool) {
         conn::take_over(migration, &self.context);
         if closing {

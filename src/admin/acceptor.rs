@@ -24,8 +24,8 @@ use crate::limit::{Gate, GatePass};
 use crate::sys::Address;
 use crate::telemetry::AdminRefusal;
 
-/// The most admin connections at once; further ones are closed without an answer. Scrapers and operators need
-/// only a few, and the descriptors that connections of clients leave free are enough for them.
+/// The most admin connections at once. Further connections are closed without an answer. Scrapers and operators need
+/// few connections. The descriptors that clients leave free are enough for them.
 pub const MOST_CONNECTIONS: u64 = 64;
 
 /// The time from the accept to the first byte of the answer, for the request and the rendering together. It
@@ -36,10 +36,10 @@ const REQUEST_TIME: Duration = Duration::from_secs(10);
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// The most bytes that are read of a client: the head of its request and anything after it. A request to this
-/// listener has a few hundred; proxies and browsers add cookies and other headers.
+/// listener has a few hundred bytes; proxies and browsers add cookies and other headers.
 const REQUEST_SIZE: usize = 16 * 1024;
 
-/// The bytes that are still read of a client whose request is too large, and the time for that. If the socket
+/// The bytes that are still read of a client whose request is too large, and the time for these reads. If the socket
 /// were closed before the client has sent everything, the client would get a reset instead of the answer.
 const LINGER_SIZE: usize = 1 << 20;
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ pub(super) struct ClientLimits {
     pub(super) connections: u64,
     /// The time from the accept to the first byte of the answer.
     pub(super) request_time: Duration,
-    /// The time from there to the end of the answer.
+    /// The time from the first byte of the answer to its end.
     pub(super) answer_time: Duration,
     /// The most bytes that are read.
     pub(super) request_size: usize,
@@ -200,7 +200,7 @@ impl axum::serve::Listener for AdminAcceptor {
 /// The stage of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RequestStage {
-    /// The request is read or its answer is made. The answer then gets this time.
+    /// The request is read, or its answer is made. The value is the time for the answer, which begins later.
     Reading(Duration),
     /// The answer is written.
     Answering,
@@ -264,7 +264,7 @@ impl AdminConnection {
         let _ = Pin::new(&mut *self.stream).poll_shutdown(cx);
     }
 
-    /// Reads to the end of the request, or to the bounds of that, and then fails.
+    /// Reads to the end of the request, or until the time or the bytes are used up. Then it fails.
     fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut bytes = [0; 4096];
         while self.left > 0 && self.check_time(cx).is_ok() {

@@ -37,10 +37,12 @@ impl<T: Into<Address>> From<T> for AdminTarget {
 ///
 /// # Errors
 ///
-/// An error of the connection; `TimedOut`; `InvalidInput` for a path that does not begin with `/`, or a path
-/// or token that has spaces, control characters or anything beyond ASCII; `UnexpectedEof` for a truncated
-/// answer, which a listener with too many connections also gives; `InvalidData` for an answer that is too
-/// large (64 MiB), not UTF-8 or not HTTP.
+/// - an error of the connection
+/// - `TimedOut`
+/// - `InvalidInput`: the path does not begin with `/`, or the path or the token has spaces, control characters or
+///   characters beyond ASCII
+/// - `UnexpectedEof`: the answer is truncated, or the listener has too many connections
+/// - `InvalidData`: the answer is too large (64 MiB), is not UTF-8 or is not HTTP
 pub fn ask(at: impl Into<AdminTarget>, path: &str, timeout: Duration) -> io::Result<(u16, String)> {
     request(at.into(), "GET", path, timeout)
 }

@@ -1,10 +1,10 @@
 //! Decides whether a request may be answered. All paths use this module.
 //!
 //! It keeps out three kinds of requests. Other machines must have the token. Web pages may use their reader's browser
-//! to reach this machine. A page whose own name resolves to this host (DNS rebinding) is detected by the header Host,
-//! because it sends that name there. Other pages are detected by the headers with which browsers mark requests across
-//! sites. For pages in old browsers without these headers, a request for a change must not have content of the types
-//! that a form can send. A request without any of these headers is not from a browser.
+//! to reach this machine. A page may have a name that resolves to this host (DNS rebinding). The header Host has this
+//! name and shows such a page. Other pages are detected by the headers with which browsers mark requests across sites.
+//! Old browsers do not send these headers. So a request for a change must not have content of the types that a form
+//! can send. A request without any of these headers is not from a browser.
 
 use std::fmt;
 use std::io;

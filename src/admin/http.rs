@@ -17,7 +17,7 @@ use super::{gzip, list_api, scrape, sources, status};
 use crate::limit::Moment;
 use crate::server::{LifeStage, View};
 
-/// The list of endpoints, which is the answer to every other path.
+/// The list of endpoints. It is the answer to a request for a path that does not exist.
 const ENDPOINTS: &str = "\
 GET /metrics        metrics for Prometheus
 GET /healthz        200 while the process runs
@@ -84,8 +84,8 @@ async fn without_content(request: Request, next: Next) -> Response {
     }
 }
 
-/// Returns true if a request has content. No path reads content, so a client that sends some expects another
-/// effect.
+/// Returns true if a request has content. No path reads content, so a client that sends content expects an effect that
+/// its request does not have.
 fn has_content(headers: &HeaderMap) -> bool {
     let is_some = |length: &HeaderValue| length != "0";
     headers.contains_key(header::TRANSFER_ENCODING)

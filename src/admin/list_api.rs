@@ -47,7 +47,7 @@ pub(super) enum ListRefusal {
     /// The query has a broken escape.
     #[error("in a query, % must come before two hexadecimal digits, and the bytes must be UTF-8")]
     Escape,
-    /// The list has the most additions.
+    /// The list has as many additions as it may have.
     #[error(transparent)]
     Full(#[from] ListFull),
 }
@@ -61,7 +61,7 @@ struct ListStatus<'a> {
     file: Option<String>,
     /// The countries whose networks are taken out of the file; empty for a file that is the list itself.
     countries: Vec<String>,
-    /// The time of the last successful read of the file; null is never. RFC 3339, UTC.
+    /// The time of the last successful read of the file; null if there was none. RFC 3339, UTC.
     last_load: Option<String>,
     loads: u64,
     failed_loads: u64,

@@ -19,7 +19,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub struct AdminListener {
     spec: AdminSpec,
     bound: Option<BoundAdmin>,
-    /// The last logged fault, for which the address could not be bound or used.
+    /// The last logged fault. The address could not be bound or used because of this fault.
     logged: Option<String>,
 }
 
@@ -48,7 +48,8 @@ impl AdminListener {
     ///
     /// # Cancel safety
     ///
-    /// Dropped, it accepts no more connections. Answers under way are tasks of the runtime and end with it.
+    /// If the future is dropped, the listener accepts no more connections. Answers under way are tasks of the runtime
+    /// and end with the runtime.
     pub async fn serve(mut self, view: Arc<View>) {
         loop {
             if let Some(bound) = self.bound.take()
@@ -67,7 +68,7 @@ impl AdminListener {
         }
     }
 
-    /// Logs a fault unless it is the one that was logged last.
+    /// Logs a fault, unless the last logged fault is the same.
     fn log(&mut self, fault: String) {
         if self.logged.as_ref() != Some(&fault) {
             tracing::error!(

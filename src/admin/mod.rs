@@ -1,9 +1,9 @@
-//! The admin listener, which answers an operator over HTTP: metrics, health, readiness, status. And its
-//! client, for `pointsman health`.
+//! The admin listener answers an operator over HTTP: metrics, health, readiness, status. The module `ask` is the
+//! client of the listener, for `pointsman health`.
 //!
-//! It runs on the control runtime beside the control loop, so a request delays no byte of a connection. A request
-//! can change only the entries that are added to lists; each change is logged. The answers contain no secret of a
-//! client. The module `guard` decides for every path whether a request may be answered. It checks the address of
+//! The listener runs on the control runtime beside the control loop, so a request delays no byte of a connection. A
+//! request can change only the entries that are added to lists; each change is logged. The answers contain no secret
+//! of a client. The module `guard` decides for every path whether a request may be answered. It checks the address of
 //! the listener, the token, and headers that web pages of other sites cannot send. There is no TLS.
 //!
 //! A connection has one request: the answer ends it. So one deadline for the request and one for the answer bound
@@ -45,7 +45,7 @@ use refusal::Refusals;
 /// TCP.
 const BACKLOG: u32 = 128;
 
-/// The fault for which there is no admin listener.
+/// The reason why there is no admin listener.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminFault {
     /// Its address cannot be bound.
@@ -125,7 +125,8 @@ fn take_address(spec: AdminSpec) -> Result<BoundAdmin, BindFault> {
 ///
 /// # Cancel safety
 ///
-/// If dropped, it accepts no more connections. Answers under way are tasks of the runtime and end with it.
+/// If the future is dropped, the listener accepts no more connections. Answers under way are tasks of the runtime and
+/// end with the runtime.
 pub async fn serve(bound: BoundAdmin, view: Arc<View>) {
     if let Err(error) = answer(bound, view).await {
         tracing::error!(%error, "admin cannot serve; clients are served without it");

@@ -75,7 +75,7 @@ fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
 }
 
-/// Writes the series of routes with names, the first ones of each listener.
+/// Writes the series of routes with names: the first named routes of each listener.
 fn routes(snapshot: &Snapshot, exposition: &mut Exposition) {
     let policies: BTreeMap<_, _> =
         snapshot.policies.values().map(|policy| (&policy.listener, policy)).collect();

@@ -162,7 +162,7 @@ struct TierStatus {
 struct DiscoveryStatus {
     /// The name in the log, such as `dns app.internal port 443`.
     source: String,
-    /// The time of the last success; null is never. RFC 3339, UTC.
+    /// The time of the last success; null if there was none. RFC 3339, UTC.
     last_success: Option<String>,
     failures: u64,
     /// The present fault.

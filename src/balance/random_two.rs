@@ -71,7 +71,8 @@ impl RandomTwo {
     }
 
     /// Returns the less loaded of two members, or the first, which was drawn by weight, if both have the same load.
-    /// If the first member has the smaller share, its chance is its share divided by the share of the second.
+    /// With equal loads and a smaller share, the first member is returned only with a probability: its share divided by
+    /// the share of the second member.
     fn better(
         &self,
         first: usize,

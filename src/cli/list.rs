@@ -71,8 +71,8 @@ fn page(list: &str) -> String {
     format!("/api/v1/lists/{}", escaped(list))
 }
 
-/// Escapes a text as a part of a path. Characters without a meaning in a path stay. Spaces are left out: only a time
-/// may have some.
+/// Escapes a text as a part of a path. Characters without a meaning in a path stay. Spaces are left out, because only
+/// a time may contain spaces.
 fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
     let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };

@@ -30,7 +30,7 @@ pub struct AdminSpec {
 pub enum TokenFor {
     /// Every request.
     All,
-    /// Requests that change something. Only for addresses that other machines cannot reach.
+    /// Requests that change something. This value is a fault for an address that other machines can reach.
     Changes,
 }
 

@@ -44,7 +44,7 @@ impl Read for Statuses {
     }
 }
 
-/// Returns a final status, or `None`: a status below 200 only announces another one.
+/// Returns a final status, or `None`. A status below 200 is not final: another status follows it.
 fn status(text: &str) -> Option<u16> {
     let text = text.trim();
     let is_status = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());

@@ -22,7 +22,7 @@ pub(super) struct Network(pub(super) IpPrefix);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reached(pub(super) Destination);
 
-/// A fingerprint, or the beginning of one.
+/// A fingerprint, or the beginning of a fingerprint.
 #[derive(Clone, Debug)]
 pub(super) struct Fingerprint(pub(super) Ja4Pattern);
 

@@ -112,7 +112,7 @@ fn first_key(text: &str, document: &DeTable<'_>, written: &str, at: usize) -> Op
 }
 
 /// Returns the table that contains a key at `at`: the smallest inline table that contains it, else the table with
-/// the last header before it. Both are the last to start among the tables that contain the position.
+/// the last header before it. In both cases no table that contains the position starts later.
 fn innermost<'d, 'i>(text: &str, document: &'d DeTable<'i>, at: usize) -> &'d DeTable<'i> {
     let mut best = (0, document);
     let mut values: Vec<&toml::Spanned<DeValue<'i>>> = document.values().collect();

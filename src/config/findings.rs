@@ -78,7 +78,7 @@ impl<'t> Findings<'t> {
         self.misspelt.insert(path);
     }
 
-    /// Returns true if a further diagnostic would only be counted. Check this before composing a costly one.
+    /// Returns true if a further diagnostic would only be counted. Check this before you compose a costly diagnostic.
     pub(super) fn is_full(&self) -> bool {
         self.diagnostics.len() >= MOST
     }

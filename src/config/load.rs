@@ -57,12 +57,12 @@ pub fn check_given(path: &Path) -> Result<(Config, Warnings), Faults> {
     load_given_with(path, Files::All)
 }
 
-/// The files to check, of those that a configuration names.
+/// The selection of the files to check: a configuration names more files than loading reads.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Files {
-    /// Files that are read with it.
+    /// The files that are read with the configuration.
     Read,
-    /// Also files that the process reads or writes later.
+    /// These files, and the files that the process reads or writes later.
     All,
 }
 

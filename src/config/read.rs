@@ -24,7 +24,7 @@ pub(super) trait Read: Sized {
 pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: PathStep<'a>,
-    /// The position of the last key; for an item of an array, that of the item.
+    /// The position of the last key; for an item of an array, the position of the item.
     pub(super) key: Span,
 }
 
@@ -114,8 +114,8 @@ impl<T> Key<T> {
 #[derive(Debug)]
 pub(super) struct ArrayOf<T> {
     pub(super) items: Vec<ArrayItem<T>>,
-    /// True if every item could be read. If false, an item that seems to be missing may be one that could not be
-    /// read.
+    /// True if every item could be read. If false, an item that seems to be missing may be in the file, but could not
+    /// be read.
     pub(super) complete: bool,
 }
 
@@ -143,7 +143,7 @@ impl<T: Read> Read for ArrayOf<T> {
     }
 }
 
-/// An array of values, or one without the brackets.
+/// An array of values, or one value without the brackets.
 #[derive(Debug)]
 pub(super) struct OneOrMany<T>(pub(super) ArrayOf<T>);
 

@@ -39,7 +39,7 @@ pub struct RoutesReader {
     written: Arc<Deferred<Vec<RouteSpec>>>,
 }
 
-/// The properties of a pool that routes to it are checked against.
+/// The properties of a pool that the checks of routes to the pool use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PoolTarget {
     name: Arc<str>,
@@ -60,7 +60,8 @@ impl PoolTarget {
         }
     }
 
-    /// Returns the pool for a check. It is written in another file, so it has no position in this one.
+    /// Returns the pool for a check. The pool is written in the configuration, so it has no position in the file of
+    /// routes.
     fn known(&self) -> Known {
         let without_position = |is_so: bool| is_so.then(Span::default);
         Known::new(Arc::clone(&self.name), Span::default(), without_position(self.hashes_sni))
@@ -109,7 +110,7 @@ impl RoutesReader {
         &self.written
     }
 
-    /// Reads and checks the file, and returns its routes without those of the configuration. It blocks.
+    /// Reads and checks the file, and returns its routes without the routes of the configuration. It blocks.
     ///
     /// # Errors
     ///
@@ -160,7 +161,7 @@ impl RoutesReader {
     }
 }
 
-/// Adds the routes of all files to those of their listeners, and warns of connections that they leave to wider routes.
+/// Adds the routes of each file to its listener, and warns of connections that these routes leave to wider routes.
 pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
     for reader in RoutesReader::all(config) {
         let turn = FileTurn::wait_blocking(&reader.path);

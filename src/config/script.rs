@@ -154,7 +154,8 @@ impl Read for User {
     }
 }
 
-/// Where checks or an agent are: an IP address or a host name, with or without a port, or a Unix socket.
+/// The target of checks or of queries to an agent. It is an IP address or a host name, with or without a port, or a
+/// Unix socket.
 #[derive(Clone, Debug)]
 pub(super) struct TargetAddress(pub(super) CheckTarget);
 

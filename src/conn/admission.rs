@@ -7,10 +7,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::proxied::ProxiedClient;
+use super::context::{ProcessBounds, WorkerContext};
 use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
-use super::{ProcessBounds, WorkerContext};
 use crate::executor::{self, TaskNext, sleep};
 use crate::limit::{
     AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Link, Moment, OverLimit, Permit, SourceBy,
@@ -19,7 +17,7 @@ use crate::limit::{
 use crate::snapshot::{Admission, ClientRefusal, Policy, Protocol, ServedPool, UsageLimit};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
-use crate::wire::proxy_protocol::HeaderOrigin;
+use crate::wire::proxy_protocol::{HeaderOrigin, ProxyHeader};
 
 /// Admits a peer at its accept.
 pub(super) fn peer(peer: &Address, policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
@@ -51,19 +49,18 @@ fn slots(policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason
 
 /// Admits the client that a PROXY header names.
 pub(super) fn source(
-    proxied: ProxiedClient,
+    header: Option<&ProxyHeader>,
     policy: &Policy,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<ProxiedClient, CloseReason> {
-    let Some(admission) = &policy.admission else { return Ok(proxied) };
-    let names_client = |origin: &HeaderOrigin| matches!(origin, HeaderOrigin::Tcp { .. });
-    if !proxied.header.as_ref().is_some_and(|header| names_client(&header.origin)) {
-        return Ok(proxied);
+) -> Result<(), CloseReason> {
+    let (Some(admission), Some(header)) = (&policy.admission, header) else { return Ok(()) };
+    if !matches!(header.origin, HeaderOrigin::Tcp { .. }) {
+        return Ok(());
     }
     let link = match admission.spec.by {
         SourceBy::Address => None,
-        SourceBy::PrivateLink => proxied.header.as_ref().and_then(|header| header.private_link()),
+        SourceBy::PrivateLink => header.private_link(),
     };
     let source = match link {
         Some((kind, id)) => {
@@ -74,16 +71,9 @@ pub(super) fn source(
         }
         None => address_source(record.client(), admission),
     };
-    match of_source(source, policy, admission, Moment::now(), &context.bounds) {
-        Ok(pass) => {
-            record.hold_source(pass);
-            Ok(proxied)
-        }
-        Err(reason) => {
-            refuse_early(proxied.client, reason, policy, context);
-            Err(reason)
-        }
-    }
+    let pass = of_source(source, policy, admission, Moment::now(), &context.bounds)?;
+    record.permit().hold_source(pass);
+    Ok(())
 }
 
 /// Returns the source of an address. A client of a Unix socket has none.
@@ -123,7 +113,7 @@ fn of_source(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rejection {
     pub(super) reason: CloseReason,
-    over: OverLimit,
+    pub(super) over: OverLimit,
 }
 
 impl From<CloseReason> for Rejection {
@@ -141,22 +131,12 @@ impl Rejection {
         };
         Self { reason: CloseReason::Denied, over }
     }
-
-    /// Closes a client whose first bytes were read.
-    pub(super) async fn close(self, sniffed: SniffedClient, context: &WorkerContext) -> CloseReason {
-        match self.over {
-            OverLimit::Reject => return sniffed.refuse(self.reason).await,
-            OverLimit::Drop => reset(&sniffed.client),
-            OverLimit::Tarpit(time) => hold(sniffed.client.into_fd(), time, context),
-        }
-        self.reason
-    }
 }
 
 /// Takes a slot of a route.
 pub(super) fn route(limited: &UsageLimit, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
-    record.hold_route(pass);
+    record.permit().hold_route(pass);
     Ok(())
 }
 
@@ -165,7 +145,7 @@ pub(super) fn pool(served: &ServedPool, record: &mut ConnectionRecord) -> Result
     if let Some(limited) = &served.limits {
         record.set_pool(&served.pool.spec().name);
         let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
-        record.hold_pool(pass);
+        record.permit().hold_pool(pass);
     }
     Ok(())
 }
@@ -184,12 +164,16 @@ fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<G
 pub(super) fn refuse_early(client: OwnedFd, reason: CloseReason, policy: &Policy, context: &WorkerContext) {
     use CloseReason::{ListenerFull, Overloaded, ProcessFull};
     let over = policy.admission.as_ref().map_or(OverLimit::Reject, |admission| admission.spec.over);
+    // Held clients would use up the slots that are missing.
+    let is_short = matches!(reason, ListenerFull | ProcessFull | Overloaded);
+    close(client, if is_short { OverLimit::Drop } else { over }, context);
+}
+
+/// Closes a client without an answer: by a reset, at once or after a time in the tarpit.
+pub(super) fn close(client: OwnedFd, over: OverLimit, context: &WorkerContext) {
     match over {
-        // Held clients would use up the slots that are missing.
-        OverLimit::Tarpit(time) if !matches!(reason, ListenerFull | ProcessFull | Overloaded) => {
-            hold(client, time, context);
-        }
-        _ => reset(&client),
+        OverLimit::Tarpit(time) => hold(client, time, context),
+        OverLimit::Reject | OverLimit::Drop => reset(&client),
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
+use super::sniffed::SniffedClient;
 use crate::pool::AnnounceSpec;
 use crate::sys::socket;
 use crate::wire::Offer;

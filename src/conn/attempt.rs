@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::announce::BackendPreface;
-use super::exchange::{self, NotReady};
-use super::sniff::SniffedClient;
+use super::greet::{self, NotReady};
+use super::sniffed::SniffedClient;
 use crate::executor::{sleep, timeout_at};
 use crate::pool::{DialSource, DialSpec};
 use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
@@ -55,7 +55,7 @@ impl ConnectedBackend {
 pub(super) async fn ready(
     target: DialTarget<'_>,
     preface: &BackendPreface<'_>,
-    greet: Option<&GreetingPolicy>,
+    greeting: Option<&GreetingPolicy>,
     by: Instant,
     deadline: Instant,
 ) -> Result<ConnectedBackend, AttemptFailure> {
@@ -67,11 +67,11 @@ pub(super) async fn ready(
             Err(_) => Err(AttemptFailure::TIMEOUT),
         }
     };
-    let Some(greet) = greet else { return connect(preface).await };
+    let Some(greeting) = greeting else { return connect(preface).await };
     let (own, clients) = preface.split();
     let ConnectedBackend { backend, .. } = connect(&own).await?;
-    let deadline = deadline.min(Instant::now() + greet.timeout);
-    match timeout_at(deadline, Box::pin(exchange::greet(&backend, greet))).await {
+    let deadline = deadline.min(Instant::now() + greeting.timeout);
+    match timeout_at(deadline, Box::pin(greet::greet(&backend, greeting))).await {
         Ok(Ok(())) => {}
         Ok(Err(not_ready)) => return Err(AttemptFailure::greeting(&not_ready)),
         Err(_) => return Err(AttemptFailure::GREETING_TIMEOUT),

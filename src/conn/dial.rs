@@ -9,121 +9,315 @@
 //! own and does not count against the deadline of the dial.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::announce::BackendPreface;
-use super::attempt::{ConnectedBackend, DialTarget, ready};
-use super::exchange::Intent;
+use super::attempt::{AttemptFailure, ConnectedBackend, DialTarget, ready};
 use super::gone::WaitStage;
+use super::plan::{DialPlan, PickRule, RoutedClient};
 use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
+use super::sniffed::SniffedClient;
 use crate::executor::timeout_at;
-use crate::pool::{Backend, Forward, ForwardFault, Lease, Unavailable};
-use crate::snapshot::ServedPool;
+use crate::pool::{Backend, DialSpec, Forward, ForwardFault, Lease, Unavailable};
+use crate::relay::{Engines, Relay};
 use crate::sys::{Address, socket};
-use crate::telemetry::{CloseReason, ConnectOutcome};
+use crate::telemetry::{CloseReason, ConnectOutcome, PoolMetrics};
+use crate::wire::ServerName;
 
-/// Connects a client to a backend of its pool.
-pub(super) async fn dial(
-    served: &ServedPool,
-    sniffed: &SniffedClient,
+/// A client and its connected backend.
+pub(super) struct DialledClient {
+    routed: RoutedClient,
+    backend: ConnectedBackend,
+}
+
+impl DialledClient {
+    /// Returns the relay between the two, which begins with the bytes that are not yet sent.
+    pub(super) fn relay(self, engines: Rc<Engines>) -> Relay {
+        let RoutedClient { sniffed, plan } = self.routed;
+        self.backend.relay(sniffed, plan.relay, engines)
+    }
+}
+
+/// Connects a client to a backend of its pool, or refuses the client.
+#[allow(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
+pub(super) fn dial(
+    routed: RoutedClient,
+    record: &mut ConnectionRecord,
+) -> impl Future<Output = Result<DialledClient, CloseReason>> {
+    async move {
+        match backend(&routed, record).await {
+            Ok(backend) => Ok(DialledClient { routed, backend }),
+            Err(reason) => {
+                record.permit().leave_target();
+                if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
+                    record.has_sent();
+                }
+                Err(routed.sniffed.refuse(reason).await)
+            }
+        }
+    }
+}
+
+/// Connects to a backend for a client.
+async fn backend(
+    routed: &RoutedClient,
     record: &mut ConnectionRecord,
 ) -> Result<ConnectedBackend, CloseReason> {
-    let spec = &served.pool.spec().dial;
-    record.set_pool(&served.pool.spec().name);
-    let preface = BackendPreface::new(served.pool.spec().proxy_protocol.as_ref(), sniffed, record);
-    let began = Instant::now();
-    let mut named = match served.pool.forward() {
+    let plan = &routed.plan;
+    let spec = plan.served.pool.spec();
+    record.set_pool(&spec.name);
+    let preface = BackendPreface::new(spec.proxy_protocol.as_ref(), &routed.sniffed, record);
+    let mut dial = Dial::begin(routed, record);
+    if let Some(forward) = plan.served.pool.forward() {
         // Boxed, as hardly any connection needs this memory.
-        Some(forward) => {
-            Some(Box::pin(hosts(forward, began + spec.dial_timeout, sniffed, record)).await?.into_iter())
-        }
-        None => None,
-    };
-    let mut waited = Duration::ZERO;
-    let mut tried: Vec<Arc<Backend>> = Vec::new();
-    let mut last = CloseReason::NoBackend;
-    let mut attempt_began = if named.is_some() { Instant::now() } else { began };
-    // The key of a request to cancel belongs to one backend, so another backend has no use for it.
-    let attempts = if matches!(sniffed.intent, Intent::Cancel) { 1 } else { spec.attempts };
-    for _ in 0..attempts {
-        let host = match named.as_mut().map(Iterator::next) {
-            None => None,
-            Some(Some(address)) => Some(address),
-            Some(None) => break,
+        Box::pin(dial.find_hosts(forward)).await?;
+    }
+    for _ in 0..plan.attempts {
+        let Some(lease) = dial.next_lease().await else { break };
+        let Some(attempted) = dial.attempt(&lease, &preface).await else {
+            return Err(CloseReason::ClientGone);
         };
-        let waited_before = waited;
-        let lease = match find(served, sniffed, record, &tried, &mut waited).await {
-            Ok(lease) => lease,
-            // After a failed attempt its reason is reported: it has more information.
-            Err(reason) if tried.is_empty() || reason == CloseReason::ClientGone => {
-                last = reason;
-                break;
+        match attempted {
+            Ok(backend) => return Ok(dial.connected(lease, backend)),
+            Err(failure) => dial.note(&lease, &failure),
+        }
+        if dial.is_over() {
+            break;
+        }
+    }
+    Err(dial.failed())
+}
+
+/// All attempts for one connection.
+struct Dial<'a> {
+    routed: &'a RoutedClient,
+    record: &'a mut ConnectionRecord,
+    began: Instant,
+    /// The total time in the queue. It does not count against the time of the dial.
+    waited: Duration,
+    attempt_began: Instant,
+    /// The addresses of the host that the client named, as far as no attempt was made at them.
+    hosts: std::vec::IntoIter<SocketAddr>,
+    /// The backends that could not be reached.
+    tried: Vec<Arc<Backend>>,
+    /// The reason for which there is no connected backend.
+    last: CloseReason,
+}
+
+impl<'a> Dial<'a> {
+    fn begin(routed: &'a RoutedClient, record: &'a mut ConnectionRecord) -> Self {
+        let began = Instant::now();
+        Self {
+            routed,
+            record,
+            began,
+            waited: Duration::ZERO,
+            attempt_began: began,
+            hosts: Vec::new().into_iter(),
+            tried: Vec::new(),
+            last: CloseReason::NoBackend,
+        }
+    }
+
+    /// The time at which the dial ends.
+    fn deadline(&self) -> Instant {
+        self.began + self.waited + self.spec().dial_timeout
+    }
+
+    fn spec(&self) -> &'a DialSpec {
+        &self.routed.plan.served.pool.spec().dial
+    }
+
+    fn metrics(&self) -> &'a PoolMetrics {
+        &self.routed.plan.served.metrics
+    }
+
+    /// Finds the addresses of the host that the client named.
+    async fn find_hosts(&mut self, forward: &Forward) -> Result<(), CloseReason> {
+        let Self { routed, record, .. } = self;
+        let name = routed.sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
+        let Some(mark) = forward.mark(&routed.sniffed.bytes) else {
+            let client = record.client();
+            tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
+            return Err(CloseReason::ForwardLoop);
+        };
+        record.holds_mut().mark_forward(mark);
+        let own = record.context().bounds.own.load_full();
+        let found = tokio::select! {
+            biased;
+            () = routed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
+            found = timeout_at(self.deadline(), forward.destinations(name, &own)) => found,
+        };
+        let found = found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
+            tracing::debug!(client = %self.record.client(), %fault, "a client is not forwarded");
+            match fault {
+                ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
+                ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
+                ForwardFault::Refused => CloseReason::AddressRefused,
             }
-            Err(_) => break,
-        };
-        if waited > waited_before {
-            attempt_began = Instant::now();
+        })?;
+        self.hosts = found.into_iter();
+        self.attempt_began = Instant::now();
+        Ok(())
+    }
+
+    /// Returns a lease of the backend for the next attempt, or `None` if there is none.
+    async fn next_lease(&mut self) -> Option<Lease> {
+        if self.routed.plan.pick == PickRule::Named && self.hosts.len() == 0 {
+            return None;
         }
-        let deadline = began + waited + spec.dial_timeout;
-        record.begin_attempt(lease.backend());
-        let by = deadline.min(attempt_began + spec.connect_timeout);
-        let host = host.or_else(|| same_port(lease.backend(), sniffed));
+        match self.pick().await {
+            Ok(lease) => Some(lease),
+            Err(reason) => {
+                // After a failed attempt its reason is reported: it has more information.
+                if self.tried.is_empty() || reason == CloseReason::ClientGone {
+                    self.last = reason;
+                }
+                None
+            }
+        }
+    }
+
+    /// Picks a backend for the client, if necessary after a wait in the queue.
+    async fn pick(&mut self) -> Result<Lease, CloseReason> {
+        let RoutedClient { sniffed, plan } = self.routed;
+        if self.routed.is_gone(WaitStage::Dial) {
+            return Err(CloseReason::ClientGone);
+        }
+        let pool = &plan.served.pool;
+        let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
+        let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
+        let source = self.record.client().tcp();
+        if plan.pick == PickRule::OfSession {
+            return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
+        }
+        match pool.pick(source, name, &self.tried) {
+            Ok(lease) => Ok(lease),
+            Err(Unavailable::NoneUp) => Err(CloseReason::NoBackend),
+            Err(Unavailable::Full) => self.wait(source, name).await,
+        }
+    }
+
+    /// Waits in the queue for a backend. The next attempt begins after the wait.
+    async fn wait(
+        &mut self,
+        source: Option<SocketAddr>,
+        name: Option<&ServerName>,
+    ) -> Result<Lease, CloseReason> {
+        let (routed, metrics) = (self.routed, self.metrics());
+        let pool = &routed.plan.served.pool;
+        if routed.is_gone(WaitStage::Queue) {
+            return Err(CloseReason::ClientGone);
+        }
+        let Ok(waiter) = pool.wait(source, name, &self.tried) else {
+            metrics.queue_refused.increment(1);
+            return Err(CloseReason::QueueFull);
+        };
+        metrics.queued.increment(1);
+        let began = Instant::now();
+        let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
+        // The client is polled first: if it ends in the moment in which it gets a slot, the slot goes to the next
+        // waiter.
+        let ended = tokio::select! {
+            biased;
+            () = routed.gone(WaitStage::Queue) => None,
+            ended = timeout_at(began + timeout.saturating_sub(self.waited), waiter) => Some(ended),
+        };
+        self.attempt_began = Instant::now();
+        self.waited += self.attempt_began - began;
+        self.record.waited(self.waited);
+        match ended.ok_or(CloseReason::ClientGone)? {
+            Ok(Ok(lease)) => {
+                metrics.queue_seconds.record(self.attempt_began - began);
+                Ok(lease)
+            }
+            Ok(Err(_)) => Err(CloseReason::NoBackend),
+            Err(_) => {
+                metrics.queue_timeouts.increment(1);
+                Err(CloseReason::QueueTimeout)
+            }
+        }
+    }
+
+    /// Makes one attempt at a backend. Returns `None` if the client has left meanwhile.
+    async fn attempt(
+        &mut self,
+        lease: &Lease,
+        preface: &BackendPreface<'_>,
+    ) -> Option<Result<ConnectedBackend, AttemptFailure>> {
+        let RoutedClient { sniffed, plan } = self.routed;
+        let (spec, deadline) = (self.spec(), self.deadline());
+        self.record.begin_attempt(lease.backend());
+        let host = self.hosts.next().or_else(|| same_port(lease.backend(), sniffed));
         if let Some(host) = host {
-            record.set_target_address(host);
+            self.record.set_target_address(host);
         }
         let address = host.map_or_else(|| lease.backend().address().clone(), Address::Tcp);
-        let target = DialTarget { address: &address, spec, client: record.client().tcp() };
+        let target = DialTarget { address: &address, spec, client: self.record.client().tcp() };
+        let by = deadline.min(self.attempt_began + spec.connect_timeout);
         // The attempt is polled first: if the backend is connected, the relay passes the client's reset on as a reset.
-        let attempt = tokio::select! {
+        tokio::select! {
             biased;
-            attempt = ready(target, &preface, sniffed.greet.as_ref(), by, deadline) => attempt,
-            () = sniffed.gone(WaitStage::Dial) => {
-                served.metrics.connect(ConnectOutcome::Aborted);
-                return Err(CloseReason::ClientGone);
+            attempted = ready(target, preface, plan.greeting.as_ref(), by, deadline) => Some(attempted),
+            () = self.routed.gone(WaitStage::Dial) => {
+                self.metrics().connect(ConnectOutcome::Aborted);
+                None
             }
-        };
-        let failure = match attempt {
-            Ok(dialled) => {
-                served.metrics.connect(ConnectOutcome::Ok);
-                let now = Instant::now();
-                served.metrics.connect_seconds.record(now - attempt_began);
-                lease.connected(now - attempt_began);
-                if !matches!(sniffed.intent, Intent::Cancel)
-                    && let Some(session) = served.pool.session(record.client().tcp(), lease.backend())
-                {
-                    record.hold_session(session);
-                }
-                record.connected(lease, (now - began).saturating_sub(waited), dialled.sent);
-                return Ok(dialled);
-            }
-            Err(failure) => failure,
-        };
+        }
+    }
+
+    /// Records a connected backend.
+    fn connected(self, lease: Lease, backend: ConnectedBackend) -> ConnectedBackend {
+        let DialPlan { served, pick, .. } = &self.routed.plan;
+        let now = Instant::now();
+        let took = now - self.attempt_began;
+        served.metrics.connect(ConnectOutcome::Ok);
+        served.metrics.connect_seconds.record(took);
+        lease.connected(took);
+        if *pick != PickRule::OfSession
+            && let Some(session) = served.pool.session(self.record.client().tcp(), lease.backend())
+        {
+            self.record.holds_mut().mark_session(session);
+        }
+        self.record.connected(lease, (now - self.began).saturating_sub(self.waited), backend.sent);
+        backend
+    }
+
+    /// Records a failed attempt. The next attempt begins now.
+    fn note(&mut self, lease: &Lease, failure: &AttemptFailure) {
+        let DialPlan { served, pick, .. } = &self.routed.plan;
         let (pool, backend) = (&served.pool.spec().name, lease.backend().name());
         tracing::debug!(%pool, %backend, outcome = ?failure.outcome, "a connect to a backend failed");
         served.metrics.connect(failure.outcome);
         if let Some(shortage) = failure.shortage {
-            record.note_saturation(shortage);
+            self.record.note_saturation(shortage);
         }
         // A failure to reach a host that a client named is no failure of the pool.
-        if failure.is_of_backend && named.is_none() {
-            record.not_connected(&lease, failure.reason);
+        if failure.is_of_backend && *pick != PickRule::Named {
+            self.record.not_connected(lease, failure.reason);
         }
-        last = failure.reason;
-        lease.failed(attempt_began.elapsed());
-        attempt_began = Instant::now();
-        if attempt_began >= deadline {
-            break;
-        }
-        if named.is_none() {
-            tried.push(Arc::clone(lease.backend()));
+        self.last = failure.reason;
+        lease.failed(self.attempt_began.elapsed());
+        self.attempt_began = Instant::now();
+        if *pick != PickRule::Named {
+            self.tried.push(Arc::clone(lease.backend()));
         }
     }
-    if last == CloseReason::NoBackend {
-        served.metrics.no_backend.increment(1);
+
+    /// Returns true if there is no time for another attempt.
+    fn is_over(&self) -> bool {
+        self.attempt_began >= self.deadline()
     }
-    Err(last)
+
+    /// Returns the reason for which no backend is connected.
+    fn failed(self) -> CloseReason {
+        if self.last == CloseReason::NoBackend {
+            self.metrics().no_backend.increment(1);
+        }
+        self.last
+    }
 }
 
 /// Returns the address of a backend that is configured without a port. Its port is the port that the client
@@ -131,89 +325,4 @@ pub(super) async fn dial(
 fn same_port(backend: &Backend, sniffed: &SniffedClient) -> Option<SocketAddr> {
     let ip = backend.address().tcp().filter(|tcp| tcp.port() == 0)?.ip();
     Some(SocketAddr::new(ip, socket::local_address(&sniffed.client).ok()?.port()))
-}
-
-/// Returns the addresses of the host that the client named, found by `deadline`.
-async fn hosts(
-    forward: &Forward,
-    deadline: Instant,
-    sniffed: &SniffedClient,
-    record: &mut ConnectionRecord,
-) -> Result<Vec<SocketAddr>, CloseReason> {
-    let name = sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
-    let Some(mark) = forward.mark(&sniffed.bytes) else {
-        let client = record.client();
-        tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
-        return Err(CloseReason::ForwardLoop);
-    };
-    record.hold_forward_mark(mark);
-    let own = record.context().bounds.own.load_full();
-    let found = tokio::select! {
-        biased;
-        () = sniffed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
-        found = timeout_at(deadline, forward.destinations(name, &own)) => found,
-    };
-    found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
-        tracing::debug!(client = %record.client(), %fault, "a client is not forwarded");
-        match fault {
-            ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
-            ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
-            ForwardFault::Refused => CloseReason::AddressRefused,
-        }
-    })
-}
-
-/// Picks a backend for the client, if necessary after a wait in the queue, which is added to `waited`.
-async fn find(
-    served: &ServedPool,
-    sniffed: &SniffedClient,
-    record: &mut ConnectionRecord,
-    tried: &[Arc<Backend>],
-    waited: &mut Duration,
-) -> Result<Lease, CloseReason> {
-    let ServedPool { pool, metrics, .. } = served;
-    if sniffed.is_gone(WaitStage::Dial) {
-        return Err(CloseReason::ClientGone);
-    }
-    let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
-    let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
-    let source = record.client().tcp();
-    if matches!(sniffed.intent, Intent::Cancel) {
-        return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
-    }
-    match pool.pick(source, name, tried) {
-        Ok(lease) => return Ok(lease),
-        Err(Unavailable::NoneUp) => return Err(CloseReason::NoBackend),
-        Err(Unavailable::Full) => {}
-    }
-    if sniffed.is_gone(WaitStage::Queue) {
-        return Err(CloseReason::ClientGone);
-    }
-    let Ok(waiter) = pool.wait(source, name, tried) else {
-        metrics.queue_refused.increment(1);
-        return Err(CloseReason::QueueFull);
-    };
-    metrics.queued.increment(1);
-    let began = Instant::now();
-    let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
-    // The client is polled first: if it ends in the moment in which it gets a slot, the slot goes to the next
-    // waiter.
-    let ended = tokio::select! {
-        biased;
-        () = sniffed.gone(WaitStage::Queue) => None,
-        ended = timeout_at(began + timeout.saturating_sub(*waited), waiter) => Some(ended),
-    };
-    *waited += began.elapsed();
-    record.waited(*waited);
-    match ended.ok_or(CloseReason::ClientGone)? {
-        Ok(Ok(lease)) => {
-            metrics.queue_seconds.record(began.elapsed());
-            Ok(lease)
-        }
-        Ok(Err(_)) => Err(CloseReason::NoBackend),
-        Err(_) => {
-            metrics.queue_timeouts.increment(1);
-            Err(CloseReason::QueueTimeout)
-        }
-    }
 }

@@ -1,70 +1,23 @@
-//! Runs the opening of a protocol. With clients whose first bytes are not a ClientHello, it runs up to the
-//! ClientHello. With backends that need a request for TLS, it runs up to TLS.
+//! Runs the opening of a protocol with clients whose first bytes are not a ClientHello, up to the ClientHello.
 
 use std::borrow::Cow;
-use std::future::poll_fn;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::task::{Poll, ready};
 use std::time::Instant;
 
+use super::context::WorkerContext;
 use super::record::ConnectionRecord;
 use super::refusal::{self, RefusalProtocol};
-use super::sniff::{self, SniffedClient};
-use super::{WorkerContext, reading};
+use super::sniffed::{Intent, SniffedClient};
+use super::{hello, reading};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
-use crate::snapshot::opening_policy::{GreetingPolicy, OpeningPolicy};
-use crate::snapshot::{HelloSpec, RouteTarget};
+use crate::snapshot::HelloSpec;
+use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
+use crate::wire::Opening;
 use crate::wire::opening::{Farewell, OpeningFault, OpeningOutcome, OpeningStep};
-use crate::wire::postgres::Startup;
 use crate::wire::proxy_protocol::begins_like_one;
-use crate::wire::{DetectedProtocol, Opening};
-
-/// The kind of service that a client requests.
-pub(super) enum Intent {
-    /// The route of its server name, or of the lack of one.
-    Name,
-    /// A session of PostgreSQL without TLS.
-    Plaintext(Startup),
-    /// The cancellation of a query in another session.
-    Cancel,
-    /// A protocol that was detected by its first bytes.
-    Spoken(DetectedProtocol),
-    /// Nothing: the client waits for the server to send first.
-    Silent,
-}
-
-/// Returns the target of a client without a hello; `None` if the hello decides.
-pub(super) fn target<'f>(
-    policy: &'f OpeningPolicy,
-    intent: &Intent,
-) -> Option<Result<&'f RouteTarget, CloseReason>> {
-    // A reload may have changed the listener since the client connected. An intent that it no longer serves
-    // is refused.
-    let (target, or) = match (policy, intent) {
-        (_, Intent::Name) => return None,
-        (OpeningPolicy::Postgres(policy), Intent::Plaintext(startup)) => {
-            (policy.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
-        }
-        (_, Intent::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
-        (OpeningPolicy::Postgres(policy), Intent::Cancel) => {
-            (policy.cancel.as_ref(), CloseReason::CancelRefused)
-        }
-        (_, Intent::Cancel) => (None, CloseReason::CancelRefused),
-        (OpeningPolicy::Detect(policy), Intent::Spoken(spoken)) => {
-            (policy.target(*spoken), CloseReason::UnknownProtocol)
-        }
-        (OpeningPolicy::Detect(policy), Intent::Silent) => {
-            (policy.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
-        }
-        (_, Intent::Spoken(_)) => (None, CloseReason::UnknownProtocol),
-        (_, Intent::Silent) => (None, CloseReason::FirstByteTimeout),
-    };
-    Some(target.ok_or(or))
-}
 
 /// Acts as the server until the client begins TLS, or continues without TLS. Reads the hello of a client that
 /// begins with TLS.
@@ -82,46 +35,39 @@ pub(super) async fn open(
     if begins_like_one(&bytes) {
         return Err(refusal::unexpected_header(&client, record));
     }
-    let is_much = bytes.len() > opening.room();
-    opening.receive(&bytes);
     let has_received = !bytes.is_empty();
     let mut exchange =
         OpeningExchange { client: &client, opening: &mut opening, context, memory: None, has_received };
-    let opened = if is_much {
-        Err(OpeningStop::Fault(OpeningFault::TooLong))
-    } else {
-        timeout_at(deadline, exchange.hold(spec)).await.unwrap_or(Err(OpeningStop::Timeout))
-    };
-    let opened = match opened {
+    let opened = timeout_at(deadline, exchange.run(&bytes, spec)).await;
+    let opened = match opened.unwrap_or(Err(OpeningStop::Timeout)) {
         Ok(opened) => opened,
         Err(stopped) => return Err(exchange.close(stopped, record).await),
     };
     let memory = exchange.memory.take().map(|(share, _)| share);
-    record.opened(match &opened {
+    record.opened(client_opening(&opened));
+    let (intent, refusal) = match opened {
+        OpeningOutcome::Tls => {
+            let sniffed = hello::read_behind(client, Vec::new(), spec, record, context).await?;
+            return Ok(SniffedClient { greet: Some(greet.clone()), ..sniffed });
+        }
+        // The reading of a hello takes a share of its own.
+        OpeningOutcome::DirectTls => {
+            return hello::read_behind(client, opening.into_received(), spec, record, context).await;
+        }
+        OpeningOutcome::Plaintext(startup) => (Intent::Plaintext(startup), RefusalProtocol::Postgres),
+        OpeningOutcome::Cancel => (Intent::Cancel, RefusalProtocol::Nothing),
+    };
+    let sniffed = SniffedClient::new(client, opening.into_received(), intent, refusal);
+    Ok(SniffedClient { _memory: memory, ..sniffed })
+}
+
+/// Returns the form in which an opening is counted.
+fn client_opening(outcome: &OpeningOutcome) -> ClientOpening {
+    match outcome {
         OpeningOutcome::Tls => ClientOpening::Upgraded,
         OpeningOutcome::DirectTls => ClientOpening::Tls,
         OpeningOutcome::Plaintext(_) => ClientOpening::Plaintext,
         OpeningOutcome::Cancel => ClientOpening::Cancel,
-    });
-    match opened {
-        OpeningOutcome::Tls => {
-            let mut sniffed = sniff::hello_behind(client, Vec::new(), spec, record, context).await?;
-            sniffed.greet = Some(greet.clone());
-            Ok(sniffed)
-        }
-        // The reading of a hello takes a share of its own.
-        OpeningOutcome::DirectTls => {
-            sniff::hello_behind(client, opening.into_received(), spec, record, context).await
-        }
-        OpeningOutcome::Plaintext(startup) => {
-            let intent = Intent::Plaintext(startup);
-            Ok(SniffedClient::other(client, opening.into_received(), intent, RefusalProtocol::Postgres)
-                .holding(memory))
-        }
-        OpeningOutcome::Cancel => {
-            let bytes = opening.into_received();
-            Ok(SniffedClient::other(client, bytes, Intent::Cancel, RefusalProtocol::Nothing).holding(memory))
-        }
     }
 }
 
@@ -154,12 +100,17 @@ enum OpeningStop {
 }
 
 impl OpeningExchange<'_> {
-    async fn hold(&mut self, spec: &HelloSpec) -> Result<OpeningOutcome, OpeningStop> {
+    /// Runs the opening, which begins with bytes that were read before.
+    async fn run(&mut self, bytes: &[u8], spec: &HelloSpec) -> Result<OpeningOutcome, OpeningStop> {
+        if bytes.len() > self.opening.room() {
+            return Err(OpeningStop::Fault(OpeningFault::TooLong));
+        }
+        self.opening.receive(bytes);
         let mut begun = None;
         loop {
             match self.opening.go_on().map_err(OpeningStop::Fault)? {
                 OpeningStep::Say(message) => {
-                    send_all(self.client, &message).await.map_err(|_| OpeningStop::Gone)?;
+                    self.client.send_all(&message).await.map_err(|_| OpeningStop::Gone)?;
                 }
                 OpeningStep::Over(opened) => return Ok(opened),
                 OpeningStep::Read if self.opening.received().is_empty() => {
@@ -242,49 +193,4 @@ fn reason(fault: OpeningFault) -> CloseReason {
         // Only backends cause these.
         OpeningFault::Refused | OpeningFault::Unexpected => CloseReason::Internal,
     }
-}
-
-/// The reason for which a backend is not ready for a hello.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NotReady {
-    /// The connection broke or ended.
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    /// The backend sent an unexpected message, or refused TLS.
-    #[error(transparent)]
-    Fault(#[from] OpeningFault),
-}
-
-/// Acts as a client of the backend until the backend is ready for the hello.
-pub(super) async fn greet(backend: &Stream, greet: &GreetingPolicy) -> Result<(), NotReady> {
-    /// The buffer for an answer. Answers have some hundred bytes.
-    const PIECE: usize = 1024;
-    let mut opening = Opening::client_role(&greet.greeting);
-    loop {
-        match opening.go_on().map_err(NotReady::Fault)? {
-            OpeningStep::Say(message) => send_all(backend, &message).await?,
-            OpeningStep::Over(_) => return Ok(()),
-            OpeningStep::Read => {
-                let read = poll_fn(|cx| {
-                    // This memory is in use only while there are bytes to read.
-                    let mut buffer = [0; PIECE];
-                    let room = opening.room().min(PIECE);
-                    let read = ready!(backend.poll_recv(cx, &mut buffer[..room]))?;
-                    opening.receive(&buffer[..read]);
-                    Poll::Ready(io::Result::Ok(read))
-                });
-                if read.await? == 0 {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-                }
-            }
-        }
-    }
-}
-
-async fn send_all(to: &Stream, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let sent = to.send(bytes).await?;
-        bytes = &bytes[sent..];
-    }
-    Ok(())
 }

@@ -5,9 +5,8 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use super::proxied::ProxiedClient;
-use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
+use super::reading;
+use super::refusal::RefusalProtocol;
 use crate::snapshot::access::{AccessDenial, RuleScope};
 use crate::snapshot::{ClientRefusal, OpeningPolicy, Policy, Protocol};
 use crate::sys::{Address, socket};
@@ -31,20 +30,21 @@ pub(super) fn refuse_early(socket: &OwnedFd, policy: &Policy) {
     }
 }
 
-/// Checks the client that a header may have named, and closes it if it is refused.
-pub(super) async fn client(
-    proxied: ProxiedClient,
-    policy: &Policy,
-    record: &ConnectionRecord,
-) -> Result<ProxiedClient, CloseReason> {
-    let Err(reason) = check(policy, record.client(), RuleScope::Client) else { return Ok(proxied) };
-    let ProxiedClient { client, bytes, .. } = proxied;
-    if sends_alerts(policy) {
-        // Boxed, as hardly any connection needs this memory.
-        return Err(Box::pin(SniffedClient::tls(client, bytes)?.refuse(reason)).await);
+/// Checks the client that a header may have named.
+pub(super) fn client(client: &Address, policy: &Policy) -> Result<(), CloseReason> {
+    check(policy, client, RuleScope::Client)
+}
+
+/// Closes a client that was refused after its header was read.
+pub(super) async fn refuse(socket: OwnedFd, reason: CloseReason, policy: &Policy) -> CloseReason {
+    if !sends_alerts(policy) {
+        let _ = socket::reset_on_close(&socket);
+        return reason;
     }
-    let _ = socket::reset_on_close(&client);
-    Err(reason)
+    match reading::register(socket) {
+        Ok(client) => RefusalProtocol::Tls.refuse(&client, reason).await,
+        Err(reason) => reason,
+    }
 }
 
 /// Checks an address. Clients of a Unix socket pass: the permissions of its file restrict them.

@@ -1,17 +1,15 @@
-//! Moves connections from one worker to another.
+//! A connection on its way from one worker to another.
 
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::record::{ConnectionRecord, MigratingRecord};
-use super::{AdmittedConnection, WorkerContext, reading};
-use crate::live::WorkerSlot;
-use crate::relay::{Engines, FlowStage, Relay, RelayParts, RelaySettings};
-use crate::sys::{Stream, socket};
-use crate::telemetry::CloseReason;
+use super::accepted::AdmittedConnection;
+use super::fields::RecordFields;
+use super::holds::Holds;
+use crate::live::{MigratingEntry, WorkerSlot};
+use crate::relay::{FlowStage, RelaySettings};
 
 /// A connection that another worker is to serve, with its entry in that worker's registry.
 pub struct Migration {
@@ -28,12 +26,18 @@ pub(super) enum MigrationContent {
 
 /// A stopped relay that no reactor has registered.
 pub(super) struct StoppedRelay {
-    client: OwnedFd,
-    backend: OwnedFd,
-    from_client: (Vec<u8>, FlowStage),
-    from_backend: (Vec<u8>, FlowStage),
-    settings: RelaySettings,
-    record: MigratingRecord,
+    pub(super) client: OwnedFd,
+    pub(super) backend: OwnedFd,
+    pub(super) from_client: (Vec<u8>, FlowStage),
+    pub(super) from_backend: (Vec<u8>, FlowStage),
+    pub(super) settings: RelaySettings,
+    pub(super) record: MigratingRecord,
+}
+
+/// The record of a connection between two workers.
+pub(super) struct MigratingRecord {
+    pub(super) holds: Holds<MigratingEntry>,
+    pub(super) fields: RecordFields,
 }
 
 /// The channels to all workers, indexed by worker.
@@ -50,52 +54,5 @@ impl MigrationSenders {
     /// Sends a connection to a worker, or returns it if that worker has ended.
     pub(super) fn send(&self, worker: usize, migration: Migration) -> Result<(), Migration> {
         self.0[worker].send(migration).map_err(|returned| returned.0)
-    }
-}
-
-impl StoppedRelay {
-    /// Takes a stopped relay out of this worker.
-    ///
-    /// If the bytes in a pipe cannot be read back, the connection is lost, and both sides get a reset.
-    pub(super) fn detach(relay: Relay, record: ConnectionRecord) -> Option<Box<Self>> {
-        let settings = relay.settings();
-        let RelayParts { client, backend, from_client, from_backend } = match relay.stop() {
-            Ok(parts) => parts,
-            Err(error) => {
-                tracing::error!(%error, "a connection was lost on its way to another worker");
-                record.close(CloseReason::Internal);
-                return None;
-            }
-        };
-        let (client, backend) = (client.into_fd(), backend.into_fd());
-        Some(Box::new(Self { client, backend, from_client, from_backend, settings, record: record.detach() }))
-    }
-
-    /// Registers the connection in this worker. Returns `None`, after the connection was closed, if that
-    /// fails.
-    pub(super) fn attach(
-        self,
-        worker_slot: WorkerSlot,
-        context: &Rc<WorkerContext>,
-    ) -> Option<(Relay, ConnectionRecord)> {
-        let record = ConnectionRecord::attach(self.record, worker_slot, context);
-        let (client, backend) = match (Stream::register(self.client), Stream::register(self.backend)) {
-            (Ok(client), Ok(backend)) => (client, backend),
-            (client, backend) => {
-                let mut reason = CloseReason::Internal;
-                for stream in [client, backend] {
-                    match stream {
-                        Ok(stream) => _ = socket::reset_on_close(&stream),
-                        Err(error) => reason = reading::unregistered(&error),
-                    }
-                }
-                record.close(reason);
-                return None;
-            }
-        };
-        let parts =
-            RelayParts { client, backend, from_client: self.from_client, from_backend: self.from_backend };
-        let engines: Rc<Engines> = Rc::clone(&context.engines);
-        Some((Relay::resume(parts, self.settings, engines), record))
     }
 }

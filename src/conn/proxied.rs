@@ -7,10 +7,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::accepted::HeldPolicy;
+use super::context::WorkerContext;
 use super::record::ConnectionRecord;
-use super::{WorkerContext, reading};
+use super::{admission, list_access, reading};
 use crate::executor::timeout;
-use crate::snapshot::{ProxyMode, ProxySpec};
+use crate::snapshot::{Policy, ProxyMode, ProxySpec};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
 use crate::wire::proxy_protocol::{self, HeaderFault, HeaderSearch, LONGEST_V2, ProxyHeader};
@@ -24,19 +26,51 @@ pub(super) struct ProxiedClient {
     /// The bytes that came after the header, at most [`CHUNK`].
     pub(super) bytes: Vec<u8>,
     pub(super) header: Option<Arc<ProxyHeader>>,
-    /// The reason for which it would be refused if headers were required; set if the listener counts that.
-    pub(super) shadowed: Option<CloseReason>,
 }
 
 impl ProxiedClient {
     /// A client from which no byte was read.
     pub(super) fn plain(client: OwnedFd) -> Self {
-        Self { client, bytes: Vec::new(), header: None, shadowed: None }
+        Self { client, bytes: Vec::new(), header: None }
     }
 }
 
-/// Reads the header in the mode of the listener, and records the client that it names.
-pub(super) async fn open(
+/// Reads the header, if the listener expects one, and admits the client that it names.
+pub(super) async fn read(
+    client: OwnedFd,
+    policy: &mut HeldPolicy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<ProxiedClient, CloseReason> {
+    let Some(spec) = &policy.current.proxy else { return Ok(ProxiedClient::plain(client)) };
+    // Boxed, as most listeners read no header and need no memory for it.
+    let proxied = Box::pin(search(client, spec, record, context)).await?;
+    policy.refresh(&context.snapshot.load());
+    admit(proxied, &policy.current, record, context).await
+}
+
+/// Admits the client that a header may have named, or refuses it.
+async fn admit(
+    proxied: ProxiedClient,
+    policy: &Policy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<ProxiedClient, CloseReason> {
+    if let Err(reason) = list_access::client(record.client(), policy) {
+        // Boxed, as hardly any connection needs this memory.
+        return Err(Box::pin(list_access::refuse(proxied.client, reason, policy)).await);
+    }
+    match admission::source(proxied.header.as_deref(), policy, record, context) {
+        Ok(()) => Ok(proxied),
+        Err(reason) => {
+            admission::refuse_early(proxied.client, reason, policy, context);
+            Err(reason)
+        }
+    }
+}
+
+/// Searches for a header in the mode of the listener, and records the client that it names.
+async fn search(
     client: OwnedFd,
     spec: &ProxySpec,
     record: &mut ConnectionRecord,
@@ -73,11 +107,11 @@ fn finish(
         Ok(HeaderSearch::Header(header, length)) => {
             bytes.drain(..length);
             record.proxied(&header);
-            return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)), shadowed: None });
+            return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)) });
         }
         Ok(HeaderSearch::Nothing) => {
             record.proxy_header(ProxyOutcome::Missing);
-            let proxied = ProxiedClient { client, bytes, header: None, shadowed: None };
+            let proxied = ProxiedClient { client, bytes, header: None };
             return without(proxied, CloseReason::ProxyMissing, mode, record);
         }
         // The client may wait for the server to send first, or have nothing to send.
@@ -106,14 +140,17 @@ fn without(
     proxied: ProxiedClient,
     reason: CloseReason,
     mode: ProxyMode,
-    record: &ConnectionRecord,
+    record: &mut ConnectionRecord,
 ) -> Result<ProxiedClient, CloseReason> {
     match mode {
         ProxyMode::Require => {
             tracing::debug!(peer = %record.client(), %reason, "a peer is refused for its PROXY header");
             Err(refuse(&proxied.client, reason))
         }
-        ProxyMode::Shadow => Ok(ProxiedClient { shadowed: Some(reason), ..proxied }),
+        ProxyMode::Shadow => {
+            record.shadow(reason);
+            Ok(proxied)
+        }
         ProxyMode::Accept => Ok(proxied),
     }
 }

@@ -1,65 +1,166 @@
-//! Finds the pool of a connection, and checks the limits of its route and pool.
+//! Finds the pool of a connection, checks the limits of its route and pool, and plans the dial.
+//!
+//! This is the last step that knows what the client asks for: the steps after it get a plan.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::admission::{self, Rejection};
 use super::announce;
-use super::exchange::{self, Intent};
+use super::context::WorkerContext;
+use super::plan::{DialPlan, EarlyFin, PickRule, RoutedClient};
 use super::record::ConnectionRecord;
-use super::sniff::SniffedClient;
+use super::sniffed::{Intent, SniffedClient};
+use crate::limit::OverLimit;
+use crate::relay::RelaySettings;
 use crate::route::ConnectionFacts;
-use crate::snapshot::{Action, NoRoute, Policy, Protocol, RouteTarget, ServedPool};
+use crate::snapshot::{Action, NoRoute, OpeningPolicy, Policy, Protocol, RouteTarget, ServedPool, TlsPolicy};
 use crate::telemetry::{CloseReason, Offered};
-use crate::wire::Offer;
+use crate::wire::{Offer, ServerName};
 
-/// Returns the pool of a connection, and records its route.
+/// Finds the pool of a client and plans its dial, or refuses the client.
+pub(super) async fn route(
+    mut sniffed: SniffedClient,
+    policy: &Policy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<RoutedClient, CloseReason> {
+    match plan(&mut sniffed, policy, record) {
+        Ok(plan) => Ok(RoutedClient { sniffed, plan }),
+        Err(rejection) => {
+            record.permit().leave_target();
+            Err(refuse(sniffed, rejection, context).await)
+        }
+    }
+}
+
+/// Returns the plan of a client's dial, and records the route.
+fn plan(
+    sniffed: &mut SniffedClient,
+    policy: &Policy,
+    record: &mut ConnectionRecord,
+) -> Result<DialPlan, Rejection> {
+    let served = served(sniffed, policy, record)?;
+    let intent = &sniffed.intent;
+    let cancel = match (intent, &policy.opening) {
+        (Intent::Cancel, OpeningPolicy::Postgres(postgres)) => postgres.cancel.as_ref(),
+        _ => None,
+    };
+    // The key of a request to cancel belongs to one backend, so another backend has no use for it.
+    let attempts = if cancel.is_some() { 1 } else { served.pool.spec().dial.attempts };
+    let relay = cancel.map_or(&policy.relay, |cancel| &cancel.relay);
+    let peer_timeouts = &served.pool.spec().dial.peer_timeouts;
+    Ok(DialPlan {
+        attempts,
+        pick: match (served.pool.forward(), intent) {
+            (Some(_), _) => PickRule::Named,
+            (None, Intent::Cancel) => PickRule::OfSession,
+            (None, _) => PickRule::Balanced,
+        },
+        early_fin: early_fin(intent),
+        relay: RelaySettings { listener: Arc::clone(relay), backend: Arc::clone(peer_timeouts) },
+        greeting: sniffed.greet.take(),
+        served,
+    })
+}
+
+/// Returns the meaning of an early FIN. TLS, also after an opening, and sessions of PostgreSQL go on only if the client
+/// answers the server.
+fn early_fin(intent: &Intent) -> EarlyFin {
+    match intent {
+        Intent::Name | Intent::Plaintext(_) => EarlyFin::Left,
+        Intent::Cancel => EarlyFin::Whole,
+        Intent::Spoken(_) | Intent::Silent => EarlyFin::Unclear,
+    }
+}
+
+/// Returns the pool of a client, and records its route.
 ///
 /// The offer of the hello is read only if a route, a list or the log needs it.
-pub(super) fn route(
-    policy: &Policy,
+fn served(
     sniffed: &SniffedClient,
+    policy: &Policy,
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
-    let protocol = &policy.protocol;
-    let required = protocol.required_facts();
-    let source = record.client().tcp().map(|address| address.ip());
-    let destination = required
-        .destination
-        .then(|| announce::destination(sniffed.facts.proxy.as_deref(), sniffed))
-        .flatten();
+    let required = policy.protocol.required_facts();
     let denying = policy.access.as_deref().filter(|access| access.needs_ja4());
     let is_needed = required.offer || denying.is_some() || record.may_be_logged();
-    let message: Option<Cow<'_, [u8]>> = if is_needed { sniffed.message() } else { None };
+    let message = if is_needed { sniffed.message() } else { None };
+    let source = record.client().tcp().map(|address| address.ip());
+    let proxy = sniffed.facts.proxy.as_deref();
+    let destination = if required.destination { announce::destination(proxy, sniffed) } else { None };
     let offer = message.as_deref().and_then(Offer::of);
-    let facts = ConnectionFacts::new(source, destination, offer).behind(sniffed.facts.proxy.as_deref());
-    if let (Some(offer), Some(&ja4), Some(form)) =
-        (&facts.offer, record.may_be_logged().then(|| facts.ja4()).flatten(), sniffed.hello)
-    {
-        record.offered(Offered::new(offer, ja4, form.segments, form.records));
-    }
+    let facts = ConnectionFacts::new(source, destination, offer).behind(proxy);
+    log_offer(&facts, sniffed, record);
     if let Some(access) = denying
         && facts.ja4().is_some_and(|ja4| access.denies_ja4(ja4))
     {
         return Err(Rejection::denied(access.refused));
     }
-    let target = match protocol {
+    let target = match &policy.protocol {
         Protocol::Tcp(tcp) => match tcp.target(&facts) {
             Some(target) => target,
             None => return enter(tcp.pool.served(), record),
         },
-        Protocol::Tls(tls) => match exchange::target(&policy.opening, &sniffed.intent) {
+        Protocol::Tls(tls) => match opening_target(&policy.opening, &sniffed.intent) {
             Some(target) => target?,
-            None => tls.target(sniffed.facts.server_name.as_ref(), &facts).map_err(|fault| match fault {
-                NoRoute::NoSni => CloseReason::NoSni,
-                NoRoute::Unmatched => CloseReason::UnmatchedSni,
-                NoRoute::TooOld => CloseReason::TlsTooOld,
-            })?,
+            None => named_target(tls, sniffed.facts.server_name.as_ref(), &facts)?,
         },
     };
     follow(target, source, &sniffed.intent, record)
 }
 
+/// Records the offer of a hello, if there is one and the connection may be logged.
+fn log_offer(facts: &ConnectionFacts<'_>, sniffed: &SniffedClient, record: &mut ConnectionRecord) {
+    if let (Some(offer), Some(&ja4), Some(form)) =
+        (&facts.offer, record.may_be_logged().then(|| facts.ja4()).flatten(), sniffed.hello)
+    {
+        record.offered(Offered::new(offer, ja4, form.segments, form.records));
+    }
+}
+
+/// Returns the target of a client with a hello.
+fn named_target<'p>(
+    tls: &'p TlsPolicy,
+    name: Option<&ServerName>,
+    facts: &ConnectionFacts<'_>,
+) -> Result<&'p RouteTarget, CloseReason> {
+    tls.target(name, facts).map_err(|fault| match fault {
+        NoRoute::NoSni => CloseReason::NoSni,
+        NoRoute::Unmatched => CloseReason::UnmatchedSni,
+        NoRoute::TooOld => CloseReason::TlsTooOld,
+    })
+}
+
+/// Returns the target of a client without a hello; `None` if the hello decides.
+fn opening_target<'f>(
+    policy: &'f OpeningPolicy,
+    intent: &Intent,
+) -> Option<Result<&'f RouteTarget, CloseReason>> {
+    // A reload may have changed the listener since the client connected. An intent that it no longer serves
+    // is refused.
+    let (target, or) = match (policy, intent) {
+        (_, Intent::Name) => return None,
+        (OpeningPolicy::Postgres(policy), Intent::Plaintext(startup)) => {
+            (policy.plaintext(&startup.user, &startup.database), CloseReason::PlaintextRefused)
+        }
+        (_, Intent::Plaintext(_)) => (None, CloseReason::PlaintextRefused),
+        (OpeningPolicy::Postgres(policy), Intent::Cancel) => {
+            (policy.cancel.as_ref().map(|cancel| &cancel.target), CloseReason::CancelRefused)
+        }
+        (_, Intent::Cancel) => (None, CloseReason::CancelRefused),
+        (OpeningPolicy::Detect(policy), Intent::Spoken(spoken)) => {
+            (policy.target(*spoken), CloseReason::UnknownProtocol)
+        }
+        (OpeningPolicy::Detect(policy), Intent::Silent) => {
+            (policy.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
+        }
+        (_, Intent::Spoken(_)) => (None, CloseReason::UnknownProtocol),
+        (_, Intent::Silent) => (None, CloseReason::FirstByteTimeout),
+    };
+    Some(target.ok_or(or))
+}
+
+/// Returns the pool that a target leads to, and records the route.
 fn follow(
     RouteTarget { route, action, limits, counts }: &RouteTarget,
     source: Option<std::net::IpAddr>,
@@ -94,4 +195,14 @@ fn enter(served: Arc<ServedPool>, record: &mut ConnectionRecord) -> Result<Arc<S
     record.belongs_to(&served.metrics);
     admission::pool(&served, record)?;
     Ok(served)
+}
+
+/// Closes a client that no route, or no limit of its route, admits.
+async fn refuse(sniffed: SniffedClient, rejection: Rejection, context: &WorkerContext) -> CloseReason {
+    let Rejection { reason, over } = rejection;
+    match over {
+        OverLimit::Reject => return sniffed.refuse(reason).await,
+        OverLimit::Drop | OverLimit::Tarpit(_) => admission::close(sniffed.client.into_fd(), over, context),
+    }
+    reason
 }

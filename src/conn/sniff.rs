@@ -1,106 +1,49 @@
-//! Reads the first bytes of a client, as far as its listener needs them.
+//! Reads the first bytes of a client in the protocol of its listener.
 //!
 //! The bytes are read and kept, not peeked at: the backend gets them verbatim.
 
-use std::borrow::Cow;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::exchange::{self, Intent};
+use super::accepted::HeldPolicy;
+use super::context::WorkerContext;
+use super::proxied::ProxiedClient;
 use super::record::ConnectionRecord;
-use super::refusal::{RefusalProtocol, dismiss, unexpected_header};
-use super::{WorkerContext, reading};
-use crate::executor::{timeout, timeout_at};
-use crate::limit::GateShare;
-use crate::route::HelloFacts;
-use crate::snapshot::HelloSpec;
-use crate::snapshot::opening_policy::{DetectPolicy, GreetingPolicy, OpeningPolicy};
-use crate::sys::{Stream, socket};
-use crate::telemetry::{ClientOpening, CloseReason, HelloOutcome};
-use crate::wire::{
-    Alert, BackendGreeting, ClientHello, DetectedProtocol, HelloFault, HelloReader, Opening, first_bytes,
-    proxy_protocol,
-};
+use super::refusal::RefusalProtocol;
+use super::sniffed::{Intent, SniffedClient};
+use super::{detect, exchange, hello, reading};
+use crate::snapshot::opening_policy::OpeningPolicy;
+use crate::snapshot::{HelloSpec, Policy, Protocol};
+use crate::telemetry::CloseReason;
+use crate::wire::{BackendGreeting, Opening};
 
-/// The size of the first read. The hello of a current browser, with its post-quantum key share, fits.
-const FIRST_READ: usize = 2048;
-
-/// A client and its first bytes.
-pub(super) struct SniffedClient {
-    pub(super) client: Stream,
-    /// The bytes that the backend is sent first.
-    pub(super) bytes: Vec<u8>,
-    pub(super) facts: HelloFacts,
-    /// The form of the hello in `bytes`, if they are one.
-    pub(super) hello: Option<HelloForm>,
-    /// The service that it requests.
-    pub(super) intent: Intent,
-    /// The exchange that its backend requires before these bytes.
-    pub(super) greet: Option<GreetingPolicy>,
-    /// The form of a refusal.
-    protocol: RefusalProtocol,
-    /// The share of the hello memory that the bytes hold, if they did not come at once.
-    _memory: Option<GateShare>,
-}
-
-/// The form in which a hello arrived.
-#[derive(Clone, Copy)]
-pub(super) struct HelloForm {
-    pub(super) records: u32,
-    /// The size of the message in bytes.
-    size: usize,
-    /// The number of reads that returned bytes.
-    pub(super) segments: u32,
-}
-
-impl SniffedClient {
-    /// Returns the message of the hello, or `None` if no hello was read.
-    pub(super) fn message(&self) -> Option<Cow<'_, [u8]>> {
-        let HelloForm { records, size, .. } = self.hello?;
-        Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
-    }
-
-    /// A client from which only `bytes` were read.
-    pub(super) fn nothing(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
-        let client = reading::register(client)?;
-        Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Reset))
-    }
-
-    /// A client that is refused before its hello is read.
-    pub(super) fn tls(client: OwnedFd, bytes: Vec<u8>) -> Result<Self, CloseReason> {
-        let client = reading::register(client)?;
-        Ok(Self::other(client, bytes, Intent::Silent, RefusalProtocol::Tls))
-    }
-
-    /// A client without a hello.
-    pub(super) fn other(client: Stream, bytes: Vec<u8>, intent: Intent, protocol: RefusalProtocol) -> Self {
-        Self {
-            client,
-            bytes,
-            facts: HelloFacts::default(),
-            hello: None,
-            intent,
-            greet: None,
-            protocol,
-            _memory: None,
+/// Reads the first bytes of a client, if its listener reads any.
+pub(super) async fn read(
+    proxied: ProxiedClient,
+    policy: &mut HeldPolicy,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
+    let ProxiedClient { client, bytes, header } = proxied;
+    let Policy { protocol, opening, .. } = &*policy.current;
+    let mut sniffed = match protocol {
+        Protocol::Tcp(_) => {
+            let client = reading::register(client)?;
+            SniffedClient::new(client, bytes, Intent::Silent, RefusalProtocol::Reset)
         }
-    }
-
-    /// Returns the client with the share of the hello memory that its bytes hold.
-    pub(super) fn holding(self, memory: Option<GateShare>) -> Self {
-        Self { _memory: memory, ..self }
-    }
-
-    /// Closes a client that cannot be served, with a message if its protocol has a form for it.
-    pub(super) async fn refuse(self, reason: CloseReason) -> CloseReason {
-        self.protocol.refuse(&self.client, reason).await
-    }
+        Protocol::Tls(tls) => {
+            let sniffed = first_bytes(client, bytes, opening, &tls.hello, record, context).await?;
+            record.was_read();
+            policy.refresh(&context.snapshot.load());
+            sniffed
+        }
+    };
+    sniffed.facts.proxy = header;
+    Ok(sniffed)
 }
 
 /// Reads the first bytes of a client in the protocol of its listener.
-pub(super) async fn first_bytes(
+async fn first_bytes(
     client: OwnedFd,
     bytes: Vec<u8>,
     opening: &OpeningPolicy,
@@ -109,7 +52,7 @@ pub(super) async fn first_bytes(
     context: &WorkerContext,
 ) -> Result<SniffedClient, CloseReason> {
     match opening {
-        OpeningPolicy::Straight => client_hello(client, bytes, spec, record, context).await,
+        OpeningPolicy::Straight => hello::read(client, bytes, spec, record, context).await,
         // Boxed, as these are rarer than a hello and their futures larger.
         OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
@@ -123,339 +66,7 @@ pub(super) async fn first_bytes(
             Box::pin(exchange::open(client, bytes, opening, greet, spec, record, context)).await
         }
         OpeningPolicy::Detect(detect) => {
-            Box::pin(detected(client, bytes, detect, spec, record, context)).await
+            Box::pin(detect::read(client, bytes, detect, spec, record, context)).await
         }
-    }
-}
-
-/// Reads a whole ClientHello within the listener's bounds.
-pub(super) async fn client_hello(
-    client: OwnedFd,
-    bytes: Vec<u8>,
-    spec: &HelloSpec,
-    record: &mut ConnectionRecord,
-    context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
-    let held = bytes.len();
-    let mut reading = HelloReading::new(bytes, spec, context);
-    // Nearly always the hello is there already.
-    let first = match held {
-        0 => match reading.recv_now(&client) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            result => Some(result),
-        },
-        held => Some(Ok(held)),
-    };
-    let client = reading::register(client)?;
-    let hello = reading.read(&client, first, spec, record).await;
-    conclude(client, reading, hello, record).await
-}
-
-/// Reads a hello. `bytes` were already read, and may be empty.
-pub(super) async fn hello_behind(
-    client: Stream,
-    bytes: Vec<u8>,
-    spec: &HelloSpec,
-    record: &mut ConnectionRecord,
-    context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
-    let mut reading = HelloReading::new(bytes, spec, context);
-    let hello = reading.read_behind(&client, Instant::now() + spec.hello_timeout).await;
-    conclude(client, reading, hello, record).await
-}
-
-/// Detects the protocol of a client by its first bytes, and reads its hello if that is TLS.
-async fn detected(
-    client: OwnedFd,
-    bytes: Vec<u8>,
-    detect: &DetectPolicy,
-    spec: &HelloSpec,
-    record: &mut ConnectionRecord,
-    context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
-    let client = reading::register(client)?;
-    let held = bytes.len();
-    let mut reading = HelloReading::new(bytes, spec, context);
-    let wait = match detect.on_timeout {
-        // The whole timeout, even if a PROXY header took long: that time is the proxy's, not the client's.
-        Some(_) => detect.timeout,
-        None => spec.first_byte_timeout.saturating_sub(record.age()),
-    };
-    let first = async {
-        match held {
-            0 => reading.recv(&client).await,
-            held => Ok(held),
-        }
-    };
-    let Ok(first) = timeout(wait, first).await else {
-        record.opened(ClientOpening::Silent);
-        return Ok(SniffedClient::other(client, Vec::new(), Intent::Silent, RefusalProtocol::Reset));
-    };
-    if !matches!(first, Ok(1..)) {
-        return Err(HelloStop::NoData.reason());
-    }
-    // The detection waits for a few bytes only, so it takes no share of the hello memory.
-    let deadline = Instant::now() + spec.hello_timeout;
-    let spoken = loop {
-        if let Some(spoken) = first_bytes::tell(&reading.bytes) {
-            break spoken;
-        }
-        match timeout_at(deadline, reading.recv(&client)).await {
-            Ok(Ok(1..)) => {}
-            Ok(_) => return Err(HelloStop::Truncated.reason()),
-            Err(_) => return Err(HelloStop::HelloTimeout.reason()),
-        }
-    };
-    if spoken == DetectedProtocol::Other && proxy_protocol::begins_like_one(&reading.bytes) {
-        return Err(unexpected_header(&client, record));
-    }
-    record.opened(match spoken {
-        DetectedProtocol::Tls => ClientOpening::Tls,
-        DetectedProtocol::Ssh => ClientOpening::Ssh,
-        DetectedProtocol::Http => ClientOpening::Http,
-        DetectedProtocol::Postgres => ClientOpening::Postgres,
-        DetectedProtocol::Other => ClientOpening::Other,
-    });
-    let bytes = reading.bytes;
-    let protocol = match spoken {
-        DetectedProtocol::Tls => return hello_behind(client, bytes, spec, record, context).await,
-        DetectedProtocol::Http => RefusalProtocol::Http,
-        DetectedProtocol::Postgres => RefusalProtocol::Postgres,
-        DetectedProtocol::Ssh | DetectedProtocol::Other => RefusalProtocol::Reset,
-    };
-    Ok(SniffedClient::other(client, bytes, Intent::Spoken(spoken), protocol))
-}
-
-/// Makes the result of a read hello: the client with its first bytes, or a refusal.
-async fn conclude(
-    client: Stream,
-    reading: HelloReading<'_>,
-    hello: Result<ClientHello, HelloStop>,
-    record: &mut ConnectionRecord,
-) -> Result<SniffedClient, CloseReason> {
-    let hello = match hello {
-        Ok(hello) => hello,
-        Err(stopped) => {
-            record.hello_failed(stopped.outcome());
-            if matches!(stopped, HelloStop::Fault(HelloFault::NotTls))
-                && proxy_protocol::begins_like_one(&reading.bytes)
-            {
-                return Err(unexpected_header(&client, record));
-            }
-            if matches!(stopped, HelloStop::Fault(HelloFault::BadName(_))) {
-                record.invalid_name(|| reading.sent_name());
-            }
-            return Err(stopped.close(&client).await);
-        }
-    };
-    record.hello_received(hello.server_name.as_ref());
-    if hello.server_name.is_none() {
-        // The log shows an address that the client sent as a server name.
-        record.invalid_name(|| reading.sent_name());
-    }
-    let facts = HelloFacts { server_name: hello.server_name, proxy: None };
-    let form = HelloForm { records: hello.records, size: hello.size, segments: reading.segments };
-    let (bytes, memory) = reading.into_bytes();
-    let (intent, protocol) = (Intent::Name, RefusalProtocol::Tls);
-    Ok(SniffedClient {
-        client,
-        bytes,
-        facts,
-        hello: Some(form),
-        intent,
-        greet: None,
-        protocol,
-        _memory: memory,
-    })
-}
-
-/// The reason for which a hello did not become whole.
-enum HelloStop {
-    /// The client ended, by a FIN or a reset, before its first byte.
-    NoData,
-    /// The client ended, by a FIN or a reset, within its hello.
-    Truncated,
-    /// No first byte came in time.
-    FirstByteTimeout,
-    /// The rest did not come in time.
-    HelloTimeout,
-    /// The bytes are no acceptable hello.
-    Fault(HelloFault),
-    /// The hello memory of the process is full.
-    Memory,
-}
-
-impl HelloStop {
-    fn outcome(&self) -> Option<HelloOutcome> {
-        Some(match self {
-            Self::NoData | Self::Memory => return None,
-            Self::Truncated => HelloOutcome::Truncated,
-            Self::FirstByteTimeout | Self::HelloTimeout => HelloOutcome::Timeout,
-            Self::Fault(HelloFault::NotTls) => HelloOutcome::NotTls,
-            Self::Fault(HelloFault::Malformed(_)) => HelloOutcome::Malformed,
-            Self::Fault(HelloFault::TooLarge) => HelloOutcome::TooLarge,
-            Self::Fault(HelloFault::BadName(_)) => HelloOutcome::BadName,
-        })
-    }
-
-    fn reason(&self) -> CloseReason {
-        match self {
-            Self::NoData => CloseReason::NoData,
-            Self::Truncated => CloseReason::HelloTruncated,
-            Self::FirstByteTimeout => CloseReason::FirstByteTimeout,
-            Self::HelloTimeout => CloseReason::HelloTimeout,
-            Self::Fault(HelloFault::NotTls) => CloseReason::NotTls,
-            Self::Fault(HelloFault::Malformed(_)) => CloseReason::HelloMalformed,
-            Self::Fault(HelloFault::TooLarge) => CloseReason::HelloTooLarge,
-            Self::Fault(HelloFault::BadName(_)) => CloseReason::BadName,
-            Self::Memory => CloseReason::HelloMemory,
-        }
-    }
-
-    fn alert(&self) -> Option<Alert> {
-        match self {
-            Self::NoData | Self::FirstByteTimeout => None,
-            Self::Truncated | Self::HelloTimeout => Some(Alert::DecodeError),
-            Self::Fault(fault) => fault.alert(),
-            Self::Memory => Some(Alert::InternalError),
-        }
-    }
-
-    /// Sends the alert of the reason, if the reason has an alert, and closes.
-    async fn close(self, client: &Stream) -> CloseReason {
-        if let Some(alert) = self.alert() {
-            dismiss(client, &alert.record()).await;
-        }
-        self.reason()
-    }
-}
-
-/// A hello that is being read.
-struct HelloReading<'a> {
-    /// All bytes that the client has sent.
-    bytes: Vec<u8>,
-    /// The number of bytes that may be held.
-    granted: usize,
-    reader: HelloReader,
-    /// The number of reads that returned bytes.
-    segments: u32,
-    context: &'a WorkerContext,
-    /// The share of the hello memory that the bytes hold. A hello that is whole after the first read needs no
-    /// share, so it is served even if slow clients have filled this memory.
-    memory: Option<GateShare>,
-}
-
-impl<'a> HelloReading<'a> {
-    /// `bytes` were read before and fit into a first read.
-    fn new(bytes: Vec<u8>, spec: &HelloSpec, context: &'a WorkerContext) -> Self {
-        let reader = HelloReader::new(spec.max_size);
-        let segments = u32::from(!bytes.is_empty());
-        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, context, memory: None }
-    }
-
-    /// Reads the hello from its first byte to its last.
-    async fn read(
-        &mut self,
-        client: &Stream,
-        first: Option<io::Result<usize>>,
-        spec: &HelloSpec,
-        record: &ConnectionRecord,
-    ) -> Result<ClientHello, HelloStop> {
-        let first = match first {
-            Some(read) => read,
-            None => {
-                let wait = spec.first_byte_timeout.saturating_sub(record.age());
-                timeout(wait, self.recv(client)).await.map_err(|_| HelloStop::FirstByteTimeout)?
-            }
-        };
-        if first.map_err(|_| HelloStop::NoData)? == 0 {
-            return Err(HelloStop::NoData);
-        }
-        match self.parse()? {
-            Some(hello) => Ok(hello),
-            // The deadline is absolute: single bytes do not extend it.
-            None => self.go_on(client, Instant::now() + spec.hello_timeout).await,
-        }
-    }
-
-    /// Reads a hello that may have begun. The wait for a first byte takes no share of the hello memory.
-    async fn read_behind(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
-        if self.bytes.is_empty() {
-            let first = timeout_at(deadline, self.recv(client)).await.map_err(|_| HelloStop::HelloTimeout)?;
-            if !matches!(first, Ok(1..)) {
-                return Err(HelloStop::Truncated);
-            }
-        }
-        match self.parse()? {
-            Some(hello) => Ok(hello),
-            None => self.go_on(client, deadline).await,
-        }
-    }
-
-    /// Reads on after an incomplete hello.
-    async fn go_on(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
-        let share = self.context.bounds.hello_memory.share(self.granted as u64);
-        self.memory = Some(share.ok_or(HelloStop::Memory)?);
-        timeout_at(deadline, self.read_rest(client)).await.map_err(|_| HelloStop::HelloTimeout)?
-    }
-
-    async fn read_rest(&mut self, client: &Stream) -> Result<ClientHello, HelloStop> {
-        loop {
-            self.make_room()?;
-            if self.recv(client).await.map_err(|_| HelloStop::Truncated)? == 0 {
-                return Err(HelloStop::Truncated);
-            }
-            if let Some(hello) = self.parse()? {
-                return Ok(hello);
-            }
-        }
-    }
-
-    fn parse(&mut self) -> Result<Option<ClientHello>, HelloStop> {
-        self.reader.read(&self.bytes).map_err(HelloStop::Fault)
-    }
-
-    /// Doubles the number of bytes that may be held, when this number is reached. The bound of a hello and the
-    /// memory of the process limit the number.
-    fn make_room(&mut self) -> Result<(), HelloStop> {
-        if self.bytes.len() == self.granted {
-            // The reader refuses a hello that is longer than its bound, so there is room below it.
-            let wanted = (self.granted * 2).min(self.reader.max_raw().max(self.granted + 1));
-            if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - self.granted) as u64)) {
-                return Err(HelloStop::Memory);
-            }
-            self.granted = wanted;
-        }
-        self.bytes.reserve_exact(self.granted - self.bytes.len());
-        Ok(())
-    }
-
-    /// Reads the bytes that have arrived, before the socket is registered.
-    fn recv_now(&mut self, client: &OwnedFd) -> io::Result<usize> {
-        self.context.engines.with_buffer(|buffer| {
-            let read = socket::recv(client, &mut buffer[..FIRST_READ])?;
-            self.bytes.extend_from_slice(&buffer[..read]);
-            self.segments += 1;
-            Ok(read)
-        })
-    }
-
-    async fn recv(&mut self, client: &Stream) -> io::Result<usize> {
-        let room = self.granted - self.bytes.len();
-        let (bytes, segments) = (&mut self.bytes, &mut self.segments);
-        reading::recv(client, &self.context.engines, room, |read| {
-            bytes.extend_from_slice(read);
-            *segments = segments.saturating_add(1);
-        })
-        .await
-    }
-
-    fn sent_name(&self) -> Option<Box<[u8]>> {
-        self.reader.sent_name(&self.bytes)
-    }
-
-    /// Returns all bytes that were read, and their share of the hello memory.
-    fn into_bytes(self) -> (Vec<u8>, Option<GateShare>) {
-        (self.bytes, self.memory)
     }
 }

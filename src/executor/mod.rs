@@ -59,7 +59,8 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<ExecutorCore>>> = const { RefCell::new(None) };
 }
 
-/// Keeps an executor the current one of its thread. When dropped, it restores the previous one, if any.
+/// Makes its executor the current executor of the thread while this value exists. The drop restores the previous
+/// executor, if there was one.
 struct ExecutorScope(Option<Rc<ExecutorCore>>);
 
 impl Drop for ExecutorScope {

@@ -9,8 +9,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The least time that the long tasks of a pass have together: some turns of a stream. Then the reactor polls the
-/// kernel, which costs about a hundredth of this time.
+/// The least time that the long tasks of a pass have together. A stream has several turns in this time. After each
+/// pass the reactor polls the kernel, which costs about a hundredth of this time.
 const SLICE: Duration = Duration::from_micros(200);
 
 /// A long task becomes a short one after this number of turns in a row that it did not use up. A stream whose
@@ -51,7 +51,7 @@ pub(super) struct Turns {
 pub(super) struct PassBounds {
     ready: usize,
     long: usize,
-    /// Set only if long tasks wait: other passes read no clock.
+    /// The start of the pass. Set only if long tasks wait: all other passes do not read the clock.
     began: Option<Instant>,
     /// Set with the first long task of the pass.
     long_until: Option<Instant>,

@@ -108,7 +108,7 @@ pub struct Permit {
     pool: Option<GatePass>,
     source: Option<SourcePass>,
     _listener: GatePass,
-    /// The last field: when the process's gate is empty, all other slots have been returned too.
+    /// The last field, which is dropped last. So if the gate of the process is empty, all other slots are free too.
     _process: GatePass,
 }
 

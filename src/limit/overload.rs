@@ -65,8 +65,8 @@ impl NearLimit {
 }
 
 impl Overload {
-    /// Watches the process's connections and its hello memory. Nothing is overload before the settings are
-    /// [set](Self::set).
+    /// Watches the process's connections and its hello memory. The process never counts as overloaded before
+    /// the settings are [set](Self::set).
     pub fn new(connections: &Arc<Gate>, hello_memory: &Arc<Gate>) -> Self {
         Self {
             connections: NearLimit::new(connections),

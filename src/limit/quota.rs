@@ -16,7 +16,7 @@ pub enum OverLimit {
     Reject,
     /// It is reset without a message.
     Drop,
-    /// It is held for this time without being read, and then reset.
+    /// The connection stays open and unread for this time, and is then reset.
     Tarpit(Duration),
 }
 
@@ -38,9 +38,9 @@ pub struct LimitsSpec {
     pub sources: usize,
     /// The treatment of sources for which there is no slot. Default: they pass.
     pub when_full: WhenFull,
-    /// Refused clients that are held in the tarpit at once. Default 1000.
+    /// The most refused clients in the tarpit at once. Default 1000.
     pub tarpit: u64,
-    /// The time for which each is held. Default 10 s.
+    /// The time for which the tarpit holds a refused client. Default 10 s.
     pub tarpit_timeout: Duration,
     /// Bytes of hellos that did not come with the first read, of all connections together. Default 64 MiB.
     pub hello_memory: u64,

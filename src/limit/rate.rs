@@ -39,8 +39,9 @@ impl Moment {
     }
 }
 
-/// The longest delay of a thread between reading the clock and using it, in nanoseconds. An arrival time that
-/// is this far beyond the bound may come from other threads; a later one comes from another rate.
+/// The longest delay of a thread between reading the clock and using it, in nanoseconds. If an arrival time exceeds
+/// the bound by this delay or less, another thread may have set it. An arrival time further beyond the bound comes from
+/// the rate before a reload.
 const CLOCK_DELAY: u64 = 1_000_000_000;
 
 /// A number of events in a time, and the number that may come at once.
@@ -68,8 +69,8 @@ impl Rate {
         (due - now.0 <= self.tolerance).then(|| due.saturating_add(self.interval))
     }
 
-    /// Returns the arrival time, at most that of a burst used up just now. A reload may have replaced a
-    /// slower rate, whose arrival time could refuse events for hours.
+    /// Returns the arrival time, but at most the arrival time after a whole burst at this moment. The rate before a
+    /// reload may have been slower. Its arrival time could refuse events for hours.
     pub fn clamp(self, arrival: u64, now: Moment) -> u64 {
         let latest = now.0.saturating_add(self.tolerance).saturating_add(self.interval);
         if arrival > latest.saturating_add(CLOCK_DELAY) { latest } else { arrival }

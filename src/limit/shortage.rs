@@ -8,8 +8,8 @@ use super::rate::Moment;
 /// The last failure to accept a connection for lack of resources. Shared by the workers, because the
 /// resources are the process's.
 ///
-/// Near the limit each connection that ends admits another one, and the next accept fails again. So a
-/// shortage lasts until nothing has failed for [`Shortage::QUIET`].
+/// Near the limit each connection that ends makes room for one new connection, and then the next accept fails again.
+/// So a shortage lasts until nothing has failed for [`Shortage::QUIET`].
 #[derive(Debug, Default)]
 pub struct Shortage {
     /// The last failure, in nanoseconds; 0 if there was none.

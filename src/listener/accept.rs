@@ -124,7 +124,7 @@ fn admit(accepted: Accepted, id: &SocketId, policy: &CurrentPolicy, context: &Rc
     conn::receive(AcceptedConnection { accepted, through: id.clone(), policy: policy.get() }, context);
 }
 
-/// Counts a failed accept, and pauses if the next one would fail for the same reason.
+/// Counts a failed accept, and pauses if the next accept would fail for the same reason.
 async fn handle_failure(error: &io::Error, id: &SocketId, policy: &Policy, context: &WorkerContext) {
     policy.metrics.accept_errors.increment(1);
     if fault::is_of_one_client(error) {

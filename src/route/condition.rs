@@ -99,7 +99,7 @@ impl FromStr for Destination {
     }
 }
 
-/// A whole fingerprint, or the beginning of one.
+/// A whole fingerprint, or the beginning of a fingerprint.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ja4Pattern {
     text: Box<str>,
@@ -116,7 +116,7 @@ impl Ja4Pattern {
     }
 }
 
-/// The fault of a text that is neither a fingerprint nor the beginning of one.
+/// The fault of a text that is neither a fingerprint nor the beginning of a fingerprint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a fingerprint has {} characters, such as t13d1516h2_8daaf6152771_e5627efa2ab1; the beginning of a fingerprint ends with `*`",
@@ -143,7 +143,7 @@ impl FromStr for Ja4Pattern {
 /// The facts of one connection that conditions are compared with.
 #[derive(Debug, Default)]
 pub struct ConnectionFacts<'a> {
-    /// The client's address; `None` for a client without one.
+    /// The client's address; `None` for a client without an address.
     pub source: Option<IpAddr>,
     /// The address that the client connected to. May be `None` if no route [requires](RequiredFacts::destination) it.
     pub destination: Option<SocketAddr>,
@@ -211,8 +211,8 @@ impl Conditions {
         RequiredFacts { destination: !self.destination.is_empty(), offer }
     }
 
-    /// Returns true if a connection that does not meet these conditions is refused. Then the only condition is a
-    /// version of TLS, because a connection without that version is not routed by a wider name.
+    /// Returns true if a connection that does not meet these conditions is refused and not routed by a wider name. This
+    /// is so if the only condition is a version of TLS.
     pub fn is_final(&self) -> bool {
         *self == Self { tls_min: self.tls_min, ..Self::default() }
     }
@@ -292,7 +292,8 @@ impl Conditions {
         ]))
     }
 
-    /// Returns the rank by TLVs. More kinds are more specific; of equally many kinds, the lowest kind is.
+    /// Returns the rank by TLVs. Conditions with more kinds are more specific. If the numbers of kinds are equal, the
+    /// conditions with the lowest kind are more specific.
     fn tlv_rank(&self) -> u16 {
         let lowest = self.proxy_tlv.iter().map(|pattern| pattern.kind).min().unwrap_or(u8::MAX);
         let count = u8::try_from(self.proxy_tlv.len()).unwrap_or(u8::MAX);

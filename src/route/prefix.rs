@@ -13,7 +13,7 @@ const MAPPED: u8 = 96;
 pub struct IpPrefix {
     /// The address, IPv4 as a mapped one; the bits after the length are 0.
     bits: u128,
-    /// The number of leading bits of 128; for IPv4 at least 96.
+    /// The number of leading bits that count, 0 to 128. A network of IPv4 has 96 more bits than its written length.
     length: u8,
 }
 
@@ -53,12 +53,12 @@ impl IpPrefix {
         Self::of_length(address, self.length) == Some(*self)
     }
 
-    /// Returns the number of leading bits that count; for IPv4 it begins at 96.
+    /// Returns the number of leading bits that count, 0 to 128. A network of IPv4 has at least 96.
     pub fn length(&self) -> u8 {
         self.length
     }
 
-    /// Returns the network of this [length](Self::length) that contains an address; `None` if the length is one of
+    /// Returns the network of this [length](Self::length) that contains an address; `None` if the length is for
     /// IPv6 and the address is IPv4.
     pub fn of_length(address: IpAddr, length: u8) -> Option<Self> {
         let is_alike = !address.to_canonical().is_ipv4() || length >= MAPPED;
@@ -137,8 +137,8 @@ impl Prefixes {
         self.lengths.is_empty()
     }
 
-    /// Returns the length of the longest network that contains an address (for IPv4 it begins at 96), or `None` if no
-    /// network does.
+    /// Returns the [length](IpPrefix::length) of the longest network that contains an address, or `None` if no network
+    /// contains the address.
     pub fn longest(&self, address: IpAddr) -> Option<u8> {
         let is_ipv4 = address.to_canonical().is_ipv4();
         let bits = mapped(address);

@@ -245,8 +245,8 @@ pub(super) fn policy(
     });
     let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
-    let opening = opening_build::build(&spec.policy.opening, |name| pool_slot(pool_slots, name))?;
     let relay = Arc::new(spec.policy.relay);
+    let opening = opening_build::build(&spec.policy.opening, &relay, |name| pool_slot(pool_slots, name))?;
     let proxy = spec.policy.proxy.clone().map(Box::new);
     let access =
         spec.policy.access.as_ref().map(|spec| AccessRules::build(spec, |name| lists.get(name).cloned()));

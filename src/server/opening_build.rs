@@ -4,15 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::build::BuildFault;
+use crate::relay::RelayOptions;
 use crate::snapshot::opening_policy::{
-    DetectPolicy, GreetingPolicy, OpeningPolicy, OpeningSpec, PostgresPolicy,
+    CancelPolicy, DetectPolicy, GreetingPolicy, OpeningPolicy, OpeningSpec, PostgresPolicy,
 };
 use crate::snapshot::{Action, PoolSlot, RouteTarget, TargetSpec};
 use crate::wire::BackendGreeting;
 
-/// Builds the policy of an opening. `pool_slot` returns the slot of a pool.
+/// Builds the policy of an opening. `relay` has the relay options of the listener; `pool_slot` returns the slot of a
+/// pool.
 pub(super) fn build(
     spec: &OpeningSpec,
+    relay: &RelayOptions,
     pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
 ) -> Result<OpeningPolicy, BuildFault> {
     let to = |pool: &Arc<str>, route: &str| {
@@ -40,7 +43,7 @@ pub(super) fn build(
                 plaintext: target(plaintext, "plaintext")?,
                 databases: named(databases, "databases")?,
                 users: named(users, "users")?,
-                cancel: target(cancel, "cancel")?,
+                cancel: target(cancel, "cancel")?.map(|target| CancelPolicy::new(target, relay)),
                 greet: GreetingPolicy { greeting: BackendGreeting::Postgres, timeout: *greeting_timeout },
             }))
         }

@@ -43,7 +43,7 @@ impl PartialEq for ListFileSpec {
 
 impl Eq for ListFileSpec {}
 
-/// A file, and its part that is in a list.
+/// A file, and the part of the file that belongs to a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListSource {
     /// The path of the file.
@@ -99,11 +99,11 @@ pub struct ListState {
 /// The reason for which an address is in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Listed {
-    /// Its `entries` contain these addresses.
+    /// The `entries` of the list contain these addresses.
     Written(crate::route::AddressSpan),
-    /// Its file contains these addresses.
+    /// The file of the list contains these addresses.
     File(crate::route::AddressSpan),
-    /// An entry added at run time, until its end.
+    /// An entry added at run time contains the address. The entry has this end, if it has an end.
     Added(IpPrefix, Option<Instant>),
 }
 
@@ -200,7 +200,7 @@ impl ListState {
         self.empty_loads.load(Ordering::Relaxed)
     }
 
-    /// The time of the last successful read, in milliseconds of Unix time; 0 is never.
+    /// The time of the last successful read, in milliseconds of Unix time; 0 if there was none.
     pub fn loaded(&self) -> u64 {
         self.loaded.load(Ordering::Relaxed)
     }

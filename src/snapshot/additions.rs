@@ -46,8 +46,8 @@ struct PresentEntries {
     entries: Box<[(IpPrefix, Option<Instant>)]>,
     /// The prefix lengths of the entries, the shortest first.
     lengths: Box<[u8]>,
-    /// The earliest end. After it the set may contain ended entries, so the entries that contain an address are
-    /// checked.
+    /// The earliest end of an entry. After this moment the set may contain ended entries, so the entries that contain
+    /// an address are checked.
     next_end: Option<Instant>,
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{RouteTarget, TargetSpec};
+use crate::relay::RelayOptions;
 use crate::wire::{BackendGreeting, DetectedProtocol, Starttls};
 
 /// The opening before the hello, as configured.
@@ -53,7 +54,7 @@ pub struct DetectSpec {
     /// Clients that wait for the server to send first. With "reject" the listener's first-byte timeout
     /// applies to them.
     pub on_timeout: TargetSpec,
-    /// The time for which a client must be silent to go there. Default 3 s.
+    /// The time for which a client must be silent before `on_timeout` applies. Default 3 s.
     pub timeout: Duration,
 }
 
@@ -89,9 +90,35 @@ pub struct PostgresPolicy {
     /// Sessions without TLS, by the name of the user.
     pub users: HashMap<Box<[u8]>, RouteTarget>,
     /// Requests to cancel; `None` rejects.
-    pub cancel: Option<RouteTarget>,
+    pub cancel: Option<CancelPolicy>,
     /// The exchange that opens TLS with the backends.
     pub greet: GreetingPolicy,
+}
+
+/// The target of requests to cancel a query, and the options of their relays.
+pub struct CancelPolicy {
+    /// The target.
+    pub target: RouteTarget,
+    /// The options of the relay.
+    pub relay: Arc<RelayOptions>,
+}
+
+impl CancelPolicy {
+    /// The idle time of a request, which bounds the time that the server takes for it.
+    const IDLE: Duration = Duration::from_secs(10);
+    /// The half-closed time of a request, in which its client must close.
+    const HALF_CLOSED: Duration = Duration::from_secs(1);
+
+    /// Returns the policy of a listener with these relay options. A request is done when its server has closed. It
+    /// bypasses limits, so its client must not keep it open.
+    pub fn new(target: RouteTarget, listener: &RelayOptions) -> Self {
+        let relay = RelayOptions {
+            idle_timeout: listener.idle_timeout.min(Self::IDLE),
+            half_closed_timeout: listener.half_closed_timeout.min(Self::HALF_CLOSED),
+            ..*listener
+        };
+        Self { target, relay: Arc::new(relay) }
+    }
 }
 
 /// The targets of detected protocols; `None` rejects.
@@ -106,7 +133,7 @@ pub struct DetectPolicy {
     pub other: Option<RouteTarget>,
     /// Silent clients.
     pub on_timeout: Option<RouteTarget>,
-    /// The time for which a client must be silent to be one of them.
+    /// The time for which a client must be silent before `on_timeout` applies.
     pub timeout: Duration,
 }
 
@@ -128,5 +155,31 @@ impl DetectPolicy {
             DetectedProtocol::Postgres => self.postgres.as_ref(),
             DetectedProtocol::Other => self.other.as_ref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::Action;
+
+    fn check(idle: u64, half_closed: u64, expected: [u64; 2]) {
+        let target =
+            RouteTarget { route: "cancel".into(), action: Action::Reject, limits: None, counts: None };
+        let listener = RelayOptions {
+            idle_timeout: Duration::from_secs(idle),
+            half_closed_timeout: Duration::from_secs(half_closed),
+            ..RelayOptions::default()
+        };
+        let relay = CancelPolicy::new(target, &listener).relay;
+        let [idle_timeout, half_closed_timeout] = expected.map(Duration::from_secs);
+        assert_eq!(*relay, RelayOptions { idle_timeout, half_closed_timeout, ..listener });
+    }
+
+    #[test]
+    fn a_request_to_cancel_is_short() {
+        check(3600, 60, [10, 1]);
+        check(5, 60, [5, 1]);
+        check(3600, 0, [10, 0]);
     }
 }

@@ -35,7 +35,7 @@ pub struct PolicySpec {
 /// The limits that a listener sets on its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionSpec {
-    /// The limits of each source. Without any value sources are only counted. `None`: sources are not
+    /// The limits of each source. If no limit in it is set, sources are only counted. `None`: sources are not
     /// counted.
     pub per_source: Option<SourceLimits>,
     /// The property that identifies a source. Default: a network.

@@ -26,7 +26,7 @@ pub fn keep_from_connections(limit: u64, kept: u64) {
     BOUND.store(i32::try_from(limit.saturating_sub(kept)).unwrap_or(i32::MAX), Ordering::Relaxed);
 }
 
-/// Fails if connections have used up their share, or would use it up with `number` more. The error is that of a
+/// Fails if connections have used up their share, or would use it up with `number` more. The error is the error of a
 /// process without descriptors.
 pub(super) fn check_room(number: i32) -> io::Result<()> {
     if !IS_NEAR.load(Ordering::Relaxed) {

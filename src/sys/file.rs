@@ -28,7 +28,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Opens a file that a command line names. The name may be that of a descriptor of this process, such as
+/// Opens a file that a command line names. The name may stand for a descriptor of this process, such as
 /// `/dev/stdin`, which the caller of the command has opened. Reads of it wait until its other end is closed.
 ///
 /// # Errors
@@ -84,7 +84,7 @@ fn is_unread_fifo(path: &Path, error: &io::Error) -> bool {
 ///
 /// # Errors
 ///
-/// The error that an open would return, as far as it can be found without one.
+/// The error that an open would return, as far as it can be found without an open.
 pub fn check_appendable(path: &Path) -> io::Result<()> {
     let may =
         |path: &Path, what| faccessat(AT_FDCWD, path, what, AtFlags::AT_EACCESS).map_err(io::Error::from);

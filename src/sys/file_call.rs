@@ -22,7 +22,8 @@ use tokio::task::{JoinError, spawn_blocking};
 
 type PathTurns = HashMap<Arc<Path>, Arc<Mutex<()>>>;
 
-/// The paths with a call under way or waiting. A lock of std, held only for a look-up in the map.
+/// The paths with a call under way or waiting. The lock is a lock of std, because it is held only for a look-up in the
+/// map.
 static TURNS: StdMutex<Option<PathTurns>> = StdMutex::new(None);
 
 /// Does work on a file on a blocking thread, as soon as no other call for the same path is under way.

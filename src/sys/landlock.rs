@@ -44,7 +44,7 @@ pub enum Confinement {
     Absent,
 }
 
-/// The fault for which a process could not be confined.
+/// The reason why a process could not be confined.
 #[derive(Debug, thiserror::Error)]
 pub enum LandlockFault {
     /// A path that is to be granted cannot be opened.
@@ -98,8 +98,8 @@ fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd>, 
     Ok(PathBeneath::new(opened, access))
 }
 
-/// Returns the text to add to an error of a file. It is empty, unless Landlock may forbid the file, or root may lack
-/// a capability that it gave up at the start.
+/// Returns the text to add to an error of a file. The text names a possible cause: Landlock forbids the file, or root
+/// lacks a capability that the process gave up at the start. Without such a cause the text is empty.
 pub fn hint(error: &io::Error) -> &'static str {
     match (IS_ON.load(Ordering::Relaxed), privileges::hint(error)) {
         _ if error.kind() != io::ErrorKind::PermissionDenied => "",

@@ -43,7 +43,7 @@ const ATTEMPTS: u32 = 10;
 ///
 /// The kernel decides which process gets the port. listen(2) is called without SO_REUSEPORT, and the option is set
 /// afterwards. So if several processes call listen(2) at the same time, at most one succeeds. bind(2) alone does not
-/// decide. It needs SO_REUSEADDR, because no server can restart without this option. With SO_REUSEADDR, bind(2)
+/// decide. The socket has SO_REUSEADDR, because no server can restart without this option. With SO_REUSEADDR, bind(2)
 /// succeeds beside a socket that does not listen yet. Two processes can both be refused if their calls of listen(2)
 /// overlap, so the attempt is repeated.
 ///
@@ -72,8 +72,9 @@ pub fn listen_alone(address: SocketAddr, to: BindTo, options: &ListenOptions) ->
     }
 }
 
-/// Binds and listens, and shares the port with other sockets of this process, the first of which [`listen_alone`]
-/// opened. It tries again while another process holds the port for a moment, before that process is refused.
+/// Binds and listens, and shares the port with other sockets of this process. [`listen_alone`] has opened the first of
+/// these sockets. Another process that tries to get the port may hold it for a moment, until that process is refused.
+/// So the attempt is repeated.
 ///
 /// # Errors
 ///
@@ -175,7 +176,7 @@ impl Listening {
     ///
     /// # Errors
     ///
-    /// Errors of `epoll_ctl`, with the socket: a later attempt may succeed.
+    /// Errors of `epoll_ctl`. The socket is returned with the error, because a later attempt may succeed.
     ///
     /// # Panics
     ///

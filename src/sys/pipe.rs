@@ -64,8 +64,8 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// `WouldBlock` when the socket has none (if the pipe was empty); `InvalidInput` when the kernel cannot splice
-    /// here.
+    /// `WouldBlock` when the socket has no bytes, if the pipe was empty; `InvalidInput` when the kernel cannot splice
+    /// from this socket.
     pub fn fill_from(&mut self, socket: impl AsFd) -> io::Result<usize> {
         let moved = retry(|| self.splice(&socket, &self.write))?;
         self.held += moved;

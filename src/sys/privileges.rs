@@ -68,11 +68,11 @@ impl fmt::Display for Capabilities {
 }
 
 /// Drops every capability of this thread that is not in `keep`. Returns the capabilities that are left: those of
-/// `keep` that it had.
+/// `keep` that the thread had.
 ///
 /// # Errors
 ///
-/// Errors of `capset`. Nothing has changed then.
+/// Errors of `capset`. After an error nothing has changed.
 pub fn keep_only(keep: Capabilities) -> io::Result<Capabilities> {
     let before = CapabilitySets::read()?;
     let after = before.within(keep);
@@ -98,7 +98,8 @@ pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Returns the text to add to an error of a file. It is empty, unless root may lack a capability that it gave up.
+/// Returns the text to add to an error of a file. The text names a possible cause: root lacks a capability that the
+/// process gave up. Without this cause the text is empty.
 pub fn hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::PermissionDenied if is_root() => {
@@ -153,8 +154,8 @@ impl CapabilitySets {
         Capabilities(u64::from(self.0[0].permitted) | u64::from(self.0[1].permitted) << 32)
     }
 
-    /// Returns the sets without the capabilities that are not in `keep`. The kernel reduces the ambient set itself:
-    /// it keeps it within the permitted and the inheritable one.
+    /// Returns the sets with only the capabilities in `keep`. The kernel itself reduces the ambient set to capabilities
+    /// that are in the permitted set and in the inheritable set.
     fn within(&self, keep: Capabilities) -> Self {
         let [low, high] = self.0;
         Self([low.within(keep.0 as u32), high.within((keep.0 >> 32) as u32)])

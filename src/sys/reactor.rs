@@ -163,7 +163,8 @@ impl std::fmt::Debug for Reactor {
     }
 }
 
-/// Keeps a reactor the current one of its thread. When dropped, it restores the previous one, if any.
+/// Makes its reactor the current reactor of the thread while this value exists. The drop restores the previous
+/// reactor, if there was one.
 #[derive(Debug)]
 pub struct ReactorScope(Option<Rc<Reactor>>);
 
@@ -178,7 +179,7 @@ impl Drop for ReactorScope {
 pub struct Wakeup(Arc<EventFd>);
 
 impl Wakeup {
-    /// Ends the wait that is going on, or the next one.
+    /// Ends the present wait, or else the next wait.
     pub fn wake(&self) {
         // The write fails only if the counter is full, and then the wait ends anyway.
         let _ = self.0.write(1);

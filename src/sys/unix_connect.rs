@@ -27,8 +27,8 @@ const LONGEST_QUEUE: usize = 16 * 1024;
 /// The time for which a thread without work waits for more.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The threads by their directories. A lock of std: it is held to send to a thread, which never waits, and to start
-/// one.
+/// The threads by their directories. The lock is a lock of std, because it is held only to start a thread, or to send
+/// to a thread. The send never waits.
 static THREADS: Mutex<Option<HashMap<Arc<Path>, ConnectThread>>> = Mutex::new(None);
 
 struct ConnectThread {
@@ -48,8 +48,9 @@ struct ConnectRequest {
 ///
 /// # Errors
 ///
-/// Errors of `socket` and `connect`, such as `WouldBlock` if the accept queue is full; `TimedOut` if the file system
-/// has not answered for so long that very many connects wait for it; `WouldBlock` if no thread can be started.
+/// - errors of `socket` and `connect`, such as `WouldBlock` if the accept queue is full
+/// - `TimedOut`: the file system does not answer, and too many connects wait for it
+/// - `WouldBlock`: no thread can be started
 ///
 /// # Cancel safety
 ///

@@ -1,7 +1,8 @@
 //! Openings: the messages of a protocol before TLS begins, in the role of the server or of the client.
 //!
 //! Pure: an [`Opening`] receives the bytes that arrived and returns the next step, independent of how the bytes were
-//! cut. As a host it is the server of a client; as a guest it is the client of a backend.
+//! cut. In the role of the server, the peer is a client of this program. In the role of the client, the peer is a
+//! backend.
 //!
 //! No byte from before TLS is ever carried into TLS. Bytes that follow the request for TLS, or the answer to it, end
 //! the connection ([`OpeningFault::Pipelined`]). Input is bounded: a peer has failed if it has sent the maximal length
@@ -143,7 +144,7 @@ impl Opening {
         Self::new(OpeningState::StarttlsServer(host), greeting)
     }
 
-    /// Creates the opening of a backend's client.
+    /// Creates the opening in the role of the client, for a connection to a backend.
     pub fn client_role(greeting: &BackendGreeting) -> Self {
         match greeting {
             BackendGreeting::Postgres => {

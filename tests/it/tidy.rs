@@ -266,6 +266,26 @@ fn pure_modules_do_no_io_and_have_no_clock() {
     assert_none(&faults, "wire, route and balance are pure");
 }
 
+/// The steps behind the route follow a plan, whatever the protocol of the client is.
+#[test]
+fn the_intent_of_a_client_ends_at_its_route() {
+    let may = ["detect", "exchange", "hello", "route", "sniff", "sniffed"];
+    let (mut faults, mut seen, mut cancels) = (Vec::new(), 0, 0);
+    for source in sources() {
+        let Some(file) = source.path.strip_prefix("src/conn/") else { continue };
+        let lines = lines_with(source.work(), &["Intent"]);
+        cancels += usize::from(!lines_with(&lines, &["Intent::Cancel"]).is_empty());
+        if may.contains(&file.trim_end_matches(".rs")) {
+            seen += usize::from(!lines.is_empty());
+        } else {
+            faults.extend(lines.iter().map(|line| format!("{}: {line}", source.path)));
+        }
+    }
+    assert_eq!(seen, may.len(), "the files that make an intent or read one");
+    assert_eq!(cancels, 2, "the files that make the intent of a cancel or read it");
+    assert_none(&faults, "the steps behind the route use the plan and not the intent");
+}
+
 /// A TLS library decrypts. It serves checks, on the control thread, and never gets the bytes of clients.
 #[test]
 fn one_folder_names_the_tls_library() {

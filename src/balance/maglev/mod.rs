@@ -32,9 +32,10 @@
 //!   `r * weight` is at least its target. Its target begins at 0 and grows by the largest weight with every turn.
 //! - Draw k is the member in slot `draw mod M`. Draw 0 is the key's owner. Draws 0 to 31 are tried, then all
 //!   members in order of rank from rank `start mod (number of members with a weight)` on, wrapping around.
-//! - A member with a share of only s/1024 is skipped by the keys of which the upper 10 bits of `share` are s or
-//!   more. So a key that such a member takes stays with the member while its share grows. The member gets the
-//!   skipped keys later. If no other member accepts, the skipped members are tried in the order of the draws.
+//! - If a member has a share of only s/1024, some keys skip the member: the keys whose `share` has s or more in its
+//!   upper 10 bits. So a key that such a member takes stays with the member while the share of the member grows. The
+//!   member gets the skipped keys later. If no other member accepts, the skipped members are tried in the order of the
+//!   draws.
 //!
 //! M doubles instead of growing with each member. A new M moves nearly every key, so M should change only
 //! when a pool has outgrown its table, not with each backend that joins a large pool.

@@ -32,7 +32,7 @@ impl RoundRobin {
     ///
     /// Weights are divided by their greatest common divisor. If their sum is still above 65,536, they are scaled
     /// down to this sum and rounded, and every weight above 0 keeps at least one turn. A share is then off by at
-    /// most half a turn, or by up to one turn if it would have been rounded to none.
+    /// most half a turn, or by up to one turn if it would have been rounded to 0.
     ///
     /// # Panics
     ///

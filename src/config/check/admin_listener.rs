@@ -26,7 +26,7 @@ pub(super) fn admin(file: &File, binds: &mut Binds, found: &mut Findings<'_>) ->
     specs
 }
 
-/// Returns the admin listener at one of its addresses.
+/// Returns the spec of the admin listener for one of its addresses.
 fn of_address(address: Address, words: &Admin) -> AdminSpec {
     let mut spec = AdminSpec::new(address);
     if let Some(mode) = words.mode.value() {

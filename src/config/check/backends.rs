@@ -116,7 +116,8 @@ impl PoolChecker<'_> {
         Some((spec, host))
     }
 
-    /// A Unix socket gets no address of the client, but the identity of this process, which it may trust more.
+    /// Adds a fault if the pool uses the addresses of clients and the backend is a Unix socket. Such a backend would
+    /// see the identity of this process instead, and may trust this process more than the client.
     fn check_source(&self, index: usize, address: &Address, at: Span, found: &mut Findings<'_>) {
         let Some(source) = self.words.source.entry().filter(|source| source.value.0 == DialSource::Client)
         else {

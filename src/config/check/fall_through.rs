@@ -34,7 +34,7 @@ pub(in crate::config) type At = (usize, usize);
 pub(in crate::config) struct Leak {
     /// The route with the conditions.
     pub(in crate::config) narrow: At,
-    /// The route for the connections that do not match them; `None` is the pool of `unmatched`.
+    /// The route for the connections that do not match these conditions; `None` is the pool of `unmatched`.
     pub(in crate::config) wider: Option<At>,
 }
 

@@ -299,7 +299,7 @@ impl HealthChecker<'_> {
 const EXAMPLE: &str =
     "such as: steps = [{ expect = \"220 \" }, { send = \"NOOP\\r\\n\" }, { expect = \"250\" }]";
 
-/// The target that an address and a port make together. `path` is that of their table.
+/// The target that an address and a port make together. `path` is the path of their table.
 fn target(
     address: &Key<TargetAddress>,
     port: &Key<Number<1, 65535>>,

@@ -22,9 +22,9 @@ pub(super) const READ_HEADERS: &str =
 /// Limits of the process that the checks of listeners, routes and pools use.
 #[derive(Clone, Copy)]
 pub(in crate::config) struct Common {
-    /// The time for which refused clients are held.
+    /// The time for which the tarpit holds a refused client.
     tarpit_timeout: Duration,
-    /// True if no clients are held.
+    /// True if the tarpit holds no clients.
     holds_none: bool,
     prefix: PrefixLengths,
     /// True if every source must be counted.
@@ -51,7 +51,7 @@ impl Common {
         }
     }
 
-    /// Returns the values for a file of routes, which uses the tarpit's timeout only.
+    /// Returns the values for a file of routes. Its checks use only the timeout of the tarpit.
     pub(in crate::config) fn of_routes(tarpit_timeout: Duration) -> Self {
         Self { tarpit_timeout, holds_none: false, prefix: PrefixLengths::default(), counts_all: false }
     }

@@ -355,11 +355,7 @@ impl ListenerChecker<'_> {
             let Some(place) = place else { continue };
             let message = format!("`{key}` is not allowed on the tcp listener `{}`", self.name);
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message).label(place, "");
-            found.add(if words.protocol.is_absent() {
-                fault.help("to read server names, write: protocol = \"tls\"")
-            } else {
-                fault.help("to read server names, write: protocol = \"tls\"")
-            });
+            found.add(fault.help("to read server names, write: protocol = \"tls\""));
         }
     }
 
@@ -481,7 +477,7 @@ pub(super) fn forwards_nothing(
     found.add(fault.help("use the pool in `routes` or `unmatched` of a listener with protocol = \"tls\""));
 }
 
-/// The names that a listener gives a pool to hash.
+/// The names of a listener's clients that a pool can hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Hashing {
     /// Server names of hellos.

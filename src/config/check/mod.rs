@@ -91,7 +91,7 @@ fn max_checks(file: &File) -> usize {
 }
 
 fn access_log(file: &File) -> AccessLogSpec {
-    /// More lines than people read, and enough for programs that ban addresses.
+    /// These are more lines than a person can read, and they are enough for programs that ban addresses.
     const REFUSED: u32 = 100;
     let words = file.access_log.value();
     AccessLogSpec {

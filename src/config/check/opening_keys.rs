@@ -24,7 +24,7 @@ use crate::wire::Starttls;
 /// Some mail servers delay their greeting for six seconds, to detect clients that do not wait for it.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// By then, a client that sends first has sent bytes, except on the worst links.
+/// The default of `detect.timeout`. In this time a client that sends first has sent bytes, except on very bad links.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl ListenerChecker<'_> {
@@ -106,7 +106,7 @@ impl ListenerChecker<'_> {
         resolved.collect()
     }
 
-    /// Returns true if a pool is written, right or wrong, for clients that send no hello.
+    /// Returns true if a key names a pool for clients that send no hello, or if such a key has a wrong value.
     pub(super) fn serves_without_tls(&self) -> bool {
         let words = self.words;
         let is_pool = |target: &Key<String>| match target {
@@ -166,8 +166,8 @@ pub(super) fn mark_cancel_pools(listeners: &[ListenerSpec], pools: &mut [PoolSpe
     }
 }
 
-/// Warns of each listener whose requests to cancel a query may miss the session. Either they are refused although
-/// no key demands it, or their pool may pick another backend.
+/// Warns of each listener whose requests to cancel a query may miss the session. There are two causes. The listener
+/// refuses these requests without a key that says so, or the pool of the requests may pick another backend.
 pub(super) fn warn_of_lost_cancels(
     written: &Key<NamedTables<Listener>>,
     listeners: &[ListenerSpec],
@@ -249,7 +249,7 @@ fn pools_of_sessions<'s>(
     routed.chain(fallbacks).chain(named)
 }
 
-/// Returns the pool if all of these are the same one, else `Reject`.
+/// Returns the pool if all of `pools` are the same pool, else `Reject`.
 fn only<'s>(mut pools: impl Iterator<Item = &'s Arc<str>>) -> TargetSpec {
     match pools.next() {
         Some(first) if pools.all(|pool| pool == first) => TargetSpec::Pool(Arc::clone(first)),

@@ -25,7 +25,7 @@ use crate::pool::{
     OnDown, PoolSpec, SourcePrefix,
 };
 
-/// The word that keys for a pool take instead of a name, for none.
+/// The word for no pool, which keys take instead of the name of a pool.
 pub(super) const REJECT: &str = "reject";
 
 /// Returns the pools, and the names to which listeners and routes may refer.
@@ -239,7 +239,7 @@ impl PoolChecker<'_> {
     }
 
     fn on_down(&self, found: &mut Findings<'_>) -> OnDown {
-        /// Connections a second that hardly any server is overloaded by.
+        /// Connections a second. This rate overloads hardly any server.
         const RATE: u32 = 100;
 
         let words = self.words;
@@ -366,7 +366,7 @@ impl PoolChecker<'_> {
     }
 }
 
-/// The host names at which checks and agents ask, each once.
+/// The host names to which checks and queries to agents connect, each name once.
 fn names_of_targets(
     health: Option<&HealthSpec>,
     agent: Option<&AgentSpec>,

@@ -17,7 +17,7 @@ pub(in crate::config) struct Pools {
     by_name: HashMap<Arc<str>, usize>,
 }
 
-/// The properties of a pool that a reference to it is checked against.
+/// The properties of a pool that the checks of a reference to the pool use.
 pub(in crate::config) struct Known {
     pub(super) name: Arc<str>,
     /// The position of its header.

@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// header that servers read, and below one segment.
 const MOST_TLVS: usize = 1024;
 
-/// Returns the spec of the headers that a listener reads. `path` is that of the key.
+/// Returns the spec of the headers that a listener reads. `path` is the path of the key.
 pub(super) fn listener(words: &TableEntry<ProxyIn>, path: &str, found: &mut Findings<'_>) -> ProxySpec {
     let ProxyIn { mode, trusted, timeout } = &words.value;
     let items = trusted.value().map_or(&[][..], |list| &list.0.items);

@@ -185,7 +185,7 @@ impl PoolChecker<'_> {
     }
 }
 
-/// Returns the zones in a list, and adds a fault for each one that is listed twice.
+/// Returns the zones in a list, and adds a fault for each zone that is listed twice.
 fn listed(written: &Key<ArrayOf<Name>>, path: &str, found: &mut Findings<'_>) -> Vec<Arc<str>> {
     let mut seen: HashMap<&str, Span> = HashMap::new();
     let mut zones = Vec::new();

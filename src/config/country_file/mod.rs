@@ -20,11 +20,11 @@ const MOST_WAYS: usize = 16;
 /// The most records whose country is cached. Files have some hundred records, or hundreds of thousands with cities.
 const MOST_RECORDS: usize = 1 << 20;
 
-/// The longest part of a message that is shown, because the message may contain pieces of the file.
+/// The most characters of a message. A message may contain pieces of the file, so its further characters are cut off.
 const LONGEST_MESSAGE: usize = 200;
 
 /// The paths of the country in a record: at the top in files such as IPinfo's, within `country` in files of MaxMind
-/// and DB-IP. The first path must be tried first, because in such files `country` is a name.
+/// and DB-IP. The path at the top must be tried first, because in IPinfo's files `country` is a name.
 const COUNTRY_PATHS: [&[PathElement<'static>]; 2] =
     [&[PathElement::Key("country_code")], &[PathElement::Key("country"), PathElement::Key("iso_code")]];
 
@@ -49,7 +49,7 @@ enum CountryFileFault {
 ///
 /// # Errors
 ///
-/// One fault: the file is not of this format, or is broken, or has no network of one of the countries.
+/// One fault. The file is not of this format, the file is broken, or one of the countries has no network in the file.
 pub(super) fn parse(source_name: &str, bytes: &[u8], countries: &[Country]) -> Result<FileEntries, Faults> {
     entries(bytes, countries).map_err(|fault| {
         let message: String = fault.to_string().chars().take(LONGEST_MESSAGE).collect();
@@ -117,8 +117,8 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
     Ok(FileEntries { set: builder.build(), count })
 }
 
-/// Returns a fault if the tree has too many paths. A walk does not detect nodes that it has visited before. So it
-/// would pass over aliases and nodes without a record for ever, if a cycle leads to them.
+/// Returns a fault if the tree has too many paths. A walk does not detect nodes that it has visited before. If a cycle
+/// leads to aliases, or to nodes without a record, the walk would never end.
 fn refuse_tangles(reader: &Reader<&[u8]>) -> Result<(), CountryFileFault> {
     let every_way = WithinOptions::default().include_aliased_networks().include_networks_without_data();
     let most = (reader.metadata().node_count as usize + 1).saturating_mul(MOST_WAYS);

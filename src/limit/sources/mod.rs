@@ -8,7 +8,7 @@
 //! A new source takes a free slot of its set, or evicts a source without open connections. Sources whose rate has
 //! recovered are evicted first, then the source furthest below its limit. Sources over their rate are evicted last,
 //! beginning with the source that would be admitted again soonest. So a million sources that come once cannot evict a
-//! source that is over its rate. Only other sources over their rates can, if there are enough of them to fill the set.
+//! source that is over its rate. Only other sources over their rates can evict it, if they are enough to fill the set.
 //! A source with open connections is never evicted. If such sources take all slots of a set, a new source passes
 //! uncounted or is refused, as configured. Both are counted.
 

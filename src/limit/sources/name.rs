@@ -31,7 +31,7 @@ impl Link {
         &self.id
     }
 
-    /// The source that limits count for it.
+    /// The source under which limits count the link.
     pub fn source(&self) -> SourceKey {
         SourceKey::of_link(self.kind, &self.id)
     }

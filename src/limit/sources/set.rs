@@ -6,8 +6,8 @@ use super::super::rate::Moment;
 use super::{AdmissionRequest, SourceKey, SourceLimits, SourceRefusal, SourceReport};
 use crate::ids::ListenerId;
 
-/// The slots of a set. With half as many sources as slots, each with an open connection, one set in fifty is
-/// full; with a quarter, one in five thousand. More slots would make each look-up cost more.
+/// The slots of a set. If half of all slots have open connections, one set in fifty is full. If a quarter of all slots
+/// have open connections, one set in five thousand is full. More slots would make each look-up cost more.
 pub(super) const WAYS: usize = 8;
 
 /// The counts of one source at one listener.

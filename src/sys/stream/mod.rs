@@ -203,13 +203,30 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_send(cx, bytes)).await
     }
 
+    /// Writes all bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Stream::poll_send`]; some of the bytes may have been written.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped before it is ready, some of the bytes may have been written.
+    pub async fn send_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = self.send(bytes).await?;
+            bytes = &bytes[sent..];
+        }
+        Ok(())
+    }
+
     /// Is ready when the reactor has reported bytes to read, or the end. Costs no system call.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.registration.poll(cx, Readiness::READABLE)
     }
 
-    /// Fills an empty pipe from this socket. A result of 0 may be the end, and [`Stream::poll_recv`] finds out:
-    /// splice also returns 0 after a FIN when the next byte is urgent.
+    /// Fills an empty pipe from this socket. A result of 0 may be the end of the stream. But splice also returns 0
+    /// after a FIN when the next byte is urgent. [`Stream::poll_recv`] shows which of the two it is.
     ///
     /// The pipe must be empty, so that a splice that would block can only mean that the socket has no bytes.
     ///

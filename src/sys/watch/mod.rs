@@ -26,9 +26,9 @@ const MOST_QUIETS: usize = 10;
 /// Follows a file that another program writes, and reads it when it has changed and is whole.
 ///
 /// Its directory is watched. In three cases the file is whole and is read at once: it is closed after writing,
-/// another file is renamed over it, or a link changes. By this link a mounted volume replaces all its files at
-/// once. On a network file system, or behind further links, a watch does not report changes; a look every few
-/// seconds finds them. Such a file may be half written, so it is read only if two looks in a row find it unchanged.
+/// another file is renamed over it, or the link changes by which a mounted volume replaces all its files at once. On a
+/// network file system, or behind further links, the kernel does not report changes. A look every few seconds finds
+/// these changes. Such a file may be half written, so it is read only if two looks in a row find it unchanged.
 ///
 /// All work that may wait for the file system is done in one call of [`file_call`]. A file system that does not
 /// answer delays only this file.
@@ -95,8 +95,8 @@ impl FileWatch {
         Self { path, directory: None, names, first: Some(first), seen: None, unsettled: None, period }
     }
 
-    /// Looks at the file, and reads it if it has changed. The first look is at once, the next looks at each
-    /// possible change and every few seconds. `read` may block.
+    /// Checks whether the file has changed, and reads a changed file. The first look is at once. A further look comes
+    /// with each reported change, and every few seconds. `read` may block.
     ///
     /// # Panics
     ///

@@ -21,8 +21,10 @@ const DIGITS: &[u8; 16] = b"0123456789abcdef";
 /// The number of characters that are kept of a hash.
 const HASH_LENGTH: usize = 12;
 
-/// A JA4 fingerprint, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`: lower-case letters, digits, `_`, and the
-/// first and last letter of a protocol name as the client writes it.
+/// A JA4 fingerprint, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
+///
+/// It has lower-case letters, digits and `_`. Two of its characters are from the first ALPN name that the client
+/// offers. These two may be upper-case letters.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ja4([u8; LENGTH]);
 
@@ -100,7 +102,7 @@ fn two_digits(count: usize) -> [u8; 2] {
     [b'0' + count / 10, b'0' + count % 10]
 }
 
-/// Returns the first characters of the hash of sorted numbers, followed by the signature algorithms of an extension;
+/// Returns the first characters of one hash over the sorted numbers and the signature algorithms after them. Returns
 /// zeros if there are no numbers.
 fn hash(sorted: Vec<u16>, algorithms: Option<&[u8]>) -> [u8; HASH_LENGTH] {
     if sorted.is_empty() {
@@ -118,7 +120,7 @@ fn hash(sorted: Vec<u16>, algorithms: Option<&[u8]>) -> [u8; HASH_LENGTH] {
     })
 }
 
-/// Hashes numbers as four hexadecimal digits, separated by commas, with `before` before the first.
+/// Hashes each number as four hexadecimal digits. `before` comes before the first number, a comma between two numbers.
 fn add(hasher: &mut Sha256, numbers: impl Iterator<Item = u16>, before: &str) {
     let mut separator = before;
     for number in numbers {

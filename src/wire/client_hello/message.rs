@@ -39,8 +39,8 @@ fn server_name_extension(body: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     }
 }
 
-/// Reads all extensions and returns the content of the server name extension. With fewer than [`EXACT`] words for the
-/// types seen, a reported duplicate may be two types with one bit.
+/// Reads all extensions and returns the content of the server name extension. If `WORDS` is less than [`EXACT`], two
+/// types may share a bit. The second type is then reported as a duplicate of the first.
 fn find_server_name<const WORDS: usize>(block: &[u8]) -> Result<Option<&[u8]>, Malformed> {
     let mut fields = FieldReader(block);
     let mut seen = TypeSet::<WORDS>::new();
@@ -130,8 +130,8 @@ impl<'a> FieldReader<'a> {
     }
 }
 
-/// The number of words for one bit for each type. They take 8 KiB, and to clear them would be more than a third of the
-/// cost of a hello.
+/// The number of words with one bit for each type. These words take 8 KiB. If each hello cleared them, this would be
+/// more than a third of the cost of the hello.
 const EXACT: usize = 1024;
 
 /// The number of words with which no two types in use share a bit, so that few hellos are read twice.

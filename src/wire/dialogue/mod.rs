@@ -43,7 +43,7 @@ pub enum Script {
     },
     /// Steps that the operator wrote. Alive: all steps succeeded.
     SendExpect(Arc<[ScriptStep]>),
-    /// A request of HTTP/1.1. Alive: the status is one of the expected ones, and the body matches.
+    /// A request of HTTP/1.1. Alive: the status is an expected status, and the body matches.
     Http(Arc<HttpScript>),
     /// PostgreSQL. Alive without a user: the answer to an SSLRequest is `S` or `N` alone. Alive with a user: the server
     /// requests authentication or accepts the user, perhaps after notices, or sends an error of another class than 57P.
@@ -85,7 +85,7 @@ pub enum DialogueStep {
     Done,
 }
 
-/// The fault for which a server does not count as alive.
+/// The reason why a server does not count as alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialogueFault {
     /// The server sent another answer than the expected ones.

@@ -1,9 +1,9 @@
 //! PostgreSQL and other servers with its protocol, version 3.
 //!
 //! A server answers an SSLRequest before any other decision. So the answer shows that the server accepts and forks, and
-//! the request leaves nothing in the server's log. But a server also answers an SSLRequest while it starts, stops or
-//! recovers and refuses every client. A startup message with a user shows these states too: the server sends an error
-//! of class 57P. Any other error, such as an unknown user, comes from a server that works.
+//! the request leaves nothing in the server's log. But while a server starts, stops or recovers, it answers an
+//! SSLRequest too, although it refuses every client. A startup message with a user also shows these states: the server
+//! sends an error of class 57P. Any other error, such as an unknown user, comes from a server that works.
 
 use super::{ALIVE, DialogueFault, DialogueReply, MORE, ServerEnd};
 

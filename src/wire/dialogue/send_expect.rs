@@ -37,7 +37,7 @@ pub enum ScriptStep {
     Expect(Arc<[u8]>),
     /// Wait for bytes that match this pattern.
     ExpectPattern(BytePattern),
-    /// Fail if these bytes come before the next expected ones, or before the end.
+    /// Fail if these bytes come before the next expected bytes, or before the end.
     Refuse(Arc<[u8]>),
 }
 

@@ -1,4 +1,6 @@
-//! CRC32C (Castagnoli) as in RFC 4960, appendix B: reflected, with all ones before and after.
+//! CRC32C (Castagnoli) as in RFC 4960, appendix B.
+//!
+//! The polynomial is reflected. The register starts with all bits 1, and at the end all bits are inverted.
 
 /// The reflected polynomial.
 const POLYNOMIAL: u32 = 0x82f6_3b78;

@@ -38,7 +38,7 @@ pub fn begins_like_one(bytes: &[u8]) -> bool {
     bytes.starts_with(V1_SIGNATURE) || bytes.starts_with(V2_SIGNATURE)
 }
 
-/// Returns true if bytes begin with a signature, or are the beginning of one.
+/// Returns true if bytes begin with a signature, or are the beginning of a signature.
 fn may_become(bytes: &[u8], signature: &[u8]) -> bool {
     bytes.iter().zip(signature).all(|(one, other)| one == other)
 }

@@ -105,8 +105,8 @@ pub fn local(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> 
     }
 }
 
-/// Returns the header of a connection that this program opens for itself, in the form for a client: with the two ends
-/// of the connection itself. It serves servers that close on LOCAL.
+/// Returns the header of a connection that this program opens for itself, in the same form as for a client. The
+/// addresses are the two ends of this connection. Some servers close a connection with LOCAL and need this form.
 pub fn own(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>) -> Vec<u8> {
     OutgoingHeader { version, endpoints: ends, tlvs: Vec::new(), crc32c: false }.write()
 }

@@ -10,7 +10,7 @@ const TAG: &[u8] = b"p1";
 
 const CAPABILITIES: &str = "IMAP4rev1 STARTTLS LOGINDISABLED";
 
-/// The longest tag of a client that is repeated; usual tags have about ten bytes.
+/// The longest tag that is repeated to its client; usual tags have about ten bytes.
 const LONGEST_TAG: usize = 64;
 
 pub(super) fn greeting(name: &str) -> String {

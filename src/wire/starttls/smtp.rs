@@ -7,7 +7,7 @@ pub(super) fn greeting(name: &str) -> String {
     format!("220 {name} ESMTP\r\n")
 }
 
-/// Answers a command. Only the commands that RFC 3207, section 4 allows before STARTTLS succeed.
+/// Answers a command. A command succeeds only if RFC 3207, section 4 allows the command before STARTTLS.
 pub(super) fn reply(line: &[u8], name: &str) -> CommandReply {
     let (command, argument) = word(line);
     let is = |name: &str| command.eq_ignore_ascii_case(name.as_bytes());

@@ -88,8 +88,8 @@ impl<'a> Offer<'a> {
         std::iter::from_fn(move || fields.vector8())
     }
 
-    /// Returns the versions in the client's order, without GREASE. Without the extension (RFC 8446, section 4.2.1) it
-    /// is the version in the hello itself, which is the highest that the client supports.
+    /// Returns the versions in the client's order, without GREASE. Without the extension (RFC 8446, section 4.2.1)
+    /// there is one version: the version in the hello itself. It is the highest version that the client supports.
     pub fn versions(&self) -> impl Iterator<Item = TlsVersion> + use<'a> {
         let alone = self.versions.is_none().then_some(self.legacy_version);
         let list = self.versions.and_then(|content| {

@@ -1,0 +1,87 @@
+//! Detects the protocol of a client by its first bytes.
+
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use super::context::WorkerContext;
+use super::hello::{self, HelloReading, HelloStop};
+use super::reading;
+use super::record::ConnectionRecord;
+use super::refusal::{RefusalProtocol, unexpected_header};
+use super::sniffed::{Intent, SniffedClient};
+use crate::executor::{timeout, timeout_at};
+use crate::snapshot::HelloSpec;
+use crate::snapshot::opening_policy::DetectPolicy;
+use crate::sys::Stream;
+use crate::telemetry::{ClientOpening, CloseReason};
+use crate::wire::{DetectedProtocol, first_bytes, proxy_protocol};
+
+/// Detects the protocol of a client, and reads its hello if that is TLS.
+pub(super) async fn read(
+    client: OwnedFd,
+    bytes: Vec<u8>,
+    policy: &DetectPolicy,
+    spec: &HelloSpec,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, CloseReason> {
+    let client = reading::register(client)?;
+    let wait = match policy.on_timeout {
+        // The whole timeout, even if a PROXY header took long: that time is the proxy's, not the client's.
+        Some(_) => policy.timeout,
+        None => spec.first_byte_timeout.saturating_sub(record.age()),
+    };
+    let mut reading = HelloReading::new(bytes, spec, context);
+    if reading.bytes.is_empty() {
+        let Ok(first) = timeout(wait, reading.recv(&client)).await else {
+            record.opened(ClientOpening::Silent);
+            return Ok(SniffedClient::new(client, Vec::new(), Intent::Silent, RefusalProtocol::Reset));
+        };
+        if !matches!(first, Ok(1..)) {
+            return Err(HelloStop::NoData.reason());
+        }
+    }
+    let spoken = detect(&client, &mut reading, spec).await?;
+    if spoken == DetectedProtocol::Other && proxy_protocol::begins_like_one(&reading.bytes) {
+        return Err(unexpected_header(&client, record));
+    }
+    let (opening, refusal) = forms(spoken);
+    record.opened(opening);
+    let bytes = reading.bytes;
+    if spoken == DetectedProtocol::Tls {
+        return hello::read_behind(client, bytes, spec, record, context).await;
+    }
+    Ok(SniffedClient::new(client, bytes, Intent::Spoken(spoken), refusal))
+}
+
+/// Reads on until the bytes show the protocol.
+///
+/// This waits for a few bytes only, so it takes no share of the hello memory.
+async fn detect(
+    client: &Stream,
+    reading: &mut HelloReading<'_>,
+    spec: &HelloSpec,
+) -> Result<DetectedProtocol, CloseReason> {
+    let deadline = Instant::now() + spec.hello_timeout;
+    loop {
+        if let Some(spoken) = first_bytes::tell(&reading.bytes) {
+            return Ok(spoken);
+        }
+        match timeout_at(deadline, reading.recv(client)).await {
+            Ok(Ok(1..)) => {}
+            Ok(_) => return Err(HelloStop::Truncated.reason()),
+            Err(_) => return Err(HelloStop::HelloTimeout.reason()),
+        }
+    }
+}
+
+/// Returns the form in which a protocol is counted, and the form in which its clients are refused.
+fn forms(spoken: DetectedProtocol) -> (ClientOpening, RefusalProtocol) {
+    match spoken {
+        DetectedProtocol::Tls => (ClientOpening::Tls, RefusalProtocol::Tls),
+        DetectedProtocol::Ssh => (ClientOpening::Ssh, RefusalProtocol::Reset),
+        DetectedProtocol::Http => (ClientOpening::Http, RefusalProtocol::Http),
+        DetectedProtocol::Postgres => (ClientOpening::Postgres, RefusalProtocol::Postgres),
+        DetectedProtocol::Other => (ClientOpening::Other, RefusalProtocol::Reset),
+    }
+}

@@ -1,0 +1,122 @@
+//! The fields of a connection record: what is known of a connection, for its counts and its log line.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::holds::Holds;
+use crate::pool::{Backend, Lease};
+use crate::sys::Address;
+use crate::telemetry::{AccessRecord, ClientAddr, CloseReason, Direction, Offered};
+
+/// The known facts of a connection.
+pub(super) struct RecordFields {
+    pub(super) began: Instant,
+    /// The time at which its backend was connected, in microseconds after `began`; at most 71 minutes.
+    connected: u32,
+    /// Milliseconds since 1970: half the size of a `SystemTime`.
+    accepted: u64,
+    pub(super) client: Address,
+    /// The reason for which it would be refused if PROXY headers were required; set if the listener counts that.
+    pub(super) shadowed: Option<CloseReason>,
+    /// The last pool that was to serve it.
+    pub(super) pool: Option<Arc<str>>,
+    /// `None` if there is no access log.
+    pub(super) log: Option<Box<LogFields>>,
+}
+
+/// The facts of PROXY headers, the received one and the sent one.
+#[derive(Default)]
+pub(super) struct ProxyFields {
+    /// The peer that sent the header, if the header names a client.
+    pub(super) peer: Option<Address>,
+    pub(super) authority: Option<Box<str>>,
+    pub(super) alpn: Option<Box<str>>,
+    pub(super) unique_id: Option<Box<str>>,
+    pub(super) private_link: Option<Box<str>>,
+}
+
+/// The fields that only the access log needs.
+#[derive(Default)]
+pub(super) struct LogFields {
+    /// Boxed, as most connections have none.
+    pub(super) proxy_fields: Option<Box<ProxyFields>>,
+    pub(super) sni: Option<Box<str>>,
+    pub(super) route: Option<Arc<str>>,
+    pub(super) attempts: u8,
+    /// True if the client sent bytes that no backend received.
+    pub(super) has_sent: bool,
+    /// The last backend tried, until one is connected. From then on the lease has it.
+    pub(super) tried: Option<Arc<Backend>>,
+    /// The target of the last attempt, if that is not the backend's own address.
+    pub(super) dialled: Option<SocketAddr>,
+    pub(super) offered: Option<Box<Offered>>,
+    pub(super) hello: Option<Duration>,
+    pub(super) queue: Option<Duration>,
+    pub(super) connect: Option<Duration>,
+}
+
+impl RecordFields {
+    /// Returns the fields of a connection that begins.
+    pub(super) fn new(client: Address) -> Self {
+        let (began, accepted) = (Instant::now(), unix_millis());
+        Self { began, connected: 0, accepted, client, shadowed: None, pool: None, log: None }
+    }
+
+    /// Sets the time at which the backend was connected.
+    pub(super) fn set_connected(&mut self) {
+        self.connected = u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX);
+    }
+
+    /// The time since the backend was connected.
+    pub(super) fn since_connected(&self) -> Duration {
+        self.began.elapsed().saturating_sub(Duration::from_micros(self.connected.into()))
+    }
+
+    /// Returns the record for the access log of a connection that ends for this reason, `total` after its accept.
+    pub(super) fn into_access_record(
+        self,
+        holds: &Holds,
+        close: CloseReason,
+        total: Duration,
+    ) -> AccessRecord {
+        let log = self.log.map(|log| *log).unwrap_or_default();
+        let proxy = log.proxy_fields.map(|proxy| *proxy).unwrap_or_default();
+        let backend = holds.lease.as_ref().map(Lease::backend).or(log.tried.as_ref());
+        AccessRecord {
+            id: holds.entry.id(),
+            accepted: UNIX_EPOCH + Duration::from_millis(self.accepted),
+            client: ClientAddr(self.client),
+            peer: proxy.peer,
+            listener: Arc::clone(&holds.listener.name),
+            sni: log.sni,
+            proxy_authority: proxy.authority,
+            proxy_alpn: proxy.alpn,
+            unique_id: proxy.unique_id,
+            private_link: proxy.private_link,
+            route: log.route,
+            pool: self.pool,
+            backend: backend.map(|backend| Arc::clone(backend.name())),
+            backend_address: log
+                .dialled
+                .map(Address::Tcp)
+                .or_else(|| backend.map(|backend| backend.address().clone())),
+            attempts: log.attempts,
+            from_client: holds.entry.total(Direction::FromClient),
+            from_backend: holds.entry.total(Direction::FromBackend),
+            dropped: holds.entry.total_dropped(),
+            offered: log.offered,
+            hello: log.hello,
+            queue: log.queue,
+            connect: log.connect,
+            total,
+            close,
+        }
+    }
+}
+
+/// Returns the milliseconds since 1970; 0 if the clock is before that.
+fn unix_millis() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
