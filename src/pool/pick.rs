@@ -81,7 +81,7 @@ impl Pool {
     ) -> Result<Lease, Unavailable> {
         let draw = self.draw(request);
         if let Some(tier) = self.tiers.only() {
-            return self.pick_in(tier, &draw, PickRules { health: HealthRule::Obeyed, limits });
+            return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits });
         }
         let known = self.tier_health();
         let orders = self.tiers.tier_orders(&known, draw.key, |tier| self.owner(tier, draw.key));
@@ -114,7 +114,7 @@ impl Pool {
         let health = if tier_order.is_panic { HealthRule::Ignored } else { HealthRule::Obeyed };
         let mut unavailable = Unavailable::NoneUp;
         for tier in tier_order.tiers() {
-            match self.pick_in(tier, draw, PickRules { health, limits }) {
+            match self.pick_in(tier, draw, CandidateRules { health, limits }) {
                 Ok(lease) => {
                     if health == HealthRule::Ignored {
                         self.tiers.picked_in_panic();
@@ -129,7 +129,7 @@ impl Pool {
     }
 
     /// Picks a backend of one tier and holds it.
-    fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, rules: PickRules) -> Result<Lease, Unavailable> {
+    fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, rules: CandidateRules) -> Result<Lease, Unavailable> {
         let candidates = TierCandidates {
             backends: &self.backends,
             members: tier.members(),
@@ -186,12 +186,12 @@ enum HealthRule {
 
 /// The rules by which a backend may be picked.
 #[derive(Clone, Copy, Debug)]
-struct PickRules {
+struct CandidateRules {
     health: HealthRule,
     limits: LimitRule,
 }
 
-impl PickRules {
+impl CandidateRules {
     /// Returns true if the state of a backend allows the pick.
     fn admits(self, backend: &Backend) -> bool {
         match self.health {
@@ -240,7 +240,7 @@ struct TierCandidates<'a> {
     /// The backends that this connection already failed to reach.
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
-    rules: PickRules,
+    rules: CandidateRules,
     /// The reason if no candidate is accepted: [`Unavailable::Full`] once one was refused only because it is full.
     unavailable: Cell<Unavailable>,
 }
