@@ -26,6 +26,8 @@ pub mod route;
 
 pub mod balance;
 
+pub mod ids;
+
 pub mod limit;
 
 pub mod telemetry;

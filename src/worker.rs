@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
-use crate::live::{CloseNotice, ConnectionRegistry, Loads, OpenConnections, TICK};
+use crate::live::{CloseNotice, ConnectionGroup, ConnectionRegistry, Loads, OpenConnections, TICK};
 use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
@@ -59,8 +59,8 @@ pub enum WorkerCommand {
     RenewPolicies,
     /// Send the list of open connections within a [`TICK`].
     ListOpen(oneshot::Sender<OpenConnections>),
-    /// Close the connections of listeners and backends that were removed, by their numbers.
-    CloseGroups(Arc<[u64]>),
+    /// Close the connections of listeners and backends that were removed.
+    CloseGroups(Arc<[ConnectionGroup]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
     CloseInTurn(Arc<CloseNotice>),
     /// Close every connection.

@@ -10,6 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use criterion::Criterion;
 use pointsman::balance::{Algorithm, Candidates, FULL_SHARE, Member};
+use pointsman::ids::ListenerId;
 use pointsman::limit::{
     AdmissionRequest, Moment, PrefixLengths, Rate, SourceKey, SourceLimits, SourcePass, SourceTable, WhenFull,
 };
@@ -258,7 +259,7 @@ pub(crate) fn source_limits() -> SourceLimits {
 /// Returns a connection of the n-th source; all come at one moment.
 pub(crate) fn coming(n: u64) -> AdmissionRequest {
     let source = SourceKey::of(client(n).ip(), PrefixLengths::default());
-    AdmissionRequest { listener: 1, source, is_read: true, now: Moment::from_nanos(1 << 40) }
+    AdmissionRequest { listener: ListenerId::nth(0), source, is_read: true, now: Moment::from_nanos(1 << 40) }
 }
 
 /// Returns the table of the default size after the first 60000 sources came and left, and a million others

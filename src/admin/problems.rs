@@ -108,9 +108,9 @@ fn of_pools(snapshot: &Snapshot, found: &mut Listing) {
     let all = snapshot.pools.values().flat_map(|served| served.pool.backends());
     for backend in all.filter(|backend| is_unwell(backend)) {
         let (name, state) = (format!("{}/{}", backend.pool(), backend.name()), backend.state().word());
-        let (since, open) = (backend.since().elapsed().as_secs(), backend.active());
-        let reason = backend.reason().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let heard = backend.check_failure().and_then(|failure| failure.heard);
+        let (since, open) = (backend.health().since().elapsed().as_secs(), backend.active());
+        let reason = backend.health().reason().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let heard = backend.health().check_failure().and_then(|failure| failure.heard);
         let heard = heard.map(|answer| format!(": \"{answer}\"")).unwrap_or_default();
         add("backend", &name, format!("{state} for {since} s, {open} connections open{reason}{heard}"));
     }

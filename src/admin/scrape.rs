@@ -108,12 +108,12 @@ fn traffic(snapshot: &Snapshot, exposition: &mut Exposition) {
     }
     each_backend(snapshot, exposition, &families::BACKEND_BYTES, |_, backend, sample| {
         for direction in Direction::ALL {
-            sample(direction.word(), backend.counts().bytes(direction), true);
+            sample(direction.word(), backend.traffic().counts().bytes(direction), true);
         }
     });
     each_backend(snapshot, exposition, &families::BACKEND_CLOSED, |_, backend, sample| {
         for kind in CloseKind::ALL {
-            sample(kind.word(), backend.counts().closed(kind), kind == CloseKind::BackendReset);
+            sample(kind.word(), backend.traffic().counts().closed(kind), kind == CloseKind::BackendReset);
         }
     });
 }
@@ -183,8 +183,8 @@ fn backends(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::BACKEND_STATE, |backend| backend.state().number().into());
     each(&families::BACKEND_WEIGHT, |backend| backend.weight().into());
     each(&families::BACKEND_CONNECTIONS_ACTIVE, Backend::active);
-    each(&families::BACKEND_CONNECTIONS, Backend::connections_total);
-    each(&families::BACKEND_WAITING, |backend| backend.counts().waiting());
+    each(&families::BACKEND_CONNECTIONS, |backend| backend.traffic().connections_total());
+    each(&families::BACKEND_WAITING, |backend| backend.traffic().counts().waiting());
 }
 
 fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
@@ -215,7 +215,7 @@ fn balancing(snapshot: &Snapshot, exposition: &mut Exposition) {
 fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
     each_backend(snapshot, exposition, &families::BACKEND_STATE_CHANGES, |spec, backend, sample| {
         for state in BackendState::ALL {
-            sample(state.word(), backend.entered(state), may_enter(state, spec));
+            sample(state.word(), backend.health().entered(state), may_enter(state, spec));
         }
     });
     each_backend(snapshot, exposition, &families::BACKEND_FAULT, |_, backend, sample| {
@@ -225,14 +225,14 @@ fn states(snapshot: &Snapshot, exposition: &mut Exposition) {
     });
     each_backend(snapshot, exposition, &families::BACKEND_TROUBLES, |_, backend, sample| {
         for trouble in Trouble::ALL {
-            sample(trouble.word(), backend.troubles(trouble), true);
+            sample(trouble.word(), backend.traffic().troubles(trouble), true);
         }
     });
 }
 
 /// Returns the word for the fault of a backend that is down; `None` in any other state.
 fn fault(backend: &Backend) -> Option<&'static str> {
-    match backend.reason().filter(|_| backend.state() == BackendState::Down)? {
+    match backend.health().reason().filter(|_| backend.state() == BackendState::Down)? {
         ChangeReason::ChecksFailed(fault) => Some(fault.failed_check().word()),
         _ => Some("agent"),
     }
@@ -253,14 +253,14 @@ fn may_enter(state: BackendState, spec: &PoolSpec) -> bool {
 fn checks(snapshot: &Snapshot, exposition: &mut Exposition) {
     each_backend(snapshot, exposition, &families::BACKEND_CHECKS, |spec, backend, sample| {
         let is_checked = spec.health.is_some();
-        sample("passed", backend.checks_passed(), is_checked);
-        sample("failed", backend.checks_failed(), is_checked);
-        sample("not_made", backend.checks_not_made(), false);
+        sample("passed", backend.health().checks_passed(), is_checked);
+        sample("failed", backend.health().checks_failed(), is_checked);
+        sample("not_made", backend.health().checks_not_made(), false);
     });
     let mut family = exposition.family(&families::BACKEND_CHECK_SECONDS);
     for (pool, served) in &snapshot.pools {
         for backend in served.pool.backends() {
-            if let Some(took) = backend.counts().last_check() {
+            if let Some(took) = backend.traffic().counts().last_check() {
                 family.sample(&[("pool", pool), ("backend", backend.name())], took.as_secs_f64());
             }
         }
@@ -294,7 +294,7 @@ fn agents(snapshot: &Snapshot, exposition: &mut Exposition) {
     for (pool, served) in snapshot.pools.iter().filter(|(_, served)| served.pool.spec().agent.is_some()) {
         for backend in served.pool.backends() {
             let labels = [("pool", &**pool), ("backend", backend.name())];
-            family.sample(&labels, f64::from(backend.agent_share()) / 100.0);
+            family.sample(&labels, f64::from(backend.health().agent_share()) / 100.0);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::query;
+use crate::ids::ListenerId;
 use crate::server::{CensusScope, View};
 
 /// The number of sources on the page: the default, and the maximum.
@@ -50,8 +51,8 @@ pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
 pub(super) async fn json(view: &View, top: usize) -> String {
     let census = view.census(CensusScope::All, top).await;
     let snapshot = view.snapshot.load_full();
-    let names: HashMap<u64, &str> =
-        snapshot.policies.values().map(|policy| (policy.number, &*policy.listener)).collect();
+    let names: HashMap<ListenerId, &str> =
+        snapshot.policies.values().map(|policy| (policy.listener_id, &*policy.listener)).collect();
     let table = &view.bounds.sources;
     let heaviest = census.heaviest.into_iter().map(|count| SourceStatus {
         private_link: count.source.link().map(|link| link.id().to_owned()),

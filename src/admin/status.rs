@@ -400,11 +400,11 @@ fn forward(forward: &Forward) -> ForwardStatus {
 }
 
 fn checks(backend: &Backend) -> ChecksStatus {
-    let failure = backend.check_failure();
+    let failure = backend.health().check_failure();
     ChecksStatus {
-        passed: backend.checks_passed(),
-        failed: backend.checks_failed(),
-        not_made: backend.checks_not_made(),
+        passed: backend.health().checks_passed(),
+        failed: backend.health().checks_failed(),
+        not_made: backend.health().checks_not_made(),
         fault: failure.as_ref().map(|failure| failure.fault.failed_check().word()),
         heard: failure.and_then(|failure| failure.heard).map(|answer| answer.to_string()),
     }
@@ -426,25 +426,25 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         zone: backend.zone().map(|zone| &**zone),
         backup: backend.is_backup(),
         share: pool.share(backend, now),
-        latency_seconds: Some(backend.latency(now).as_secs_f64()).filter(|seconds| *seconds > 0.0),
+        latency_seconds: Some(backend.traffic().latency(now).as_secs_f64()).filter(|seconds| *seconds > 0.0),
         state: backend.state().word(),
-        reason: backend.reason().map(|reason| reason.to_string()),
-        since_seconds: now.saturating_duration_since(backend.since()).as_secs(),
+        reason: backend.health().reason().map(|reason| reason.to_string()),
+        since_seconds: now.saturating_duration_since(backend.health().since()).as_secs(),
         connections: BackendConnections {
             active: backend.active(),
-            waiting: backend.counts().waiting(),
+            waiting: backend.traffic().counts().waiting(),
             limit: backend.limit_in_force(),
-            total: backend.connections_total(),
+            total: backend.traffic().connections_total(),
         },
         checks: checks(backend),
         troubles: TroublesStatus {
-            connects: backend.troubles(Trouble::Connect),
-            early_resets: backend.troubles(Trouble::EarlyReset),
+            connects: backend.traffic().troubles(Trouble::Connect),
+            early_resets: backend.traffic().troubles(Trouble::EarlyReset),
         },
-        ejection: backend.ejection().map(|ejection| EjectionStatus::of(ejection, now)),
+        ejection: backend.health().ejection().map(|ejection| EjectionStatus::of(ejection, now)),
         agent: pool.spec().agent.as_ref().map(|_| AgentStatus {
-            share_percent: backend.agent_share(),
-            max_connections: backend.agent_max_connections(),
+            share_percent: backend.health().agent_share(),
+            max_connections: backend.health().agent_max_connections(),
         }),
     }
 }

@@ -19,7 +19,7 @@ use super::words::{
     SniPattern, Time, TimeOrOff,
 };
 use crate::balance::Algorithm;
-use crate::pool::pool_spec::{HashOn, OperatorState};
+use crate::pool::{HashOn, OperatorState};
 use crate::relay::EngineChoice;
 use crate::telemetry::{AccessLogFormat, LogFormat, LogLevel};
 use crate::wire::TlsVersion;

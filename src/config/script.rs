@@ -10,7 +10,7 @@ use super::findings::Findings;
 use super::read::{Path, Read, Value};
 use super::words::string;
 use crate::pool::destination;
-use crate::pool::pool_spec::{CheckTarget, TargetHost};
+use crate::pool::{CheckTarget, TargetHost};
 use crate::sys::Address;
 use crate::wire::ServerName;
 use crate::wire::dialogue::send_expect::LONGEST_STEP;

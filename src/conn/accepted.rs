@@ -35,7 +35,7 @@ impl HeldPolicy {
     /// removed keeps its last policy.
     pub(super) fn refresh(&mut self, snapshot: &Snapshot) {
         if let Some(policy) = snapshot.policies.get(&self.through)
-            && policy.number == self.current.number
+            && policy.listener_id == self.current.listener_id
         {
             self.current = Arc::clone(policy);
         }

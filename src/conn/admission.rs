@@ -91,7 +91,7 @@ fn of_source(
 ) -> Result<Option<SourcePass>, CloseReason> {
     let (Some(limits), Some(source)) = (&admission.spec.per_source, source) else { return Ok(None) };
     let request = AdmissionRequest {
-        listener: policy.number,
+        listener: policy.listener_id,
         source,
         is_read: matches!(policy.protocol, Protocol::Tls(_)),
         now,

@@ -77,7 +77,7 @@ pub(super) fn begin(
 ) -> ArrivedConnection {
     let AdmittedConnection { arrival: AcceptedConnection { accepted, through, policy }, id, permit } =
         admitted;
-    let entry = context.registry.register(id, policy.number, worker_slot, Arc::clone(&policy.metrics));
+    let entry = context.registry.register(id, policy.listener_id, worker_slot, Arc::clone(&policy.metrics));
     entry.set_client(&accepted.peer);
     entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
     let record = ConnectionRecord::begin(accepted.peer, &policy, permit, entry, context);

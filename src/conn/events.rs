@@ -140,7 +140,7 @@ impl ConnectionRecord {
     /// Records an attempt at a backend. From now on the connection is closed with the connections of this
     /// backend.
     pub(super) fn begin_attempt(&mut self, backend: &Arc<Backend>) {
-        self.entry().join(backend.number());
+        self.entry().join(backend.id());
         self.set_log_fields(|log_fields| {
             log_fields.attempts = log_fields.attempts.saturating_add(1);
             log_fields.tried = Some(Arc::clone(backend));
@@ -161,7 +161,7 @@ impl ConnectionRecord {
     /// it has.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         self.entry().establish();
-        self.entry().tallies().connect(lease.backend().counts());
+        self.entry().tallies().connect(lease.backend().traffic().counts());
         self.entry().moved(Direction::FromClient, Engine::Copied, sent as u64);
         self.set_log_fields(|log_fields| {
             log_fields.connect = Some(took);
@@ -174,7 +174,7 @@ impl ConnectionRecord {
 
     /// Counts a failed connect for which the backend is responsible.
     pub(super) fn not_connected(&self, lease: &Lease, reason: CloseReason) {
-        lease.backend().counts().close(CloseKind::of(reason));
+        lease.backend().traffic().counts().close(CloseKind::of(reason));
         self.report(lease.met(Trouble::Connect));
     }
 }

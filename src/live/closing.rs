@@ -11,8 +11,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{ConnectionCommand, ConnectionEntry};
+use super::command::ConnectionCommand;
+use super::entry::ConnectionEntry;
+use super::stage::CloseTurn;
 use crate::executor::{self, sleep_until};
+use crate::ids::BackendId;
 use crate::telemetry::CloseReason;
 
 /// A number of turns a second, each at a random moment of its part of the second. Shared by the workers.
@@ -53,20 +56,20 @@ impl ClosePace {
     }
 }
 
-/// The order to close a group of connections. Held by the workers until it is withdrawn, and by its sender,
+/// The order to close the connections of a backend. Held by the workers until it is withdrawn, and by its sender,
 /// which may withdraw it.
 #[derive(Debug)]
 pub struct CloseNotice {
-    group: u64,
+    backend: BackendId,
     reason: CloseReason,
     pace: Arc<ClosePace>,
     withdrawn: AtomicBool,
 }
 
 impl CloseNotice {
-    /// Returns a notice to the established connections of the backend with this number, later ones included.
-    pub fn new(backend: u64, reason: CloseReason, pace: Arc<ClosePace>) -> Arc<Self> {
-        Arc::new(Self { group: backend, reason, pace, withdrawn: AtomicBool::new(false) })
+    /// Returns a notice to the established connections of this backend, later ones included.
+    pub fn new(backend: BackendId, reason: CloseReason, pace: Arc<ClosePace>) -> Arc<Self> {
+        Arc::new(Self { backend, reason, pace, withdrawn: AtomicBool::new(false) })
     }
 
     /// Withdraws the notice: connections whose turn has not come stay open.
@@ -79,9 +82,9 @@ impl CloseNotice {
         self.withdrawn.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of its group.
-    pub(super) fn group(&self) -> u64 {
-        self.group
+    /// Returns the backend whose connections it closes.
+    pub(super) fn backend(&self) -> BackendId {
+        self.backend
     }
 }
 
@@ -100,7 +103,7 @@ impl CloseQueue {
 
     /// Adds a connection to the queue.
     pub(super) fn add(&self, entry: &Rc<ConnectionEntry>) {
-        entry.under_notice.set(true);
+        entry.set_close_turn(CloseTurn::Queued);
         self.waiting.borrow_mut().push_back(Rc::clone(entry));
     }
 
@@ -111,7 +114,7 @@ impl CloseQueue {
 
     /// Removes all waiting connections; they stay open.
     pub(super) fn clear(&self) {
-        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.under_notice.set(false));
+        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.set_close_turn(CloseTurn::None));
     }
 
     /// Removes connections that have ended, and starts the task that closes the others.
@@ -120,7 +123,7 @@ impl CloseQueue {
     ///
     /// If the thread has no executor.
     pub(super) fn run(self: &Rc<Self>) {
-        self.waiting.borrow_mut().retain(|entry| !entry.gone.get());
+        self.waiting.borrow_mut().retain(|entry| !entry.is_gone());
         if !self.waiting.borrow().is_empty() && !self.has_task.replace(true) {
             executor::spawn(close_all_in_turn(Rc::clone(self)));
         }
@@ -129,7 +132,7 @@ impl CloseQueue {
     /// Returns the next connection that is still open.
     fn next(&self) -> Option<Rc<ConnectionEntry>> {
         let mut waiting = self.waiting.borrow_mut();
-        std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.gone.get())
+        std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.is_gone())
     }
 }
 
@@ -139,7 +142,7 @@ async fn close_all_in_turn(closing: Rc<CloseQueue>) {
     while let Some(entry) = closing.next() {
         sleep_until(pace.turn(Instant::now())).await;
         if closing.is_over() {
-            entry.under_notice.set(false);
+            entry.set_close_turn(CloseTurn::None);
             break;
         }
         entry.send_command(ConnectionCommand::Close(*reason));

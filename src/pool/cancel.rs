@@ -6,12 +6,15 @@
 //! backend do not matter, and the backend may have left the pool. Otherwise the request goes to the backend that a
 //! new session would get if no backend were full. The request goes to one backend only.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use super::pick::LimitRule;
-use super::{Backend, Lease, Pool, Unavailable, hash_on};
+use super::backend::Backend;
+use super::hash_on;
+use super::lease::Lease;
+use super::pick::{LimitRule, PickRequest, Unavailable};
+use super::pool_in_use::Pool;
+use super::sessions::SessionGuard;
 use crate::wire::ServerName;
 
 impl Pool {
@@ -36,61 +39,14 @@ impl Pool {
         match (known, self.backends()) {
             (Some(backend), _) => Ok(Lease::take_past_limits(&backend)),
             (None, [only]) => Ok(Lease::take_past_limits(only)),
-            (None, _) => self.pick_now(source, server_name, &[], LimitRule::Passed),
+            (None, _) => self.pick_now(&PickRequest { source, server_name, tried: &[] }, LimitRule::Passed),
         }
     }
 
     /// Stores a connection of this client to a backend, for requests to cancel; `None` for a pool that gets none.
     pub fn session(&self, source: Option<SocketAddr>, backend: &Arc<Backend>) -> Option<SessionGuard> {
         let sessions = self.sessions.as_ref()?;
-        let place = (hash_on::network_key(&self.spec, source), backend.number());
-        sessions.open().entry(place).or_insert_with(|| (Arc::clone(backend), 0)).1 += 1;
-        Some(SessionGuard { sessions: Arc::clone(sessions), place })
-    }
-}
-
-/// The backends at which the sources of a pool have connections. Shared by the pools of one name and by all session
-/// guards. The table never has more entries than there are connections.
-#[derive(Debug, Default)]
-pub(super) struct SessionTable {
-    /// The backend and the number of connections, by the key of the source and the number of the backend. A lock
-    /// because any worker may use the table; it is held for one look-up.
-    open: Mutex<BTreeMap<SessionKey, (Arc<Backend>, u64)>>,
-}
-
-type SessionKey = (u64, u64);
-
-impl SessionTable {
-    fn open(&self) -> MutexGuard<'_, BTreeMap<SessionKey, (Arc<Backend>, u64)>> {
-        // A panic while the lock was held cannot leave a half-made state: each entry is valid alone.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The backend of all connections of a source, if all are at one backend.
-    fn only(&self, source: u64) -> Option<Arc<Backend>> {
-        let open = self.open();
-        let mut backends = open.range((source, 0)..=(source, u64::MAX)).map(|(_, (backend, _))| backend);
-        backends.next().filter(|_| backends.next().is_none()).map(Arc::clone)
-    }
-}
-
-/// The stored entry of a connection, by its source and its backend. Dropping it removes the entry.
-#[derive(Debug)]
-#[must_use = "what is dropped is forgotten"]
-pub struct SessionGuard {
-    sessions: Arc<SessionTable>,
-    place: SessionKey,
-}
-
-impl Drop for SessionGuard {
-    fn drop(&mut self) {
-        let mut open = self.sessions.open();
-        if let Some((_, count)) = open.get_mut(&self.place) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.place);
-            }
-        }
+        Some(sessions.store(hash_on::network_key(&self.spec, source), backend))
     }
 }
 
@@ -161,11 +117,11 @@ mod tests {
         for trouble in Trouble::ALL {
             let cancel = pool.pick_for_cancel(client(1), None).unwrap();
             assert!(cancel.met(trouble).is_none());
-            assert_eq!(cancel.backend().troubles(trouble), 0);
+            assert_eq!(cancel.backend().traffic().troubles(trouble), 0);
             drop(cancel);
             let session = pool.pick(client(2), None, &[]).unwrap();
             let _ = session.met(trouble);
-            assert_eq!(session.backend().troubles(trouble), 1);
+            assert_eq!(session.backend().traffic().troubles(trouble), 1);
         }
     }
 
@@ -203,7 +159,7 @@ mod tests {
                 assert_eq!(cancelled_at(&pool, client(number as u32)), **lease.backend().name());
             }
             drop(sessions);
-            assert!(pool.sessions.as_ref().unwrap().open().is_empty());
+            assert!(pool.sessions.as_ref().unwrap().is_empty());
         }
     }
 

@@ -6,9 +6,11 @@
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
-use super::agent::of_state;
-use super::health::{HealthEvent, HealthRules};
-use super::{AgentReport, Backend, BackendState, CheckReport, EjectionSpec, Pool, StateChange, Trouble};
+use super::agent::{AgentReport, of_state};
+use super::backend::Backend;
+use super::health::{BackendState, EjectionSpec, HealthEvent, HealthRules, StateChange, Trouble};
+use super::pool_in_use::Pool;
+use super::probe::CheckReport;
 use crate::wire::agent::AgentDirective;
 
 /// A report that the same trouble happened at a backend many times in a row, so that the backend may be ejected.
@@ -101,7 +103,7 @@ impl Pool {
         let tolerated = self.spec.tolerated();
         let mut changes = Vec::new();
         for (backend, spec) in self.backends.iter().zip(&self.spec.backends) {
-            backend.tolerate(tolerated);
+            backend.traffic().tolerate(tolerated);
             if agent_off.is_some() {
                 backend.allow_all();
             }
@@ -121,7 +123,7 @@ impl Pool {
     fn come_into_force(self: &Arc<Self>) {
         let before = std::mem::replace(&mut *self.present(), Arc::downgrade(self));
         if !std::ptr::eq(before.as_ptr(), Arc::as_ptr(self)) {
-            self.queue.changed();
+            self.signals.queue.changed();
         }
     }
 

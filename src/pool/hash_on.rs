@@ -23,7 +23,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use siphasher::sip::SipHasher24;
 
-use super::{HashOn, Pool, PoolSpec, SourcePrefix};
+use super::hash_parts::{HashOn, SourcePrefix};
+use super::pool_in_use::Pool;
+use super::pool_spec::PoolSpec;
 use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{ProxyHeader, Tlv};
 

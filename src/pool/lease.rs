@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Backend, FailureReport, Trouble};
+use super::backend::Backend;
+use super::changes::FailureReport;
+use super::health::Trouble;
 
 /// Holds a backend for one connection, and counts the connection there from the pick to the drop. So a backend at
 /// which connects hang counts as loaded too. It keeps its backend alive over reloads.
@@ -43,24 +45,24 @@ impl Lease {
         &self.backend
     }
 
-    /// Counts an established connection ([`Backend::connections_total`]) and the time that its connect took. To be
+    /// Counts an established connection ([`BackendTraffic::connections_total`](super::backend::BackendTraffic::connections_total)) and the time that its connect took. To be
     /// called once, when the connect has succeeded: failed attempts are no connections.
     pub fn connected(&self, took: Duration) {
-        self.backend.connected(took);
+        self.backend.traffic().connected(took);
         if self.reports_troubles && !self.is_waiting.replace(true) {
-            self.backend.counts().wait();
+            self.backend.traffic().counts().wait();
         }
     }
 
     /// Records the time after which a connect failed. A backend at which connects hang counts as slow, but a
     /// backend that refuses connects at once does not count as fast.
     pub fn failed(&self, took: Duration) {
-        self.backend.failed(took);
+        self.backend.traffic().failed(took);
     }
 
     /// Records the first byte of the backend. Returns true if the lease waited for it.
     pub fn spoke(&self) -> bool {
-        self.backend.went_well(Trouble::EarlyReset);
+        self.backend.traffic().went_well(Trouble::EarlyReset);
         self.wait_no_more()
     }
 
@@ -72,14 +74,14 @@ impl Lease {
     fn wait_no_more(&self) -> bool {
         let was_waiting = self.is_waiting.replace(false);
         if was_waiting {
-            self.backend.counts().waited();
+            self.backend.traffic().counts().waited();
         }
         was_waiting
     }
 
     /// Records a trouble of the connection that the backend caused.
     pub fn met(&self, trouble: Trouble) -> Option<FailureReport> {
-        (self.reports_troubles && self.backend.met(trouble))
+        (self.reports_troubles && self.backend.traffic().met(trouble))
             .then(|| FailureReport { backend: Arc::clone(&self.backend), trouble })
     }
 }

@@ -1,8 +1,8 @@
 //! A pool: a named set of backends, its balancers, and the state of its backends.
 //!
-//! A [`Pool`] is built whole from its spec, is part of a snapshot and never changes its members. The atomics of its
-//! backends change while it is in use, so a pick takes no lock. Check tasks (`probe`) and leases only report their
-//! findings; the task that owns the snapshot applies them (`changes`).
+//! A [`Pool`] is built whole from its spec (`pool_in_use`). `pick` picks a backend for a connection, with the balancers
+//! of the `tiers`. Check tasks (`probe`) and leases only report their findings; the task that owns the snapshot applies
+//! them (`changes`).
 //!
 //! A pool opens no connections for clients: `conn` does, with the lease that a pick returns.
 
@@ -12,287 +12,53 @@ mod backend;
 mod cancel;
 mod changes;
 pub mod destination;
+mod dial_spec;
 pub mod discover;
 pub mod forward;
 mod hash_on;
+mod hash_parts;
 mod health;
 mod latency;
 mod lease;
 mod pick;
-pub mod pool_spec;
+mod pool_in_use;
+mod pool_spec;
 mod probe;
 mod queue;
+mod sessions;
+mod signals;
 mod slow_start;
 mod tiers;
 
-use std::collections::{HashMap, HashSet};
-use std::hash::Hasher;
-use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
-
-use siphasher::sip::SipHasher24;
-
-use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
-use crate::reclaim;
-use crate::sys::Address;
-use cancel::SessionTable;
-use queue::Queue;
-use tiers::{Tier, Tiers};
-
+pub use agent::agent_spec::AgentSpec;
 pub use agent::{AgentFault, AgentReport, Agents};
 pub use announce::{AnnounceSpec, Passed};
-pub use backend::Backend;
-pub use cancel::SessionGuard;
+pub use backend::backend_spec::{BackendSpec, NameOrigin};
+pub use backend::{Backend, BackendTraffic, HealthView};
 pub use changes::{EjectionRefusal, FailureReport};
+pub use dial_spec::{DialSource, DialSpec};
 pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport};
 pub use forward::forward_spec::ForwardSpec;
 pub use forward::{Forward, ForwardFault, LookupResult};
+pub use hash_parts::{HashOn, HashParts, SourcePrefix};
 pub use health::{
-    AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckOutcome, Ejection, StateChange,
-    Trouble,
+    AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckFinding, CheckOutcome, Ejection,
+    EjectionSpec, OperatorState, StateChange, Trouble,
 };
 pub use lease::Lease;
 pub use pick::Unavailable;
-pub use pool_spec::{
-    AgentSpec, BackendSpec, CaFile, CheckHeader, CheckKind, DialSource, DialSpec, EjectionSpec, HashOn,
-    HashParts, HealthSpec, NameOrigin, OnDown, OperatorState, PoolSpec, QueueSpec, SourcePrefix, TierSpec,
-    TlsSpec,
-};
+pub use pool_in_use::Pool;
+pub use pool_spec::{OnDown, PoolSpec};
+pub use probe::check_spec::{CheckHeader, CheckKind, HealthSpec};
+pub use probe::target::{CheckTarget, CheckTargets, Endpoint, TargetHost};
+pub use probe::tls_spec::{CaFile, TlsSpec};
 #[cfg(feature = "tls-checks")]
 pub use probe::{CaFault, TlsClient, read_certificates};
-pub use probe::{CheckFinding, CheckLimit, CheckReport, Checks, ConnectFault};
-pub use tiers::TierView;
-
-/// A pool in use. Shared by the snapshot's listeners. The pool ends with the last snapshot that names it, its
-/// backends end with their last lease.
-#[derive(Debug)]
-pub struct Pool {
-    spec: PoolSpec,
-    tiers: Tiers,
-    /// The connections that wait for room at a backend. Shared with the backends, and with the pools of earlier and
-    /// later snapshots.
-    queue: Arc<Queue>,
-    /// The pool of this name that is in force, where waiters pick a backend. Shared as the queue is. A lock because a
-    /// weak pointer cannot be swapped; a waiter takes it while it holds the lock of the queue.
-    present: Arc<Mutex<Weak<Pool>>>,
-    /// In the order of the spec.
-    backends: Vec<Arc<Backend>>,
-    by_name: HashMap<Arc<str>, usize>,
-    forward: Option<Forward>,
-    /// The backends at which each source has sessions; only for pools that get requests to cancel. Shared as the
-    /// queue is.
-    sessions: Option<Arc<SessionTable>>,
-}
-
-impl Drop for Pool {
-    /// Frees large parts on the reclaim thread: any worker may hold the last reference, and ten thousand backends and
-    /// their tables take milliseconds to free.
-    fn drop(&mut self) {
-        let (specs, backends) = (std::mem::take(&mut self.spec.backends), std::mem::take(&mut self.backends));
-        reclaim::free_later((specs, backends, std::mem::take(&mut self.by_name), self.tiers.take_list()));
-    }
-}
-
-impl Pool {
-    /// Builds the pool of `spec`, and takes over the unchanged parts of the `previous` pool. Backends with the same
-    /// name and address keep health and counts. A discovered backend with a new name is found by its address. The
-    /// balancer is taken over if nothing from which it was built has changed. A `previous` pool of another name is
-    /// ignored. New settings of the backends taken over come into force with [`Pool::settle`].
-    ///
-    /// `start` is the position at which round robin begins. Pass a random number, so that not every process begins at
-    /// the same backend.
-    pub fn build(spec: PoolSpec, previous: Option<&Pool>, start: u64) -> Pool {
-        let now = Instant::now();
-        let previous = previous.filter(|old| old.spec.name == spec.name);
-        let queue = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.queue));
-        let present = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.present));
-        let renamed = previous.map_or_else(HashMap::new, |pool| pool.without_name_in(&spec));
-        let backends: Vec<_> = spec
-            .backends
-            .iter()
-            .map(|backend| {
-                let new = Backend::new(&spec.name, backend, now, &queue);
-                new.tolerate(spec.tolerated());
-                // A backend that is new beside warm ones begins slowly; if all are new, none does.
-                let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
-                    return Arc::new(new);
-                };
-                match (pool.backend(&backend.name), renamed.get(&backend.address)) {
-                    (Some(old), _) => new.succeed(old),
-                    (None, Some(old)) if backend.origin == NameOrigin::Discovery => {
-                        new.succeed_by_address(old)
-                    }
-                    (None, _) => Arc::new(new.starting_slowly()),
-                }
-            })
-            .collect();
-        let tiers = tiers::plan(&spec.tiers, &spec.backends).into_iter().map(|plan| {
-            let members: Vec<_> = plan.members.iter().map(|&at| &spec.backends[at]).collect();
-            let balancer = previous
-                .and_then(|old| old.balancer_of(&spec, &members))
-                .unwrap_or_else(|| Arc::new(balancer(&spec, &members, start)));
-            Tier::new(plan, balancer)
-        });
-        let panic = previous.map_or_else(Arc::default, |pool| Arc::clone(pool.tiers.panic()));
-        let tiers = Tiers::new(tiers.collect(), spec.tiers.panic_threshold, panic);
-        let by_name =
-            backends.iter().enumerate().map(|(at, backend)| (Arc::clone(backend.name()), at)).collect();
-        let forward = spec.forward.as_ref();
-        let forward =
-            forward.map(|spec| Forward::build(spec, previous.and_then(|pool| pool.forward.as_ref())));
-        let known = previous.and_then(|pool| pool.sessions.clone());
-        let sessions = spec.gets_cancels.then(|| known.unwrap_or_default());
-        Pool { spec, tiers, queue, present, backends, by_name, forward, sessions }
-    }
-
-    /// Restores the number and the counts of a backend that had left the pool and is back. The backend of the same
-    /// name gets them if both are the same server, so it counts the connections that are still open to it. The
-    /// results of checks are not taken over, because nothing checked the backend meanwhile.
-    pub fn take_back(&mut self, left: &Arc<Backend>) {
-        if let Some(&at) = self.by_name.get(left.name()) {
-            let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.queue);
-            let again = again.starting_slowly();
-            if again.is_at(left) {
-                self.backends[at] = again.succeed_in_counts(left);
-            }
-        }
-    }
-
-    /// The spec that the pool was built from.
-    pub fn spec(&self) -> &PoolSpec {
-        &self.spec
-    }
-
-    /// Its backends, in the order of the spec.
-    pub fn backends(&self) -> &[Arc<Backend>] {
-        &self.backends
-    }
-
-    /// The number of backends that take new connections.
-    pub fn available(&self) -> usize {
-        self.backends.iter().filter(|backend| backend.is_available()).count()
-    }
-
-    /// Returns true if the pool has a backend for a new connection, even a full backend. A backend is available, or
-    /// the pool is in panic mode and a backend is in use.
-    pub fn has_backend(&self) -> bool {
-        self.backends.iter().any(|backend| backend.is_available())
-            || (self.is_in_panic() && self.backends.iter().any(|backend| backend.is_wanted()))
-    }
-
-    /// The backend of that name.
-    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
-        self.by_name.get(name).map(|&at| &self.backends[at])
-    }
-
-    /// The hosts that clients go to by name, for a forwarding pool.
-    pub fn forward(&self) -> Option<&Forward> {
-        self.forward.as_ref()
-    }
-
-    /// The number of connections that wait in the queue now.
-    pub fn waiting(&self) -> usize {
-        self.queue.waiting()
-    }
-
-    /// The tiers in order: primaries, then backups.
-    pub fn tiers(&self) -> Vec<TierView> {
-        self.tiers.views(&self.tiers.known(&self.spec.name, &self.backends))
-    }
-
-    /// Returns true if the pool is in panic mode: its picks ignore health. Logs the beginning and the end of panic
-    /// mode. Each pick logs them too, but a pool without picks would log them late: call this after changes.
-    pub fn is_in_panic(&self) -> bool {
-        self.tiers.known(&self.spec.name, &self.backends).is_panic()
-    }
-
-    /// The number of backends picked in panic mode since the pool was configured.
-    pub fn panic_picks(&self) -> u64 {
-        self.tiers.panic_picks()
-    }
-
-    /// The part of its share that a backend takes now: 1 is all of it; less in a slow start, or if its agent allows
-    /// only a part.
-    pub fn share(&self, backend: &Backend, now: Instant) -> f64 {
-        let share = backend.share(self.spec.slow_start, || now);
-        f64::from(share) / f64::from(FULL_SHARE)
-    }
-
-    /// The number of connections that did not go to the backend of their key because it was at `max_load`; `None`
-    /// without that bound.
-    pub fn overflows(&self) -> Option<u64> {
-        self.tiers.list().iter().map(|tier| tier.maglev()?.overflows()).sum()
-    }
-
-    /// A fingerprint of the hash tables, equal on nodes with the same tables; `None` for a balancer without a table.
-    /// For several tiers the fingerprint covers their order too, which differs between zones.
-    pub fn digest(&self) -> Option<u64> {
-        let digests: Option<Vec<u64>> =
-            self.tiers.list().iter().map(|tier| tier.maglev().map(Maglev::digest)).collect();
-        match *digests? {
-            [] => None,
-            [only] => Some(only),
-            ref several => {
-                let mut hasher = SipHasher24::new_with_key(&self.spec.hash_key);
-                several.iter().for_each(|digest| hasher.write(&digest.to_le_bytes()));
-                Some(hasher.finish())
-            }
-        }
-    }
-
-    /// The entries of each backend in the hash table of its tier, in the order of [`Pool::backends`]; `None` for a
-    /// balancer without a table.
-    pub fn entries(&self) -> Option<Vec<u32>> {
-        let mut entries = vec![0; self.backends.len()];
-        for tier in self.tiers.list() {
-            for (&at, count) in tier.members().iter().zip(tier.maglev()?.entries()) {
-                entries[at] = count;
-            }
-        }
-        Some(entries)
-    }
-
-    /// Returns the discovered backends whose names are not in a new spec, with their addresses as keys. A backend of
-    /// the new spec at such an address is the same server under another name.
-    fn without_name_in(&self, spec: &PoolSpec) -> HashMap<&Address, &Arc<Backend>> {
-        let is_discovered = |backend: &BackendSpec| backend.origin == NameOrigin::Discovery;
-        if !self.spec.backends.iter().any(is_discovered) {
-            return HashMap::new();
-        }
-        let names: HashSet<&str> = spec.backends.iter().map(|backend| &*backend.name).collect();
-        let both = self.spec.backends.iter().zip(&self.backends);
-        let gone = both.filter(|(spec, _)| is_discovered(spec) && !names.contains(&*spec.name));
-        gone.map(|(_, backend)| (backend.address(), backend)).collect()
-    }
-
-    /// The balancer of a tier that has the same members and picks among them in the same way.
-    fn balancer_of(&self, spec: &PoolSpec, members: &[&BackendSpec]) -> Option<Arc<Balancer>> {
-        let is_same = |tier: &&Tier| {
-            let had = tier.members().iter().map(|&at| &self.spec.backends[at]);
-            balances_alike(&self.spec, spec) && had.map(as_member).eq(members.iter().copied().map(as_member))
-        };
-        self.tiers.list().iter().find(is_same).map(|tier| Arc::clone(&tier.balancer))
-    }
-}
-
-/// Returns true if both pools pick in the same way among the same members. The order of the members counts: a
-/// balancer returns an index.
-fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
-    let settings = |spec: &PoolSpec| (spec.algorithm, spec.hash_key, spec.max_load);
-    settings(old) == settings(new)
-}
-
-/// The identity of a backend in the table is its name, without the name of the pool. So a new name of the pool
-/// moves no client, and two pools over the same servers send a client to the same server.
-fn as_member(backend: &BackendSpec) -> Member<'_> {
-    Member { identity: backend.name.as_bytes(), weight: backend.weight.into() }
-}
-
-fn balancer(spec: &PoolSpec, members: &[&BackendSpec], start: u64) -> Balancer {
-    let members: Vec<_> = members.iter().copied().map(as_member).collect();
-    Balancer::build(spec.algorithm, &members, &spec.hash_key, start).bounded(spec.max_load, &members)
-}
+pub use probe::{CheckLimit, CheckReport, Checks, ConnectFault};
+pub use queue::QueueSpec;
+pub use sessions::SessionGuard;
+pub use tiers::{TierSpec, TierView};
 
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backend::Backend;
+use super::hash_on;
+use super::lease::Lease;
+use super::pool_in_use::Pool;
 use super::queue::{QueueAttempt, WaiterNeeds};
-use super::tiers::Tier;
-use super::{Backend, Lease, Pool, hash_on};
+use super::tiers::{Tier, TierOrder};
 use crate::balance::Candidates;
 use crate::balance::tiers::KeyOwner;
 use crate::wire::ServerName;
@@ -29,10 +32,10 @@ impl Pool {
         server_name: Option<&ServerName>,
         tried: &[Arc<Backend>],
     ) -> Result<Lease, Unavailable> {
-        if self.spec.queue.is_some() && self.queue.is_before_newcomers() {
+        if self.spec.queue.is_some() && self.signals.queue.is_before_newcomers() {
             return Err(Unavailable::Full);
         }
-        self.pick_now(source, server_name, tried, LimitRule::Obeyed)
+        self.pick_now(&PickRequest { source, server_name, tried }, LimitRule::Obeyed)
     }
 
     /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn. The
@@ -56,10 +59,11 @@ impl Pool {
     ) -> Result<impl Future<Output = Result<Lease, Unavailable>> + use<'a>, Unavailable> {
         let length = self.spec.queue.map_or(0, |queue| queue.length);
         let needs = if tried.is_empty() { WaiterNeeds::Any } else { WaiterNeeds::Some };
-        let turn = self.queue.join(needs, length).ok_or(Unavailable::Full)?;
+        let turn = self.signals.queue.join(needs, length).ok_or(Unavailable::Full)?;
+        let request = PickRequest { source, server_name, tried };
         let pick = move || {
             let present = self.present().upgrade();
-            present.as_deref().unwrap_or(self).pick_now(source, server_name, tried, LimitRule::Obeyed)
+            present.as_deref().unwrap_or(self).pick_now(&request, LimitRule::Obeyed)
         };
         let attempt = move || match pick() {
             Ok(lease) => QueueAttempt::Took(lease),
@@ -72,63 +76,75 @@ impl Pool {
     /// Picks among the backends, without regard to the queue.
     pub(super) fn pick_now(
         &self,
-        source: Option<SocketAddr>,
-        server_name: Option<&ServerName>,
-        tried: &[Arc<Backend>],
+        request: &PickRequest<'_>,
         limits: LimitRule,
     ) -> Result<Lease, Unavailable> {
-        let randomness = randomness();
-        let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
-        let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { randomness };
-        let draw = Draw { key, randomness, tried, limits };
+        let draw = self.draw(request);
         if let Some(tier) = self.tiers.only() {
-            let is_full = Cell::new(false);
-            return self.pick_in(tier, &draw, false, &is_full).ok_or_else(|| Unavailable::because(&is_full));
+            return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits });
         }
-        let known = self.tiers.known(&self.spec.name, &self.backends);
-        for tier_order in
-            self.tiers.tier_orders(&known, key, |tier| self.owner(tier, key)).into_iter().flatten()
-        {
-            let is_full = Cell::new(false);
-            for tier in tier_order.tiers() {
-                if let Some(lease) = self.pick_in(tier, &draw, tier_order.is_panic, &is_full) {
-                    if tier_order.is_panic {
-                        self.tiers.picked_in_panic();
-                    }
-                    return Ok(lease);
-                }
-            }
-            // A full backend gets free again; backups are only for the time without any usable primary.
-            if is_full.get() {
-                return Err(Unavailable::Full);
+        let known = self.tier_health();
+        let orders = self.tiers.tier_orders(&known, draw.key, |tier| self.owner(tier, draw.key));
+        for tier_order in orders.into_iter().flatten() {
+            match self.pick_in_order(&tier_order, &draw, limits) {
+                Err(Unavailable::NoneUp) => {}
+                // A full backend gets free again; backups are only for the time without any usable primary.
+                decided => return decided,
             }
         }
         Err(Unavailable::NoneUp)
     }
 
-    /// Picks a backend of one tier and holds it; `is_full` becomes true if a backend was refused because it is full.
-    fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, is_panic: bool, is_full: &Cell<bool>) -> Option<Lease> {
-        let choice = TierCandidates {
+    /// Draws the numbers of a pick.
+    fn draw<'a>(&self, request: &PickRequest<'a>) -> Draw<'a> {
+        let randomness = randomness();
+        let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
+        let PickRequest { source, server_name, tried } = *request;
+        let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { randomness };
+        Draw { key, randomness, tried }
+    }
+
+    /// Picks a backend of the first tier that has one, and holds it.
+    fn pick_in_order(
+        &self,
+        tier_order: &TierOrder<'_>,
+        draw: &Draw<'_>,
+        limits: LimitRule,
+    ) -> Result<Lease, Unavailable> {
+        let health = if tier_order.is_panic { HealthRule::Ignored } else { HealthRule::Obeyed };
+        let mut unavailable = Unavailable::NoneUp;
+        for tier in tier_order.tiers() {
+            match self.pick_in(tier, draw, CandidateRules { health, limits }) {
+                Ok(lease) => {
+                    if health == HealthRule::Ignored {
+                        self.tiers.picked_in_panic();
+                    }
+                    return Ok(lease);
+                }
+                Err(Unavailable::Full) => unavailable = Unavailable::Full,
+                Err(Unavailable::NoneUp) => {}
+            }
+        }
+        Err(unavailable)
+    }
+
+    /// Picks a backend of one tier and holds it.
+    fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, rules: CandidateRules) -> Result<Lease, Unavailable> {
+        let candidates = TierCandidates {
             backends: &self.backends,
             members: tier.members(),
             tried: draw.tried,
             slow_start: self.spec.slow_start,
-            limits: draw.limits,
-            is_panic,
-            is_full,
+            rules,
+            unavailable: Cell::new(Unavailable::NoneUp),
         };
-        loop {
-            let at = tier.balancer.pick(draw.key, draw.randomness, &choice)?;
+        while let Some(at) = tier.balancer.pick(draw.key, draw.randomness, &candidates) {
             // If another worker has taken the last slot since, this backend is full at the next attempt.
-            let backend = choice.backend(at);
-            let taken = match draw.limits {
-                LimitRule::Obeyed => Lease::take(backend),
-                LimitRule::Passed => Some(Lease::take_past_limits(backend)),
-            };
-            if taken.is_some() {
-                return taken;
+            if let Some(lease) = rules.take(candidates.backend(at)) {
+                return Ok(lease);
             }
         }
+        Err(candidates.unavailable.get())
     }
 
     /// The state of the owner that a key has in a tier.
@@ -150,12 +166,6 @@ pub enum Unavailable {
     Full,
 }
 
-impl Unavailable {
-    fn because(is_full: &Cell<bool>) -> Self {
-        if is_full.get() { Self::Full } else { Self::NoneUp }
-    }
-}
-
 /// The effect of the limits of backends on a pick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LimitRule {
@@ -165,12 +175,61 @@ pub(super) enum LimitRule {
     Passed,
 }
 
-/// The inputs of a pick besides the backends.
+/// The effect of the states of backends on a pick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HealthRule {
+    /// Only a backend that is available is picked.
+    Obeyed,
+    /// Health is ignored, as in panic mode: any backend is picked that the operator and the agent have not taken out.
+    Ignored,
+}
+
+/// The rules by which a backend may be picked.
+#[derive(Clone, Copy, Debug)]
+struct CandidateRules {
+    health: HealthRule,
+    limits: LimitRule,
+}
+
+impl CandidateRules {
+    /// Returns true if the state of a backend allows the pick.
+    fn admits(self, backend: &Backend) -> bool {
+        match self.health {
+            HealthRule::Obeyed => backend.is_available(),
+            HealthRule::Ignored => backend.is_wanted(),
+        }
+    }
+
+    /// Returns true if the limit of a backend forbids the pick.
+    fn is_full(self, backend: &Backend) -> bool {
+        self.limits == LimitRule::Obeyed && backend.is_full()
+    }
+
+    /// Takes a lease of a backend, unless its limit forbids that.
+    fn take(self, backend: &Arc<Backend>) -> Option<Lease> {
+        match self.limits {
+            LimitRule::Obeyed => Lease::take(backend),
+            LimitRule::Passed => Some(Lease::take_past_limits(backend)),
+        }
+    }
+}
+
+/// A connection that requests a backend.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PickRequest<'a> {
+    /// The client's address; `None` for a Unix socket.
+    pub(super) source: Option<SocketAddr>,
+    /// The server name that the client requests.
+    pub(super) server_name: Option<&'a ServerName>,
+    /// The backends that the connection already failed to reach.
+    pub(super) tried: &'a [Arc<Backend>],
+}
+
+/// The inputs of a balancer besides the backends.
 struct Draw<'a> {
     key: u64,
     randomness: u64,
     tried: &'a [Arc<Backend>],
-    limits: LimitRule,
 }
 
 /// The backends of a tier as its balancer sees them for one connection.
@@ -181,11 +240,9 @@ struct TierCandidates<'a> {
     /// The backends that this connection already failed to reach.
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
-    limits: LimitRule,
-    /// True if health is ignored.
-    is_panic: bool,
-    /// Becomes true if a backend was refused only because it is full.
-    is_full: &'a Cell<bool>,
+    rules: CandidateRules,
+    /// The reason if no candidate is accepted: [`Unavailable::Full`] once one was refused only because it is full.
+    unavailable: Cell<Unavailable>,
 }
 
 impl<'a> TierCandidates<'a> {
@@ -197,13 +254,12 @@ impl<'a> TierCandidates<'a> {
 impl Candidates for TierCandidates<'_> {
     fn accepts(&self, index: usize) -> bool {
         let backend = self.backend(index);
-        let is_up = if self.is_panic { backend.is_wanted() } else { backend.is_available() };
-        if !is_up || self.tried.iter().any(|other| other.is_same(backend)) {
+        if !self.rules.admits(backend) || self.tried.iter().any(|other| other.is_same(backend)) {
             return false;
         }
-        let is_full = self.limits == LimitRule::Obeyed && backend.is_full();
+        let is_full = self.rules.is_full(backend);
         if is_full {
-            self.is_full.set(true);
+            self.unavailable.set(Unavailable::Full);
         }
         !is_full
     }
@@ -217,7 +273,7 @@ impl Candidates for TierCandidates<'_> {
     }
 
     fn latency(&self, index: usize) -> Duration {
-        self.backend(index).latency(Instant::now())
+        self.backend(index).traffic().latency(Instant::now())
     }
 }
 

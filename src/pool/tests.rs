@@ -1,7 +1,8 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::pool_spec::{AgentSpec, CheckTarget};
 use super::*;
 use crate::balance::{Algorithm, MaxLoad};
 use crate::wire::agent::AgentDirective;
@@ -79,12 +80,12 @@ fn a_lease_counts_until_it_is_dropped() {
     let backend = Arc::clone(pool.backend("a").unwrap());
     let (one, two) = (pool.pick(None, None, &[]).unwrap(), pool.pick(None, None, &[]).unwrap());
     one.connected(Duration::ZERO);
-    assert_eq!((backend.active(), backend.connections_total()), (2, 1));
+    assert_eq!((backend.active(), backend.traffic().connections_total()), (2, 1));
     drop(two);
     drop(pool);
     assert_eq!(backend.active(), 1);
     drop(one);
-    assert_eq!((backend.active(), backend.connections_total()), (0, 1));
+    assert_eq!((backend.active(), backend.traffic().connections_total()), (0, 1));
 }
 
 #[test]
@@ -101,7 +102,10 @@ fn leases_of_many_threads_all_come_back() {
         }
     });
     assert!(pool.backends().iter().all(|backend| backend.active() == 0));
-    assert_eq!(pool.backends().iter().map(|backend| backend.connections_total()).sum::<u64>(), 4000);
+    assert_eq!(
+        pool.backends().iter().map(|backend| backend.traffic().connections_total()).sum::<u64>(),
+        4000
+    );
 }
 
 #[test]
@@ -238,9 +242,9 @@ fn an_ejection_and_its_count_outlive_a_reload() {
     let change = new.readmit(&old.backends()[0], seconds(30)).unwrap();
     assert_eq!((change.to, change.reason), (BackendState::Up, ChangeReason::EjectionOver));
     assert!(new.eject(&failure_report(&old, "a"), seconds(31)).unwrap().is_some());
-    let again = backend.ejection().unwrap();
+    let again = backend.health().ejection().unwrap();
     assert_eq!((again.in_a_row, again.until), (2, seconds(91)));
-    assert_eq!(backend.entered(BackendState::Ejected), 2);
+    assert_eq!(backend.health().entered(BackendState::Ejected), 2);
     let off = PoolSpec { ejection: None, ..new.spec().clone() };
     let changes = Arc::new(Pool::build(off, Some(&new), 0)).settle(seconds(32));
     let reasons: Vec<_> = changes.iter().map(|(_, change)| change.reason).collect();
@@ -280,7 +284,7 @@ fn a_row_of_failures_makes_a_sighting() {
     let pool = Pool::build(ejecting(&THREE, EjectionSpec::default()), None, 0);
     let lease = pool.pick(client(1), None, &[]).unwrap();
     let met = (0..10).filter_map(|_| lease.met(Trouble::EarlyReset)).count();
-    assert_eq!((met, lease.backend().troubles(Trouble::EarlyReset)), (2, 10));
+    assert_eq!((met, lease.backend().traffic().troubles(Trouble::EarlyReset)), (2, 10));
     lease.spoke();
     assert!((0..4).all(|_| lease.met(Trouble::EarlyReset).is_none()));
     let failure_report = lease.met(Trouble::EarlyReset).unwrap();
@@ -301,7 +305,7 @@ fn check_take_back(again: (&str, &str, u16), taken: bool) {
     assert_eq!(found.is_same(&left), taken, "{again:?}");
     assert_eq!((found.active(), found.weight()), (u64::from(taken), again.2));
     assert_eq!(found.state(), BackendState::Up, "it was not checked meanwhile");
-    assert_eq!(pool.backends()[1].number(), before.backend("b").unwrap().number());
+    assert_eq!(pool.backends()[1].id(), before.backend("b").unwrap().id());
 }
 
 #[test]
@@ -458,7 +462,7 @@ fn the_agents_word_is_remembered_by_the_pool() {
     let again = Arc::new(Pool::build(with_agent(Algorithm::Maglev, &THREE[1..]), Some(&pool), 0));
     assert!(again.settle(now).is_empty());
     assert_eq!(picked(&again, &[]), "c");
-    assert_eq!(again.backend("b").unwrap().agent_share(), 20);
+    assert_eq!(again.backend("b").unwrap().health().agent_share(), 20);
     let without = Pool::build(with_agent(Algorithm::Maglev, &THREE[..1]), Some(&pool), 0);
     assert_eq!(without.apply_agent_report(&said, now), []);
 }

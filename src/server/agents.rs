@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::{View, build};
+use crate::ids::BackendId;
 use crate::pool::{AgentReport, Agents, Backend, CheckLimit, CheckNames, Pool};
 use crate::snapshot::Snapshot;
 
@@ -17,9 +18,8 @@ pub(super) struct AgentFollower {
     pools: HashMap<Arc<str>, Agents>,
     reports: mpsc::Receiver<AgentReport>,
     report_to: mpsc::Sender<AgentReport>,
-    /// The backends whose agents gave no usable answer to the last query, by pool and number. It serves to log this
-    /// once.
-    silent: HashMap<Arc<str>, HashSet<u64>>,
+    /// The backends whose agents gave no usable answer to the last query, by pool. It serves to log this once.
+    silent: HashMap<Arc<str>, HashSet<BackendId>>,
 }
 
 impl AgentFollower {
@@ -33,8 +33,8 @@ impl AgentFollower {
         let agents = self.pools.entry(Arc::clone(&pool.spec().name)).or_default();
         agents.follow(pool, names, &self.report_to, limit, build::random());
         if let Some(silent) = self.silent.get_mut(&pool.spec().name) {
-            let numbers: HashSet<u64> = pool.backends().iter().map(|backend| backend.number()).collect();
-            silent.retain(|number| numbers.contains(number));
+            let backends: HashSet<BackendId> = pool.backends().iter().map(|backend| backend.id()).collect();
+            silent.retain(|backend| backends.contains(backend));
         }
     }
 
@@ -67,12 +67,12 @@ impl AgentFollower {
         let silent = self.silent.entry(Arc::clone(pool)).or_default();
         match &report.heard {
             Ok(_) => {
-                if silent.remove(&backend.number()) {
+                if silent.remove(&backend.id()) {
                     tracing::info!(%pool, backend = %name, "the agent answers again");
                 }
             }
             Err(error) => {
-                if silent.insert(backend.number()) {
+                if silent.insert(backend.id()) {
                     tracing::warn!(
                         %pool, backend = %name, %error,
                         "the agent gave no usable answer; its last answer stays in force"

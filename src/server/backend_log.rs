@@ -16,10 +16,11 @@ pub(super) fn left(pool: &Pool) -> String {
 /// Logs a change of a backend's state, and adds it to the events.
 pub(super) fn log(pool: &Pool, backend: &Backend, change: StateChange, events: &EventLog) {
     // The strongest cause, which may be older than the last one.
-    let reason = backend.reason().filter(|_| change.to != BackendState::Up).unwrap_or(change.reason);
-    let failure = backend.check_failure().filter(|_| matches!(reason, ChangeReason::ChecksFailed(_)));
+    let reason = backend.health().reason().filter(|_| change.to != BackendState::Up).unwrap_or(change.reason);
+    let failure =
+        backend.health().check_failure().filter(|_| matches!(reason, ChangeReason::ChecksFailed(_)));
     let heard = failure.as_ref().and_then(|failure| failure.heard.as_deref());
-    let ejection = backend.ejection();
+    let ejection = backend.health().ejection();
     let (reason, left, open) = (reason.to_string(), left(pool), backend.active());
     let (pool, backend) = (backend.pool(), backend.name());
     note(&format!("{pool}/{backend}"), change.to, &reason, heard, events);

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::own_backends::leave_out_cycles;
 use super::{draining::DrainingSet, opening_build, series};
 use crate::config::Config;
+use crate::ids::ListenerId;
 use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
 use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
@@ -18,15 +18,6 @@ use crate::snapshot::{
     RouteTarget, Routes, ServedPool, Snapshot, SocketId, TargetSpec, TcpPolicy, TlsPolicy, UsageLimit,
 };
 use crate::telemetry::{Metrics, RouteCounts};
-
-/// The number of the next listener. The numbers of backends begin elsewhere; see [`first_number`].
-static NEXT_LISTENER: AtomicU64 = AtomicU64::new(first_number());
-
-/// Returns the number of the first listener. Listeners and backends share one list in which their numbers must differ,
-/// so the two ranges are far apart.
-const fn first_number() -> u64 {
-    1 << 63
-}
 
 /// The fault of a configuration that passed its checks and still cannot be built. It is a fault of pointsman.
 #[derive(Debug, thiserror::Error)]
@@ -163,8 +154,8 @@ fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
 /// The state that a listener keeps over a reload.
 #[derive(Clone)]
 pub(super) struct InheritedListener {
-    /// The number of the listener.
-    pub(super) number: u64,
+    /// The listener.
+    pub(super) id: ListenerId,
     gate: Arc<Gate>,
     rate: Option<Arc<RateGate>>,
     used: RouteUsage,
@@ -174,7 +165,7 @@ impl InheritedListener {
     /// Returns the state of the listener of a policy.
     pub(super) fn of(policy: &Policy) -> Self {
         Self {
-            number: policy.number,
+            id: policy.listener_id,
             gate: Arc::clone(&policy.gate),
             rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
             used: RouteUsage::of(policy.protocol.routes()),
@@ -188,12 +179,7 @@ impl InheritedListener {
 
     /// Returns the state of a new listener.
     pub(super) fn nothing() -> Self {
-        Self {
-            number: NEXT_LISTENER.fetch_add(1, Ordering::Relaxed),
-            gate: Gate::new(u64::MAX),
-            rate: None,
-            used: RouteUsage::default(),
-        }
+        Self { id: ListenerId::next(), gate: Gate::new(u64::MAX), rate: None, used: RouteUsage::default() }
     }
 }
 
@@ -249,7 +235,8 @@ pub(super) fn policy(
 ) -> Result<Policy, BuildFault> {
     let PolicyTargets { pool_slots, lists } = named;
     let limit = spec.policy.max_connections.unwrap_or(u64::MAX);
-    let InheritedListener { number, gate, rate, used } = before.unwrap_or_else(InheritedListener::nothing);
+    let InheritedListener { id: listener_id, gate, rate, used } =
+        before.unwrap_or_else(InheritedListener::nothing);
     gate.set_limit(limit);
     let admission = spec.policy.admission.map(|spec| {
         let rate = rate.unwrap_or_default();
@@ -265,7 +252,7 @@ pub(super) fn policy(
         spec.policy.access.as_ref().map(|spec| AccessRules::build(spec, |name| lists.get(name).cloned()));
     let access = access.transpose().map_err(BuildFault::List)?.map(Box::new);
     let listener = Arc::clone(&spec.name);
-    Ok(Policy { listener, number, access, admission, proxy, protocol, opening, relay, gate, metrics })
+    Ok(Policy { listener, listener_id, access, admission, proxy, protocol, opening, relay, gate, metrics })
 }
 
 fn protocol(

@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::View;
+use crate::ids::{BackendId, ListenerId};
 use crate::limit::{PrefixLengths, SourceName};
 use crate::live::{OpenConnection, OpenConnections};
 
@@ -22,18 +23,18 @@ const LISTING: Duration = Duration::from_secs(2);
 pub enum CensusScope {
     /// All connections of the process.
     All,
-    /// The connections of a listener, by its number.
-    Listener(u64),
-    /// The connections of backends, by their numbers.
-    Backends(HashSet<u64>),
+    /// The connections of a listener.
+    Listener(ListenerId),
+    /// The connections of backends.
+    Backends(HashSet<BackendId>),
 }
 
 impl CensusScope {
     fn has(&self, connection: &OpenConnection) -> bool {
         match self {
             Self::All => true,
-            Self::Listener(number) => connection.listener == *number,
-            Self::Backends(numbers) => numbers.contains(&connection.backend),
+            Self::Listener(listener) => connection.listener == *listener,
+            Self::Backends(backends) => connection.backend.is_some_and(|backend| backends.contains(&backend)),
         }
     }
 }
@@ -43,8 +44,8 @@ impl CensusScope {
 pub struct SourceCount {
     /// The source, as the listener counts it.
     pub source: SourceName,
-    /// The number of the listener.
-    pub listener: u64,
+    /// The listener.
+    pub listener: ListenerId,
     /// Open connections.
     pub open: u32,
     /// The open connections whose first bytes are still being read.
@@ -86,21 +87,23 @@ impl View {
         counted.await.unwrap_or_default()
     }
 
-    /// Returns the prefix lengths of sources by listener number, for the listeners that configure them.
-    fn prefixes(&self) -> HashMap<u64, PrefixLengths> {
+    /// Returns the prefix lengths of sources by listener, for the listeners that configure them.
+    fn prefixes(&self) -> HashMap<ListenerId, PrefixLengths> {
         let snapshot = self.snapshot.load();
         let policies = snapshot.policies.values();
-        policies.filter_map(|policy| Some((policy.number, policy.admission.as_ref()?.spec.prefix))).collect()
+        policies
+            .filter_map(|policy| Some((policy.listener_id, policy.admission.as_ref()?.spec.prefix)))
+            .collect()
     }
 }
 
 fn count(
     listed: &[OpenConnections],
     among: &CensusScope,
-    prefixes: &HashMap<u64, PrefixLengths>,
+    prefixes: &HashMap<ListenerId, PrefixLengths>,
     top: usize,
 ) -> Census {
-    let mut counts: HashMap<(u64, SourceName), (u32, u32)> = HashMap::new();
+    let mut counts: HashMap<(ListenerId, SourceName), (u32, u32)> = HashMap::new();
     let mut connections = 0;
     let all = listed.iter().flat_map(|connections| connections.iter());
     for connection in all.filter(|connection| among.has(connection)) {
@@ -118,11 +121,8 @@ fn count(
         *reading += u32::from(connection.is_reading);
     }
     let sources = counts.len() as u64;
-    let report = |((listener, source), (open, reading)): ((u64, SourceName), (u32, u32))| SourceCount {
-        source,
-        listener,
-        open,
-        reading,
+    let report = |((listener, source), (open, reading)): ((ListenerId, SourceName), (u32, u32))| {
+        SourceCount { source, listener, open, reading }
     };
     let mut heaviest: Vec<_> = counts.into_iter().map(report).collect();
     let order = |a: &SourceCount, b: &SourceCount| {
@@ -142,12 +142,25 @@ mod tests {
     use super::*;
     use crate::limit::Link;
 
-    fn open(client: &str, listener: u64, backend: u64) -> OpenConnection {
+    /// A connection of the listener and the backend with these indices; backend 0 is none.
+    fn open(client: &str, listener: u32, backend: u32) -> OpenConnection {
         let (client, link) = match client.strip_prefix("link ") {
             Some(id) => ("10.0.0.1".parse().ok(), Some(Link::new(0xea, id).into())),
             None => (client.parse().ok(), None),
         };
-        OpenConnection { client, link, listener, backend, is_reading: backend == 0 }
+        let backend = (backend > 0).then(|| BackendId::nth(backend));
+        OpenConnection {
+            client,
+            link,
+            listener: ListenerId::nth(listener),
+            backend,
+            is_reading: backend.is_none(),
+        }
+    }
+
+    /// The index of a listener that [`open`] made.
+    fn index(listener: ListenerId) -> u32 {
+        (0..9).find(|&index| ListenerId::nth(index) == listener).unwrap()
     }
 
     #[test]
@@ -161,18 +174,18 @@ mod tests {
         let count_of = |among: &CensusScope, top| count(&listed, among, &HashMap::new(), top);
         let summary = |census: &Census| -> Vec<_> {
             let heaviest = census.heaviest.iter();
-            heaviest.map(|one| (one.source.to_string(), one.listener, one.open, one.reading)).collect()
+            heaviest.map(|one| (one.source.to_string(), index(one.listener), one.open, one.reading)).collect()
         };
         let all = count_of(&CensusScope::All, 2);
         assert_eq!((all.connections, all.sources), (8, 4));
         assert_eq!(summary(&all), [("10.0.0.2".into(), 1, 3, 2), ("2001:db8::".into(), 2, 2, 0)]);
-        let one = count_of(&CensusScope::Listener(1), 9);
+        let one = count_of(&CensusScope::Listener(ListenerId::nth(1)), 9);
         assert_eq!(summary(&one), [("10.0.0.2".into(), 1, 3, 2), ("10.0.0.1".into(), 1, 1, 0)]);
-        let backends = count_of(&CensusScope::Backends([8, 9].into()), 1);
+        let backends = count_of(&CensusScope::Backends([8, 9].map(BackendId::nth).into()), 1);
         assert_eq!((backends.connections, summary(&backends)), (4, vec![("2001:db8::".into(), 2, 2, 0)]));
-        assert_eq!(count_of(&CensusScope::Listener(3), 5), Census::default());
-        let wide: HashMap<_, _> = [(1, PrefixLengths { v4: 24, v6: 64 })].into();
-        let wide = count(&listed, &CensusScope::Listener(1), &wide, 5);
+        assert_eq!(count_of(&CensusScope::Listener(ListenerId::nth(3)), 5), Census::default());
+        let wide: HashMap<_, _> = [(ListenerId::nth(1), PrefixLengths { v4: 24, v6: 64 })].into();
+        let wide = count(&listed, &CensusScope::Listener(ListenerId::nth(1)), &wide, 5);
         assert_eq!(summary(&wide), [("10.0.0.0".into(), 1, 4, 2)]);
     }
 

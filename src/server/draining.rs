@@ -1,7 +1,7 @@
 //! The listeners and backends that reloads and discovery removed, while their connections may still go on.
 //!
 //! A listener whose name comes back in that time is the same listener. A backend whose pool, name and address come back
-//! is the same backend. Both keep their number and counts, and their connections are no longer to be closed.
+//! is the same backend. Both keep their id and counts, and their connections are no longer to be closed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::build::InheritedListener;
 use super::events::{EventKind, Severity};
 use super::run::Control;
+use crate::ids::BackendId;
+use crate::live::ConnectionGroup;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::{Snapshot, UsageLimit};
 
@@ -48,8 +50,8 @@ impl DrainingBackend {
         Self { backend: Arc::clone(backend), is_awaited: backend.active() > 0 }
     }
 
-    fn number(&self) -> u64 {
-        self.backend.number()
+    fn group(&self) -> ConnectionGroup {
+        ConnectionGroup::Backend(self.backend.id())
     }
 
     /// Returns the end of its drain, if it is over and not yet logged.
@@ -78,8 +80,8 @@ pub(super) struct DrainEnd {
 /// The listeners and backends whose drain time is over.
 #[derive(Debug, Default)]
 pub(super) struct ExpiredDrains {
-    /// The numbers of the listeners and backends.
-    pub(super) numbers: Arc<[u64]>,
+    /// The listeners and backends.
+    pub(super) groups: Arc<[ConnectionGroup]>,
     /// The drains that end with this.
     pub(super) ends: Vec<DrainEnd>,
 }
@@ -96,11 +98,11 @@ impl DrainingSet {
     /// Adds the listeners and backends that are in `old` and not in `new`, to be closed after `drain`. Removes the
     /// listeners and backends that are in `new` again.
     pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
-        let staying = numbers(new);
+        let staying = groups(new);
         let mut listeners: Vec<_> = old
             .policies
             .values()
-            .filter(|policy| !staying.contains(&policy.number))
+            .filter(|policy| !staying.contains(&ConnectionGroup::Listener(policy.listener_id)))
             .map(|policy| DrainingListener {
                 name: Arc::clone(&policy.listener),
                 before: InheritedListener::of(policy),
@@ -108,10 +110,10 @@ impl DrainingSet {
             })
             .collect();
         // A listener has a policy for each of its addresses.
-        listeners.sort_by_key(|listener| listener.before.number);
-        listeners.dedup_by_key(|listener| listener.before.number);
+        listeners.sort_by_key(|listener| listener.before.id);
+        listeners.dedup_by_key(|listener| listener.before.id);
         let backends = backends(old)
-            .filter(|backend| !staying.contains(&backend.number()))
+            .filter(|backend| !staying.contains(&ConnectionGroup::Backend(backend.id())))
             .map(DrainingBackend::new)
             .collect();
         let dials = old.pools.values().map(|served| served.pool.spec().longest_dial());
@@ -122,21 +124,21 @@ impl DrainingSet {
         self.removals.push(Removal { close_times, listeners, backends, limits });
         self.removals.retain_mut(|removal| {
             removal.limits.retain(|(name, _)| !new.pools.contains_key(name));
-            removal.listeners.retain(|listener| !staying.contains(&listener.before.number));
-            removal.backends.retain(|backend| !staying.contains(&backend.number()));
+            removal.listeners.retain(|listener| !staying.contains(&listener.group()));
+            removal.backends.retain(|backend| !staying.contains(&backend.group()));
             !(removal.listeners.is_empty() && removal.backends.is_empty())
         });
     }
 
     /// Does the same for one pool, whose connections have `drain`.
     pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
-        let staying: HashSet<u64> = new.backends().iter().map(|backend| backend.number()).collect();
-        let is_removed = |backend: &&Arc<Backend>| !staying.contains(&backend.number());
+        let staying: HashSet<BackendId> = new.backends().iter().map(|backend| backend.id()).collect();
+        let is_removed = |backend: &&Arc<Backend>| !staying.contains(&backend.id());
         let backends = old.backends().iter().filter(is_removed).map(DrainingBackend::new).collect();
         let close_times = close_times(now, drain, old.spec().longest_dial());
         self.removals.push(Removal { close_times, listeners: Vec::new(), backends, limits: Vec::new() });
         self.removals.retain_mut(|removal| {
-            removal.backends.retain(|backend| !staying.contains(&backend.number()));
+            removal.backends.retain(|draining| !staying.contains(&draining.backend.id()));
             !(removal.listeners.is_empty() && removal.backends.is_empty())
         });
     }
@@ -175,7 +177,7 @@ impl DrainingSet {
 
     /// Returns the listeners and backends whose time is over.
     pub(super) fn overdue(&mut self, now: Instant) -> ExpiredDrains {
-        let (mut numbers, mut ends) = (Vec::new(), Vec::new());
+        let (mut groups, mut ends) = (Vec::new(), Vec::new());
         self.removals.retain_mut(|removal| {
             if removal.close_times.front().is_some_and(|moment| *moment > now) {
                 return true;
@@ -183,15 +185,19 @@ impl DrainingSet {
             removal.close_times.pop_front();
             ends.extend(removal.listeners.iter_mut().filter_map(DrainingListener::end));
             ends.extend(removal.backends.iter_mut().filter_map(|backend| backend.end(true)));
-            numbers.extend(removal.listeners.iter().map(|listener| listener.before.number));
-            numbers.extend(removal.backends.iter().map(DrainingBackend::number));
+            groups.extend(removal.listeners.iter().map(DrainingListener::group));
+            groups.extend(removal.backends.iter().map(DrainingBackend::group));
             !removal.close_times.is_empty()
         });
-        ExpiredDrains { numbers: numbers.into(), ends }
+        ExpiredDrains { groups: groups.into(), ends }
     }
 }
 
 impl DrainingListener {
+    fn group(&self) -> ConnectionGroup {
+        ConnectionGroup::Listener(self.before.id)
+    }
+
     /// Returns the end of its drain, if connections are open and the end is not yet logged.
     fn end(&mut self) -> Option<DrainEnd> {
         let reset = self.before.open();
@@ -241,10 +247,10 @@ fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {
     snapshot.pools.values().flat_map(|served| served.pool.backends())
 }
 
-/// Returns the numbers of all listeners and backends of a snapshot. Connections are found by these numbers.
-fn numbers(snapshot: &Snapshot) -> HashSet<u64> {
-    let listeners = snapshot.policies.values().map(|policy| policy.number);
-    listeners.chain(backends(snapshot).map(|backend| backend.number())).collect()
+/// Returns all listeners and backends of a snapshot.
+fn groups(snapshot: &Snapshot) -> HashSet<ConnectionGroup> {
+    let listeners = snapshot.policies.values().map(|policy| ConnectionGroup::Listener(policy.listener_id));
+    listeners.chain(backends(snapshot).map(|backend| ConnectionGroup::Backend(backend.id()))).collect()
 }
 
 #[cfg(test)]
@@ -256,17 +262,17 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let before = InheritedListener::nothing();
-        let number = before.number;
+        let group = ConnectionGroup::Listener(before.id);
         let gone = DrainingListener { name: "l".into(), before, is_reported: false };
         let close_times = [at(5), at(6)].into();
         let removal =
             Removal { close_times, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
         let mut draining = DrainingSet { removals: vec![removal] };
         assert!(draining.listener("l").is_some() && draining.listener("m").is_none());
-        assert_eq!((draining.next(), &*draining.overdue(at(4)).numbers), (Some(at(5)), &[][..]));
-        assert_eq!((draining.next(), &*draining.overdue(at(5)).numbers), (Some(at(5)), &[number][..]));
-        assert_eq!((draining.next(), &*draining.overdue(at(6)).numbers), (Some(at(6)), &[number][..]));
-        assert_eq!((draining.next(), &*draining.overdue(at(7)).numbers), (None, &[][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(4)).groups), (Some(at(5)), &[][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(5)).groups), (Some(at(5)), &[group][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(6)).groups), (Some(at(6)), &[group][..]));
+        assert_eq!((draining.next(), &*draining.overdue(at(7)).groups), (None, &[][..]));
         assert!(draining.listener("l").is_none());
     }
 }

@@ -9,7 +9,8 @@ use humantime::format_duration;
 
 use super::events::{EventKind, Severity};
 use super::{Server, backend_log};
-use crate::live::{CloseNotice, ClosePace};
+use crate::ids::BackendId;
+use crate::live::{CloseNotice, ClosePace, ConnectionGroup};
 use crate::pool::{
     AgentReport, Backend, BackendState, CheckOutcome, CheckReport, Discovery, EjectionRefusal, FailureReport,
     OnDown, StateChange,
@@ -21,10 +22,10 @@ use crate::worker::WorkerCommand;
 /// The work that is still to be done about backends.
 #[derive(Default)]
 pub(super) struct FollowUp {
-    /// The times at which ejections are over, by backend number. A backend that a reload removed stays here until then.
-    ejected: HashMap<u64, (Instant, Arc<Backend>)>,
-    /// The close notices in force, by backend number.
-    notices: HashMap<u64, IssuedNotice>,
+    /// The times at which ejections are over, by backend. A backend that a reload removed stays here until then.
+    ejected: HashMap<BackendId, (Instant, Arc<Backend>)>,
+    /// The close notices in force, by backend.
+    notices: HashMap<BackendId, IssuedNotice>,
     /// The pace of each pool that closes connections, by pool name. All backends of a pool share it.
     paces: HashMap<Arc<str>, (u32, Arc<ClosePace>)>,
     /// The pools that were in panic at the last review, by name.
@@ -45,7 +46,7 @@ impl FollowUp {
         let snapshot = server.view.snapshot.load();
         let Some(served) = snapshot.pools.get(&report.pool) else { return };
         served.metrics.check_seconds.record(report.took);
-        report.backend.counts().checked(report.took);
+        report.backend.traffic().counts().checked(report.took);
         if let CheckOutcome::Failed(fault) = report.found.outcome {
             served.metrics.failed_check(fault.failed_check());
         }
@@ -178,17 +179,19 @@ impl FollowUp {
     }
 
     /// Withdraws the notices of backends that are removed for good.
-    pub(super) fn forget(&mut self, numbers: &[u64]) {
-        for number in numbers {
-            self.withdraw(*number);
+    pub(super) fn forget(&mut self, groups: &[ConnectionGroup]) {
+        for group in groups {
+            if let ConnectionGroup::Backend(backend) = group {
+                self.withdraw(*backend);
+            }
         }
     }
 
     fn follow(&mut self, server: &Server, served: &ServedPool, backend: &Arc<Backend>, change: StateChange) {
         backend_log::log(&served.pool, backend, change, &server.view.events);
         self.review_pool(server, served);
-        if let Some(ejection) = backend.ejection().filter(|_| change.to == BackendState::Ejected) {
-            self.ejected.insert(backend.number(), (ejection.until, Arc::clone(backend)));
+        if let Some(ejection) = backend.health().ejection().filter(|_| change.to == BackendState::Ejected) {
+            self.ejected.insert(backend.id(), (ejection.until, Arc::clone(backend)));
         }
         self.review_notice(server, served, backend);
     }
@@ -197,13 +200,13 @@ impl FollowUp {
     /// stops this.
     fn review_notice(&mut self, server: &Server, served: &ServedPool, backend: &Backend) {
         let rate = close_rate(served, backend);
-        if self.notices.get(&backend.number()).map(|given| given.rate) == rate {
+        if self.notices.get(&backend.id()).map(|given| given.rate) == rate {
             return;
         }
-        self.withdraw(backend.number());
+        self.withdraw(backend.id());
         let Some(rate) = rate else { return };
         let pace = self.pace(backend.pool(), rate);
-        let notice = CloseNotice::new(backend.number(), CloseReason::BackendDown, pace);
+        let notice = CloseNotice::new(backend.id(), CloseReason::BackendDown, pace);
         let (pool, open) = (backend.pool(), backend.active());
         if open > 0 {
             tracing::info!(%pool, backend = %backend.name(), open, rate, "closing the connections of a backend");
@@ -211,7 +214,7 @@ impl FollowUp {
         for worker in &server.workers {
             worker.order(WorkerCommand::CloseInTurn(Arc::clone(&notice)));
         }
-        self.notices.insert(backend.number(), IssuedNotice { rate, notice });
+        self.notices.insert(backend.id(), IssuedNotice { rate, notice });
     }
 
     fn pace(&mut self, pool: &Arc<str>, rate: u32) -> Arc<ClosePace> {
@@ -222,8 +225,8 @@ impl FollowUp {
         Arc::clone(pace)
     }
 
-    fn withdraw(&mut self, number: u64) {
-        if let Some(given) = self.notices.remove(&number) {
+    fn withdraw(&mut self, backend: BackendId) {
+        if let Some(given) = self.notices.remove(&backend) {
             given.notice.withdraw();
         }
     }

@@ -434,7 +434,7 @@ impl Control {
 
     /// Closes the open connections of removed listeners and backends whose drain time is over.
     fn close_overdue(&mut self) {
-        let ExpiredDrains { numbers: gone, ends } = self.draining.overdue(Instant::now());
+        let ExpiredDrains { groups: gone, ends } = self.draining.overdue(Instant::now());
         self.report_drains(&ends);
         self.follow_up.forget(&gone);
         for worker in &self.server.workers {

@@ -88,10 +88,10 @@ async fn report(begun: Vec<Episode>, view: Arc<View>) {
 fn among(episode: &Episode, snapshot: &Snapshot) -> Option<CensusScope> {
     Some(match episode.kind.scope() {
         SaturationScope::Process => CensusScope::All,
-        SaturationScope::Listener => CensusScope::Listener(listener(snapshot, &episode.thing)?.number),
+        SaturationScope::Listener => CensusScope::Listener(listener(snapshot, &episode.thing)?.listener_id),
         SaturationScope::Pool => {
             let backends = snapshot.pools.get(&episode.thing)?.pool.backends();
-            CensusScope::Backends(backends.iter().map(|backend| backend.number()).collect())
+            CensusScope::Backends(backends.iter().map(|backend| backend.id()).collect())
         }
     })
 }

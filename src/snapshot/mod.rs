@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::ids::ListenerId;
 use crate::limit::{Gate, OverLimit, Quota, RateGate};
 use crate::pool::{Discovery, Pool};
 use crate::reclaim;
@@ -85,7 +86,7 @@ impl Snapshot {
     /// Returns the snapshot with another policy for a listener.
     pub fn with_policy(&self, policy: &Arc<Policy>) -> Self {
         let mut new = self.clone();
-        let own = new.policies.values_mut().filter(|old| old.number == policy.number);
+        let own = new.policies.values_mut().filter(|old| old.listener_id == policy.listener_id);
         own.for_each(|old| *old = Arc::clone(policy));
         new
     }
@@ -134,8 +135,8 @@ pub struct ServedPool {
 pub struct Policy {
     /// The listener's name.
     pub listener: Arc<str>,
-    /// The listener's number, by which its connections are found; kept over reloads.
-    pub number: u64,
+    /// The listener's id, by which its connections are found; kept over reloads.
+    pub listener_id: ListenerId,
     /// The access rules; `None` admits all addresses.
     pub access: Option<Box<AccessRules>>,
     /// The limits on admission, besides `gate`.

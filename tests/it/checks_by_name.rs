@@ -112,7 +112,10 @@ fn a_check_asks_at_a_host_name() {
     servers.is_well(1, false);
     dns.set_addresses("probe.test", &servers.ips[1..]);
     wait_for_state(&proxy, 0, BackendState::Down);
-    assert_eq!(backend(&proxy, 0).check_failure().unwrap().fault.failed_check().word(), "unexpected");
+    assert_eq!(
+        backend(&proxy, 0).health().check_failure().unwrap().fault.failed_check().word(),
+        "unexpected"
+    );
     servers.is_well(1, true);
     wait_for_state(&proxy, 0, BackendState::Up);
     // While look-ups fail, the last answer is used.
@@ -120,8 +123,8 @@ fn a_check_asks_at_a_host_name() {
     dns.set_answer("probe.test", DnsAnswer::Code(2));
     let discovery = Arc::clone(&proxy.remote.view().snapshot.load().pools["main"].discovery[0]);
     wait_for("a failure", || discovery.failures() > failures && discovery.fault().is_some());
-    let passed = backend(&proxy, 0).checks_passed();
-    wait_for("checks", || backend(&proxy, 0).checks_passed() > passed + 2);
+    let passed = backend(&proxy, 0).health().checks_passed();
+    wait_for("checks", || backend(&proxy, 0).health().checks_passed() > passed + 2);
     assert_eq!(backend(&proxy, 0).state(), BackendState::Up);
 }
 
@@ -136,9 +139,12 @@ fn of_several_addresses_the_first_that_accepts_is_checked() {
     dns.set_addresses("probe.test", &all);
     let probe = smtp(&format!("probe.test:{}", servers.port));
     let proxy = Proxy::start(layout(&dns, &format!("'{}'", own_address()), &probe));
-    wait_for("checks", || backend(&proxy, 0).checks_passed() > 5);
+    wait_for("checks", || backend(&proxy, 0).health().checks_passed() > 5);
     assert_eq!((servers.asked(0) > 5, servers.asked(1)), (true, 0));
-    assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (BackendState::Up, 0));
+    assert_eq!(
+        (backend(&proxy, 0).state(), backend(&proxy, 0).health().checks_failed()),
+        (BackendState::Up, 0)
+    );
 }
 
 /// The table of a backend replaces the address of its pool; either address may be a host name.
@@ -160,7 +166,9 @@ fn a_backend_has_a_name_of_its_own() {
     );
     let keys = smtp("pool.test").replace("address", &format!("port = {port}, address"));
     let proxy = Proxy::start(layout(&dns, &list, &keys));
-    wait_for("checks", || (0..3).all(|at| backend(&proxy, at).checks_passed() > 1 && servers.asked(at) > 1));
+    wait_for("checks", || {
+        (0..3).all(|at| backend(&proxy, at).health().checks_passed() > 1 && servers.asked(at) > 1)
+    });
     wait_for_state(&proxy, 3, BackendState::Down);
     servers.is_well(1, false);
     wait_for_state(&proxy, 1, BackendState::Down);
@@ -180,11 +188,11 @@ fn a_name_server_that_is_silent_holds_up_its_own_checks_only() {
     let proxy = Proxy::start(layout(&dns, &list, &smtp("probe.test:1").replace("5s", "500ms")));
     let discovery = || Arc::clone(&proxy.remote.view().snapshot.load().pools["main"].discovery[0]);
     wait_for_state(&proxy, 1, BackendState::Down);
-    let failure = backend(&proxy, 1).check_failure().unwrap();
+    let failure = backend(&proxy, 1).health().check_failure().unwrap();
     assert_eq!(failure.fault.failed_check().word(), "dns");
     assert_eq!(failure.heard.as_deref(), Some("probe.test has no address: its look-up has no answer yet"));
     assert_eq!(discovery().failures(), 0, "the question still waits for its answer");
-    wait_for("checks", || backend(&proxy, 0).checks_passed() > 3);
+    wait_for("checks", || backend(&proxy, 0).health().checks_passed() > 3);
     let mut client = proxy.connect();
     let mut greeting = [0; 3];
     client.read_exact(&mut greeting).unwrap();
@@ -204,9 +212,9 @@ fn checks_before_the_end_of_the_start_know_their_names() {
     );
     let keys = smtp(&format!("probe.test:{}", servers.port));
     let proxy = Proxy::start(layout(&dns, &format!("'{}'", own_address()), &format!("{keys}\n{other}")));
-    wait_for("a check", || backend(&proxy, 0).checks_passed() > 0);
+    wait_for("a check", || backend(&proxy, 0).health().checks_passed() > 0);
     assert_eq!(proxy.remote.view().life(), LifeStage::Starting);
-    assert_eq!(backend(&proxy, 0).checks_failed(), 0);
+    assert_eq!(backend(&proxy, 0).health().checks_failed(), 0);
 }
 
 #[test]
@@ -230,8 +238,8 @@ fn http_names_the_host() {
     let port = server.address.port();
     let keys = format!("health = {{ check = 'http', interval = '50ms', address = 'probe.test.:{port}' }}");
     let proxy = Proxy::start(layout(&dns, &format!("'{}'", own_address()), &keys));
-    wait_for("checks", || backend(&proxy, 0).checks_passed() > 1);
-    assert_eq!(backend(&proxy, 0).checks_failed(), 0);
+    wait_for("checks", || backend(&proxy, 0).health().checks_passed() > 1);
+    assert_eq!(backend(&proxy, 0).health().checks_failed(), 0);
 }
 
 #[test]
@@ -277,7 +285,7 @@ fn a_reload_changes_the_name_and_keeps_what_is_known() {
     let pool::DiscoverSource::Dns(spec) = &mut other.pools[0].check_names[0].source else { panic!("a name") };
     spec.jitter = 0;
     proxy.remote.reload(other).unwrap();
-    let passed = backend(&proxy, 0).checks_passed();
-    wait_for("checks", || backend(&proxy, 0).checks_passed() > passed + 3);
-    assert_eq!(backend(&proxy, 0).checks_failed(), 0);
+    let passed = backend(&proxy, 0).health().checks_passed();
+    wait_for("checks", || backend(&proxy, 0).health().checks_passed() > passed + 3);
+    assert_eq!(backend(&proxy, 0).health().checks_failed(), 0);
 }

@@ -570,7 +570,7 @@ fn what_comes_back_in_time_goes_on() {
     let mut open = connect_to(&proxy, 'a');
     let of_a = || {
         let served = served(&proxy);
-        served.pool.backend(&all[0].to_string()).map(|backend| (backend.number(), backend.active()))
+        served.pool.backend(&all[0].to_string()).map(|backend| (backend.id(), backend.active()))
     };
     let before = of_a();
     assert!(before.is_some());

@@ -196,11 +196,11 @@ fn an_unchanged_backend_keeps_its_counts() {
     }
     let old = backend(&proxy, "p", a.address);
     wait_for("one open connection", || old.active() == 1);
-    assert_eq!(old.connections_total(), 5);
+    assert_eq!(old.traffic().connections_total(), 5);
     reload(&proxy, simple("", &[b.address, a.address]));
     let new = backend(&proxy, "p", a.address);
-    assert_eq!((new.active(), new.connections_total(), new.number()), (1, 5, old.number()));
-    assert_eq!(backend(&proxy, "p", b.address).connections_total(), 0);
+    assert_eq!((new.active(), new.traffic().connections_total(), new.id()), (1, 5, old.id()));
+    assert_eq!(backend(&proxy, "p", b.address).traffic().connections_total(), 0);
     ask(&mut open);
     drop(open);
     wait_for("none open", || new.active() == 0);
@@ -381,12 +381,12 @@ fn what_comes_back_in_time_is_not_reset() {
     let proxy = Proxy::start(with());
     let (mut on_extra, _) = connect_any(proxy.address("extra"));
     let mut on_a = connect_to(proxy.address("main"), 'a');
-    let number = backend(&proxy, "p", a.address).number();
+    let id = backend(&proxy, "p", a.address).id();
     reload(&proxy, without());
     reload(&proxy, with());
     // This is the same backend again, and not another with its name.
     let back = backend(&proxy, "p", a.address);
-    assert_eq!((back.number(), back.active()), (number, 1));
+    assert_eq!((back.id(), back.active()), (id, 1));
     let began = Instant::now();
     while began.elapsed() < Duration::from_millis(700) {
         assert_eq!((ask(&mut on_a), ask(&mut on_extra)), ('a', 'b'));
@@ -806,7 +806,7 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
         // Before a check fails, another attempt serves the client.
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         wait_for("down", || state(a.address) == BackendState::Down);
-        let attempts = backend(&proxy, "p", a.address).connections_total();
+        let attempts = backend(&proxy, "p", a.address).traffic().connections_total();
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
         assert_eq!(ask(&mut open), 'a', "what is open to it stays");
 
@@ -815,7 +815,11 @@ fn a_stopped_backend_goes_down_fails_no_client_and_comes_back() {
         assert_eq!(reload(&proxy, changed).changed, ["pool p"]);
         assert_eq!(state(a.address), BackendState::Down);
         assert_eq!(answers(address, 30), BTreeMap::from([('b', 30)]));
-        assert_eq!(backend(&proxy, "p", a.address).connections_total(), attempts, "none was sent there");
+        assert_eq!(
+            backend(&proxy, "p", a.address).traffic().connections_total(),
+            attempts,
+            "none was sent there"
+        );
 
         a.start();
         wait_for("up", || state(a.address) == BackendState::Up);

@@ -82,8 +82,8 @@ fn is_refused(mut client: TcpStream, words: &[u8]) -> bool {
 
 fn open_of(proxy: &Proxy, ip: IpAddr) -> u32 {
     let view = proxy.remote.view();
-    let number = view.snapshot.load().policies.values().next().unwrap().number;
-    view.bounds.sources.open_of(number, SourceKey::of(ip, PrefixLengths::default()))
+    let listener = view.snapshot.load().policies.values().next().unwrap().listener_id;
+    view.bounds.sources.open_of(listener, SourceKey::of(ip, PrefixLengths::default()))
 }
 
 const US: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

@@ -92,9 +92,9 @@ fn check(words: &str, server: &SwitchableServer, fault: &str) {
     let intervals = "interval = '200ms', fast_interval = '20ms', down_interval = '20ms'";
     let keys = format!("health = {{ {intervals}, rise = 2, fall = 2, {words} }}");
     let proxy = Proxy::start(checked(&format!("'{}'", server.address()), &keys));
-    wait_for(&format!("a check by {words}"), || backend(&proxy, 0).checks_passed() > 1);
+    wait_for(&format!("a check by {words}"), || backend(&proxy, 0).health().checks_passed() > 1);
     assert_eq!(
-        (backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()),
+        (backend(&proxy, 0).state(), backend(&proxy, 0).health().checks_failed()),
         (BackendState::Up, 0),
         "{words}"
     );
@@ -199,7 +199,9 @@ fn a_mysql_user_logs_in_and_out() {
     });
     let keys = "health = { check = 'mysql', user = 'mon', interval = '200ms' }";
     let proxy = Proxy::start(checked(&format!("'{}'", server.address), keys));
-    wait_for("a login", || backend(&proxy, 0).checks_passed() > 0 && !said.lock().unwrap().is_empty());
+    wait_for("a login", || {
+        backend(&proxy, 0).health().checks_passed() > 0 && !said.lock().unwrap().is_empty()
+    });
     let said = said.lock().unwrap().clone();
     assert!(said[36..].starts_with(b"mon\0\0mysql_native_password\0\x01\0\0\0\x01"), "{said:?}");
 }
@@ -217,10 +219,13 @@ fn checks_go_where_they_are_told() {
     let keys =
         format!("health = {{ check = 'smtp', interval = '100ms', address = '{}' }}", of_pool.address());
     let proxy = Proxy::start(checked(&backends, &keys));
-    wait_for("checks", || (0..2).all(|at| backend(&proxy, at).checks_passed() > 1));
+    wait_for("checks", || (0..2).all(|at| backend(&proxy, at).health().checks_passed() > 1));
     of_one.is_well(false);
     wait_for_state(&proxy, 1, BackendState::Down);
-    assert_eq!((backend(&proxy, 0).state(), backend(&proxy, 0).checks_failed()), (BackendState::Up, 0));
+    assert_eq!(
+        (backend(&proxy, 0).state(), backend(&proxy, 0).health().checks_failed()),
+        (BackendState::Up, 0)
+    );
     of_pool.is_well(false);
     wait_for_state(&proxy, 0, BackendState::Down);
 }
@@ -247,7 +252,7 @@ fn no_more_checks_are_under_way_than_may_be() {
     wait_for("all that hang are down", || {
         (0..20).all(|at| backend(&proxy, at).state() == BackendState::Down)
     });
-    wait_for("what works is checked", || backend(&proxy, 20).checks_passed() > 1);
+    wait_for("what works is checked", || backend(&proxy, 20).health().checks_passed() > 1);
     wait_for_state(&proxy, 20, BackendState::Up);
     assert!(proxy.metric("pointsman_checks_delayed_total") > 10.0);
     // A thread of the server may see the end of one check after the beginning of the next.
@@ -338,7 +343,8 @@ fn an_agent_is_obeyed() {
 fn an_agent_says_how_much_its_backend_bears() {
     let (a, b, agent) = (letter(b'a'), letter(b'b'), Agent::serve("0%\n"));
     let (proxy, admin) = Proxy::start_with_admin(with_agent(&a, &b, &agent, ""));
-    let wait_for_share = |share: u8| wait_for("a share", || backend(&proxy, 0).agent_share() == share);
+    let wait_for_share =
+        |share: u8| wait_for("a share", || backend(&proxy, 0).health().agent_share() == share);
     wait_for_share(0);
     assert_eq!(served(&proxy, b'a', 20), 0);
     agent.set_line("30%\n");
@@ -355,7 +361,7 @@ fn an_agent_says_how_much_its_backend_bears() {
     wait_for_share(100);
     assert_eq!(served(&proxy, b'a', 20), 0);
     agent.set_line("maxconn:100\n");
-    wait_for("more", || backend(&proxy, 0).agent_max_connections() == Some(100));
+    wait_for("more", || backend(&proxy, 0).health().agent_max_connections() == Some(100));
     assert!(served(&proxy, b'a', 20) > 5);
 }
 
@@ -369,7 +375,7 @@ fn an_agent_that_is_no_longer_asked_is_forgotten() {
     proxy.remote.reload(without).unwrap();
     wait_for_state(&proxy, 0, BackendState::Up);
     let backend = backend(&proxy, 0);
-    assert_eq!((backend.agent_share(), backend.agent_max_connections()), (100, None));
+    assert_eq!((backend.health().agent_share(), backend.health().agent_max_connections()), (100, None));
     assert!(served(&proxy, b'a', 20) > 5);
 }
 
@@ -399,6 +405,6 @@ fn a_server_that_closes_on_local_is_checked_in_the_form_of_a_client() {
     };
     let (local, client) = (start(""), start(", proxy_protocol = 'proxy'"));
     wait_for_state(&local, 0, BackendState::Down);
-    wait_for("checks", || backend(&client, 0).checks_passed() > 1);
+    wait_for("checks", || backend(&client, 0).health().checks_passed() > 1);
     assert_eq!(backend(&client, 0).state(), BackendState::Up);
 }

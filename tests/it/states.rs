@@ -62,14 +62,14 @@ fn a_backend_that_refuses_is_ejected_and_not_asked_again() {
         &[gone, b.address],
         "consecutive_failures = 3, base_time = \"1h\", max_time = \"1h\"",
     ));
-    while backend(&proxy, "p", gone).troubles(Trouble::Connect) < 3 {
+    while backend(&proxy, "p", gone).traffic().troubles(Trouble::Connect) < 3 {
         assert_eq!(connect_any(proxy.address("main")).1, 'b', "no client notices");
     }
     wait_for_state(&proxy, gone, BackendState::Ejected);
     for _ in 0..20 {
         assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
-    assert_eq!(backend(&proxy, "p", gone).troubles(Trouble::Connect), 3);
+    assert_eq!(backend(&proxy, "p", gone).traffic().troubles(Trouble::Connect), 3);
     assert_eq!(proxy.metric(&ejections("ejected")), 1.0);
     assert_eq!(proxy.metric(&ejections("last_one")), 0.0);
 }
@@ -84,16 +84,16 @@ fn an_ejected_backend_comes_back_in_time() {
     let met = backend(&proxy, "p", a.address);
     wait_for("a second ejection in a row", || {
         assert_eq!(connect_any(proxy.address("main")).1, 'b', "no client notices");
-        met.entered(BackendState::Ejected) >= 2
+        met.health().entered(BackendState::Ejected) >= 2
     });
     a.start();
     wait_for_state(&proxy, a.address, BackendState::Up);
     connect_to(proxy.address("main"), 'a');
-    let ejected = met.entered(BackendState::Ejected);
+    let ejected = met.health().entered(BackendState::Ejected);
     for _ in 0..20 {
         connect_any(proxy.address("main"));
     }
-    assert_eq!((met.state(), met.entered(BackendState::Ejected)), (BackendState::Up, ejected));
+    assert_eq!((met.state(), met.health().entered(BackendState::Ejected)), (BackendState::Up, ejected));
 }
 
 #[test]
@@ -103,12 +103,14 @@ fn a_backend_that_resets_at_once_is_ejected() {
     connect_until_answered(&proxy, bad.address);
     let met = backend(&proxy, "p", bad.address);
     // One more client may have come before the fifth reset was counted.
-    assert!(met.troubles(Trouble::EarlyReset) >= 5 && met.troubles(Trouble::Connect) == 0);
+    assert!(
+        met.traffic().troubles(Trouble::EarlyReset) >= 5 && met.traffic().troubles(Trouble::Connect) == 0
+    );
     for _ in 0..20 {
         assert_eq!(connect_any(proxy.address("main")).1, 'b');
     }
     assert_eq!(
-        met.ejection().map(|ejection| (ejection.trouble, ejection.in_a_row)),
+        met.health().ejection().map(|ejection| (ejection.trouble, ejection.in_a_row)),
         Some((Trouble::EarlyReset, 1))
     );
 }
@@ -116,11 +118,13 @@ fn a_backend_that_resets_at_once_is_ejected() {
 /// Connects one client after the other until a backend is ejected.
 fn connect_until_answered(proxy: &Proxy, bad: SocketAddr) {
     wait_for("the ejection", || {
-        let before = backend(proxy, "p", bad).troubles(Trouble::EarlyReset);
+        let before = backend(proxy, "p", bad).traffic().troubles(Trouble::EarlyReset);
         let mut client = proxy.connect();
         let answered = client.write_all(b"?").and_then(|()| client.read_exact(&mut [0])).is_ok();
         // The reset is counted a moment after the client gets it.
-        wait_for("the count", || answered || backend(proxy, "p", bad).troubles(Trouble::EarlyReset) > before);
+        wait_for("the count", || {
+            answered || backend(proxy, "p", bad).traffic().troubles(Trouble::EarlyReset) > before
+        });
         state(proxy, bad) == BackendState::Ejected
     });
 }
@@ -137,7 +141,7 @@ fn a_backend_that_speaks_before_it_resets_is_not() {
     }
     proxy.wait_for_metric(&closed("backend_reset"), 10.0);
     let met = backend(&proxy, "p", bad.address);
-    assert_eq!((met.state(), met.troubles(Trouble::EarlyReset)), (BackendState::Up, 0));
+    assert_eq!((met.state(), met.traffic().troubles(Trouble::EarlyReset)), (BackendState::Up, 0));
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn checks_bring_back_what_could_not_be_connected() {
          ejection = { consecutive_failures = 2, base_time = \"1h\", max_time = \"1h\" }",
     ));
     let met = backend(&proxy, "p", a.address);
-    wait_for("the first check", || met.checks_passed() > 0);
+    wait_for("the first check", || met.health().checks_passed() > 0);
     a.stop();
     connect_until_ejected(&proxy, a.address);
     a.start();
@@ -208,7 +212,7 @@ fn an_ejection_survives_a_reload_and_ends_when_it_is_switched_off() {
     proxy.remote.reload(with(2, ejection)).unwrap();
     let met = backend(&proxy, "p", gone);
     assert_eq!(
-        (met.state(), met.weight(), met.entered(BackendState::Ejected)),
+        (met.state(), met.weight(), met.health().entered(BackendState::Ejected)),
         (BackendState::Ejected, 2, 1)
     );
     proxy.remote.reload(with(2, "")).unwrap();
@@ -324,7 +328,8 @@ fn what_the_operator_says_comes_with_a_reload() {
     connect_to(proxy.address("main"), 'a');
     let met = backend(&proxy, "p", a.address);
     assert_eq!(
-        [BackendState::Draining, BackendState::Maintenance, BackendState::Up].map(|state| met.entered(state)),
+        [BackendState::Draining, BackendState::Maintenance, BackendState::Up]
+            .map(|state| met.health().entered(state)),
         [1, 1, 1]
     );
 }

@@ -275,9 +275,12 @@ fn a_check_that_finds_a_full_accept_queue_is_not_made() {
     let health =
         "health = { interval = '50ms', fast_interval = '50ms', timeout = '40ms', fall = 1, rise = 1 }";
     let proxy = before(&folder, "b", health);
-    wait_for("two checks", || backend_of(&proxy).checks_not_made() >= 2);
-    assert_eq!((backend_of(&proxy).checks_failed(), backend_of(&proxy).state()), (0, BackendState::Up));
+    wait_for("two checks", || backend_of(&proxy).health().checks_not_made() >= 2);
+    assert_eq!(
+        (backend_of(&proxy).health().checks_failed(), backend_of(&proxy).state()),
+        (0, BackendState::Up)
+    );
     std::thread::spawn(move || while full.listener.accept().is_ok() {});
-    wait_for("a check that passes", || backend_of(&proxy).checks_passed() > 0);
-    assert_eq!(backend_of(&proxy).checks_failed(), 0);
+    wait_for("a check that passes", || backend_of(&proxy).health().checks_passed() > 0);
+    assert_eq!(backend_of(&proxy).health().checks_failed(), 0);
 }

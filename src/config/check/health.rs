@@ -11,7 +11,7 @@ use crate::config::findings::Findings;
 use crate::config::read::{ArrayItem, ArrayOf, Key};
 use crate::config::script::TargetAddress;
 use crate::config::words::{Number, Time};
-use crate::pool::pool_spec::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
+use crate::pool::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
 use crate::pool::{BackendSpec, CheckKind, HealthSpec};
 use crate::wire::Script;
 use crate::wire::dialogue::ScriptStep;

@@ -19,7 +19,7 @@ use crate::config::findings::Findings;
 use crate::config::read::{Key, NamedTables, OneOrMany, TableEntry};
 use crate::config::words::{Keyword, name_fault};
 use crate::live::PeerTimeouts;
-use crate::pool::pool_spec::CheckTarget;
+use crate::pool::CheckTarget;
 use crate::pool::{
     AgentSpec, BackendSpec, DialSpec, EjectionSpec, Forward, ForwardSpec, HashOn, HashParts, HealthSpec,
     OnDown, PoolSpec, SourcePrefix,

@@ -16,7 +16,7 @@ use super::*;
 use crate::balance::MaxLoad;
 use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::live::PeerTimeouts;
-use crate::pool::pool_spec::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
+use crate::pool::{AgentSpec, CheckTarget, CheckTargets, TargetHost};
 use crate::pool::{
     AnnounceSpec, BackendSpec, CheckKind, DialSource, DialSpec, DiscoverSource, DiscoverSpec, DnsSpec,
     EjectionSpec, HashOn, HealthSpec, OnDown, OperatorState, Passed, QueueSpec, RecordKind, SourcePrefix,

@@ -17,7 +17,7 @@ mod set;
 #[cfg(test)]
 mod tests;
 
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -26,6 +26,7 @@ use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
 
 use super::rate::{Moment, Rate};
+use crate::ids::ListenerId;
 pub use name::{Link, SourceName};
 use set::{SourceEntry, SourceSet, WAYS};
 
@@ -120,8 +121,8 @@ pub enum SourceRefusal {
 /// A request to admit a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionRequest {
-    /// The number of its listener, never 0.
-    pub listener: u64,
+    /// Its listener.
+    pub listener: ListenerId,
     /// The source of the connection.
     pub source: SourceKey,
     /// True if its first bytes will be read.
@@ -135,8 +136,8 @@ pub struct AdmissionRequest {
 pub struct SourceReport {
     /// Its first address.
     pub ip: IpAddr,
-    /// The number of the listener.
-    pub listener: u64,
+    /// The listener.
+    pub listener: ListenerId,
     /// Open connections.
     pub open: u32,
     /// The open connections whose first bytes are still being read.
@@ -244,16 +245,16 @@ impl SourceTable {
         self.sets.get_or_init(|| (0..self.count).map(|_| SourceSet::default()).collect())
     }
 
-    fn index(&self, listener: u64, source: SourceKey) -> usize {
+    fn index(&self, listener: ListenerId, source: SourceKey) -> usize {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
-        hasher.write_u64(listener);
+        listener.hash(&mut hasher);
         hasher.write_u128(source.0);
         // The high half of the product spreads evenly over any number of sets.
         ((u128::from(hasher.finish()) * self.count as u128) >> 64) as usize
     }
 
     /// The number of open connections of a source at a listener.
-    pub fn open_of(&self, listener: u64, source: SourceKey) -> u32 {
+    pub fn open_of(&self, listener: ListenerId, source: SourceKey) -> u32 {
         let set = self.sets()[self.index(listener, source)].lock();
         set.find(listener, source).map_or(0, |way| set.0[way].open)
     }
@@ -304,8 +305,8 @@ impl SourceTable {
         let mut found = Vec::new();
         for set in self.sets.get().map_or(&[][..], |sets| sets) {
             let set = set.lock();
-            let open = set.0.iter().filter(|entry| !entry.is_free() && entry.open > 0);
-            found.extend(open.map(SourceEntry::report));
+            let open = set.0.iter().filter(|entry| entry.open > 0);
+            found.extend(open.filter_map(SourceEntry::report));
             drop(set);
             if found.len() > 2 * count + WAYS {
                 keep_heaviest(&mut found, count);

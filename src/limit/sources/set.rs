@@ -4,6 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::rate::Moment;
 use super::{AdmissionRequest, SourceKey, SourceLimits, SourceRefusal, SourceReport};
+use crate::ids::ListenerId;
 
 /// The slots of a set. If half of all slots have open connections, one set in fifty is full. If a quarter of all slots
 /// have open connections, one set in five thousand is full. More slots would make each look-up cost more.
@@ -13,8 +14,8 @@ pub(super) const WAYS: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SourceEntry {
     source: SourceKey,
-    /// 0 if the slot is free.
-    listener: u64,
+    /// `None` if the slot is free.
+    listener: Option<ListenerId>,
     /// The theoretical arrival time of its rate; without a rate, the time of its last connection.
     arrival: u64,
     /// The moment until which it is over its rate.
@@ -25,14 +26,14 @@ pub(super) struct SourceEntry {
 
 impl SourceEntry {
     const FREE: Self =
-        Self { source: SourceKey(0), listener: 0, arrival: 0, over_until: 0, open: 0, hellos: 0 };
+        Self { source: SourceKey(0), listener: None, arrival: 0, over_until: 0, open: 0, hellos: 0 };
 
-    pub(super) fn new(listener: u64, source: SourceKey) -> Self {
-        Self { source, listener, ..Self::FREE }
+    pub(super) fn new(listener: ListenerId, source: SourceKey) -> Self {
+        Self { source, listener: Some(listener), ..Self::FREE }
     }
 
     pub(super) fn is_free(&self) -> bool {
-        self.listener == 0
+        self.listener.is_none()
     }
 
     /// Counts a connection if the source is within its limits.
@@ -73,9 +74,10 @@ impl SourceEntry {
         }
     }
 
-    pub(super) fn report(&self) -> SourceReport {
+    /// Returns its counts, or `None` if the slot is free.
+    pub(super) fn report(&self) -> Option<SourceReport> {
         let Self { source, listener, open, hellos, .. } = *self;
-        SourceReport { ip: source.ip(), listener, open, hellos }
+        Some(SourceReport { ip: source.ip(), listener: listener?, open, hellos })
     }
 }
 
@@ -99,8 +101,8 @@ impl SourceSet {
 }
 
 impl SetSlots {
-    pub(super) fn find(&self, listener: u64, source: SourceKey) -> Option<usize> {
-        self.0.iter().position(|entry| entry.source == source && entry.listener == listener)
+    pub(super) fn find(&self, listener: ListenerId, source: SourceKey) -> Option<usize> {
+        self.0.iter().position(|entry| entry.source == source && entry.listener == Some(listener))
     }
 
     /// Returns the slot for a new source.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
-const LISTENER: u64 = 1 << 63;
+const LISTENER: ListenerId = ListenerId::nth(0);
 
 fn source(number: u32) -> SourceKey {
     SourceKey::of(IpAddr::V4(number.into()), PrefixLengths::default())
@@ -58,7 +58,7 @@ fn each_limit_has_its_refusal() {
     assert_eq!(table.admit(&request(1, SECOND), &limits).unwrap_err(), SourceRefusal::Connections);
     assert_eq!((table.open_of(LISTENER, source(1)), table.occupied(), table.open()), (3, 1, 3));
     let other = table.admit(&request(2, SECOND), &limits).unwrap();
-    let elsewhere = AdmissionRequest { listener: LISTENER + 1, ..request(1, SECOND) };
+    let elsewhere = AdmissionRequest { listener: ListenerId::nth(1), ..request(1, SECOND) };
     let third_one = table.admit(&elsewhere, &limits).unwrap();
     assert_eq!(table.occupied(), 3, "another source, and the same one at another listener");
     drop((first, second, third));

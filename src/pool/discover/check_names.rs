@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::Discovery;
-use crate::pool::pool_spec::Endpoint;
+use super::discovery::Discovery;
 use crate::pool::probe::CheckEndpoint;
+use crate::pool::probe::target::Endpoint;
 
 /// The host names that the checks and agents of a pool connect to, each with the state of its discovery.
 #[derive(Debug, Default)]

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use super::report::LookOutcome;
+use super::set::DiscoveredSet;
 use super::source::DiscoverSource;
-use super::{DiscoveredSet, LookOutcome};
 use crate::sys::Address;
 
 /// The state of a source. Shared with admin and the metrics, which read it. It is dropped with the last snapshot

@@ -1,7 +1,6 @@
-//! Sends single questions to the DNS. The only module that uses the resolver library.
+//! Sends single questions to the DNS. Only this module and the faults use the resolver library.
 
 use std::future::Future;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,17 +9,16 @@ use std::time::Duration;
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::answers::{Answer, Heard, SrvRecord};
+use super::answer::{Answer, Heard, Late, Part, SrvRecord};
+use super::fault::DnsFault;
 use super::resolv_conf::ResolvConf;
-use super::system::{FILE_PATIENCE, HOSTS, NameSystem, RESOLV_CONF, SystemNames};
-use crate::sys::landlock;
+use super::system::{NameSystem, SystemNames};
 
 /// The longest time for one question, with all its repetitions at all resolvers.
 const LONGEST_QUESTION: Duration = Duration::from_secs(10);
@@ -40,69 +38,6 @@ pub(super) const LATE_AT_ONCE: usize = 64;
 
 /// The most names that the whole process asks for at once. Each name has two questions, each question a socket.
 pub(super) const NAMES_AT_ONCE: usize = 32;
-
-/// The fault of a question to the DNS that has no usable answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum DnsFault {
-    /// The name does not exist.
-    #[error("there is no such name (NXDOMAIN)")]
-    NoName,
-    /// The answer has no usable record.
-    #[error("the answer has no usable record")]
-    Empty,
-    /// The answer has more records than are taken.
-    #[error("the answer has {0} records, which is too many")]
-    TooMany(usize),
-    /// No resolver answered in time.
-    #[error("no resolver answered in time")]
-    Timeout,
-    /// The resolver answered with an error code.
-    #[error("the resolver answered: {0}")]
-    Refused(ResponseCode),
-    /// One of the two families has no answer, while the other has one.
-    #[error("{records}: {fault}")]
-    OneFamily {
-        /// The type of its records.
-        records: &'static str,
-        /// The fault of its question.
-        fault: Box<DnsFault>,
-    },
-    /// No file names a resolver, and the question to this host, the default, failed.
-    #[error("{0}; {RESOLV_CONF} names no resolver, so 127.0.0.1 was queried")]
-    ByDefault(Box<DnsFault>),
-    /// The files that name the system's resolvers could not be read in time.
-    #[error("{RESOLV_CONF} and {HOSTS} could not be read within {} s: does their file system hang?", FILE_PATIENCE.as_secs())]
-    Unread,
-    /// The file that names the system's resolvers cannot be read.
-    #[error("{RESOLV_CONF} cannot be read: {0}{hint}", hint = landlock::hint(.0))]
-    ResolvConf(#[source] Arc<io::Error>),
-    /// The question could not be sent, or the answer could not be read.
-    #[error("the resolver cannot be queried: {0}")]
-    Net(#[source] NetError),
-}
-
-impl From<NetError> for DnsFault {
-    fn from(error: NetError) -> Self {
-        match error {
-            error if error.is_nx_domain() => Self::NoName,
-            NetError::Dns(DnsError::ResponseCode(code)) => Self::Refused(code),
-            NetError::Timeout => Self::Timeout,
-            error => Self::Net(error),
-        }
-    }
-}
-
-/// The answers for a name that have come. `None` is a family without an answer yet.
-#[derive(Debug)]
-pub(in crate::pool) struct Part {
-    /// The whole name that was queried. With a search list, it is the name that has addresses.
-    pub(super) name: Arc<str>,
-    pub(in crate::pool) v4: Option<Heard<IpAddr>>,
-    pub(in crate::pool) v6: Option<Heard<IpAddr>>,
-}
-
-/// The answer of the late family of a name.
-pub(in crate::pool) type Late = Pin<Box<dyn Future<Output = Part> + Send>>;
 
 /// The two families of addresses.
 #[derive(Clone, Copy, Debug)]
@@ -476,6 +411,8 @@ fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<To
 
 #[cfg(test)]
 mod tests {
+    use hickory_resolver::proto::op::ResponseCode;
+
     use super::*;
 
     /// Checks the fault that a search reports if its names have these faults in turn.

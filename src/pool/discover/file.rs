@@ -2,32 +2,20 @@
 //!
 //! A change is read at once, or within a few seconds where the kernel does not report changes: see [`FileWatch`].
 
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 
-use super::document::{self, DocumentFault};
-use super::{DiscoverFault, DiscoveredSet, LookOutcome, ReportSender};
+use super::document;
+use super::fault::{DiscoverFault, FileFault};
+use super::report::{LookOutcome, ReportSender};
+use super::set::DiscoveredSet;
+use crate::sys::file;
 use crate::sys::watch::{FileWatch, LookResult};
-use crate::sys::{file, landlock};
 
 /// The largest file that is read. A file with the most backends is far smaller.
 const LARGEST_FILE: u64 = 4 * 1024 * 1024;
-
-/// The fault of a file that gives no backends.
-#[derive(Debug, thiserror::Error)]
-pub enum FileFault {
-    /// The file cannot be opened or read, or is not a regular file.
-    #[error("it cannot be read: {0}{hint}", hint = landlock::hint(.0))]
-    Unreadable(#[source] io::Error),
-    /// The file is larger than 4 MiB.
-    #[error("it is larger than 4 MiB")]
-    TooLarge,
-    /// The content of the file is wrong.
-    #[error(transparent)]
-    Document(#[from] DocumentFault),
-}
 
 /// Reads the file when it changes, until the receiver of the reports is gone, and reports the backends.
 ///

@@ -10,11 +10,14 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::answer::{Late, Part};
 use super::answers::{HostAnswers, RoundResult, SrvAnswers, set};
-use super::dns::{Askers, DnsFault, Late, Part};
-use super::schedule::LookSchedule;
+use super::dns::Askers;
+use super::fault::DnsFault;
+use super::report::{LookOutcome, ReportSender};
+use super::schedule::{LookSchedule, randomness};
+use super::set::DiscoveredSet;
 use super::source::{DnsSpec, RecordKind};
-use super::{DiscoveredSet, LookOutcome, ReportSender, randomness};
 
 /// The longest time for which a round waits for the other names after the first answer. The targets of SRV records
 /// may have other resolvers.

@@ -5,15 +5,18 @@
 //! that are in force for each pool. A source that fails keeps the backends that it found last. Its [`Discovery`]
 //! has the fault and the time of the last success; admin and the metrics read it.
 
+mod answer;
 mod answers;
 mod check_names;
 mod discovery;
 mod dns;
 mod document;
+mod fault;
 mod file;
 mod follow;
 mod hold;
 mod hosts;
+mod report;
 mod resolv_conf;
 mod schedule;
 mod set;
@@ -21,82 +24,31 @@ pub mod source;
 mod system;
 
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
 
-use super::PoolSpec;
+use super::pool_spec::PoolSpec;
 use hold::Hold;
 use source::{DiscoverSource, DiscoverSpec};
 
-pub(super) use answers::Answer as DnsAnswer;
-pub(super) use answers::Heard;
+pub(super) use answer::Answer as DnsAnswer;
+pub(super) use answer::{Heard, Late};
 pub use check_names::CheckNames;
 pub use discovery::Discovery;
-pub use dns::DnsFault;
-pub(super) use dns::{Askers, Late, QuestionLimits};
+pub(super) use dns::{Askers, QuestionLimits};
 pub use document::DocumentFault;
-pub use file::{FileFault, read as read_file};
+pub use fault::{DiscoverFault, DnsFault, FileFault};
+pub use file::read as read_file;
+pub use report::DiscoveryReport;
+use report::ReportSender;
 pub use set::{DiscoveredSet, join};
 pub(super) use system::SystemNames;
 
 /// The most reports that wait for control. If this number waits, the tasks wait too.
 const REPORTS: usize = 256;
-
-/// The fault of a source that found nothing new, or only a part.
-#[derive(Debug, thiserror::Error)]
-pub enum DiscoverFault {
-    /// The DNS gave no usable answer.
-    #[error(transparent)]
-    Dns(DnsFault),
-    /// The file cannot be used.
-    #[error(transparent)]
-    File(FileFault),
-}
-
-impl From<DnsFault> for DiscoverFault {
-    fn from(fault: DnsFault) -> Self {
-        Self::Dns(fault)
-    }
-}
-
-/// The outcome of one look at a source.
-#[derive(Debug)]
-enum LookOutcome {
-    /// The source was read, without a fault.
-    Good,
-    /// The answers so far are good, and further answers are awaited.
-    Unfinished,
-    /// A part of the answers is good.
-    Partly(DiscoverFault),
-    /// No answer is good.
-    Failed(DiscoverFault),
-    /// No look was made. The hold of a backend has ended.
-    Expired,
-}
-
-impl LookOutcome {
-    fn fault(&self) -> Option<&DiscoverFault> {
-        match self {
-            Self::Good | Self::Unfinished | Self::Expired => None,
-            Self::Partly(fault) | Self::Failed(fault) => Some(fault),
-        }
-    }
-}
-
-/// The report of a task about one look at its source.
-#[derive(Debug)]
-pub struct DiscoveryReport {
-    pool: Arc<str>,
-    /// The number of the task, which is unique: a report may outlive its task.
-    number: u64,
-    found: Option<DiscoveredSet>,
-    outcome: LookOutcome,
-}
 
 /// The sources of all pools with the backends that they found. The tasks of the sources end when it is dropped.
 ///
@@ -463,65 +415,6 @@ impl Discoveries {
         let at = self.in_force.get(&pool)?.iter().position(|following| following.number == number)?;
         Some((pool, at))
     }
-}
-
-/// Sends the reports of one task. Adds the backends that are held to those that were found.
-struct ReportSender {
-    pool: Arc<str>,
-    number: u64,
-    hold: Hold,
-    report_to: mpsc::Sender<DiscoveryReport>,
-}
-
-impl ReportSender {
-    /// Sets that held backends take new connections, or that they take none (`rests`).
-    fn rest(&mut self, rests: bool) {
-        let pool = &*self.pool;
-        match (self.hold.rest(rests), rests) {
-            (false, _) => {}
-            (true, true) => tracing::warn!(
-                pool,
-                "a service is not available by its DNS answer (SRV target \".\"); its backends get no new connections"
-            ),
-            (true, false) => tracing::info!(pool, "a service is available again by its DNS answer"),
-        }
-    }
-
-    /// Reports the outcome of a look. Returns `false` if the receiver is gone.
-    async fn tell(&mut self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
-        let is_good = !matches!(outcome, LookOutcome::Failed(_));
-        let found = found.map(|found| self.hold.note_answer(found, is_good, Instant::now()));
-        self.send(found, outcome).await
-    }
-
-    /// Waits until the next hold ends; for ever if nothing is held.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is lost.
-    async fn expired(&self) {
-        match self.hold.next() {
-            Some(until) => sleep_until(until).await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Reports the addresses that are left when a hold ends. Returns `false` if the receiver is gone.
-    async fn expire(&mut self) -> bool {
-        let left = self.hold.expire(Instant::now());
-        self.send(Some(left), LookOutcome::Expired).await
-    }
-
-    async fn send(&self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
-        let report = DiscoveryReport { pool: Arc::clone(&self.pool), number: self.number, found, outcome };
-        self.report_to.send(report).await.is_ok()
-    }
-}
-
-/// Returns a random number of at least 0 and below 1, good enough to spread questions over time.
-fn randomness() -> f64 {
-    // The 53 bits that an f64 holds exactly.
-    (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The times of the questions to the DNS: by the TTL of the answer within bounds, sooner after a failure.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use super::source::DnsSpec;
@@ -50,6 +51,12 @@ impl LookSchedule {
     fn stretch(&self, time: Duration, randomness: f64) -> Duration {
         time.mul_f64(1.0 + self.jitter * randomness)
     }
+}
+
+/// Returns a random number of at least 0 and below 1, good enough to spread questions over time.
+pub(super) fn randomness() -> f64 {
+    // The 53 bits that an f64 holds exactly.
+    (RandomState::new().hash_one(0) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

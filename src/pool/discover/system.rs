@@ -3,26 +3,16 @@
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
-use super::dns::DnsFault;
+use super::fault::{DnsFault, FILE_PATIENCE, HOSTS, RESOLV_CONF};
 use super::hosts::Hosts;
 use super::resolv_conf::ResolvConf;
 use crate::sys::watch::{FileWatch, LookResult};
 use crate::sys::{file, process};
-
-/// The system's file of resolvers.
-pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
-
-/// The system's file of hosts. For a name in this file, no resolver is queried.
-pub(super) const HOSTS: &str = "/etc/hosts";
-
-/// The longest time for reading these files.
-pub(super) const FILE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The largest file of hosts that is read. Lists that block names have a few MiB.
 const LARGEST_FILE: u64 = 32 * 1024 * 1024;
@@ -182,6 +172,7 @@ mod tests {
     use std::fs;
     use std::net::IpAddr;
     use std::path::PathBuf;
+    use std::time::Duration;
 
     use super::*;
 

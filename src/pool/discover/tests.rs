@@ -1,11 +1,12 @@
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use super::report::LookOutcome;
 use super::set::Discovered;
 use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;
 use crate::pool::BackendSpec;
-use crate::pool::pool_spec::Endpoint;
+use crate::pool::Endpoint;
 use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 

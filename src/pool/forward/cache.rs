@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::LookupFault;
 use crate::wire::ServerName;
 
 /// The most names in the cache of a pool, some 200 bytes each. If none of them has expired, an eighth is removed.
@@ -28,6 +27,26 @@ const NONE_HOLD: Duration = Duration::from_secs(5);
 
 /// The time for which the cache keeps the failure of a question.
 const FAILED_HOLD: Duration = Duration::from_secs(1);
+
+/// The fault of a look-up that has no addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupFault {
+    /// The name does not exist.
+    #[error("there is no such name")]
+    NoName,
+    /// The name has no address.
+    #[error("the name has no address")]
+    NoAddress,
+    /// No resolver answered in time.
+    #[error("no resolver answered in time")]
+    Timeout,
+    /// The resolvers could not be queried, or answered with an error.
+    #[error("the resolvers gave no answer")]
+    Failed,
+    /// Too many look-ups are in progress.
+    #[error("too many names are looked up at once")]
+    Busy,
+}
 
 /// The addresses of a name in the order of the attempts, at least one, or the fault of the look-up.
 pub(super) type CachedAnswer = Result<Arc<[IpAddr]>, LookupFault>;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::cache::CachedAnswer;
-use super::{ForwardCounts, ForwardQuestion, KnownNames, LookupFault, LookupResult, lock};
+use super::cache::{CachedAnswer, LookupFault};
+use super::lookup_result::{ForwardCounts, LookupResult};
+use super::question::{ForwardQuestion, KnownNames, lock};
 use crate::pool::discover::{Askers, DnsAnswer, DnsFault, Heard, Late, QuestionLimits, SystemNames};
 use crate::wire::ServerName;
 

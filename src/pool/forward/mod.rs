@@ -8,49 +8,35 @@
 mod cache;
 pub mod forward_spec;
 mod lookup;
+mod lookup_result;
 mod marks;
+mod question;
 mod reach;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-pub use lookup::NAMES_AT_ONCE;
 use tokio::sync::mpsc;
 
-use super::BackendSpec;
+use super::backend::backend_spec::BackendSpec;
 use crate::route::pattern::NamePattern;
 use crate::sys::address;
 use crate::wire::ServerName;
 use cache::{CacheLookup, CachedAnswer, MOST_ASKED, NameCache};
 use forward_spec::ForwardSpec;
-pub use marks::ForwardMark;
+use lookup_result::ForwardCounts;
 use marks::ForwardMarks;
+use question::{ForwardQuestion, KnownNames, lock};
+
+pub use cache::LookupFault;
+pub use lookup::NAMES_AT_ONCE;
+pub use lookup_result::LookupResult;
+pub use marks::ForwardMark;
 
 /// The name of the only backend of a forwarding pool, which represents all hosts.
 const BACKEND: &str = "forward";
-
-/// The fault of a look-up that has no addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LookupFault {
-    /// The name does not exist.
-    #[error("there is no such name")]
-    NoName,
-    /// The name has no address.
-    #[error("the name has no address")]
-    NoAddress,
-    /// No resolver answered in time.
-    #[error("no resolver answered in time")]
-    Timeout,
-    /// The resolvers could not be queried, or answered with an error.
-    #[error("the resolvers gave no answer")]
-    Failed,
-    /// Too many look-ups are in progress.
-    #[error("too many names are looked up at once")]
-    Busy,
-}
 
 /// The reason for which a client is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,63 +50,6 @@ pub enum ForwardFault {
     /// No address of the name may be dialled.
     #[error("no address of the name may be reached")]
     Refused,
-}
-
-/// The result of a look-up, for the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum LookupResult {
-    /// The name was in the cache, or a look-up was already in progress.
-    Cached,
-    /// The DNS gave addresses.
-    Resolved,
-    /// The name does not exist.
-    NoName,
-    /// The name has no address.
-    NoAddress,
-    /// No resolver answered in time.
-    Timeout,
-    /// The resolvers could not be queried, or answered with an error.
-    Failed,
-    /// Too many look-ups were in progress.
-    Busy,
-}
-
-impl LookupResult {
-    /// All results, in the order of the declaration.
-    pub const ALL: [Self; 7] = [
-        Self::Cached,
-        Self::Resolved,
-        Self::NoName,
-        Self::NoAddress,
-        Self::Timeout,
-        Self::Failed,
-        Self::Busy,
-    ];
-
-    /// Returns the value of the label `result`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Cached => "cached",
-            Self::Resolved => "resolved",
-            Self::NoName => "no_name",
-            Self::NoAddress => "no_address",
-            Self::Timeout => "timeout",
-            Self::Failed => "failed",
-            Self::Busy => "busy",
-        }
-    }
-
-    fn of(answer: &CachedAnswer) -> Self {
-        match answer {
-            Ok(_) => Self::Resolved,
-            Err(LookupFault::NoName) => Self::NoName,
-            Err(LookupFault::NoAddress) => Self::NoAddress,
-            Err(LookupFault::Timeout) => Self::Timeout,
-            Err(LookupFault::Failed) => Self::Failed,
-            Err(LookupFault::Busy) => Self::Busy,
-        }
-    }
 }
 
 /// Forwards the clients of a pool. After a reload the new pool keeps its cache and its counts.
@@ -141,18 +70,6 @@ struct ResolverShared {
     questions: mpsc::Sender<ForwardQuestion>,
     /// The receiver of the questions. The task takes it when it starts.
     unstarted: Mutex<Option<mpsc::Receiver<ForwardQuestion>>>,
-}
-
-/// The cache of names. The lock is held briefly: for one look-up for each connection, and one answer for each question.
-type KnownNames = Arc<Mutex<NameCache>>;
-
-#[derive(Debug, Default)]
-struct ForwardCounts([AtomicU64; LookupResult::ALL.len()]);
-
-impl ForwardCounts {
-    fn count(&self, result: LookupResult) {
-        self.0[result as usize].fetch_add(1, Ordering::Relaxed);
-    }
 }
 
 impl Forward {
@@ -242,7 +159,7 @@ impl Forward {
             CacheLookup::Ask(told) => {
                 // The channel has room: its capacity is the most names that may be looked up at once.
                 let names = Arc::clone(&self.shared.names);
-                let question = ForwardQuestion { name: name.clone(), names, is_answered: false };
+                let question = ForwardQuestion::new(name.clone(), names);
                 let _ = self.shared.questions.try_send(question);
                 told
             }
@@ -267,7 +184,7 @@ impl Forward {
 
     /// Returns the number of look-ups with this result.
     pub fn lookups(&self, result: LookupResult) -> u64 {
-        self.counts.0[result as usize].load(Ordering::Relaxed)
+        self.counts.of(result)
     }
 }
 
@@ -279,33 +196,6 @@ impl ResolverShared {
 
     fn names(&self) -> MutexGuard<'_, NameCache> {
         lock(&self.names)
-    }
-}
-
-fn lock(names: &KnownNames) -> MutexGuard<'_, NameCache> {
-    names.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A name with a look-up in progress. The waiting connections also get an answer if the value is dropped.
-#[derive(Debug)]
-struct ForwardQuestion {
-    name: ServerName,
-    names: KnownNames,
-    is_answered: bool,
-}
-
-impl ForwardQuestion {
-    fn answer(&mut self, answer: CachedAnswer, ttl: Duration) {
-        self.is_answered = true;
-        lock(&self.names).answer(&self.name, answer, ttl, Instant::now());
-    }
-}
-
-impl Drop for ForwardQuestion {
-    fn drop(&mut self) {
-        if !self.is_answered {
-            self.answer(Err(LookupFault::Failed), Duration::ZERO);
-        }
     }
 }
 

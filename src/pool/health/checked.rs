@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{ChangeReason, CheckFault, CheckOutcome};
+use super::change::ChangeReason;
+use super::outcome::{CheckFault, CheckOutcome};
 use crate::pool::HealthSpec;
 
 /// The failure of a check.

@@ -2,8 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CheckFault, CheckOutcome, Trouble};
-use crate::pool::EjectionSpec;
+use super::outcome::{CheckFault, CheckOutcome};
+use super::trouble::Trouble;
+
+/// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
+/// pass. Names and defaults are those of Envoy's outlier detection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EjectionSpec {
+    /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.
+    pub consecutive_failures: u32,
+    /// The duration of the first ejection; one right after it lasts twice as long, then three times. Default 30 s.
+    pub base_time: Duration,
+    /// The longest duration of one ejection. Default 300 s.
+    pub max_time: Duration,
+    /// The part of the pool that may be ejected at once, in percent; one backend always may, unless no
+    /// other is available. Default 10.
+    pub max_ejected: u8,
+}
+
+impl Default for EjectionSpec {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            base_time: Duration::from_secs(30),
+            max_time: Duration::from_secs(300),
+            max_ejected: 10,
+        }
+    }
+}
 
 /// The ejections of a backend, the present one among them.
 #[derive(Clone, Debug, Default)]

@@ -27,233 +27,26 @@
 //!
 //! This module runs no checks (`probe` does) and reads no clock.
 
+mod change;
 mod checked;
 mod ejected;
+mod operator_state;
+mod outcome;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{EjectionSpec, HealthSpec, OperatorState};
-use crate::telemetry::FailedCheck;
-use crate::wire::alert;
-pub use checked::CheckFailure;
+use super::probe::check_spec::HealthSpec;
 use checked::Checked;
-pub use ejected::Ejection;
 use ejected::Ejections;
 
-/// The state of a backend: up, or the reason for which it takes no new connections. Open connections stay in any
-/// state, unless the pool closes those of backends that are down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum BackendState {
-    /// It takes new connections.
-    Up,
-    /// Its checks fail, or its agent reports it as down.
-    Down,
-    /// Its open connections may end, and it gets no new ones.
-    Draining,
-    /// Clients failed there, and it gets no connections for a while.
-    Ejected,
-    /// It gets no connections and no checks.
-    Maintenance,
-}
-
-impl BackendState {
-    /// Every state, in the order of the declaration.
-    pub const ALL: [Self; 5] = [Self::Up, Self::Down, Self::Draining, Self::Ejected, Self::Maintenance];
-
-    /// The word in metric labels, in the status page and in the log.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Draining => "draining",
-            Self::Ejected => "ejected",
-            Self::Maintenance => "maintenance",
-        }
-    }
-
-    /// The number in the metric of the state. 1 is up, as in the metric `pointsman_backend_up`.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Down => 0,
-            Self::Up => 1,
-            Self::Draining => 2,
-            Self::Ejected => 3,
-            Self::Maintenance => 4,
-        }
-    }
-}
-
-impl std::fmt::Display for BackendState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
-/// The result of one check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckOutcome {
-    /// The backend passed the check.
-    Passed,
-    /// The backend failed the check, or the check could not be made.
-    Failed(CheckFault),
-}
-
-/// The reason for which a check did not pass.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CheckFault {
-    /// Nothing listens there.
-    #[error("connection refused")]
-    Refused,
-    /// No answer within the time limit of the check.
-    #[error("timed out")]
-    Timeout,
-    /// No route to the host or its network.
-    #[error("unreachable")]
-    Unreachable,
-    /// The backend closed or reset the connection before it had answered.
-    #[error("closed before it answered")]
-    Closed,
-    /// The answer is not the expected one.
-    #[error("unexpected answer")]
-    Unexpected,
-    /// The backend refused the handshake of a check with this alert.
-    #[error("TLS alert {0}, {name}", name = alert::name(*.0))]
-    TlsAlert(u8),
-    /// The host name of the check has no address.
-    #[error("the host name of the check has no address")]
-    NoAddress,
-    /// The certificate of a check over TLS is not one that `ca_file` accepts.
-    #[error("certificate not accepted")]
-    Certificate,
-    /// The check could not be made: this process was out of descriptors, ports or memory, or the accept queue of the
-    /// backend's Unix socket stayed full. This never counts against the backend.
-    #[error("out of local resources, or its accept queue was full")]
-    Local,
-    /// Any other error.
-    #[error("failed")]
-    Other,
-}
-
-impl CheckFault {
-    /// The kind under which it is counted.
-    pub fn failed_check(self) -> FailedCheck {
-        match self {
-            Self::Refused => FailedCheck::Refused,
-            Self::Timeout => FailedCheck::Timeout,
-            Self::Unreachable => FailedCheck::Unreachable,
-            Self::Closed => FailedCheck::Closed,
-            Self::Unexpected => FailedCheck::Unexpected,
-            Self::TlsAlert(_) => FailedCheck::TlsAlert,
-            Self::Certificate => FailedCheck::Certificate,
-            Self::NoAddress => FailedCheck::Dns,
-            Self::Local => FailedCheck::Local,
-            Self::Other => FailedCheck::Other,
-        }
-    }
-}
-
-/// A failure of a client at a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[repr(u8)]
-pub enum Trouble {
-    /// The connect failed.
-    #[error("connects failed")]
-    Connect,
-    /// The backend reset a connection early, before it had sent a byte.
-    #[error("connections were reset at once")]
-    EarlyReset,
-}
-
-impl Trouble {
-    /// All troubles, in the order of the declaration.
-    pub const ALL: [Self; 2] = [Self::Connect, Self::EarlyReset];
-
-    /// The value of the label `kind`.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::EarlyReset => "early_reset",
-        }
-    }
-}
-
-/// A state that a backend's agent demands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AgentWord {
-    /// In use: ends the agent's drain and maintenance.
-    Ready,
-    /// The backend works: ends the agent's down.
-    Up,
-    /// The backend does not work.
-    Down,
-    /// Drain: no new connections.
-    Drain,
-    /// Maintenance: no connections and no checks.
-    Maintenance,
-}
-
-impl AgentWord {
-    /// The word in messages.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Drain => "drain",
-            Self::Maintenance => "maintenance",
-        }
-    }
-}
-
-/// A backend moved from one state to another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateChange {
-    /// The state it left.
-    pub from: BackendState,
-    /// The state it is in now.
-    pub to: BackendState,
-    /// The cause of the change.
-    pub reason: ChangeReason,
-}
-
-/// The cause of a change to another state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ChangeReason {
-    /// Enough checks passed in a row.
-    #[error("checks passed")]
-    ChecksPassed,
-    /// Enough checks failed in a row; this is the fault of the last one.
-    #[error("checks failed: {0}")]
-    ChecksFailed(CheckFault),
-    /// The checks were switched off, and their results were dropped.
-    #[error("checks were switched off")]
-    ChecksOff,
-    /// Too many clients in a row had this trouble.
-    #[error("{failures} {trouble} in a row")]
-    Failures {
-        /// The trouble.
-        trouble: Trouble,
-        /// The number of these clients.
-        failures: u32,
-    },
-    /// The time of the ejection is over.
-    #[error("its ejection is over")]
-    EjectionOver,
-    /// Ejection was switched off.
-    #[error("ejection was switched off")]
-    EjectionOff,
-    /// The operator demands this state.
-    #[error("the configuration has state {}", .0.word())]
-    Operator(OperatorState),
-    /// The agent demands this state.
-    #[error("its agent reported {}", .0.word())]
-    Agent(AgentWord),
-    /// The agent is no longer queried, and its demands are dropped.
-    #[error("its agent is no longer queried")]
-    AgentOff,
-}
+pub use change::{AgentWord, BackendState, ChangeReason, StateChange};
+pub use checked::CheckFailure;
+pub use ejected::{Ejection, EjectionSpec};
+pub use operator_state::OperatorState;
+pub use outcome::{CheckFault, CheckFinding, CheckOutcome};
+pub use trouble::Trouble;
 
 /// Something that may change a backend's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

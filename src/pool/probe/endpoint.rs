@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::pool::Discovery;
-use crate::pool::pool_spec::Endpoint;
+use super::target::Endpoint;
+use crate::pool::discover::Discovery;
 use crate::sys::{Address, control_connect};
 
 /// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the

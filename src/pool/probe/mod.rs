@@ -12,11 +12,15 @@
 //! A backend in maintenance is not checked: it may be switched off, and its state does not depend on checks.
 
 mod check;
+pub(super) mod check_spec;
 mod endpoint;
 mod limit;
 mod schedule;
+mod talking;
+pub(super) mod target;
 #[cfg(feature = "tls-checks")]
 mod tls;
+pub(super) mod tls_spec;
 mod watches;
 
 use std::sync::Arc;
@@ -25,18 +29,23 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::pool_spec::CheckTargets;
-use super::{Backend, BackendState, CheckFault, CheckNames, CheckOutcome, HealthSpec, Pool};
+use super::backend::Backend;
+use super::discover::CheckNames;
+use super::health::{BackendState, CheckFault, CheckFinding, CheckOutcome};
+use super::pool_in_use::Pool;
 use crate::sys::Address;
 use check::check;
+use check_spec::HealthSpec;
+use target::CheckTargets;
 
 pub(super) use check::connect;
 pub(super) use endpoint::CheckEndpoint;
 pub use endpoint::ConnectFault;
 pub use limit::CheckLimit;
-pub(super) use schedule::{RandomNumbers, Schedule};
 #[cfg(feature = "tls-checks")]
-pub use tls::{CaFault, TlsClient, read_certificates};
+pub use tls::client::TlsClient;
+#[cfg(feature = "tls-checks")]
+pub use tls::{CaFault, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};
 
 /// The result of one check of one backend.
@@ -50,24 +59,6 @@ pub struct CheckReport {
     pub found: CheckFinding,
     /// The duration of the check, up to the answer that decided.
     pub took: Duration,
-}
-
-/// The result of one check, with details.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckFinding {
-    /// The result.
-    pub outcome: CheckOutcome,
-    /// The first words of an answer that was not accepted, cut; `None` if there were none.
-    pub heard: Option<Arc<str>>,
-    /// The part of its duration after the answer was complete, in which it only waited for bytes that would make
-    /// the answer wrong.
-    pub listened: Duration,
-}
-
-impl From<CheckOutcome> for CheckFinding {
-    fn from(outcome: CheckOutcome) -> Self {
-        Self { outcome, heard: None, listened: Duration::ZERO }
-    }
 }
 
 /// The running checks of one pool. They end when it is dropped.

@@ -2,10 +2,10 @@ use std::io::{self, ErrorKind as Kind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 
-use super::check::{fault, first_words};
+use super::talking::{fault, first_words};
 use super::*;
-use crate::pool::pool_spec::{CheckTarget, Endpoint};
 use crate::pool::{BackendSpec, ChangeReason, CheckKind, OperatorState, PoolSpec, StateChange};
+use crate::pool::{CheckTarget, Endpoint};
 use crate::telemetry::Counter;
 use crate::wire::Script;
 
@@ -144,7 +144,7 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
     let reasons = [CheckFault::Refused, CheckFault::Closed].map(ChangeReason::ChecksFailed);
     assert!(reasons.contains(&change.reason), "{:?}", change.reason);
     let backend = pool.backend(&name).unwrap();
-    assert!(!backend.is_available() && backend.checks_failed() > 0);
+    assert!(!backend.is_available() && backend.health().checks_failed() > 0);
 
     let _listener = TcpListener::bind(address).unwrap();
     let change = next_change(&pool, &name, &mut received).await;
@@ -152,8 +152,8 @@ async fn a_stopped_backend_goes_down_and_comes_back() {
         change,
         StateChange { from: BackendState::Down, to: BackendState::Up, reason: ChangeReason::ChecksPassed }
     );
-    assert!(backend.is_available() && backend.checks_passed() >= 2);
-    assert_eq!(pool.backends()[1].checks_failed(), 0);
+    assert!(backend.is_available() && backend.health().checks_passed() >= 2);
+    assert_eq!(pool.backends()[1].health().checks_failed(), 0);
 }
 
 #[tokio::test]

@@ -7,9 +7,12 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::endpoint::CheckEndpoint;
-use super::{CheckLimit, RandomNumbers, Schedule};
-use crate::pool::pool_spec::{CheckTargets, Endpoint};
-use crate::pool::{Backend, CheckNames, Pool};
+use super::limit::CheckLimit;
+use super::schedule::{RandomNumbers, Schedule};
+use super::target::{CheckTargets, Endpoint};
+use crate::pool::backend::Backend;
+use crate::pool::discover::CheckNames;
+use crate::pool::pool_in_use::Pool;
 use crate::sys::Address;
 
 /// The tasks by their backends' names, and the spec `S` of their queries. They end when this is dropped.

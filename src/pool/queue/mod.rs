@@ -21,6 +21,16 @@ use std::iter;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// The queue for connections while every backend is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueSpec {
+    /// Connections that may wait at once, at least 1.
+    pub length: usize,
+    /// The longest wait of one connection, all its waits together. Default 5 s.
+    pub timeout: Duration,
+}
 
 /// The result of an attempt to get a slot.
 #[derive(Debug, PartialEq, Eq)]

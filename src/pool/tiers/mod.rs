@@ -11,7 +11,7 @@
 //! the primaries are in use. Else, while a backup is up, the backups are in use. Else both are in use, the
 //! primaries first. Backends that the operator or an agent has taken out do not count and are not used.
 //!
-//! The states of the backends are read after a change of any backend's state, not at each pick.
+//! The states of the backends are read after a change of one of them, not at each pick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,24 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::backend::{self, Backend};
-use super::{BackendSpec, TierSpec};
+use super::backend::Backend;
+use super::backend::backend_spec::BackendSpec;
 use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 
 /// The name of the tier of all zones that are in no list. No zone can have this name.
 const OTHERS: &str = "*";
+
+/// The order in which backends are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TierSpec {
+    /// The zone of this node, whose backends come first. Default: no zone comes first.
+    pub zone: Option<Arc<str>>,
+    /// The zones that come next, in order of preference; those in no list come last, all alike.
+    pub zones: Vec<Arc<str>>,
+    /// The percentage of weight that is up, 1 to 100, below which picks ignore health. Default: never.
+    pub panic_threshold: Option<u8>,
+}
 
 /// The tiers of a pool: primaries first, each kind in order of preference.
 #[derive(Debug)]
@@ -70,7 +81,7 @@ pub(super) struct PanicState {
 /// The health of the tiers when the backends were last read.
 #[derive(Debug)]
 pub(super) struct TierHealth {
-    /// The value of [`backend::changes`] before that.
+    /// The number of changes in the pool before that.
     changes: u64,
     capacities: Box<[Capacity]>,
     primaries: KindHealth,
@@ -179,21 +190,26 @@ impl Tiers {
         &self.panic
     }
 
-    /// The health of the tiers for the pool's `backends` now. Logs the beginning and the end of panic mode.
-    pub(super) fn known(&self, pool: &str, backends: &[Arc<Backend>]) -> Guard<Arc<TierHealth>> {
+    /// The health of the tiers for the pool's `backends`, after this number of `changes` of their states. Logs the
+    /// beginning and the end of panic mode.
+    pub(super) fn known(
+        &self,
+        pool: &str,
+        backends: &[Arc<Backend>],
+        changes: u64,
+    ) -> Guard<Arc<TierHealth>> {
         let known = self.known.load();
-        if known.changes == backend::changes() {
+        if known.changes == changes {
             return known;
         }
-        let known = Arc::new(self.look(backends));
+        let known = Arc::new(self.look(backends, changes));
         self.panic.tell(pool, &known);
         self.known.store(known);
         self.known.load()
     }
 
-    fn look(&self, backends: &[Arc<Backend>]) -> TierHealth {
-        // Before the backends: a change from here on causes another read.
-        let changes = backend::changes();
+    /// Reads the states of the backends. `changes` was read before: a later change causes another read.
+    fn look(&self, backends: &[Arc<Backend>], changes: u64) -> TierHealth {
         let weigh = |tiers: &[Tier], counts: fn(&Backend) -> bool| {
             let members = tiers.iter().flat_map(Tier::members).map(|&at| &*backends[at]);
             members.filter(|backend| counts(backend)).map(|backend| u64::from(backend.weight())).sum::<u64>()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::balance::Algorithm;
-use crate::pool::pool_spec::CheckTarget;
+use crate::pool::CheckTarget;
 use crate::pool::{
     AgentReport, AgentSpec, CheckFault, CheckOutcome, CheckReport, HealthSpec, Lease, OperatorState, Pool,
     PoolSpec, QueueSpec, Unavailable,
@@ -440,4 +440,34 @@ fn without_a_queue_nobody_waits() {
     let pool = build(PoolSpec { queue: None, ..limited() });
     let _leases = fill(&pool);
     assert!(pool.wait(None, None, &[]).is_err());
+}
+
+/// A pool reads its backends again after its own changes, not after those of another pool.
+#[test]
+fn a_change_in_one_pool_is_none_in_another() {
+    let one = build(spec("a@a b@b"));
+    let other = build(PoolSpec { name: "q".into(), ..spec("a@a b@b") });
+    let known = other.tier_health();
+    for _ in 0..3 {
+        take_down(&one, "a");
+        bring_up(&one, "a");
+    }
+    assert!(Arc::ptr_eq(&known, &other.tier_health()), "it was read again");
+    let other_a = Arc::clone(other.backend("a").unwrap());
+    other_a.allow(AgentDirective::Share(0));
+    assert!(!Arc::ptr_eq(&known, &other.tier_health()), "it was not read again");
+}
+
+/// After a reload, two pools share the backends, and each must see their changes.
+#[test]
+fn a_change_is_seen_by_earlier_and_later_pools() {
+    let old = build(spec("a@a b@b"));
+    let new = Pool::build(spec("a@a b@b c@c"), Some(&old), 0);
+    for pool in [&old, &new] {
+        assert_eq!(pool.tiers()[0].capacity.up, 1);
+    }
+    take_down(&new, "a");
+    for pool in [&old, &new] {
+        assert_eq!(pool.tiers()[0].capacity.up, 0);
+    }
 }

@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::peer_watch::GONE_AFTER;
 use super::*;
 use crate::executor::{self, Executor, timeout, yield_now};
+use crate::ids::ListenerId;
 use crate::live::{ConnectionRegistry, Loads, PeerTimeouts, TICK};
 use crate::sys::tcp;
 use crate::telemetry::{Engine, Metrics};
@@ -86,7 +87,7 @@ impl RelayFixture {
     fn with(settings: RelaySettings, kind: Kind, pipes: usize) -> (Self, Relay) {
         let metrics = Metrics::new();
         let registry = ConnectionRegistry::new(Loads::new(1), 0);
-        let entry = registry.register(1, 1, registry.worker_slot(), metrics.listener("l"));
+        let entry = registry.register(1, ListenerId::nth(0), registry.worker_slot(), metrics.listener("l"));
         let engines = Rc::new(Engines::new(PipePool::new(pipes, Arc::clone(&metrics))));
         let (client, inner_client) = pair(kind);
         let (inner_backend, backend) = pair(kind);

@@ -249,7 +249,7 @@ fn names_of_checks_are_followed() {
             let snapshot = proxy.remote.view().snapshot.load_full();
             Arc::clone(&snapshot.pools["main"].pool.backends()[0])
         };
-        let fault = || backend().check_failure().map(|failure| failure.fault.failed_check().word());
+        let fault = || backend().health().check_failure().map(|failure| failure.fault.failed_check().word());
         wait_for("no such name", || fault() == Some("dns") && backend().state() == BackendState::Down);
         server.set_records(&[("probe.test", "127.0.0.1")]);
         wait_for("the name", || backend().state() == BackendState::Up);
@@ -260,8 +260,8 @@ fn names_of_checks_are_followed() {
         wait_for("the address that accepts", || backend().state() == BackendState::Up);
         server.stop();
         wait_for_fault(&proxy, "resolver");
-        let passed = backend().checks_passed();
-        wait_for("checks by what was last found", || backend().checks_passed() > passed + 2);
+        let passed = backend().health().checks_passed();
+        wait_for("checks by what was last found", || backend().health().checks_passed() > passed + 2);
         assert_eq!(backend().state(), BackendState::Up);
     }
 }

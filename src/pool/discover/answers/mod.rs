@@ -9,7 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::dns::{DnsFault, Part};
+use super::answer::{Answer, Heard, Part, SrvRecord};
+use super::fault::DnsFault;
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::pool::destination;
 
@@ -19,16 +20,6 @@ const MOST_SERVICES: usize = 512;
 /// The largest factor for the weights of SRV records if one of them has weight 0. That one gets weight 1, because it
 /// "should have a very small chance of being selected" (RFC 2782).
 const ABOVE_NONE: u16 = 100;
-
-/// The result of one question.
-pub(in crate::pool) type Heard<T> = Result<Answer<T>, DnsFault>;
-
-/// The records of an answer, perhaps none, and the time for which they count.
-#[derive(Clone, Debug)]
-pub(in crate::pool) struct Answer<T> {
-    pub(in crate::pool) records: Vec<T>,
-    pub(in crate::pool) ttl: Duration,
-}
 
 /// The result of a round of questions, or of a part of it.
 #[derive(Clone, Debug, Default)]
@@ -161,16 +152,6 @@ fn service_name(record: &SrvRecord, ip: IpAddr) -> Option<Arc<str>> {
         IpAddr::V4(_) => format!("{target}:{port}").into(),
         IpAddr::V6(_) => format!("[{target}]:{port}").into(),
     })
-}
-
-/// One SRV record.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SrvRecord {
-    pub(super) priority: u16,
-    pub(super) weight: u16,
-    pub(super) port: u16,
-    /// The name of the host, in lower case and without the final dot.
-    pub(super) target: Arc<str>,
 }
 
 /// The SRV records of one name and the addresses of their targets: the last good answers.

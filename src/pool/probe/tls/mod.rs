@@ -1,15 +1,16 @@
-//! TLS of checks, as a client: the only file that uses the TLS library.
+//! TLS of checks, as a client: the only folder that uses the TLS library.
 //!
 //! It serves the checks on the control thread. No client's bytes come here: the data path passes TLS on as it is.
 //! There is no key and no certificate of ours, and no session is resumed. A certificate is verified only if the
 //! operator configures the accepted certificates. A check only finds out if a server works, and has no secret to
 //! lose.
 
-use std::fmt;
+pub(super) mod client;
+
 use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, ready};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -23,10 +24,11 @@ use rustls::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::check::{Talking, broken, first_words};
-use crate::pool::pool_spec::Endpoint;
-use crate::pool::pool_spec::{CaFile, TlsSpec};
-use crate::pool::{CheckFailure, CheckFault};
+use super::talking::{Talking, broken, first_words};
+use super::target::Endpoint;
+use super::tls_spec::{CaFile, TlsSpec};
+use crate::pool::health::{CheckFailure, CheckFault};
+use client::TlsClient;
 
 /// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
 const CHUNK: usize = 4096;
@@ -60,7 +62,7 @@ impl TlsSession {
         endpoint: &Endpoint,
     ) -> Result<Self, CheckFailure> {
         let name = name(spec, endpoint).ok_or(CheckFault::Other)?;
-        let session = spec.client.config(spec).and_then(|config| ClientConnection::new(config, name));
+        let session = config_of(spec).and_then(|config| ClientConnection::new(config, name));
         let mut tls = Self {
             stream,
             session: session.map_err(|error| judged(&error))?,
@@ -233,39 +235,19 @@ fn judged(error: &rustls::Error) -> CheckFailure {
 /// The cryptography of all checks.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(ring::default_provider()));
 
-/// The TLS library's form of a specification, made once. Clones share it, so all backends of a pool have the same. It
-/// is determined by the rest of the specification, so any two are equal.
-#[derive(Clone, Default)]
-pub struct TlsClient(Arc<OnceLock<Result<Arc<ClientConfig>, rustls::Error>>>);
-
-impl TlsClient {
-    fn config(&self, spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
-        self.0.get_or_init(|| config(spec)).clone()
-    }
-}
-
-impl PartialEq for TlsClient {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for TlsClient {}
-
-impl fmt::Debug for TlsClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("TlsClient").finish_non_exhaustive()
-    }
-}
-
 impl TlsSpec {
     /// Prepares the settings of the TLS library, once the certificates are read. Without this call, the first check
     /// does it, on the control thread.
     pub fn prepare(&mut self) {
         self.client = TlsClient::default();
         // A fault is reported by each check.
-        let _ = self.client.config(self);
+        let _ = config_of(self);
     }
+}
+
+/// Returns the settings of the TLS library, made at the first call.
+fn config_of(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {
+    spec.client.config(|| config(spec))
 }
 
 fn config(spec: &TlsSpec) -> Result<Arc<ClientConfig>, rustls::Error> {

@@ -166,7 +166,7 @@ async fn the_library_is_set_up_once_for_all_checks() {
     let server = Server::start(&["a.example"], &BOTH, GOOD);
     let mut spec = TlsSpec { ca: server.ca(), ..named("a.example") };
     spec.prepare();
-    let config = |spec: &TlsSpec| spec.client.config(spec).unwrap();
+    let config = |spec: &TlsSpec| config_of(spec).unwrap();
     let (first, clone) = (config(&spec), spec.clone());
     for _ in 0..3 {
         assert_eq!(server.check(clone.clone()).await.outcome, PASSED);

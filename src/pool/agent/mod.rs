@@ -4,20 +4,25 @@
 //! A property that an answer leaves out stays as it was, and so does everything while the agent does not answer. Only
 //! checks find out if the backend itself can be reached.
 
+pub(super) mod agent_spec;
+
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::pool_spec::{AgentSpec, CheckTargets};
+use super::backend::Backend;
+use super::discover::CheckNames;
+use super::health::AgentWord;
+use super::pool_in_use::Pool;
+use super::probe::target::CheckTargets;
 use super::probe::{CheckEndpoint, CheckLimit, ConnectFault, Shared, Watch, Watches, connect};
-use super::{AgentWord, Backend, CheckNames, Pool};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
 use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
+use agent_spec::AgentSpec;
 
 /// The result of one query to the agent of one backend.
 #[derive(Clone, Debug)]
@@ -72,56 +77,6 @@ pub(super) fn of_state(word: AgentDirective) -> Option<AgentWord> {
         AgentDirective::Drain => Some(AgentWord::Drain),
         AgentDirective::Maintenance => Some(AgentWord::Maintenance),
         AgentDirective::Share(_) | AgentDirective::MaxConnections(_) => None,
-    }
-}
-
-/// The load that an agent allows its backend. Read by each pick.
-#[derive(Debug)]
-pub(super) struct Allowance {
-    /// In percent.
-    share: AtomicU8,
-    connections: AtomicU64,
-}
-
-impl Allowance {
-    /// The whole load.
-    pub(super) fn full() -> Self {
-        Self { share: AtomicU8::new(100), connections: AtomicU64::new(u64::MAX) }
-    }
-
-    /// Applies a directive, if it is about the load. Returns true if the allowance changed.
-    pub(super) fn take_in(&self, word: AgentDirective) -> bool {
-        match word {
-            AgentDirective::Share(percent) => {
-                let percent = percent.min(100);
-                self.share.swap(percent, Ordering::SeqCst) != percent
-            }
-            AgentDirective::MaxConnections(most) => self.allow(most.into()),
-            AgentDirective::Up
-            | AgentDirective::Down
-            | AgentDirective::Ready
-            | AgentDirective::Drain
-            | AgentDirective::Maintenance => false,
-        }
-    }
-
-    /// Removes all limits. Returns true if there were any.
-    pub(super) fn forget(&self) -> bool {
-        self.take_in(AgentDirective::Share(100)) | self.allow(u64::MAX)
-    }
-
-    fn allow(&self, most: u64) -> bool {
-        self.connections.swap(most, Ordering::SeqCst) != most
-    }
-
-    /// The allowed percentage of its usual share, 0 to 100.
-    pub(super) fn share(&self) -> u8 {
-        self.share.load(Ordering::Relaxed)
-    }
-
-    /// The allowed connections at once; `u64::MAX` is no limit.
-    pub(super) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::SeqCst)
     }
 }
 
@@ -219,7 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pool::pool_spec::CheckTarget;
+    use crate::pool::CheckTarget;
 
     fn spec(send: Option<&[u8]>) -> AgentSpec {
         AgentSpec {
@@ -281,22 +236,5 @@ mod tests {
         let spec = AgentSpec { timeout: Duration::from_millis(30), ..spec(None) };
         let heard = bounded_ask(&listener.local_addr().unwrap().into(), &spec).await;
         assert!(matches!(heard, Err(AgentFault::Timeout)), "{heard:?}");
-    }
-
-    #[test]
-    fn an_allowance_is_what_was_said_last() {
-        let allowance = Allowance::full();
-        assert_eq!((allowance.share(), allowance.connections()), (100, u64::MAX));
-        for word in [
-            AgentDirective::Share(30),
-            AgentDirective::MaxConnections(7),
-            AgentDirective::Down,
-            AgentDirective::Ready,
-        ] {
-            allowance.take_in(word);
-        }
-        assert_eq!((allowance.share(), allowance.connections()), (30, 7));
-        allowance.forget();
-        assert_eq!((allowance.share(), allowance.connections()), (100, u64::MAX));
     }
 }

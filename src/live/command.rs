@@ -1,0 +1,29 @@
+//! The commands to a connection. A connection has one slot for them.
+
+use crate::telemetry::CloseReason;
+
+/// A command to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionCommand {
+    /// Set late socket options, and check stuck peers.
+    Tick,
+    /// No byte moved for the time limit.
+    Expire,
+    /// End for this reason.
+    Close(CloseReason),
+    /// Go on in the worker with this number.
+    Move(usize),
+}
+
+impl ConnectionCommand {
+    /// Returns the rank. A waiting command is replaced only by one of a higher rank. A lost tick is sent
+    /// again.
+    pub(super) fn rank(self) -> u8 {
+        match self {
+            Self::Tick => 0,
+            Self::Move(_) => 1,
+            Self::Expire => 2,
+            Self::Close(_) => 3,
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The entry of one connection: its counts, its stage, and its command slot.
+//!
+//! The registry and the task of the connection share an entry, on one thread. The parts that go on in another worker
+//! migrate as a [`MigratingEntry`].
+
+use std::cell::{Cell, OnceCell};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::command::ConnectionCommand;
+use super::listing::OpenConnection;
+use super::stage::{CloseTurn, ConnectionStage, PeerCheck, TickDemand};
+use super::tallies::ConnectionTallies;
+use crate::ids::{BackendId, ListenerId};
+use crate::limit::Link;
+use crate::sys::Address;
+use crate::telemetry::{CloseReason, Direction, Engine, ListenerMetrics};
+
+/// The time between two sweeps. Idle timeouts are exact to this time. Late socket options are set at the
+/// second sweep.
+pub const TICK: Duration = Duration::from_millis(500);
+
+/// A wait that no sweep has counted yet. The first sweep sets it to 0, as if a byte had moved: the sweep may come
+/// at once, and a wait must not end too early.
+const FRESH: u32 = u32::MAX;
+
+/// The connections of one listener, or those of one backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ConnectionGroup {
+    /// Those that were accepted at this listener.
+    Listener(ListenerId),
+    /// Those whose backend, or last attempt, is this one.
+    Backend(BackendId),
+}
+
+/// One connection in its worker's registry. Held by the registry and by the connection's task.
+pub struct ConnectionEntry {
+    id: u64,
+    listener: ListenerId,
+    /// The backend of the last attempt.
+    backend: Cell<Option<BackendId>>,
+    /// The client's address; `None` for a client of a Unix socket.
+    client: Cell<Option<IpAddr>>,
+    /// The private link that the connection counts for, if its listener counts by links.
+    link: OnceCell<Arc<Link>>,
+    /// The index of this connection in the registry's list.
+    pub(super) slot: Cell<usize>,
+    totals: [Cell<u64>; 2],
+    dropped: Cell<u64>,
+    /// Bytes moved and not yet added to the shared metrics, by direction and engine.
+    unflushed: [[Cell<u64>; 2]; 2],
+    /// Bytes moved in the last tick.
+    recent: Cell<u64>,
+    /// Sweeps in a row that counted no byte; [`FRESH`] until the first one.
+    quiet: Cell<u32>,
+    quiet_limit: Cell<u32>,
+    stage: Cell<ConnectionStage>,
+    peer_check: Cell<PeerCheck>,
+    ticks: Cell<TickDemand>,
+    command: Cell<Option<ConnectionCommand>>,
+    waker: Cell<Option<Waker>>,
+    metrics: Arc<ListenerMetrics>,
+    tallies: ConnectionTallies,
+}
+
+/// The parts of an entry that move to another worker.
+#[derive(Debug)]
+pub struct MigratingEntry {
+    id: u64,
+    listener: ListenerId,
+    backend: Option<BackendId>,
+    client: Option<IpAddr>,
+    link: Option<Arc<Link>>,
+    totals: [u64; 2],
+    dropped: u64,
+    metrics: Arc<ListenerMetrics>,
+    tallies: ConnectionTallies,
+}
+
+impl ConnectionEntry {
+    pub(super) fn new(
+        id: u64,
+        listener: ListenerId,
+        metrics: Arc<ListenerMetrics>,
+        tallies: ConnectionTallies,
+    ) -> Self {
+        Self {
+            id,
+            listener,
+            backend: Cell::new(None),
+            client: Cell::new(None),
+            link: OnceCell::new(),
+            slot: Cell::new(0),
+            totals: Default::default(),
+            dropped: Cell::new(0),
+            unflushed: Default::default(),
+            recent: Cell::new(0),
+            quiet: Cell::new(FRESH),
+            quiet_limit: Cell::new(u32::MAX),
+            stage: Cell::new(ConnectionStage::Connecting),
+            peer_check: Cell::new(PeerCheck::None),
+            ticks: Cell::new(TickDemand::New { wanted: false }),
+            command: Cell::new(None),
+            waker: Cell::new(None),
+            metrics,
+            tallies,
+        }
+    }
+
+    /// Returns the entry of a connection that comes from another worker.
+    pub(super) fn readmitted(migrating: MigratingEntry) -> Self {
+        let entry = Self::new(migrating.id, migrating.listener, migrating.metrics, migrating.tallies);
+        entry.backend.set(migrating.backend);
+        entry.client.set(migrating.client);
+        migrating.link.into_iter().for_each(|link| entry.counts_for(link));
+        entry.dropped.set(migrating.dropped);
+        for (total, before) in entry.totals.iter().zip(migrating.totals) {
+            total.set(before);
+        }
+        // Only connected connections migrate, and the other worker has reported the first byte.
+        entry.establish();
+        entry.take_first_byte();
+        entry
+    }
+
+    /// Returns the parts that move to another worker.
+    pub(super) fn migrating(&self) -> MigratingEntry {
+        MigratingEntry {
+            id: self.id,
+            listener: self.listener,
+            backend: self.backend.get(),
+            client: self.client.get(),
+            link: self.link.get().cloned(),
+            totals: [0, 1].map(|at: usize| self.totals[at].get()),
+            dropped: self.dropped.get(),
+            metrics: Arc::clone(&self.metrics),
+            tallies: self.tallies.clone(),
+        }
+    }
+
+    /// Returns the counts of its route, pool and backend.
+    pub fn tallies(&self) -> &ConnectionTallies {
+        &self.tallies
+    }
+
+    /// The connection's number, unique in this process.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Counts bytes delivered.
+    pub fn moved(&self, direction: Direction, engine: Engine, bytes: u64) {
+        let total = &self.totals[direction as usize];
+        total.set(total.get() + bytes);
+        let unflushed = &self.unflushed[direction as usize][engine as usize];
+        unflushed.set(unflushed.get() + bytes);
+    }
+
+    /// The bytes delivered in one direction since the start.
+    pub fn total(&self, direction: Direction) -> u64 {
+        self.totals[direction as usize].get()
+    }
+
+    /// Counts bytes that were read and could not be delivered.
+    pub fn dropped(&self, bytes: u64) {
+        self.dropped.set(self.dropped.get() + bytes);
+        self.metrics.bytes_dropped.increment(bytes);
+    }
+
+    /// The number of bytes that were read and could not be delivered.
+    pub fn total_dropped(&self) -> u64 {
+        self.dropped.get()
+    }
+
+    /// The bytes moved in the last tick.
+    pub(super) fn recent(&self) -> u64 {
+        self.recent.get()
+    }
+
+    /// Sets the address of its client.
+    pub fn set_client(&self, client: &Address) {
+        self.client.set(client.tcp().map(|address| address.ip()));
+    }
+
+    /// Stores the private link that the connection counts for. The first one stays.
+    pub fn counts_for(&self, link: Arc<Link>) {
+        let _ = self.link.set(link);
+    }
+
+    /// The private link that the connection counts for, if its listener counts by links.
+    pub fn link(&self) -> Option<&Arc<Link>> {
+        self.link.get()
+    }
+
+    pub(super) fn stage(&self) -> ConnectionStage {
+        self.stage.get()
+    }
+
+    /// Sets whether its first bytes are being read.
+    pub fn set_reading(&self, reading: bool) {
+        self.stage.set(self.stage().with_reading(reading));
+    }
+
+    /// Returns the connection for the list of those that are open.
+    pub(super) fn listed(&self) -> OpenConnection {
+        OpenConnection {
+            client: self.client.get(),
+            link: self.link.get().cloned(),
+            listener: self.listener,
+            backend: self.backend.get(),
+            is_reading: self.stage() == ConnectionStage::Reading,
+        }
+    }
+
+    /// Makes it a connection of this backend.
+    pub fn join(&self, backend: BackendId) {
+        self.backend.set(Some(backend));
+    }
+
+    /// Returns the groups to which it belongs.
+    pub(super) fn groups(&self) -> impl Iterator<Item = ConnectionGroup> {
+        let backend = self.backend.get().map(ConnectionGroup::Backend);
+        std::iter::once(ConnectionGroup::Listener(self.listener)).chain(backend)
+    }
+
+    /// Marks the backend as connected. From now on the connection can be closed in turn
+    /// ([`CloseNotice`](super::CloseNotice)). Before that it may still try another backend.
+    pub fn establish(&self) {
+        self.stage.set(ConnectionStage::ESTABLISHED);
+    }
+
+    /// Returns true, once, if the backend has sent bytes.
+    pub fn take_first_byte(&self) -> bool {
+        let Some(reported) = self.stage().with_first_byte() else { return false };
+        if self.total(Direction::FromBackend) == 0 {
+            return false;
+        }
+        self.stage.set(reported);
+        true
+    }
+
+    /// Returns its connected backend, unless the connection already waits for its turn to be closed.
+    pub(super) fn backend_to_close(&self) -> Option<BackendId> {
+        match self.stage() {
+            ConnectionStage::Established { close: CloseTurn::None, .. } => self.backend.get(),
+            _ => None,
+        }
+    }
+
+    /// Sets the place of the connection in the queue of those that are closed in turn.
+    pub(super) fn set_close_turn(&self, close: CloseTurn) {
+        self.stage.set(self.stage().with_close(close));
+    }
+
+    /// Records that the connection has left this worker, and counts its last bytes.
+    pub(super) fn depart(&self) {
+        self.flush();
+        self.stage.set(ConnectionStage::Gone);
+    }
+
+    /// Returns true once it has left this worker.
+    pub(super) fn is_gone(&self) -> bool {
+        self.stage() == ConnectionStage::Gone
+    }
+
+    /// Starts a new wait for silence: [`ConnectionCommand::Expire`] comes after `limit` without a byte.
+    pub fn expire_after(&self, limit: Duration) {
+        let ticks = limit.as_millis().div_ceil(TICK.as_millis());
+        self.quiet.set(FRESH);
+        self.quiet_limit.set(u32::try_from(ticks).unwrap_or(u32::MAX));
+    }
+
+    /// Sets whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second sweep of a new
+    /// connection.
+    pub fn needs_tick(&self, wanted: bool) {
+        self.ticks.set(self.ticks.get().with_wanted(wanted));
+    }
+
+    /// Schedules the next check of the peers: after this number of sweeps [`ConnectionEntry::look_is_due`] is
+    /// true and [`ConnectionCommand::Tick`] comes. If no check is scheduled, a byte that moves schedules one
+    /// after `FIRST_CHECK` sweeps (10).
+    pub fn look_again(&self, sweeps: u8) {
+        self.peer_check.set(PeerCheck::In(sweeps));
+    }
+
+    /// Returns true, once, if the relay is to check that the peers acknowledge the bytes sent to them.
+    pub fn look_is_due(&self) -> bool {
+        let is_due = self.peer_check.get() == PeerCheck::Due;
+        if is_due {
+            self.peer_check.set(PeerCheck::None);
+        }
+        is_due
+    }
+
+    /// Takes the waiting command, or registers for a wakeup by the next one.
+    pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<ConnectionCommand> {
+        if let Some(command) = self.command.take() {
+            return Poll::Ready(command);
+        }
+        let waker = match self.waker.take() {
+            Some(waker) if waker.will_wake(cx.waker()) => waker,
+            _ => cx.waker().clone(),
+        };
+        self.waker.set(Some(waker));
+        Poll::Pending
+    }
+
+    /// Waits for [`ConnectionCommand::Close`] and returns its reason.
+    ///
+    /// # Cancel safety
+    ///
+    /// No command is lost.
+    pub async fn closed(&self) -> CloseReason {
+        loop {
+            if let ConnectionCommand::Close(reason) = std::future::poll_fn(|cx| self.poll_command(cx)).await {
+                return reason;
+            }
+        }
+    }
+
+    /// Puts a command in the slot, unless one of the same or a higher rank waits there. Wakes the connection's task.
+    pub(super) fn send_command(&self, command: ConnectionCommand) {
+        if self.command.get().is_none_or(|waiting| waiting.rank() < command.rank()) {
+            self.command.set(Some(command));
+        }
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The command that waits in the slot.
+    pub(super) fn waiting_command(&self) -> Option<ConnectionCommand> {
+        self.command.get()
+    }
+
+    /// Adds the bytes moved to the shared counters. Returns their number.
+    fn flush(&self) -> u64 {
+        let mut sum = 0;
+        for direction in Direction::ALL {
+            let mut both = 0;
+            for engine in Engine::ALL {
+                let bytes = self.unflushed[direction as usize][engine as usize].take();
+                if bytes > 0 {
+                    self.metrics.bytes(direction, engine).increment(bytes);
+                    both += bytes;
+                }
+            }
+            if both > 0 {
+                self.tallies.moved(direction, both);
+                sum += both;
+            }
+        }
+        sum
+    }
+
+    /// Counts a sweep, and returns the bytes moved since the last one.
+    pub(super) fn sweep(&self) -> u64 {
+        let moved = self.flush();
+        self.recent.set(moved);
+        let quiet = if moved > 0 { 0 } else { self.quiet.get().wrapping_add(1) };
+        self.quiet.set(quiet);
+        let ticks = self.ticks.get();
+        self.ticks.set(ticks.after_sweep());
+        let peer_check = self.peer_check.get().after_sweep(moved);
+        self.peer_check.set(peer_check);
+        if quiet >= self.quiet_limit.get() {
+            self.send_command(ConnectionCommand::Expire);
+        } else if ticks.is_due() || peer_check == PeerCheck::Due {
+            self.send_command(ConnectionCommand::Tick);
+        }
+        moved
+    }
+}

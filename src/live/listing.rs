@@ -1,0 +1,29 @@
+//! The list of a worker's open connections, for the counts by source.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::ids::{BackendId, ListenerId};
+use crate::limit::Link;
+
+/// The most connections that a worker lists: more than any worker has, and a bound for the memory of a list
+/// (48 MiB).
+pub(super) const MOST_LISTED: usize = 1 << 20;
+
+/// A connection in the list of those that are open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenConnection {
+    /// The client's address; `None` for a client of a Unix socket.
+    pub client: Option<IpAddr>,
+    /// The private link that it counts for, where its listener counts by links.
+    pub link: Option<Arc<Link>>,
+    /// Its listener.
+    pub listener: ListenerId,
+    /// Its backend, if one was picked.
+    pub backend: Option<BackendId>,
+    /// True while its first bytes are being read.
+    pub is_reading: bool,
+}
+
+/// The open connections of a worker. All requests between two sweeps share a list.
+pub type OpenConnections = Arc<Vec<OpenConnection>>;

@@ -1,0 +1,265 @@
+//! The registry: the list of a worker's connections, its sweep, and the commands to many connections at once.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::closing::{CloseNotice, CloseQueue};
+use super::command::ConnectionCommand;
+use super::entry::{ConnectionEntry, ConnectionGroup, MigratingEntry};
+use super::listing::{MOST_LISTED, OpenConnections};
+use super::loads::{Loads, WorkerSlot};
+use super::tallies::ConnectionTallies;
+use crate::ids::{BackendId, ListenerId};
+use crate::telemetry::{CloseReason, ListenerMetrics};
+
+/// A connection that moves this many bytes in a tick is worth moving to another worker: about 0.5 MiB/s.
+const STREAM: u64 = 256 * 1024;
+
+/// The connections of one worker.
+pub struct ConnectionRegistry {
+    entries: RefCell<Vec<Rc<ConnectionEntry>>>,
+    /// The connections that are closed in turn, by their backend.
+    closings: RefCell<HashMap<BackendId, Rc<CloseQueue>>>,
+    loads: Arc<Loads>,
+    worker: usize,
+    emptied: tokio::sync::Notify,
+    /// The channels to which the next sweep sends the list of connections.
+    listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
+}
+
+impl ConnectionRegistry {
+    /// Returns the empty registry of a worker.
+    pub fn new(loads: Arc<Loads>, worker: usize) -> Rc<Self> {
+        Rc::new(Self {
+            entries: RefCell::default(),
+            closings: RefCell::default(),
+            loads,
+            worker,
+            emptied: tokio::sync::Notify::new(),
+            listings: RefCell::default(),
+        })
+    }
+
+    /// Takes a slot at this worker.
+    pub fn worker_slot(&self) -> WorkerSlot {
+        WorkerSlot::take(&self.loads, self.worker)
+    }
+
+    /// Takes a slot at another worker, if this one has too many connections.
+    pub fn worker_slot_elsewhere(&self) -> Option<(usize, WorkerSlot)> {
+        let worker = self.loads.less_loaded(self.worker)?;
+        Some((worker, self.worker_slot_at(worker)))
+    }
+
+    /// Takes a slot at the worker with this number.
+    pub fn worker_slot_at(&self, worker: usize) -> WorkerSlot {
+        WorkerSlot::take(&self.loads, worker)
+    }
+
+    /// Adds a connection of a listener. It is removed when the guard is dropped.
+    pub fn register(
+        self: &Rc<Self>,
+        id: u64,
+        listener: ListenerId,
+        worker_slot: WorkerSlot,
+        metrics: Arc<ListenerMetrics>,
+    ) -> RegistryGuard {
+        self.enter(ConnectionEntry::new(id, listener, metrics, ConnectionTallies::default()), worker_slot)
+    }
+
+    /// Adds a connection that comes from another worker.
+    pub fn readmit(self: &Rc<Self>, migrating: MigratingEntry, worker_slot: WorkerSlot) -> RegistryGuard {
+        self.enter(ConnectionEntry::readmitted(migrating), worker_slot)
+    }
+
+    fn enter(self: &Rc<Self>, entry: ConnectionEntry, worker_slot: WorkerSlot) -> RegistryGuard {
+        let entry = Rc::new(entry);
+        let mut entries = self.entries.borrow_mut();
+        entry.slot.set(entries.len());
+        entries.push(Rc::clone(&entry));
+        // From now on the guard counts the connection.
+        self.loads.arrive(self.worker);
+        drop(worker_slot);
+        RegistryGuard { registry: Rc::clone(self), entry }
+    }
+
+    /// The number of open connections.
+    pub fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
+    /// Returns true if no connection is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Sweeps every connection once. The worker calls it at each [`TICK`](super::TICK).
+    pub fn sweep(&self) {
+        let entries = self.entries.borrow();
+        let moved = match self.listings.take() {
+            none if none.is_empty() => entries.iter().map(|entry| entry.sweep()).sum(),
+            listings => {
+                let mut listed = Vec::with_capacity(entries.len().min(MOST_LISTED));
+                let sweep = |entry: &Rc<ConnectionEntry>| {
+                    if listed.len() < MOST_LISTED {
+                        listed.push(entry.listed());
+                    }
+                    entry.sweep()
+                };
+                let moved = entries.iter().map(sweep).sum();
+                let listed = Arc::new(listed);
+                listings.into_iter().for_each(|to| _ = to.send(Arc::clone(&listed)));
+                moved
+            }
+        };
+        drop(entries);
+        self.loads.moved(self.worker, moved);
+        self.give_notice();
+    }
+
+    /// Sends the list of open connections with the next sweep, which visits each of them anyway.
+    pub fn list(&self, to: oneshot::Sender<OpenConnections>) {
+        self.listings.borrow_mut().push(to);
+    }
+
+    /// Closes the established connections of a backend one after the other, and also later ones, until the
+    /// notice is withdrawn.
+    ///
+    /// # Panics
+    ///
+    /// On a thread without an executor.
+    pub fn close_in_turn(&self, notice: Arc<CloseNotice>) {
+        let backend = notice.backend();
+        if let Some(earlier) = self.closings.borrow_mut().insert(backend, CloseQueue::new(notice)) {
+            earlier.clear();
+        }
+        self.give_notice();
+    }
+
+    /// Queues the connections that have not been given notice yet.
+    fn give_notice(&self) {
+        let mut closings = self.closings.borrow_mut();
+        if closings.is_empty() {
+            return;
+        }
+        closings.retain(|_, closing| {
+            if closing.is_over() {
+                closing.clear();
+            }
+            !closing.is_over()
+        });
+        for entry in self.entries.borrow().iter() {
+            if let Some(backend) = entry.backend_to_close()
+                && let Some(closing) = closings.get(&backend)
+            {
+                closing.add(entry);
+            }
+        }
+        closings.values().for_each(CloseQueue::run);
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_no_close_queue(&self) -> bool {
+        self.closings.borrow().is_empty()
+    }
+
+    /// Moves some streams to a worker that moves far fewer bytes. Does nothing without such a worker.
+    ///
+    /// A stream that is blocked most of the time moves too. The command to move replaces the tick for which the
+    /// stream waits, and the other worker sends the tick again. A stream moves only if it does not carry more than
+    /// the amount that evens both workers out. So the only stream of a worker stays, and no stream moves back and
+    /// forth.
+    pub fn give_streams_away(&self) {
+        let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
+        for entry in self.entries.borrow().iter() {
+            let recent = entry.recent();
+            let is_free = matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick));
+            if is_free && recent >= STREAM && recent <= surplus {
+                surplus -= recent;
+                entry.send_command(ConnectionCommand::Move(worker));
+            }
+        }
+    }
+
+    /// Closes every connection, as the time of the drain is over.
+    pub fn close_all(&self) {
+        for entry in self.entries.borrow().iter() {
+            entry.send_command(ConnectionCommand::Close(CloseReason::DrainDeadline));
+        }
+    }
+
+    /// Closes the connections of these listeners and backends for the same reason.
+    pub fn close_groups(&self, groups: &[ConnectionGroup]) {
+        // Discovery may remove thousands of backends at once, while as many connections are open.
+        let groups: HashSet<ConnectionGroup> = groups.iter().copied().collect();
+        for entry in self.entries.borrow().iter() {
+            if entry.groups().any(|group| groups.contains(&group)) {
+                entry.send_command(ConnectionCommand::Close(CloseReason::DrainDeadline));
+            }
+        }
+    }
+
+    /// Returns true if a connection is at this worker or on its way to it.
+    pub fn worker_slots_taken(&self) -> bool {
+        self.loads.connections(self.worker) > 0
+    }
+
+    /// Waits until the last connection of the registry has been removed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost; check [`ConnectionRegistry::is_empty`] and call it again.
+    pub async fn emptied(&self) {
+        self.emptied.notified().await;
+    }
+
+    fn remove(&self, entry: &ConnectionEntry) {
+        let mut entries = self.entries.borrow_mut();
+        let slot = entry.slot.get();
+        entries.swap_remove(slot);
+        if let Some(moved) = entries.get(slot) {
+            moved.slot.set(slot);
+        }
+        if entries.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+}
+
+/// Keeps a connection in the registry. On drop the connection is removed and its last bytes are counted.
+pub struct RegistryGuard {
+    registry: Rc<ConnectionRegistry>,
+    entry: Rc<ConnectionEntry>,
+}
+
+impl RegistryGuard {
+    /// Takes the connection out of this worker.
+    pub fn leave(self) -> MigratingEntry {
+        self.entry.migrating()
+    }
+
+    /// Returns a second handle to the entry, which does not keep the connection in the registry.
+    pub fn share(&self) -> Rc<ConnectionEntry> {
+        Rc::clone(&self.entry)
+    }
+}
+
+impl std::ops::Deref for RegistryGuard {
+    type Target = ConnectionEntry;
+
+    fn deref(&self) -> &ConnectionEntry {
+        &self.entry
+    }
+}
+
+impl Drop for RegistryGuard {
+    fn drop(&mut self) {
+        self.entry.depart();
+        self.registry.remove(&self.entry);
+        self.registry.loads.leave(self.registry.worker);
+    }
+}

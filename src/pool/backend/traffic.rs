@@ -1,0 +1,179 @@
+//! The traffic of a backend: what the connections of all workers write, and what is computed from it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+use crate::ids::BackendId;
+use crate::pool::health::Trouble;
+use crate::pool::latency::Latency;
+use crate::pool::signals::PoolSignals;
+use crate::telemetry::BackendCounts;
+
+/// A limit that is none.
+pub(super) const UNLIMITED: u64 = u64::MAX;
+
+/// The traffic of a backend. Shared by each [`Backend`](super::Backend) of one server; it ends with the last of them.
+#[derive(Debug)]
+pub struct BackendTraffic {
+    pub(super) id: BackendId,
+    active: AtomicU64,
+    /// The upper bound of `active`; [`UNLIMITED`] is no limit.
+    limit: AtomicU64,
+    connections: AtomicU64,
+    counts: Arc<BackendCounts>,
+    latency: Latency,
+    /// The origin of the times in `latency`.
+    born: Instant,
+    /// The receiver of its reports: that of its pool.
+    signals: ArcSwap<PoolSignals>,
+    /// By [`Trouble`].
+    troubles: [TroubleCount; Trouble::ALL.len()],
+    /// The number of failures in a row that make a failure report; 0 is never.
+    tolerated: AtomicU32,
+}
+
+impl BackendTraffic {
+    pub(super) fn new(now: Instant, limit: Option<u64>, signals: Arc<PoolSignals>) -> Self {
+        Self {
+            id: BackendId::next(),
+            active: AtomicU64::new(0),
+            limit: AtomicU64::new(limit.unwrap_or(UNLIMITED)),
+            connections: AtomicU64::new(0),
+            counts: Arc::default(),
+            latency: Latency::default(),
+            born: now,
+            signals: ArcSwap::new(signals),
+            troubles: Default::default(),
+            tolerated: AtomicU32::new(0),
+        }
+    }
+
+    /// Takes over the limit and the signals of the new configuration. They then apply to this server, also for
+    /// connections that still hold its old `Backend`.
+    pub(super) fn go_on(&self, new: &BackendTraffic) {
+        self.signals.store(new.signals.load_full());
+        if self.limit.swap(new.limit(), Ordering::SeqCst) != new.limit() {
+            self.signals.load().queue.changed();
+        }
+    }
+
+    /// The number of leases on all workers now.
+    pub fn active(&self) -> u64 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Connections established since it was first configured.
+    pub fn connections_total(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of its connections, their ends, and the connections that wait for its first byte.
+    pub fn counts(&self) -> &Arc<BackendCounts> {
+        &self.counts
+    }
+
+    /// The number of times that clients had this trouble at the backend.
+    pub fn troubles(&self, trouble: Trouble) -> u64 {
+        self.troubles[trouble as usize].total.load(Ordering::Relaxed)
+    }
+
+    /// The expected time of a connect; zero before the first one.
+    pub fn latency(&self, now: Instant) -> Duration {
+        self.latency.estimate(now.saturating_duration_since(self.born))
+    }
+
+    /// The most leases at once by its configuration; [`UNLIMITED`] is no limit.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.load(Ordering::SeqCst)
+    }
+
+    /// Takes one more lease, unless there are `limit` already. Returns true if it took one.
+    pub(super) fn hold(&self, limit: u64) -> bool {
+        if limit == UNLIMITED {
+            self.active.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let one_more = |active| (active < limit).then_some(active + 1);
+        self.active.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+    }
+
+    /// Returns a lease. Then the caller reports it with [`BackendTraffic::freed`], if the number of leases has a limit.
+    pub(super) fn release(&self) {
+        self.active.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Reports a returned lease to the connections that wait.
+    pub(super) fn freed(&self) {
+        self.signals.load().queue.freed();
+    }
+
+    /// Reports a change of the backend's availability to its pool.
+    pub(super) fn changed(&self) {
+        self.signals.load().changed();
+    }
+
+    /// Counts an established connection and the time that its connect took.
+    pub(in crate::pool) fn connected(&self, took: Duration) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.latency.observe(took, self.born.elapsed());
+        self.went_well(Trouble::Connect);
+    }
+
+    /// Records a connect that failed after this time.
+    pub(in crate::pool) fn failed(&self, took: Duration) {
+        self.latency.at_least(took, self.born.elapsed());
+    }
+
+    /// Sets the number of failures in a row that make a failure report; 0 is never.
+    pub(in crate::pool) fn tolerate(&self, failures: u32) {
+        self.tolerated.store(failures, Ordering::Relaxed);
+    }
+
+    /// Counts a trouble of a client. Returns true if there are too many in a row; the count then begins again at 0.
+    pub(in crate::pool) fn met(&self, trouble: Trouble) -> bool {
+        self.troubles[trouble as usize].meet(self.tolerated.load(Ordering::Relaxed))
+    }
+
+    /// Resets the count of a trouble in a row, because a client did not have the trouble.
+    pub(in crate::pool) fn went_well(&self, trouble: Trouble) {
+        self.troubles[trouble as usize].break_row();
+    }
+
+    /// Resets the counts of all troubles in a row.
+    pub(super) fn break_rows(&self) {
+        self.troubles.iter().for_each(TroubleCount::break_row);
+    }
+}
+
+/// The counts of one trouble of clients.
+#[derive(Debug, Default)]
+struct TroubleCount {
+    total: AtomicU64,
+    row: AtomicU32,
+}
+
+impl TroubleCount {
+    /// Counts one trouble. Returns true if there are `tolerated` in a row. Two threads at once may both get true; only
+    /// the first report causes an ejection.
+    fn meet(&self, tolerated: u32) -> bool {
+        self.total.fetch_add(1, Ordering::Relaxed);
+        if tolerated == 0 {
+            return false;
+        }
+        let is_full = self.row.fetch_add(1, Ordering::Relaxed) + 1 >= tolerated;
+        if is_full {
+            self.row.store(0, Ordering::Relaxed);
+        }
+        is_full
+    }
+
+    /// Resets the count in a row. Nearly always it is 0, and then nothing is written.
+    fn break_row(&self) {
+        if self.row.load(Ordering::Relaxed) != 0 {
+            self.row.store(0, Ordering::Relaxed);
+        }
+    }
+}
