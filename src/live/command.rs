@@ -12,7 +12,7 @@ pub enum ConnectionCommand {
     /// End for this reason.
     Close(CloseReason),
     /// Go on in the worker with this number.
-    Move(usize),
+    Move(u32),
 }
 
 impl ConnectionCommand {

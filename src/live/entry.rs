@@ -36,6 +36,8 @@ pub enum ConnectionGroup {
 }
 
 /// One connection in its worker's registry. Held by the registry and by the connection's task.
+///
+/// Each open connection has one, so its numbers are as small as they can be.
 pub struct ConnectionEntry {
     id: u64,
     listener: ListenerId,
@@ -46,13 +48,13 @@ pub struct ConnectionEntry {
     /// The private link that the connection counts for, if its listener counts by links.
     link: OnceCell<Arc<Link>>,
     /// The index of this connection in the registry's list.
-    pub(super) slot: Cell<usize>,
+    pub(super) slot: Cell<u32>,
     totals: [Cell<u64>; 2],
     dropped: Cell<u64>,
     /// Bytes moved and not yet added to the shared metrics, by direction and engine.
     unflushed: [[Cell<u64>; 2]; 2],
-    /// Bytes moved in the last tick.
-    recent: Cell<u64>,
+    /// Bytes moved in the last tick, saturating.
+    recent: Cell<u32>,
     /// Sweeps in a row that counted no byte; [`FRESH`] until the first one.
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
@@ -176,7 +178,7 @@ impl ConnectionEntry {
 
     /// The bytes moved in the last tick.
     pub(super) fn recent(&self) -> u64 {
-        self.recent.get()
+        self.recent.get().into()
     }
 
     /// Sets the address of its client.
@@ -358,7 +360,7 @@ impl ConnectionEntry {
     /// Counts a sweep, and returns the bytes moved since the last one.
     pub(super) fn sweep(&self) -> u64 {
         let moved = self.flush();
-        self.recent.set(moved);
+        self.recent.set(u32::try_from(moved).unwrap_or(u32::MAX));
         let quiet = if moved > 0 { 0 } else { self.quiet.get().wrapping_add(1) };
         self.quiet.set(quiet);
         let ticks = self.ticks.get();

@@ -19,6 +19,8 @@ use crate::telemetry::{CloseReason, ListenerMetrics};
 /// A connection that moves this many bytes in a tick is worth moving to another worker: about 0.5 MiB/s.
 const STREAM: u64 = 256 * 1024;
 
+const SLOTS: &str = "a worker has fewer than 2^32 connections";
+
 /// The connections of one worker.
 pub struct ConnectionRegistry {
     entries: RefCell<Vec<Rc<ConnectionEntry>>>,
@@ -79,7 +81,7 @@ impl ConnectionRegistry {
     fn enter(self: &Rc<Self>, entry: ConnectionEntry, worker_slot: WorkerSlot) -> RegistryGuard {
         let entry = Rc::new(entry);
         let mut entries = self.entries.borrow_mut();
-        entry.slot.set(entries.len());
+        entry.slot.set(u32::try_from(entries.len()).expect(SLOTS));
         entries.push(Rc::clone(&entry));
         // From now on the guard counts the connection.
         self.loads.arrive(self.worker);
@@ -175,6 +177,7 @@ impl ConnectionRegistry {
     /// forth.
     pub fn give_streams_away(&self) {
         let Some((worker, mut surplus)) = self.loads.less_busy(self.worker) else { return };
+        let worker = u32::try_from(worker).expect("a process has fewer than 2^32 workers");
         for entry in self.entries.borrow().iter() {
             let recent = entry.recent();
             let is_free = matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick));
@@ -220,8 +223,8 @@ impl ConnectionRegistry {
     fn remove(&self, entry: &ConnectionEntry) {
         let mut entries = self.entries.borrow_mut();
         let slot = entry.slot.get();
-        entries.swap_remove(slot);
-        if let Some(moved) = entries.get(slot) {
+        entries.swap_remove(slot as usize);
+        if let Some(moved) = entries.get(slot as usize) {
             moved.slot.set(slot);
         }
         if entries.is_empty() {

@@ -378,5 +378,5 @@ fn a_connection_comes_from_stage_to_stage() {
 /// An entry is a part of the memory of each idle connection.
 #[test]
 fn an_entry_is_small() {
-    assert!(size_of::<ConnectionEntry>() <= 200, "{}", size_of::<ConnectionEntry>());
+    assert!(size_of::<ConnectionEntry>() <= 184, "{}", size_of::<ConnectionEntry>());
 }

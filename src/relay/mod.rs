@@ -212,7 +212,7 @@ impl Relay {
                 Ok(RelayEnd::Stalled { side })
             }
             RelayStop::Broken(broken) => Err(broken),
-            RelayStop::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
+            RelayStop::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to: to as usize }),
             RelayStop::Command(command) => Ok(self.cut(command, entry)),
         }
     }
