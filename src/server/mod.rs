@@ -62,3 +62,6 @@ pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
 pub use view::{LifeStage, ServerHandle, View};
+
+#[cfg(test)]
+mod tests;
