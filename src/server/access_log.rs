@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
-use super::reload::ReloadFault;
-use super::run::Control;
-use super::{Server, StartFault};
+use super::faults::StartFault;
 use crate::config::Config;
 use crate::limit::Rate;
 use crate::telemetry::{AccessLog, AccessLogSpec, Flushed, Metrics, OpenedAccessLog};
@@ -27,36 +25,14 @@ pub(super) fn refusal_lines(spec: &AccessLogSpec) -> Option<Rate> {
     spec.refused_per_second.map(|lines| Rate::new(lines, Duration::from_secs(1), lines))
 }
 
-impl Control {
-    /// Opens the access log of a new configuration beside the access log in use, if the two differ. Nothing is
-    /// written to it before [`Server::switch_access_log`].
-    pub(super) async fn prepare_access_log(
-        &mut self,
-        config: &Config,
-    ) -> Result<Option<OpenedAccessLog>, ReloadFault> {
-        if config.access_log == self.server.config.access_log {
-            return Ok(None);
+/// Sends the records of connections that end from now on to another destination.
+pub(super) fn switch(log: &AccessLog, opened: OpenedAccessLog, spec: &AccessLogSpec, metrics: &Metrics) {
+    metrics.bound_refusal_lines(refusal_lines(spec));
+    let old = log.switch(opened);
+    // The old destination writes its queue and ends. A disk that hangs holds this thread for a while.
+    drop(spawn_blocking(move || {
+        if old.finish(Instant::now() + LAST_RECORDS) == Flushed::Abandoned {
+            tracing::warn!("access log: the old destination takes no lines; its queued lines may be lost");
         }
-        let (log, spec) = (self.server.access_log.clone(), config.access_log.clone());
-        let opened = self.run_beside(move || log.open(&spec)).await.ok_or(ReloadFault::Stopping)?;
-        let fault = |source| ReloadFault::AccessLog { path: config.access_log.to.to_string(), source };
-        opened.map(Some).map_err(fault)
-    }
-}
-
-impl Server {
-    /// Sends the records of connections that end from now on to another destination.
-    pub(super) fn switch_access_log(&self, opened: Option<OpenedAccessLog>, spec: &AccessLogSpec) {
-        let Some(opened) = opened else { return };
-        self.view.metrics.bound_refusal_lines(refusal_lines(spec));
-        let old = self.access_log.switch(opened);
-        // The old destination writes its queue and ends. A disk that hangs holds this thread for a while.
-        drop(spawn_blocking(move || {
-            if old.finish(Instant::now() + LAST_RECORDS) == Flushed::Abandoned {
-                tracing::warn!(
-                    "access log: the old destination takes no lines; its queued lines may be lost"
-                );
-            }
-        }));
-    }
+    }));
 }

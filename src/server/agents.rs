@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::{View, build};
+use super::build;
+use super::in_force::{ChangedPart, InForce};
+use super::view::View;
 use crate::ids::BackendId;
-use crate::pool::{AgentReport, Agents, Backend, CheckLimit, CheckNames, Pool};
-use crate::snapshot::Snapshot;
+use crate::pool::{AgentReport, Agents, Backend, CheckLimit, CheckNames, Discoveries, Pool};
 
 /// The reports that may wait. If there are more, the agents wait.
 const REPORTS: usize = 1024;
@@ -28,20 +29,29 @@ impl AgentFollower {
         Self { pools: HashMap::new(), reports, report_to, silent: HashMap::new() }
     }
 
-    /// Queries the agents of the backends of a pool, and no others.
-    pub(super) fn follow(&mut self, pool: &Pool, names: &CheckNames, limit: &Arc<CheckLimit>) {
+    /// Queries the agents of the backends that came into force, and ends the queries for removed ones. `discoveries` has
+    /// the addresses of the host names that agents connect to.
+    pub(super) fn in_force(&mut self, change: &InForce, discoveries: &Discoveries, limit: &Arc<CheckLimit>) {
+        match change.part {
+            ChangedPart::Bound | ChangedPart::Configuration => {
+                self.pools.retain(|name, _| change.new.pools.contains_key(name));
+                self.silent.retain(|name, _| change.new.pools.contains_key(name));
+            }
+            ChangedPart::Pool(..) | ChangedPart::Routes => {}
+        }
+        for served in change.pools() {
+            let names = discoveries.check_names(&served.pool.spec().name);
+            self.follow(&served.pool, &names, limit);
+        }
+    }
+
+    fn follow(&mut self, pool: &Pool, names: &CheckNames, limit: &Arc<CheckLimit>) {
         let agents = self.pools.entry(Arc::clone(&pool.spec().name)).or_default();
         agents.follow(pool, names, &self.report_to, limit, build::random());
         if let Some(silent) = self.silent.get_mut(&pool.spec().name) {
             let backends: HashSet<BackendId> = pool.backends().iter().map(|backend| backend.id()).collect();
             silent.retain(|backend| backends.contains(backend));
         }
-    }
-
-    /// Ends the queries for pools that are not in the snapshot.
-    pub(super) fn retain(&mut self, snapshot: &Snapshot) {
-        self.pools.retain(|name, _| snapshot.pools.contains_key(name));
-        self.silent.retain(|name, _| snapshot.pools.contains_key(name));
     }
 
     /// Waits for the next report.

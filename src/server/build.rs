@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use super::build_fault::BuildFault;
+use super::inherited::{InheritedListener, InheritedState, RouteUsage};
 use super::own_backends::leave_out_cycles;
-use super::{draining::DrainingSet, opening_build, series};
+use super::{opening_build, series};
 use crate::config::Config;
-use crate::ids::ListenerId;
-use crate::limit::{Gate, Quota, QuotaSpec, RateGate};
+use crate::limit::{Quota, QuotaSpec};
 use crate::listener::ListenerSpec;
-use crate::pool::{Backend, Discoveries, Pool, PoolSpec};
+use crate::pool::{Discovery, Pool, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::route::{RouteEntry, RouteId, RouteKey, RouteTable};
 use crate::snapshot::{
@@ -19,59 +20,35 @@ use crate::snapshot::{
 };
 use crate::telemetry::{Metrics, RouteCounts};
 
-/// The fault of a configuration that passed its checks and still cannot be built. It is a fault of pointsman.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildFault {
-    /// No pool has this name.
-    #[error("pool `{0}` is not in the configuration")]
-    Pool(Arc<str>),
-    /// Two routes are equal.
-    #[error("two routes of listener `{0}` are equal")]
-    Routes(Arc<str>),
-    /// No list has this name.
-    #[error("list `{0}` is not in the configuration")]
-    List(Arc<str>),
-}
+/// The sources of a pool, and its spec with the backends that they found.
+pub(super) type FoundPool = (Vec<Arc<Discovery>>, PoolSpec);
 
-/// The discovery sources from which a build takes backends. The sources of the two configurations may have different
-/// orders.
-#[derive(Clone, Copy)]
-pub(super) enum FoundBackends<'a> {
-    /// None: nothing has been found yet.
-    Nothing,
-    /// The sources of the configuration in force.
-    InForce(&'a Discoveries),
-    /// The sources of the configuration that is prepared.
-    Prepared(&'a Discoveries),
-}
+/// The pools with sources, by name. Empty before the first answers of the start.
+pub(super) type FoundPools = BTreeMap<Arc<str>, FoundPool>;
 
-/// The inputs of a build besides the previous snapshot.
+/// The inputs of a build besides the previous snapshot and the backends that discovery found.
 #[derive(Clone, Copy)]
 pub(super) struct BuildInputs<'a> {
     /// The configuration to build from.
     pub(super) config: &'a Config,
-    /// The listeners and backends that earlier reloads removed.
-    pub(super) draining: &'a DrainingSet,
-    /// The backends that discovery found.
-    pub(super) found: FoundBackends<'a>,
+    /// The listeners, backends and limits that still drain and may be back.
+    pub(super) inherited: &'a InheritedState,
     /// The metrics series.
     pub(super) metrics: &'a Metrics,
 }
 
-/// Builds the whole snapshot of a configuration.
+/// Builds the whole snapshot of a configuration. `found` are the backends that discovery found.
 pub(super) fn snapshot(
-    config: &Config,
     previous: &Snapshot,
-    sources: BuildInputs<'_>,
+    mut found: FoundPools,
+    inputs: BuildInputs<'_>,
 ) -> Result<Snapshot, BuildFault> {
-    let BuildInputs { draining, metrics, .. } = sources;
-    let returning = draining.backends();
+    let BuildInputs { config, inherited, metrics } = inputs;
     let mut pools = BTreeMap::new();
     let mut pool_slots = BTreeMap::new();
     for spec in &config.pools {
         let old = previous.pools.get(&spec.name);
-        let returning = returning.get(&*spec.name).map_or(&[][..], Vec::as_slice);
-        let served = served(spec, old, returning, sources);
+        let served = served(spec, old, found.remove(&spec.name), inputs);
         let pool_slot = match (old, previous.pool_slots.get(&spec.name)) {
             (Some(old), Some(pool_slot)) if Arc::ptr_eq(old, &served) => Arc::clone(pool_slot),
             _ => PoolSlot::new(Arc::clone(&served)),
@@ -89,7 +66,7 @@ pub(super) fn snapshot(
     let named = PolicyTargets { pool_slots: &pool_slots, lists: &lists };
     let mut policies = HashMap::new();
     for spec in &config.listeners {
-        let before = listener_before(&spec.name, previous, draining);
+        let before = listener_before(&spec.name, previous, inherited);
         let policy = Arc::new(policy(spec, before, named, metrics)?);
         for (index, address) in spec.binds.iter().enumerate() {
             policies.insert(SocketId::new(&spec.name, index, address), Arc::clone(&policy));
@@ -98,22 +75,17 @@ pub(super) fn snapshot(
     Ok(Snapshot { policies, pools, pool_slots, lists })
 }
 
-/// Builds one pool with its discovered backends. Returns the old one if nothing is different. `returning` are the
-/// backends of the pool that are draining and may be back.
+/// Builds one pool with its discovered backends. Returns the old one if nothing is different. `found` is `None` for a
+/// pool without sources, and for a pool whose sources have not been asked yet.
 pub(super) fn served(
     written: &PoolSpec,
     old: Option<&Arc<ServedPool>>,
-    returning: &[&Arc<Backend>],
-    sources: BuildInputs<'_>,
+    found: Option<FoundPool>,
+    inputs: BuildInputs<'_>,
 ) -> Arc<ServedPool> {
-    let found = match sources.found {
-        FoundBackends::Nothing => None,
-        FoundBackends::InForce(discoveries) => discoveries.in_force(written),
-        FoundBackends::Prepared(discoveries) => discoveries.prepared(written),
-    };
     let (discovery, spec) = match found {
         Some((discovery, mut spec)) => {
-            leave_out_cycles(&mut spec, sources.config);
+            leave_out_cycles(&mut spec, inputs.config);
             (discovery, spec)
         }
         None => (Vec::new(), written.clone()),
@@ -125,15 +97,16 @@ pub(super) fn served(
     {
         return Arc::clone(old);
     }
-    let metrics = sources.metrics.pool(&spec.name);
+    let metrics = inputs.metrics.pool(&spec.name);
     series::expect_of_pool(&spec, &metrics);
     let mut pool = Pool::build(spec, old.map(|old| &*old.pool), random());
-    for backend in returning {
+    let name = Arc::clone(&pool.spec().name);
+    for backend in inputs.inherited.backends.get(&name).into_iter().flatten() {
         pool.take_back(backend);
     }
     let before = match old {
         Some(old) => old.limits.as_ref(),
-        None => sources.draining.limits(&pool.spec().name),
+        None => inputs.inherited.limits.get(&name),
     };
     let limits = pool.spec().limits.map(|spec| limited(&spec, before));
     Arc::new(ServedPool { pool: Arc::new(pool), metrics, discovery, limits })
@@ -151,72 +124,14 @@ fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
     UsageLimit { quota, over: spec.over }
 }
 
-/// The state that a listener keeps over a reload.
-#[derive(Clone)]
-pub(super) struct InheritedListener {
-    /// The listener.
-    pub(super) id: ListenerId,
-    gate: Arc<Gate>,
-    rate: Option<Arc<RateGate>>,
-    used: RouteUsage,
-}
-
-impl InheritedListener {
-    /// Returns the state of the listener of a policy.
-    pub(super) fn of(policy: &Policy) -> Self {
-        Self {
-            id: policy.listener_id,
-            gate: Arc::clone(&policy.gate),
-            rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
-            used: RouteUsage::of(policy.protocol.routes()),
-        }
-    }
-
-    /// Returns the open connections of the listener.
-    pub(super) fn open(&self) -> u64 {
-        self.gate.inside()
-    }
-
-    /// Returns the state of a new listener.
-    pub(super) fn nothing() -> Self {
-        Self { id: ListenerId::next(), gate: Gate::new(u64::MAX), rate: None, used: RouteUsage::default() }
-    }
-}
-
-/// The usage of a listener's routes, by the names that the log has for them. A route stays the same as long as one of
-/// its names does.
-#[derive(Clone, Default)]
-struct RouteUsage {
-    limits: HashMap<Arc<str>, UsageLimit>,
-    /// The counts of the routes that have names.
-    counts: HashMap<Arc<str>, Arc<RouteCounts>>,
-}
-
-impl RouteUsage {
-    fn of(routes: &Routes) -> Self {
-        let targets = || routes.targets.iter();
-        Self {
-            limits: targets().filter_map(|to| Some((Arc::clone(&to.route), to.limits.clone()?))).collect(),
-            counts: targets().filter_map(|to| Some((Arc::clone(&to.route), to.counts.clone()?))).collect(),
-        }
-    }
-
-    /// Returns the usage for a route with these names. If one route became two, the first gets the usage: no two routes
-    /// may count in one quota.
-    fn claim(&self, names: &[Arc<str>], claimed: &mut HashSet<*const Quota>) -> Option<&UsageLimit> {
-        let mut before = names.iter().filter_map(|name| self.limits.get(name));
-        before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
-    }
-}
-
 /// Returns the earlier state of a listener, even if a reload removed the listener and it still drains.
 fn listener_before(
     name: &Arc<str>,
     previous: &Snapshot,
-    draining: &DrainingSet,
+    inherited: &InheritedState,
 ) -> Option<InheritedListener> {
     let old = previous.policies.values().find(|policy| policy.listener == *name);
-    old.map(|policy| InheritedListener::of(policy)).or_else(|| draining.listener(name).cloned())
+    old.map(|policy| InheritedListener::of(policy)).or_else(|| inherited.listeners.get(name).cloned())
 }
 
 /// The pools and lists that policies name.

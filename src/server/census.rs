@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::View;
+use super::view::View;
 use crate::ids::{BackendId, ListenerId};
 use crate::limit::{PrefixLengths, SourceName};
 use crate::live::{OpenConnection, OpenConnections};

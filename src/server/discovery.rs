@@ -1,18 +1,21 @@
 //! Backends that come and go while the process runs. The results of discovery become part of the snapshot.
 
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::build::{self, FoundPools};
 use super::events::{EventKind, Severity};
-use super::run::Control;
-use super::{LifeStage, View, build};
+use super::in_force::{ChangedPart, InForce};
+use super::inherited::InheritedState;
+use super::start::Server;
+use super::view::View;
+use super::work::Work;
 use crate::config::Config;
-use crate::pool::{Discoveries, DiscoveryReport, Pool, PoolSpec};
-use crate::snapshot::ServedPool;
+use crate::pool::{Discoveries, DiscoveryReport, Pool};
 
 /// The longest wait of a start for the backends of every pool, and of a reload for the first report of each new
 /// source. After that the other pools are served. A pool without backends refuses its clients until it has some.
@@ -22,113 +25,136 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// other backends. A resolver that serves answers well within this time.
 const LATE_ANSWER: Duration = Duration::from_millis(500);
 
+/// The reports that wait in a phase in which no pool may change. If there are more, they wait in their channel.
+const HELD: usize = 256;
+
 /// The number of backends that a line of the log names.
 const NAMED: usize = 10;
 
-impl Control {
-    /// Lets clients in. If backends are to be discovered, it first waits until they are found or [`FIRST_ANSWER`]
-    /// is over. Returns `false` if the process is about to end. The event that ends the process is then the next
-    /// one.
-    pub(super) async fn open(&mut self) -> io::Result<bool> {
-        let Some(plan) = self.server.held.take() else { return Ok(true) };
-        if self.server.config.pools.iter().any(PoolSpec::has_sources) && !self.discover_first().await? {
-            return Ok(false);
-        }
-        let server = &mut self.server;
-        // No socket was open before, so none is closed.
-        let _closed = server.sockets.carry_out(plan, &server.workers);
-        server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
-        self.follow_pools();
-        Ok(true)
+/// The discovery sources of all pools, and the channel of their reports. Their tasks end when it is dropped.
+pub(super) struct DiscoveryFollower {
+    pub(super) sources: Discoveries,
+    pub(super) reports: mpsc::Receiver<DiscoveryReport>,
+}
+
+/// A pool whose backends a report has changed: its name, and the index of the source.
+pub(super) type ChangedPool = (Arc<str>, usize);
+
+impl DiscoveryFollower {
+    /// Starts without sources.
+    pub(super) fn new() -> Self {
+        let (sources, reports) = Discoveries::new();
+        Self { sources, reports }
     }
 
-    /// Waits for the backends of the start; the look-ups run already. Returns `false` as [`Control::open`] does.
-    async fn discover_first(&mut self) -> io::Result<bool> {
-        if !self.wait_for_discovery(Discoveries::are_found, Discoveries::have_backends).await {
-            return Ok(false);
+    /// Puts the prepared sources in force, and ends the sources that no pool has any more. At the start it only
+    /// prepares them: the first checks need the addresses of the host names that they query.
+    pub(super) fn in_force(&mut self, change: &InForce, config: &Config) {
+        match change.part {
+            ChangedPart::Bound => self.sources.prepare(&config.pools),
+            ChangedPart::Configuration => self.sources.commit(),
+            ChangedPart::Pool(..) | ChangedPart::Routes => {}
         }
-        let server = &mut self.server;
-        let old = server.view.snapshot.load_full();
-        let metrics = &server.view.metrics;
-        let sources = build::BuildInputs {
-            config: &server.config,
-            draining: &self.draining,
-            found: build::FoundBackends::Prepared(&self.discoveries),
-            metrics,
-        };
-        let snapshot = build::snapshot(&server.config, &old, sources).map_err(io::Error::other)?;
-        self.discoveries.commit();
-        let has_found = |served: &ServedPool| !served.pool.spec().discover.is_empty();
-        for (pool, served) in snapshot.pools.iter().filter(|(_, served)| has_found(served)) {
-            match served.pool.backends().len() {
-                0 => {
-                    tracing::warn!(%pool, "no backends were found; clients are refused until a backend is found")
-                }
-                backends => tracing::info!(%pool, backends, "backends were found"),
-            }
-        }
-        server.view.put_in_force(Arc::new(snapshot));
-        Ok(true)
     }
 
-    /// Starts to follow the sources of a new configuration, and waits for the first report of each. So a pool that
-    /// changes from written to discovered backends has some from the start. Returns `false` as [`Control::open`] does.
-    pub(super) async fn prepare_discovery(&mut self, config: &Config) -> bool {
-        self.discoveries.prepare(&config.pools);
-        self.wait_for_discovery(Discoveries::have_reported, Discoveries::have_backends_or_reports).await
+    /// Returns the backends that the prepared sources found for a configuration.
+    pub(super) fn prepared(&self, config: &Config) -> FoundPools {
+        let found =
+            config.pools.iter().map(|pool| Some((Arc::clone(&pool.name), self.sources.prepared(pool)?)));
+        found.flatten().collect()
     }
 
-    /// Waits until `is_enough` is true of the prepared sources. After [`LATE_ANSWER`] `is_enough_then` is enough, and the
-    /// wait ends after [`FIRST_ANSWER`] in any case. Handles urgent events meanwhile. Returns `false` as
-    /// [`Control::open`] does.
-    async fn wait_for_discovery(
-        &mut self,
-        is_enough: fn(&Discoveries) -> bool,
-        is_enough_then: fn(&Discoveries) -> bool,
-    ) -> bool {
-        let began = Instant::now();
-        for (until, is_enough) in [(LATE_ANSWER, is_enough), (FIRST_ANSWER, is_enough_then)] {
-            loop {
-                if is_enough(&self.discoveries) {
-                    return true;
-                }
-                let event = tokio::select! {
-                    event = self.receive() => event,
-                    () = sleep_until(began + until) => break,
-                };
-                if self.handle_while_waiting(event) {
-                    return false;
-                }
-            }
-        }
-        true
+    /// Applies a report to its source. Returns the pool that is to be replaced, if its backends have changed.
+    pub(super) fn apply(&mut self, report: DiscoveryReport) -> Option<ChangedPool> {
+        self.sources.apply_report(report, SystemTime::now())
     }
 
-    /// Applies a report. A pool that has other backends now is replaced alone.
-    pub(super) fn discovered(&mut self, report: DiscoveryReport) {
-        let Some((name, source)) = self.discoveries.apply_report(report, SystemTime::now()) else { return };
-        let server = &self.server;
-        let Some(written) = server.config.pools.iter().find(|pool| pool.name == name) else { return };
-        let snapshot = server.view.snapshot.load_full();
-        let Some(old) = snapshot.pools.get(&name) else { return };
-        let returning = self.draining.backends().remove(&*name).unwrap_or_default();
-        let metrics = &server.view.metrics;
-        let sources = build::BuildInputs {
-            config: &server.config,
-            draining: &self.draining,
-            found: build::FoundBackends::InForce(&self.discoveries),
-            metrics,
-        };
-        let new = build::served(written, Some(old), &returning, sources);
+    /// Puts a pool in force with the backends that its sources have found now. Returns `None` if nothing is different.
+    pub(super) fn replace_pool(
+        &self,
+        (name, source): ChangedPool,
+        server: &Server,
+        inherited: &InheritedState,
+    ) -> Option<InForce> {
+        let written = server.config.pools.iter().find(|pool| pool.name == name)?;
+        let snapshot = server.view.snapshot.load();
+        let old = snapshot.pools.get(&name)?;
+        let inputs = build::BuildInputs { config: &server.config, inherited, metrics: &server.view.metrics };
+        let new = build::served(written, Some(old), self.sources.in_force(written), inputs);
         if Arc::ptr_eq(old, &new) {
-            return;
+            return None;
         }
         let drain = written.discover.get(source).and_then(|source| source.drain);
         let drain = drain.unwrap_or(server.config.shutdown.drain);
         log_changes(&old.pool, &new.pool, &server.view);
-        self.draining.note_pool(&old.pool, &new.pool, Instant::now(), drain);
-        server.view.put_in_force(Arc::new(snapshot.replace(&name, Arc::clone(&new))));
-        self.follow_pool(&new);
+        Some(InForce::pool(&server.view, new, drain))
+    }
+}
+
+/// The reports that wait because a snapshot is built meanwhile: no pool may change under the build.
+#[derive(Default)]
+pub(super) struct HeldReports(Vec<DiscoveryReport>);
+
+impl HeldReports {
+    /// Returns true if there is room for a further report.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.len() < HELD
+    }
+
+    /// Adds a report.
+    pub(super) fn push(&mut self, report: DiscoveryReport) {
+        self.0.push(report);
+    }
+
+    /// Returns the reports, in order.
+    pub(super) fn into_reports(self) -> Vec<DiscoveryReport> {
+        self.0
+    }
+}
+
+/// The wait for the first answers of prepared sources, with its two deadlines.
+pub(super) struct AwaitedAnswers {
+    began: Instant,
+    enough: EnoughAnswers,
+    /// Ends at the next deadline.
+    deadline: Work<()>,
+}
+
+/// The answers for which a phase waits.
+#[derive(Clone, Copy)]
+pub(super) enum EnoughAnswers {
+    /// Backends for every pool.
+    Backends,
+    /// A report of each new source.
+    Reports,
+}
+
+impl AwaitedAnswers {
+    /// Starts to wait.
+    pub(super) fn new(enough: EnoughAnswers) -> Self {
+        Self { began: Instant::now(), enough, deadline: Work::pause(LATE_ANSWER) }
+    }
+
+    /// Returns true if the answers are enough by now, or their time is over. Otherwise the wait goes on.
+    pub(super) fn is_over(&mut self, sources: &Discoveries) -> bool {
+        let waited = self.began.elapsed();
+        if waited >= FIRST_ANSWER {
+            return true;
+        }
+        if let Work::Done(()) = self.deadline {
+            self.deadline = Work::pause(FIRST_ANSWER - waited);
+        }
+        match (self.enough, waited >= LATE_ANSWER) {
+            (EnoughAnswers::Backends, false) => sources.are_found(),
+            (EnoughAnswers::Backends, true) => sources.have_backends(),
+            (EnoughAnswers::Reports, false) => sources.have_reported(),
+            (EnoughAnswers::Reports, true) => sources.have_backends_or_reports(),
+        }
+    }
+
+    /// Returns ready at the next deadline.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.deadline.poll_done(cx)
     }
 }
 

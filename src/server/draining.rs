@@ -3,15 +3,15 @@
 //! A listener whose name comes back in that time is the same listener. A backend whose pool, name and address come back
 //! is the same backend. Both keep their id and counts, and their connections are no longer to be closed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::build::InheritedListener;
-use super::events::{EventKind, Severity};
-use super::run::Control;
+use super::events::{EventKind, EventLog, Severity};
+use super::in_force::{ChangedPart, InForce};
+use super::inherited::{InheritedListener, InheritedState};
 use crate::ids::BackendId;
 use crate::live::ConnectionGroup;
 use crate::pool::{Backend, Pool};
@@ -95,9 +95,24 @@ struct DrainingListener {
 }
 
 impl DrainingSet {
+    /// Adds the listeners and backends that the change removed, to be closed after their drain. Removes those that are
+    /// back. `drain` is the drain of the configuration.
+    pub(super) fn in_force(&mut self, change: &InForce, now: Instant, drain: Duration) {
+        match &change.part {
+            ChangedPart::Configuration => self.note(&change.old, &change.new, now, drain),
+            ChangedPart::Pool(new, drain) => {
+                if let Some(old) = change.old.pools.get(&new.pool.spec().name) {
+                    self.note_pool(&old.pool, &new.pool, now, *drain);
+                }
+            }
+            // Nothing was in force before, or no listener and no backend was removed.
+            ChangedPart::Bound | ChangedPart::Routes => {}
+        }
+    }
+
     /// Adds the listeners and backends that are in `old` and not in `new`, to be closed after `drain`. Removes the
     /// listeners and backends that are in `new` again.
-    pub(super) fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
+    fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
         let staying = groups(new);
         let mut listeners: Vec<_> = old
             .policies
@@ -131,7 +146,7 @@ impl DrainingSet {
     }
 
     /// Does the same for one pool, whose connections have `drain`.
-    pub(super) fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
+    fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
         let staying: HashSet<BackendId> = new.backends().iter().map(|backend| backend.id()).collect();
         let is_removed = |backend: &&Arc<Backend>| !staying.contains(&backend.id());
         let backends = old.backends().iter().filter(is_removed).map(DrainingBackend::new).collect();
@@ -143,25 +158,22 @@ impl DrainingSet {
         });
     }
 
-    /// Returns the state of the listener of that name, if it drains.
-    pub(super) fn listener(&self, name: &str) -> Option<&InheritedListener> {
-        let mut listeners = self.removals.iter().rev().flat_map(|removal| &removal.listeners);
-        listeners.find(|listener| *listener.name == *name).map(|listener| &listener.before)
-    }
-
-    /// Returns the usage of the limits of a pool, if it drains.
-    pub(super) fn limits(&self, pool: &str) -> Option<&UsageLimit> {
-        let mut limits = self.removals.iter().rev().flat_map(|removal| &removal.limits);
-        limits.find(|(name, _)| **name == *pool).map(|(_, limited)| limited)
-    }
-
-    /// Returns the backends that drain, by their pools.
-    pub(super) fn backends(&self) -> HashMap<&str, Vec<&Arc<Backend>>> {
-        let mut by_pool: HashMap<_, Vec<_>> = HashMap::new();
-        for DrainingBackend { backend, .. } in self.removals.iter().flat_map(|removal| &removal.backends) {
-            by_pool.entry(&**backend.pool()).or_default().push(backend);
+    /// Returns the state that a new configuration takes over if it has these listeners, backends and limits again. Of
+    /// two listeners with one name it is the one that was removed last.
+    pub(super) fn inherited(&self) -> InheritedState {
+        let mut inherited = InheritedState::default();
+        for removal in &self.removals {
+            let listeners = removal.listeners.iter();
+            inherited
+                .listeners
+                .extend(listeners.map(|listener| (Arc::clone(&listener.name), listener.before.clone())));
+            for DrainingBackend { backend, .. } in &removal.backends {
+                let of_pool = inherited.backends.entry(Arc::clone(backend.pool())).or_default();
+                of_pool.push(Arc::clone(backend));
+            }
+            inherited.limits.extend(removal.limits.iter().cloned());
         }
-        by_pool
+        inherited
     }
 
     /// Returns the time at which the next connections are to be closed.
@@ -206,27 +218,23 @@ impl DrainingListener {
     }
 }
 
-impl Control {
-    /// Logs drains that are over.
-    pub(super) fn report_drains(&self, ends: &[DrainEnd]) {
-        for DrainEnd { pool, name, reset } in ends {
-            let text = match pool {
-                Some(pool) => {
-                    let (backend, reset) = (name, *reset);
-                    tracing::info!(%pool, %backend, reset, "the drain of a removed backend is over");
-                    format!(
-                        "the drain of the removed backend {pool}/{backend} is over: {reset} connections were reset"
-                    )
-                }
-                None => {
-                    tracing::info!(listener = %name, reset, "the drain of a removed listener is over");
-                    format!(
-                        "the drain of the removed listener {name} is over: {reset} connections were reset"
-                    )
-                }
-            };
-            self.server.view.events.note(EventKind::Pool, Severity::Info, text);
-        }
+/// Logs drains that are over.
+pub(super) fn log_ends(ends: &[DrainEnd], events: &EventLog) {
+    for DrainEnd { pool, name, reset } in ends {
+        let text = match pool {
+            Some(pool) => {
+                let (backend, reset) = (name, *reset);
+                tracing::info!(%pool, %backend, reset, "the drain of a removed backend is over");
+                format!(
+                    "the drain of the removed backend {pool}/{backend} is over: {reset} connections were reset"
+                )
+            }
+            None => {
+                tracing::info!(listener = %name, reset, "the drain of a removed listener is over");
+                format!("the drain of the removed listener {name} is over: {reset} connections were reset")
+            }
+        };
+        events.note(EventKind::Pool, Severity::Info, text);
     }
 }
 
@@ -268,11 +276,12 @@ mod tests {
         let removal =
             Removal { close_times, listeners: vec![gone], backends: Vec::new(), limits: Vec::new() };
         let mut draining = DrainingSet { removals: vec![removal] };
-        assert!(draining.listener("l").is_some() && draining.listener("m").is_none());
+        let drains = |set: &DrainingSet, name: &str| set.inherited().listeners.contains_key(name);
+        assert!(drains(&draining, "l") && !drains(&draining, "m"));
         assert_eq!((draining.next(), &*draining.overdue(at(4)).groups), (Some(at(5)), &[][..]));
         assert_eq!((draining.next(), &*draining.overdue(at(5)).groups), (Some(at(5)), &[group][..]));
         assert_eq!((draining.next(), &*draining.overdue(at(6)).groups), (Some(at(6)), &[group][..]));
         assert_eq!((draining.next(), &*draining.overdue(at(7)).groups), (None, &[][..]));
-        assert!(draining.listener("l").is_none());
+        assert!(!drains(&draining, "l"));
     }
 }

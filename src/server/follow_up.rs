@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use humantime::format_duration;
 
+use super::backend_log;
 use super::events::{EventKind, Severity};
-use super::{Server, backend_log};
+use super::in_force::{ChangedPart, InForce};
+use super::start::Server;
 use crate::ids::BackendId;
 use crate::live::{CloseNotice, ClosePace, ConnectionGroup};
 use crate::pool::{
@@ -107,8 +109,18 @@ impl FollowUp {
         }
     }
 
-    /// Updates states, logs and notices for a pool that has just come into force.
-    pub(super) fn settle(&mut self, server: &Server, served: &ServedPool) {
+    /// Updates states, logs and notices for the pools that came into force, and forgets removed pools.
+    pub(super) fn in_force(&mut self, change: &InForce, server: &Server) {
+        match change.part {
+            ChangedPart::Bound | ChangedPart::Configuration => self.retain(&change.new),
+            ChangedPart::Pool(..) | ChangedPart::Routes => {}
+        }
+        for served in change.pools() {
+            self.settle(server, served);
+        }
+    }
+
+    fn settle(&mut self, server: &Server, served: &ServedPool) {
         for (backend, change) in served.pool.settle(Instant::now()) {
             self.follow(server, served, &backend, change);
         }
@@ -172,7 +184,7 @@ impl FollowUp {
     }
 
     /// Forgets pools that are not in the snapshot.
-    pub(super) fn retain(&mut self, snapshot: &Snapshot) {
+    fn retain(&mut self, snapshot: &Snapshot) {
         self.paces.retain(|pool, _| snapshot.pools.contains_key(pool));
         self.in_panic.retain(|pool| snapshot.pools.contains_key(pool));
         self.without_backend.retain(|pool, _| snapshot.pools.contains_key(pool));

@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use super::events::{EventKind, Severity};
-use super::run::Control;
-use super::standing::{StandingKind, first_line};
+use super::in_force::{ChangedPart, InForce};
+use super::standing::{StandingFaults, StandingKind, first_line};
+use super::view::View;
 use crate::config::{Code, Config, Faults, ListReader};
+use crate::snapshot::Snapshot;
 use crate::snapshot::list::FileEntries;
 use crate::sys::watch::{FileWatch, LookResult};
 
@@ -20,7 +22,7 @@ const REPORTS: usize = 4;
 
 /// The result of one read of a list file.
 pub(super) struct ListReport {
-    pub(super) reader: ListReader,
+    reader: ListReader,
     read: Result<Arc<FileEntries>, Faults>,
 }
 
@@ -28,6 +30,9 @@ pub(super) struct ListReport {
 /// applies the entries.
 pub(super) struct ListFiles {
     followed: BTreeMap<Arc<str>, ListFollower>,
+    /// The last report about each list that is not applied yet. A newer report replaces it, so that a file that changes
+    /// often does not fill the memory.
+    noted: BTreeMap<Arc<str>, ListReport>,
     reports: mpsc::Receiver<ListReport>,
     report_to: mpsc::Sender<ListReport>,
 }
@@ -49,11 +54,22 @@ impl ListFiles {
     /// Starts without files.
     pub(super) fn new() -> Self {
         let (report_to, reports) = mpsc::channel(REPORTS);
-        Self { followed: BTreeMap::new(), reports, report_to }
+        Self { followed: BTreeMap::new(), noted: BTreeMap::new(), reports, report_to }
     }
 
-    /// Follows the files of a configuration, and no others.
-    pub(super) fn follow(&mut self, config: &Config) {
+    /// Follows the files of the configuration that came into force, and no others. Clears the standing faults of files
+    /// that were read again.
+    pub(super) fn in_force(&mut self, change: &InForce, config: &Config, standing: &StandingFaults) {
+        match change.part {
+            ChangedPart::Bound | ChangedPart::Configuration => {
+                self.follow(config);
+                standing.retain(StandingKind::List, |list| self.is_kept(list));
+            }
+            ChangedPart::Pool(..) | ChangedPart::Routes => {}
+        }
+    }
+
+    fn follow(&mut self, config: &Config) {
         let mut old = std::mem::take(&mut self.followed);
         for reader in ListReader::all(config) {
             let list = Arc::clone(reader.list());
@@ -71,8 +87,23 @@ impl ListFiles {
     }
 
     /// Returns true if the list has the same file as before the last reload, which did not put the file in force again.
-    pub(super) fn is_kept(&self, list: &str) -> bool {
+    fn is_kept(&self, list: &str) -> bool {
         self.followed.get(list).is_some_and(|following| following.is_kept)
+    }
+
+    /// Keeps a report until it can be applied.
+    pub(super) fn note(&mut self, report: ListReport) {
+        self.noted.insert(Arc::clone(report.reader.list()), report);
+    }
+
+    /// Returns true if a report is not applied yet.
+    pub(super) fn has_noted(&self) -> bool {
+        !self.noted.is_empty()
+    }
+
+    /// Takes a report that is not applied yet.
+    pub(super) fn take_noted(&mut self) -> Option<ListReport> {
+        self.noted.pop_first().map(|(_, report)| report)
     }
 
     /// Waits for the next report.
@@ -123,17 +154,18 @@ async fn follow(reader: ListReader, report_to: mpsc::Sender<ListReport>) {
     }
 }
 
-impl Control {
+impl ListReport {
     /// Applies a report: new entries come into force at once, for new connections. The entries of a broken file are not
     /// used. A report of a list that is gone or has another file now is ignored.
-    pub(super) fn list_read(&mut self, ListReport { reader, read }: ListReport) {
-        let snapshot = self.server.view.snapshot.load();
+    pub(super) fn apply(self, view: &View) {
+        let Self { reader, read } = self;
+        let snapshot = view.snapshot.load();
         let name = reader.list();
         let Some(list) = snapshot.lists.get(name) else { return };
         if list.file().is_none_or(|(source, _)| source != reader.source()) {
             return;
         }
-        let standing = &self.server.view.standing;
+        let standing = &view.standing;
         let read = match read {
             Ok(read) => read,
             Err(faults) if faults.diagnostics().iter().any(|fault| fault.code == Code::EmptyList) => {
@@ -149,7 +181,7 @@ impl Control {
                 let text =
                     format!("the file of list {name} has no entries; the list keeps its {kept} entries");
                 standing.set(StandingKind::List, name, text.clone());
-                self.server.view.events.note(EventKind::List, Severity::Warning, text);
+                view.events.note(EventKind::List, Severity::Warning, text);
                 return;
             }
             Err(faults) => {
@@ -160,7 +192,7 @@ impl Control {
                 let text = format!("the file is broken; the list keeps its entries: {first}");
                 standing.set(StandingKind::List, name, text);
                 let text = format!("the file of list {name} is broken; the list keeps its entries");
-                self.server.view.events.note(EventKind::List, Severity::Error, text);
+                view.events.note(EventKind::List, Severity::Error, text);
                 return;
             }
         };
@@ -169,14 +201,13 @@ impl Control {
         if list.swap_file(reader.source(), read, SystemTime::now()) {
             tracing::info!(list = %name, entries, "the list was read again");
             let text = format!("list {name} was read again: {entries} entries");
-            self.server.view.events.note(EventKind::List, Severity::Info, text);
+            view.events.note(EventKind::List, Severity::Info, text);
         }
     }
+}
 
-    /// Removes expired additions from the lists.
-    pub(super) fn sweep_lists(&self) {
-        let snapshot = self.server.view.snapshot.load();
-        let now = Instant::now();
-        snapshot.lists.values().for_each(|list| list.kept.additions.sweep(now));
-    }
+/// Removes expired additions from the lists.
+pub(super) fn sweep(snapshot: &Snapshot) {
+    let now = Instant::now();
+    snapshot.lists.values().for_each(|list| list.kept.additions.sweep(now));
 }

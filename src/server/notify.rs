@@ -13,7 +13,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 
 use crate::live::TICK;
 use crate::telemetry::Counter;
@@ -195,15 +195,12 @@ impl Watchdog {
                 None => std::future::pending().await,
             }
         };
-        let retry = async {
-            match self.notifier.retry {
-                Some(retry) => sleep_until(retry).await,
-                None => std::future::pending().await,
+        match self.notifier.retry {
+            Some(retry) => self.is_due |= timeout_at(retry, tick).await.is_ok(),
+            None => {
+                tick.await;
+                self.is_due = true;
             }
-        };
-        tokio::select! {
-            _ = tick => self.is_due = true,
-            () = retry => {}
         }
     }
 

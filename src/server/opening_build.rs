@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::build::BuildFault;
+use super::build_fault::BuildFault;
 use crate::relay::RelayOptions;
 use crate::snapshot::opening_policy::{
     CancelPolicy, DetectPolicy, GreetingPolicy, OpeningPolicy, PostgresPolicy,

@@ -1,76 +1,203 @@
-//! The faults of a reload.
+//! The steps of a reload. Each is a value that can only be made from the one before:
+//!
+//! 1. [`CheckedReload`]: this host can serve the configuration.
+//! 2. [`PlannedReload`]: its sockets are bound, and its access log is open.
+//! 3. [`PreparedReload`]: its snapshot is built, with the first answers of discovery.
+//! 4. [`InForce`]: its snapshot is in force, and its sockets are with the workers.
+//!
+//! A reload that ends before the last step has changed nothing.
 
-use std::io;
+use std::convert::Infallible;
+use std::sync::Arc;
 
-use super::build::BuildFault;
-use super::own_backends::CycleFault;
-use super::source::SourceFault;
-use crate::config::Faults;
-use crate::listener::BindFault;
-use crate::sys::landlock;
+use tokio::sync::mpsc;
 
-/// The reason why a reload did not happen. The running configuration stays.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadFault {
-    /// A new address cannot be bound.
-    #[error(transparent)]
-    Bind(#[from] BindFault),
-    /// The configuration cannot be built.
-    #[error(transparent)]
-    Build(#[from] BuildFault),
-    /// Connections cannot come from the source address of a pool.
-    #[error(transparent)]
-    Source(#[from] SourceFault),
-    /// A backend leads back to its own pool.
-    #[error(transparent)]
-    Cycle(#[from] CycleFault),
-    /// The access log cannot be opened.
-    #[error("cannot open the access log {path}: {source}{hint}", hint = landlock::hint(source))]
-    AccessLog {
-        /// Its destination as configured.
-        path: String,
-        /// The error of the system.
-        #[source]
-        source: io::Error,
-    },
-    /// The process may open fewer descriptors than the listening sockets need.
-    #[error(
-        "the process may open {limit} descriptors, and the listeners need {least}: each worker has a socket for each port and family; raise the hard limit of open files (LimitNOFILE= of a unit, --ulimit nofile of a container), or write fewer ports"
-    )]
-    FewDescriptors {
-        /// The descriptors that it may open.
-        limit: u64,
-        /// The descriptors that it needs.
-        least: u64,
-    },
-    /// The file has faults.
-    #[error("the configuration has faults:\n{0}")]
-    File(Faults),
-    /// A file system did not answer for a minute.
-    #[error(
-        "a file system did not answer within a minute: the file system of the configuration, of a file in the configuration, or of a Unix socket to bind"
-    )]
-    NoAnswer,
-    /// An earlier reload still waits for a file system.
-    #[error(
-        "an earlier reload still waits for a file system that does not answer: the file system of the configuration, of a file in the configuration, or of a Unix socket to bind"
-    )]
-    StillWaiting,
-    /// The process is about to end.
-    #[error("the server is stopping")]
-    Stopping,
+use super::access_log;
+use super::build::{self, FoundPools};
+use super::changes::Changes;
+use super::faults::ReloadFault;
+use super::in_force::InForce;
+use super::inherited::InheritedState;
+use super::list_files::{forget_read, leave_followed};
+use super::own_backends::refuse_cycles;
+use super::sockets::{FileChanges, MissingSocket, NewSockets, SocketPlan};
+use super::source::try_sources;
+use super::start::Server;
+use super::work::{Work, on_thread};
+use crate::config::Config;
+use crate::limit::LimitsSpec;
+use crate::reclaim::{self, Deferred};
+use crate::snapshot::Snapshot;
+use crate::telemetry::{LogControl, OpenedAccessLog};
+
+/// A configuration that this host can serve.
+pub(super) struct CheckedReload {
+    config: Deferred<Config>,
 }
 
-impl ReloadFault {
-    /// Returns the fault in one line. For a file with faults: the first fault, and the number of the others.
-    pub(super) fn brief(&self) -> String {
-        match self {
-            Self::File(faults) => match &*faults.diagnostics() {
-                [only] => only.message.clone(),
-                [first, others @ ..] => format!("{} (and {} more)", first.message, others.len()),
-                [] => self.to_string(),
-            },
-            _ => self.to_string(),
+impl CheckedReload {
+    /// Checks a configuration with the addresses and the limits of this host.
+    ///
+    /// # Errors
+    ///
+    /// The first fault.
+    pub(super) fn new(config: Config, server: &Server) -> Result<Self, ReloadFault> {
+        let mut config = Deferred::new(config);
+        leave_followed(&mut config, &server.config);
+        try_sources(&config)?;
+        refuse_cycles(&config)?;
+        let descriptors = server.descriptors;
+        descriptors
+            .suffice(&config)
+            .map_err(|least| ReloadFault::FewDescriptors { limit: descriptors.limit(), least })?;
+        Ok(Self { config })
+    }
+
+    /// Returns the addresses that are not bound yet.
+    pub(super) fn missing(&self, server: &Server) -> Vec<MissingSocket> {
+        server.sockets.missing(&self.config)
+    }
+
+    /// Plans the sockets. `fresh` holds the sockets of all missing addresses.
+    ///
+    /// # Errors
+    ///
+    /// The fault of a listener for whose address the host has no family.
+    pub(super) fn sockets(&self, fresh: NewSockets, server: &Server) -> Result<SocketPlan, ReloadFault> {
+        Ok(server.sockets.plan(&self.config, fresh)?)
+    }
+
+    /// Starts to open the access log beside the one in use, on a thread. Returns `None` if the two do not differ.
+    /// Nothing is written to it before it is in force.
+    pub(super) fn open_access_log(
+        &self,
+        server: &Server,
+    ) -> Option<Work<Result<OpenedAccessLog, ReloadFault>>> {
+        if self.config.access_log == server.config.access_log {
+            return None;
         }
+        let (log, spec) = (server.access_log.clone(), self.config.access_log.clone());
+        let open = move || {
+            let opened = log.open(&spec);
+            opened.map_err(|source| ReloadFault::AccessLog { path: spec.to.to_string(), source })
+        };
+        Some(Work::new(on_thread(open)))
+    }
+
+    /// Returns the next step. `access_log` is `None` if the one in use stays.
+    pub(super) fn plan(self, sockets: SocketPlan, access_log: Option<OpenedAccessLog>) -> PlannedReload {
+        PlannedReload { config: self.config, sockets, access_log }
+    }
+}
+
+/// A configuration whose sockets are bound and whose access log is open.
+pub(super) struct PlannedReload {
+    config: Deferred<Config>,
+    sockets: SocketPlan,
+    access_log: Option<OpenedAccessLog>,
+}
+
+impl PlannedReload {
+    /// Returns the configuration.
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Starts to compare the configuration with the running one and to build its snapshot, on a thread: a million routes
+    /// take seconds. `found` are the backends that the prepared sources found, `inherited` the state that may be back.
+    pub(super) fn build(
+        self,
+        server: &Server,
+        found: FoundPools,
+        inherited: InheritedState,
+    ) -> (BuildingReload, Work<Result<BuiltConfig, ReloadFault>>) {
+        let Self { mut config, sockets, access_log } = self;
+        let running = Arc::clone(&server.config);
+        let old = server.view.snapshot.load_full();
+        let metrics = Arc::clone(&server.view.metrics);
+        let work = move || {
+            let mut changes = Changes::between(&running, &config);
+            let inputs = build::BuildInputs { config: &config, inherited: &inherited, metrics: &metrics };
+            let snapshot = build::snapshot(&old, found, inputs)?;
+            forget_read(&mut config);
+            changes.add_details(&old, &snapshot);
+            Ok(BuiltConfig { changes, config, snapshot: Arc::new(snapshot) })
+        };
+        (BuildingReload { sockets, access_log }, Work::new(on_thread(work)))
+    }
+}
+
+/// The sockets and the access log of a planned reload whose snapshot is built.
+pub(super) struct BuildingReload {
+    sockets: SocketPlan,
+    access_log: Option<OpenedAccessLog>,
+}
+
+/// A configuration with its snapshot: the result of the build of a planned reload.
+pub(super) struct BuiltConfig {
+    changes: Changes,
+    /// The configuration without the entries that were read from list files: the snapshot has these.
+    config: Deferred<Config>,
+    snapshot: Arc<Snapshot>,
+}
+
+impl BuildingReload {
+    /// Returns the next step. `built` is the result of the build.
+    pub(super) fn prepared(self, built: BuiltConfig) -> PreparedReload {
+        PreparedReload { built, sockets: self.sockets, access_log: self.access_log }
+    }
+}
+
+/// A configuration that can come into force.
+pub(super) struct PreparedReload {
+    built: BuiltConfig,
+    sockets: SocketPlan,
+    access_log: Option<OpenedAccessLog>,
+}
+
+/// The rest of a reload that is in force.
+pub(super) struct ReloadRest {
+    pub(super) changes: Changes,
+    /// Ends when the removed sockets are closed. Then their addresses are free: the next reload may bind them again.
+    pub(super) closed: mpsc::Receiver<Infallible>,
+}
+
+impl PreparedReload {
+    /// Takes out the changes of the files of Unix sockets. They are made before the configuration comes into force: the
+    /// files change before their sockets close, so that no client finds a file and is refused.
+    pub(super) fn file_changes(&self, server: &mut Server) -> FileChanges {
+        server.sockets.file_changes(&self.sockets)
+    }
+
+    /// Puts the configuration in force. `log` is the program's own log; `None` if it belongs to another program.
+    pub(super) fn put_in_force(self, server: &mut Server, log: Option<&LogControl>) -> (InForce, ReloadRest) {
+        let Self { built: BuiltConfig { changes, config, snapshot }, sockets, access_log } = self;
+        let change = InForce::configuration(&server.view, snapshot);
+        let closed = server.sockets.carry_out(sockets, &server.workers, &change);
+        server.renew_policies();
+        if let Some(opened) = access_log {
+            access_log::switch(&server.access_log, opened, &config.access_log, &server.view.metrics);
+        }
+        let config = Arc::new(with_running_keys(config.into_inner(), &server.config));
+        if let Some(log) = log.filter(|_| config.log != server.config.log) {
+            log.change(&server.config.log, &config.log);
+        }
+        reclaim::free_later(std::mem::replace(&mut server.config, config));
+        server.view.set_addresses(server.sockets.addresses(), &server.config);
+        server.bound();
+        (change, ReloadRest { changes, closed })
+    }
+}
+
+/// Returns a new configuration with the running values of the keys that only a restart can change.
+/// [`Changes::needs_restart`] names these keys.
+fn with_running_keys(new: Config, running: &Config) -> Config {
+    Config {
+        workers: running.workers,
+        admin: running.admin.clone(),
+        given_admin: running.given_admin.clone(),
+        landlock: running.landlock,
+        limits: LimitsSpec { sources: running.limits.sources, ..new.limits },
+        ..new
     }
 }

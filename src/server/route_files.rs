@@ -6,10 +6,14 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::build::{self, BuildFault};
+use super::build;
+use super::build_fault::BuildFault;
 use super::events::{EventKind, EventLog, Severity};
-use super::run::Control;
-use super::standing::{StandingKind, first_line};
+use super::in_force::{ChangedPart, InForce};
+use super::inherited::InheritedListener;
+use super::standing::{StandingFaults, StandingKind, first_line};
+use super::start::Server;
+use super::view::View;
 use crate::config::{Config, Diagnostic, Faults, RoutesReader, left_to_wider};
 use crate::listener::ListenerSpec;
 use crate::reclaim::{self, Deferred};
@@ -22,7 +26,7 @@ const REPORTS: usize = 16;
 
 /// The result of one read of a routes file.
 pub(super) struct RoutesReport {
-    pub(super) listener: Arc<str>,
+    listener: Arc<str>,
     /// The number of the task. A report may arrive after its task has ended.
     number: u64,
     read: Result<Deferred<Vec<RouteSpec>>, Faults>,
@@ -32,6 +36,9 @@ pub(super) struct RoutesReport {
 /// only send reports; control alone applies the routes.
 pub(super) struct RouteFiles {
     followed: BTreeMap<Arc<str>, RoutesFollower>,
+    /// The last report about each listener that is not applied yet. A newer report replaces it, so that a file that
+    /// changes often does not fill the memory.
+    noted: BTreeMap<Arc<str>, RoutesReport>,
     next: u64,
     reports: mpsc::Receiver<RoutesReport>,
     report_to: mpsc::Sender<RoutesReport>,
@@ -53,11 +60,23 @@ impl RouteFiles {
     /// Starts without files.
     pub(super) fn new() -> Self {
         let (report_to, reports) = mpsc::channel(REPORTS);
-        Self { followed: BTreeMap::new(), next: 0, reports, report_to }
+        let (followed, noted) = Default::default();
+        Self { followed, noted, next: 0, reports, report_to }
     }
 
-    /// Follows the files of a configuration, and no others.
-    pub(super) fn follow(&mut self, config: &Config) {
+    /// Follows the files of the configuration that came into force, and no others. The configuration was made with their
+    /// contents, so their old faults are over.
+    pub(super) fn in_force(&mut self, change: &InForce, config: &Config, standing: &StandingFaults) {
+        match change.part {
+            ChangedPart::Bound | ChangedPart::Configuration => {
+                self.follow(config);
+                standing.retain(StandingKind::Routes, |_| false);
+            }
+            ChangedPart::Pool(..) | ChangedPart::Routes => {}
+        }
+    }
+
+    fn follow(&mut self, config: &Config) {
         let mut old = std::mem::take(&mut self.followed);
         for reader in RoutesReader::all(config) {
             let listener = Arc::clone(reader.listener());
@@ -76,24 +95,44 @@ impl RouteFiles {
 
     /// Waits for the next report.
     ///
-    ///
     /// # Cancel safety
-    ///
     ///
     /// No report is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> RoutesReport {
-        loop {
+        match self.reports.recv().await {
+            Some(report) => report,
             // `self` has a sender, so the channel never ends.
-            let Some(report) = self.reports.recv().await else { return std::future::pending().await };
-            if self.followed.get(&report.listener).is_some_and(|following| following.number == report.number)
-            {
-                return report;
-            }
+            None => std::future::pending().await,
         }
     }
 
-    fn reader(&self, listener: &str) -> Option<&RoutesReader> {
-        self.followed.get(listener).map(|following| &following.reader)
+    /// Keeps a report until it can be applied. The report of a task that has ended is dropped.
+    pub(super) fn note(&mut self, report: RoutesReport) {
+        if self.is_current(&report) {
+            self.noted.insert(Arc::clone(&report.listener), report);
+        }
+    }
+
+    /// Returns true if a report is not applied yet.
+    pub(super) fn has_noted(&self) -> bool {
+        !self.noted.is_empty()
+    }
+
+    /// Takes a report that is not applied yet, and the number of routes of its listener that do not come from the file.
+    /// A reload may have ended the task of a report since it was kept; such a report is dropped.
+    pub(super) fn take_noted(&mut self) -> Option<(RoutesReport, usize)> {
+        while let Some((_, report)) = self.noted.pop_first() {
+            if let Some(following) = self.followed.get(&report.listener)
+                && following.number == report.number
+            {
+                return Some((report, following.reader.written().len()));
+            }
+        }
+        None
+    }
+
+    fn is_current(&self, report: &RoutesReport) -> bool {
+        self.followed.get(&report.listener).is_some_and(|following| following.number == report.number)
     }
 }
 
@@ -111,68 +150,41 @@ async fn follow(reader: RoutesReader, number: u64, report_to: mpsc::Sender<Route
     }
 }
 
-impl Control {
-    /// Applies a report: new routes come into force at once, for new connections. The routes of a broken file are not
-    /// used.
-    pub(super) async fn routes_read(&mut self, report: RoutesReport) {
-        let listener = report.listener;
-        let metrics = self.server.view.metrics.listener(&listener);
-        let read = match report.read {
+impl RoutesReport {
+    /// Counts the report, and returns the new routes to build. Returns `None` if the file is broken: its routes are not
+    /// used. `written` is the number of routes of the listener that do not come from the file.
+    pub(super) fn begin(self, written: usize, server: &Server) -> Option<RoutesBuild> {
+        let Self { listener, read, .. } = self;
+        let metrics = server.view.metrics.listener(&listener);
+        let read = match read {
             Ok(read) => read,
             Err(faults) => {
                 metrics.routes_file_failed.increment(1);
-                let faults = faults.render(false);
-                tracing::error!(%listener, "the file with routes is broken; the routes stay as they are:\n{faults}");
-                let first = first_line(&faults);
-                let text = format!("the file with routes is broken; the routes stay as they are: {first}");
-                self.server.view.standing.set(StandingKind::Routes, &listener, text);
-                let text = format!(
-                    "the file with routes of listener {listener} is broken; the routes stay as they are"
-                );
-                self.server.view.events.note(EventKind::Routes, Severity::Error, text);
-                return;
+                log_broken(&listener, &faults, &server.view);
+                return None;
             }
         };
         metrics.routes_file_ok.increment(1);
-        self.server.view.standing.clear(StandingKind::Routes, &listener);
-        let Some(reader) = self.route_files.reader(&listener) else { return };
-        let work = Rebuild {
-            running: Arc::clone(&self.server.config),
-            snapshot: self.server.view.snapshot.load_full(),
-            metrics: Arc::clone(&self.server.view.metrics),
-            listener: Arc::clone(&listener),
-            written: reader.written().len(),
+        server.view.standing.clear(StandingKind::Routes, &listener);
+        Some(RoutesBuild {
+            running: Arc::clone(&server.config),
+            snapshot: server.view.snapshot.load_full(),
+            metrics: Arc::clone(&server.view.metrics),
+            listener,
+            written,
             read,
-        };
-        // The result is `None` if the process is to end. The routes stay.
-        let Some(rebuilt) = self.run_beside(move || work.build()).await else { return };
-        let server = &mut self.server;
-        match rebuilt {
-            Ok(None) => return,
-            Ok(Some(Rebuilt { spec, policy, warnings })) => {
-                let routes = policy.protocol.routes().len();
-                let snapshot = server.view.snapshot.load_full();
-                server.view.put_in_force(Arc::new(snapshot.with_policy(&Arc::new(policy))));
-                server.renew_policies();
-                let specs = &mut Arc::make_mut(&mut server.config).listeners;
-                if let Some(own) = specs.iter_mut().find(|spec| spec.name == listener) {
-                    reclaim::free_later(std::mem::replace(own, spec));
-                }
-                // The new routes may be the first with a tarpit, which needs descriptors.
-                server.bound(&server.config);
-                tracing::info!(%listener, routes, "the routes were read again");
-                let text = format!("the routes of listener {listener} were read again: {routes} routes");
-                server.view.events.note(EventKind::Routes, Severity::Info, text);
-                warn(&listener, &warnings, &server.view.events);
-            }
-            Err(error) => {
-                tracing::error!(%listener, %error, "the routes stay as they are");
-                let text = format!("the routes stay as they are: {error}");
-                server.view.standing.set(StandingKind::Routes, &listener, text);
-            }
-        }
-        reclaim::trim_later();
+        })
     }
+}
+
+fn log_broken(listener: &Arc<str>, faults: &Faults, view: &View) {
+    let faults = faults.render(false);
+    tracing::error!(%listener, "the file with routes is broken; the routes stay as they are:\n{faults}");
+    let first = first_line(&faults);
+    let text = format!("the file with routes is broken; the routes stay as they are: {first}");
+    view.standing.set(StandingKind::Routes, listener, text);
+    let text = format!("the file with routes of listener {listener} is broken; the routes stay as they are");
+    view.events.note(EventKind::Routes, Severity::Error, text);
 }
 
 /// The number of warnings about routes that are logged at one change.
@@ -198,16 +210,8 @@ fn warn(listener: &Arc<str>, warnings: &[Diagnostic], events: &EventLog) {
     events.note(EventKind::Routes, Severity::Warning, text);
 }
 
-/// A listener with new routes.
-struct Rebuilt {
-    spec: ListenerSpec,
-    policy: Policy,
-    /// The warnings of the new routes that the old routes did not have.
-    warnings: Vec<Diagnostic>,
-}
-
 /// New routes for one listener, and the values that they are compared with and built from.
-struct Rebuild {
+pub(super) struct RoutesBuild {
     running: Arc<Config>,
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
@@ -217,10 +221,29 @@ struct Rebuild {
     read: Deferred<Vec<RouteSpec>>,
 }
 
-impl Rebuild {
+/// The result of a build.
+pub(super) struct BuiltRoutes {
+    listener: Arc<str>,
+    result: Result<Option<ListenerWithRoutes>, BuildFault>,
+}
+
+/// A listener with new routes.
+struct ListenerWithRoutes {
+    spec: ListenerSpec,
+    policy: Policy,
+    /// The warnings of the new routes that the old routes did not have.
+    warnings: Vec<Diagnostic>,
+}
+
+impl RoutesBuild {
+    /// Builds the routes. A million of them take seconds, so the control thread must not call it.
+    pub(super) fn build(self) -> BuiltRoutes {
+        BuiltRoutes { listener: Arc::clone(&self.listener), result: self.listener_with_routes() }
+    }
+
     /// Returns the listener with the new routes, and its policy. Returns `None` if no route is different or the
     /// listener is gone.
-    fn build(self) -> Result<Option<Rebuilt>, BuildFault> {
+    fn listener_with_routes(self) -> Result<Option<ListenerWithRoutes>, BuildFault> {
         let spec = self.running.listeners.iter().find(|spec| spec.name == self.listener);
         let Some(spec) = spec else { return Ok(None) };
         let (written, old) = spec.policy.protocol.routes().split_at(self.written);
@@ -233,12 +256,52 @@ impl Rebuild {
         let mut spec = spec.clone();
         *spec.policy.protocol.routes_mut() = Arc::new(routes);
         let old = self.snapshot.policies.values().find(|policy| policy.listener == self.listener);
-        let before = old.map(|policy| build::InheritedListener::of(policy));
+        let before = old.map(|policy| InheritedListener::of(policy));
         let named =
             build::PolicyTargets { pool_slots: &self.snapshot.pool_slots, lists: &self.snapshot.lists };
         let policy = build::policy(&spec, before, named, &self.metrics)?;
         let mut warnings = left_to_wider(&spec);
         warnings.retain(|warning| !known.contains(&warning.message));
-        Ok(Some(Rebuilt { spec, policy, warnings }))
+        Ok(Some(ListenerWithRoutes { spec, policy, warnings }))
+    }
+}
+
+impl BuiltRoutes {
+    /// Puts the new routes in force, for new connections. Returns `None` if the routes stay as they are.
+    pub(super) fn put_in_force(self, server: &mut Server) -> Option<InForce> {
+        let Self { listener, result } = self;
+        let change = match result {
+            Ok(None) => return None,
+            Ok(Some(built)) => Some(built.put_in_force(&listener, server)),
+            Err(error) => {
+                tracing::error!(%listener, %error, "the routes stay as they are");
+                let text = format!("the routes stay as they are: {error}");
+                server.view.standing.set(StandingKind::Routes, &listener, text);
+                None
+            }
+        };
+        reclaim::trim_later();
+        change
+    }
+}
+
+impl ListenerWithRoutes {
+    fn put_in_force(self, listener: &Arc<str>, server: &mut Server) -> InForce {
+        let Self { spec, policy, warnings } = self;
+        let routes = policy.protocol.routes().len();
+        let snapshot = server.view.snapshot.load().with_policy(&Arc::new(policy));
+        let change = InForce::routes(&server.view, snapshot);
+        server.renew_policies();
+        let specs = &mut Arc::make_mut(&mut server.config).listeners;
+        if let Some(own) = specs.iter_mut().find(|spec| spec.name == *listener) {
+            reclaim::free_later(std::mem::replace(own, spec));
+        }
+        // The new routes may be the first with a tarpit, which needs descriptors.
+        server.bound();
+        tracing::info!(%listener, routes, "the routes were read again");
+        let text = format!("the routes of listener {listener} were read again: {routes} routes");
+        server.view.events.note(EventKind::Routes, Severity::Info, text);
+        warn(listener, &warnings, &server.view.events);
+        change
     }
 }

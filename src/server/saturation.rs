@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use humantime::format_duration;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
-use super::View;
 use super::census::{Census, CensusScope};
 use super::events::{EventKind, Severity};
+use super::view::View;
 use crate::limit::Moment;
 use crate::snapshot::{Policy, Snapshot};
 use crate::telemetry::{Episode, Saturation, SaturationScope};
@@ -41,15 +41,10 @@ impl SaturationWatch {
     ///
     /// Nothing is lost if the future is dropped.
     pub(super) async fn due(&self, view: &View) {
-        let check = async {
-            match self.next_check {
-                Some(time) => sleep_until(time).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = view.bounds.saturation.begun() => {}
-            () = check => {}
+        let begun = view.bounds.saturation.begun();
+        match self.next_check {
+            Some(time) => timeout_at(time, begun).await.unwrap_or_default(),
+            None => begun.await,
         }
     }
 

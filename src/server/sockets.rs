@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
+use super::in_force::InForce;
+use super::work::{Work, on_thread};
 use crate::config::Config;
 use crate::listener::{self, BindFault, BindRequest, BoundSockets, ListenerSpec};
 use crate::snapshot::SocketId;
@@ -193,12 +194,13 @@ impl Sockets {
         changes
     }
 
-    /// Passes new sockets to the workers and removes old ones. The snapshot must be in force already. The returned
-    /// channel ends when the removed sockets are closed.
+    /// Passes new sockets to the workers and removes old ones. The returned channel ends when the removed sockets are
+    /// closed. `_` is the proof that the snapshot with the policies of the new sockets is in force.
     pub(super) fn carry_out(
         &mut self,
         mut plan: SocketPlan,
         workers: &[Worker],
+        _: &InForce,
     ) -> mpsc::Receiver<Infallible> {
         let (closed, all_closed) = mpsc::channel(1);
         self.left_out = std::mem::take(&mut plan.left_out);
@@ -264,15 +266,14 @@ pub(super) struct FileChanges {
 }
 
 impl FileChanges {
-    /// Makes the changes on a blocking thread. Waits at most 1 s for them; then they go on without the caller.
-    ///
-    /// # Cancel safety
-    ///
-    /// The changes go on to their end if the future is dropped.
-    pub(super) async fn make(self) {
-        if !self.removed.is_empty() || !self.modes.is_empty() {
-            let _ = timeout(FILES_TIMEOUT, spawn_blocking(move || self.make_here())).await;
+    /// Starts to make the changes on a thread, and waits at most 1 s for them; then they go on without the caller.
+    /// Returns `None` if there is nothing to change.
+    pub(super) fn make(self) -> Option<Work<()>> {
+        if self.removed.is_empty() && self.modes.is_empty() {
+            return None;
         }
+        let making = on_thread(move || self.make_here());
+        Some(Work::new(async move { timeout(FILES_TIMEOUT, making).await.unwrap_or_default() }))
     }
 
     fn make_here(self) {

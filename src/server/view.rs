@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
-use super::reload::ReloadFault;
+use super::faults::ReloadFault;
 use super::standing::StandingFaults;
 use crate::config::Config;
 use crate::conn::ProcessBounds;

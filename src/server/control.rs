@@ -1,0 +1,372 @@
+//! The control loop: it waits for one event after the other, in one place and in every phase, and each event may lead
+//! to another phase. No event waits for the work of a phase.
+//!
+//! [`Control::step`] has the effect of each event in each phase. `reloading.rs` has the steps of a reload, and
+//! `stop.rs` those of the stop.
+
+use std::future::poll_fn;
+use std::io;
+use std::ops::ControlFlow::{Break, Continue};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
+
+use super::build;
+use super::build_fault::BuildFault;
+use super::discovery::{AwaitedAnswers, EnoughAnswers, HeldReports};
+use super::event::{BackendEvent, ControlEvent, FileEvent, RoutineEvent};
+use super::events::{EventKind, Severity};
+use super::followers::Followers;
+use super::in_force::InForce;
+use super::list_files;
+use super::notify::{ServiceStage, Watchdog};
+use super::phase::{Flow, Phase, StartStep, Starting};
+use super::reload_queue::ReloadQueue;
+use super::saturation::SaturationWatch;
+use super::signals::{SignalStreams, Signals, log_sigquit, log_sigusr2};
+use super::sockets::SocketPlan;
+use super::start::Server;
+use super::view::LifeStage;
+use super::work::{Work, on_thread};
+use crate::pool::{DiscoveryReport, PoolSpec};
+use crate::snapshot::Snapshot;
+use crate::telemetry::LogControl;
+use crate::worker::Worker;
+
+/// Time between two upkeeps of the histograms, which hold every sample until then.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// The server in its control loop. It ends with the loop; only `server.view` may be kept longer.
+pub(super) struct Control {
+    /// The server, and its configuration in force.
+    pub(super) server: Server,
+    /// The followers of what is in force. Their tasks end with them.
+    pub(super) followers: Followers,
+    /// The reloads that wait for their turn. `Phase::Serving` takes them up, and a stop refuses them.
+    pub(super) queue: ReloadQueue,
+    /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners. The thread may
+    /// outlive the reload, and no other reload works on files until then.
+    pub(super) waiting: Weak<()>,
+    /// The file that SIGHUP reads; `None` if there is none.
+    pub(super) file: Option<PathBuf>,
+    /// The program's own log; `None` if it belongs to another program.
+    pub(super) log: Option<LogControl>,
+    /// The signals of the process. Without streams if another part of the program handles them.
+    pub(super) signals: SignalStreams,
+    /// The notifications of the service manager.
+    pub(super) watchdog: Watchdog,
+    /// The episodes of saturation.
+    saturation: SaturationWatch,
+    /// The time of the next upkeep.
+    upkeep: Interval,
+}
+
+impl Control {
+    /// Starts to follow what the server has in force. Must be called in the runtime of control.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses the handlers of signals.
+    pub(super) fn new(server: Server, signals: Signals) -> io::Result<Self> {
+        let (file, log, signals) = match signals {
+            Signals::Ignore => (None, None, SignalStreams::default()),
+            Signals::Obey { early, file, log } => (file, log, early.hand_over()?),
+        };
+        server.view.config_state().file.clone_from(&file);
+        let mut upkeep = interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            followers: Followers::new(&server),
+            queue: ReloadQueue::default(),
+            waiting: Weak::new(),
+            file,
+            log,
+            signals,
+            watchdog: Watchdog::new(server.view.metrics.process().notify_failures.clone()),
+            saturation: SaturationWatch::default(),
+            upkeep,
+            server,
+        })
+    }
+
+    /// Serves until a stop is requested and the connections have ended.
+    ///
+    /// # Errors
+    ///
+    /// If a worker ended without an order, or if connections did not end after the order to close them.
+    pub(super) async fn serve(mut self) -> io::Result<()> {
+        let mut flow = self.start();
+        loop {
+            let mut phase = match flow {
+                Continue(phase) => phase,
+                Break(result) => return result,
+            };
+            let event = self.next(&mut phase).await;
+            flow = self.step(phase, event);
+        }
+    }
+
+    /// Waits for the next event.
+    ///
+    /// # Cancel safety
+    ///
+    /// No event is lost if the future is dropped.
+    pub(super) async fn next(&mut self, phase: &mut Phase) -> ControlEvent {
+        let has_change = !self.queue.is_empty() || self.followers.has_noted();
+        let takes_discovery = phase.takes_discovery();
+        let (server, followers) = (&mut self.server, &mut self.followers);
+        let overdue = followers.draining.next();
+        let ejection = followers.follow_up.next().map(Instant::from_std);
+        tokio::select! {
+            effect = self.signals.next() => effect.into(),
+            Some(request) = server.requests.recv() => request.into(),
+            (at, result) = any_worker(&mut server.workers) => ControlEvent::Worker(at, result),
+            () = poll_fn(|cx| phase.poll_due(cx, has_change)) => ControlEvent::Due,
+            Some(report) = followers.discovery.reports.recv(), if takes_discovery => ControlEvent::Discovered(report),
+            report = followers.route_files.next() => ControlEvent::File(FileEvent::Routes(report)),
+            report = followers.list_files.next() => ControlEvent::File(FileEvent::List(report)),
+            report = followers.checks.next() => ControlEvent::Backend(BackendEvent::Checked(report)),
+            report = followers.agents.next() => ControlEvent::Backend(BackendEvent::Agent(report)),
+            Some(report) = server.failure_reports.recv() => ControlEvent::Backend(BackendEvent::Failures(report)),
+            () = at(ejection) => ControlEvent::Backend(BackendEvent::EjectionOver),
+            _ = self.upkeep.tick() => ControlEvent::Routine(RoutineEvent::Upkeep),
+            () = self.watchdog.due() => ControlEvent::Routine(RoutineEvent::Watchdog),
+            () = at(overdue) => ControlEvent::Routine(RoutineEvent::Overdue),
+            () = self.saturation.due(&server.view) => ControlEvent::Routine(RoutineEvent::Saturation),
+        }
+    }
+
+    /// Handles an event, and returns the phase after it.
+    pub(super) fn step(&mut self, phase: Phase, event: ControlEvent) -> Flow {
+        use ControlEvent::{Backend, Discovered, Due, File, Reload, Routine, Stop, Worker};
+        use Phase::{Closing, Draining, Preparing, Reading, Rebuilding, Serving, Settling, Starting};
+        match (phase, event) {
+            // The start.
+            (Starting(starting), Due) => self.continue_start(starting),
+            (Starting(starting), Discovered(report)) => self.first_answer(starting, report),
+            (Starting(_) | Serving | Rebuilding(_), Worker(at, result)) => Break(Err(self.lost(at, result))),
+            (Starting(_), Stop) => Continue(self.stop(Duration::ZERO)),
+            (Serving | Rebuilding(_), Stop) => Continue(self.stop(self.server.config.shutdown.grace)),
+
+            // Changes: one at a time.
+            (Serving, Due) => Continue(self.begin_change()),
+            (Rebuilding(work), Due) => Continue(self.continue_rebuild(work)),
+            (Reading(run, work), Due) => Continue(self.continue_reading(run, work)),
+            (Preparing(run, preparing), Due) => Continue(self.continue_reload(run, preparing)),
+            (Preparing(run, preparing), Discovered(report)) => {
+                Continue(self.answer_for_reload(run, preparing, report))
+            }
+            (Settling(run, settling), Due) => Continue(self.end_reload(run, Ok(settling.changes))),
+            (Reading(run, _), Stop) => Continue(self.stop_reload(run)),
+            (Preparing(run, preparing), Stop) => {
+                self.abandon(preparing);
+                Continue(self.stop_reload(run))
+            }
+            (Settling(run, settling), Stop) => {
+                self.report_reload(run, Ok(settling.changes));
+                Continue(self.stop(self.server.config.shutdown.grace))
+            }
+            (Reading(run, _) | Preparing(run, _), Worker(at, result)) => {
+                self.give_up_reload(run);
+                Break(Err(self.lost(at, result)))
+            }
+            (Settling(run, settling), Worker(at, result)) => {
+                self.report_reload(run, Ok(settling.changes));
+                Break(Err(self.lost(at, result)))
+            }
+            (
+                phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)),
+                Reload(request),
+            ) => {
+                self.queue.push(request);
+                Continue(phase)
+            }
+
+            // The stop.
+            (Draining(draining), Due) => self.continue_drain(draining),
+            (Draining(draining), Stop) => Continue(self.shorten_drain(draining)),
+            (Draining(draining), Worker(at, result)) => self.worker_drained(draining, at, result),
+            (Closing(_), Due) => Break(Err(io::Error::other("connections did not end"))),
+            (Closing(time), Worker(at, result)) => self.worker_closed(time, at, result),
+            // Nothing is left that a further request could shorten.
+            (phase @ Closing(_), Stop) => Continue(phase),
+            (phase @ (Draining(_) | Closing(_)), Reload(request)) => {
+                request.refuse();
+                Continue(phase)
+            }
+
+            // The same in every phase.
+            (
+                phase @ (Serving | Rebuilding(_) | Reading(..) | Settling(..) | Draining(_) | Closing(_)),
+                Discovered(report),
+            ) => {
+                self.followers.apply_discovery(report, &self.server);
+                Continue(phase)
+            }
+            (phase, File(event)) => {
+                self.followers.note(event);
+                Continue(phase)
+            }
+            (phase, Backend(event)) => {
+                self.followers.apply(event, &self.server);
+                Continue(phase)
+            }
+            (phase, Routine(event)) => {
+                self.do_routine(event);
+                Continue(phase)
+            }
+        }
+    }
+
+    /// Does routine work.
+    fn do_routine(&mut self, event: RoutineEvent) {
+        match event {
+            RoutineEvent::Upkeep => {
+                self.server.view.metrics.upkeep();
+                list_files::sweep(&self.server.view.snapshot.load());
+                self.followers.log_drained(&self.server);
+            }
+            RoutineEvent::Watchdog => self.watchdog.beat(&self.server.workers),
+            RoutineEvent::Overdue => self.followers.close_overdue(&self.server),
+            RoutineEvent::Saturation => self.saturation.follow(&self.server.view),
+            RoutineEvent::ReopenLog => self.server.access_log.reopen(),
+            RoutineEvent::LogSigusr2 => log_sigusr2(),
+            RoutineEvent::LogSigquit => log_sigquit(),
+        }
+    }
+
+    /// Returns the first phase. If backends are to be discovered, no client is let in before they are found or the time
+    /// for this is over. The look-ups run already.
+    pub(super) fn start(&mut self) -> Flow {
+        let sockets = std::mem::take(&mut self.server.held);
+        if !self.server.config.pools.iter().any(PoolSpec::has_sources) {
+            let change = InForce::bound(&self.server.view);
+            return Continue(self.accept_clients(sockets, &change));
+        }
+        let answers = AwaitedAnswers::new(EnoughAnswers::Backends);
+        self.continue_start(Starting { sockets, step: StartStep::Discovering(answers) })
+    }
+
+    /// Goes on with the start if the answers are enough or the snapshot is built.
+    fn continue_start(&mut self, starting: Starting) -> Flow {
+        let Starting { sockets, step } = starting;
+        let step = match step {
+            StartStep::Discovering(mut answers) => {
+                if answers.is_over(&self.followers.discovery.sources) {
+                    StartStep::Building(self.build_found(), HeldReports::default())
+                } else {
+                    StartStep::Discovering(answers)
+                }
+            }
+            StartStep::Building(work, held) => match work.result() {
+                Ok(Ok(snapshot)) => {
+                    let change = InForce::configuration(&self.server.view, snapshot);
+                    log_found(&change);
+                    self.followers.in_force(&change, &self.server);
+                    let phase = self.accept_clients(sockets, &change);
+                    self.followers.apply_held(held, &self.server);
+                    return Continue(phase);
+                }
+                Ok(Err(fault)) => return Break(Err(io::Error::other(fault))),
+                Err(work) => StartStep::Building(work, held),
+            },
+        };
+        Continue(Phase::Starting(Starting { sockets, step }))
+    }
+
+    /// Takes the report of a source during the start.
+    fn first_answer(&mut self, starting: Starting, report: DiscoveryReport) -> Flow {
+        match starting {
+            Starting { sockets, step: StartStep::Building(work, mut held) } => {
+                held.push(report);
+                Continue(Phase::Starting(Starting { sockets, step: StartStep::Building(work, held) }))
+            }
+            discovering @ Starting { step: StartStep::Discovering(_), .. } => {
+                self.followers.apply_discovery(report, &self.server);
+                self.continue_start(discovering)
+            }
+        }
+    }
+
+    /// Starts to build the snapshot with the backends that were found, on a thread.
+    fn build_found(&self) -> Work<Result<Arc<Snapshot>, BuildFault>> {
+        let (config, metrics) = (Arc::clone(&self.server.config), Arc::clone(&self.server.view.metrics));
+        let old = self.server.view.snapshot.load_full();
+        let found = self.followers.discovery.prepared(&config);
+        let inherited = self.followers.draining.inherited();
+        Work::new(on_thread(move || {
+            let inputs = build::BuildInputs { config: &config, inherited: &inherited, metrics: &metrics };
+            build::snapshot(&old, found, inputs).map(Arc::new)
+        }))
+    }
+
+    /// Starts to accept clients. `change` is the proof that their policies are in force.
+    fn accept_clients(&mut self, sockets: SocketPlan, change: &InForce) -> Phase {
+        let server = &mut self.server;
+        // No socket was open before, so none is closed.
+        let _closed = server.sockets.carry_out(sockets, &server.workers, change);
+        server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
+        self.watchdog.notify(ServiceStage::Ready);
+        tracing::info!(
+            workers = server.workers.len(),
+            max_connections = server.view.bounds.connections.limit(),
+            descriptors = server.descriptors.limit(),
+            listeners = ?server.view.shown_addresses(),
+            "serving"
+        );
+        server.view.events.note(EventKind::Process, Severity::Info, "serving");
+        Phase::Serving
+    }
+
+    /// Logs that a worker has ended on its own, and returns the error with which the process ends.
+    pub(super) fn lost(&self, at: usize, result: io::Result<()>) -> io::Error {
+        let number = self.server.workers[at].number();
+        let why = match result {
+            Ok(()) => "it ended on its own".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(worker = number, %why, "a worker is lost with its listeners; the process ends");
+        io::Error::other(format!("worker {number} is lost: {why}"))
+    }
+}
+
+/// Logs the backends of the start.
+fn log_found(change: &InForce) {
+    for (pool, served) in &change.new.pools {
+        match served.pool.backends().len() {
+            _ if served.pool.spec().discover.is_empty() => {}
+            0 => {
+                tracing::warn!(%pool, "no backends were found; clients are refused until a backend is found")
+            }
+            backends => tracing::info!(%pool, backends, "backends were found"),
+        }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a worker has ended. Returns its index.
+///
+/// # Cancel safety
+///
+/// No end is lost if the future is dropped.
+async fn any_worker(workers: &mut [Worker]) -> (usize, io::Result<()>) {
+    poll_fn(|cx| {
+        for (at, worker) in workers.iter_mut().enumerate() {
+            if let Poll::Ready(result) = worker.poll_ended(cx) {
+                return Poll::Ready((at, result));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

@@ -1,0 +1,122 @@
+//! The parts of control that follow what is in force. Each gets one call when a change has come into force, and nothing
+//! else of a change.
+
+use tokio::time::Instant;
+
+use super::agents::AgentFollower;
+use super::checks::CheckFollower;
+use super::discovery::{DiscoveryFollower, HeldReports};
+use super::draining::{self, DrainingSet, ExpiredDrains};
+use super::event::{BackendEvent, FileEvent};
+use super::follow_up::FollowUp;
+use super::in_force::InForce;
+use super::list_files::ListFiles;
+use super::route_files::RouteFiles;
+use super::start::Server;
+use crate::pool::DiscoveryReport;
+use crate::worker::WorkerCommand;
+
+/// The parts of control that follow what is in force. Control owns them; their tasks end with it.
+pub(super) struct Followers {
+    /// The sources that list backends and the addresses of host names.
+    pub(super) discovery: DiscoveryFollower,
+    /// The listeners and backends that were removed.
+    pub(super) draining: DrainingSet,
+    /// The consequences of changes of backends.
+    pub(super) follow_up: FollowUp,
+    /// The health checks.
+    pub(super) checks: CheckFollower,
+    /// The agents of backends.
+    pub(super) agents: AgentFollower,
+    /// The files with routes.
+    pub(super) route_files: RouteFiles,
+    /// The files with entries of lists.
+    pub(super) list_files: ListFiles,
+}
+
+impl Followers {
+    /// Starts to follow the configuration of the start.
+    pub(super) fn new(server: &Server) -> Self {
+        let mut followers = Self {
+            discovery: DiscoveryFollower::new(),
+            draining: DrainingSet::default(),
+            follow_up: FollowUp::default(),
+            checks: CheckFollower::new(server),
+            agents: AgentFollower::new(),
+            route_files: RouteFiles::new(),
+            list_files: ListFiles::new(),
+        };
+        followers.in_force(&InForce::bound(&server.view), server);
+        followers
+    }
+
+    /// Follows a change that has come into force. `server` has the configuration in force.
+    pub(super) fn in_force(&mut self, change: &InForce, server: &Server) {
+        let (config, standing) = (&server.config, &server.view.standing);
+        self.discovery.in_force(change, config);
+        self.draining.in_force(change, Instant::now(), config.shutdown.drain);
+        self.follow_up.in_force(change, server);
+        self.checks.in_force(change, server, &self.discovery.sources);
+        self.agents.in_force(change, &self.discovery.sources, &self.checks.limit);
+        self.route_files.in_force(change, config, standing);
+        self.list_files.in_force(change, config, standing);
+        for forward in change.pools().iter().filter_map(|served| served.pool.forward()) {
+            forward.follow();
+        }
+    }
+
+    /// Applies an event of a backend.
+    pub(super) fn apply(&mut self, event: BackendEvent, server: &Server) {
+        match event {
+            BackendEvent::Checked(report) => self.follow_up.apply(server, &report),
+            BackendEvent::Agent(report) => {
+                self.agents.note(&server.view, &report);
+                self.follow_up.apply_agent(server, &report);
+            }
+            BackendEvent::Failures(report) => self.follow_up.eject(server, &report),
+            BackendEvent::EjectionOver => self.follow_up.readmit(server),
+        }
+    }
+
+    /// Applies the report of a discovery source. A pool that has other backends now is replaced alone.
+    pub(super) fn apply_discovery(&mut self, report: DiscoveryReport, server: &Server) {
+        let Some(pool) = self.discovery.apply(report) else { return };
+        let inherited = self.draining.inherited();
+        if let Some(change) = self.discovery.replace_pool(pool, server, &inherited) {
+            self.in_force(&change, server);
+        }
+    }
+
+    /// Applies the reports that waited for a build.
+    pub(super) fn apply_held(&mut self, held: HeldReports, server: &Server) {
+        for report in held.into_reports() {
+            self.apply_discovery(report, server);
+        }
+    }
+
+    /// Keeps the report about a file until a phase takes it up.
+    pub(super) fn note(&mut self, event: FileEvent) {
+        match event {
+            FileEvent::Routes(report) => self.route_files.note(report),
+            FileEvent::List(report) => self.list_files.note(report),
+        }
+    }
+
+    /// Returns true if a report about a file is not taken up yet.
+    pub(super) fn has_noted(&self) -> bool {
+        self.route_files.has_noted() || self.list_files.has_noted()
+    }
+
+    /// Logs the drains that are over before their time.
+    pub(super) fn log_drained(&mut self, server: &Server) {
+        draining::log_ends(&self.draining.drained(), &server.view.events);
+    }
+
+    /// Closes the open connections of removed listeners and backends whose drain time is over.
+    pub(super) fn close_overdue(&mut self, server: &Server) {
+        let ExpiredDrains { groups, ends } = self.draining.overdue(Instant::now());
+        draining::log_ends(&ends, &server.view.events);
+        self.follow_up.forget(&groups);
+        server.order_all(|| WorkerCommand::CloseGroups(groups.clone()));
+    }
+}

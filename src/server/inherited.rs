@@ -1,0 +1,88 @@
+//! The state that outlives a change of the configuration: a listener, a backend or a limit that is still the same keeps
+//! its id, its counts and its usage.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use crate::ids::ListenerId;
+use crate::limit::{Gate, Quota, RateGate};
+use crate::pool::Backend;
+use crate::snapshot::{Policy, Routes, UsageLimit};
+use crate::telemetry::RouteCounts;
+
+/// The state that a listener keeps over a reload.
+#[derive(Clone)]
+pub(super) struct InheritedListener {
+    /// The listener.
+    pub(super) id: ListenerId,
+    /// Its open connections and their limit.
+    pub(super) gate: Arc<Gate>,
+    /// Its rate of new connections; `None` if it has no limits on admission.
+    pub(super) rate: Option<Arc<RateGate>>,
+    /// The usage of its routes.
+    pub(super) used: RouteUsage,
+}
+
+impl InheritedListener {
+    /// Returns the state of the listener of a policy.
+    pub(super) fn of(policy: &Policy) -> Self {
+        Self {
+            id: policy.listener_id,
+            gate: Arc::clone(&policy.gate),
+            rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
+            used: RouteUsage::of(policy.protocol.routes()),
+        }
+    }
+
+    /// Returns the open connections of the listener.
+    pub(super) fn open(&self) -> u64 {
+        self.gate.inside()
+    }
+
+    /// Returns the state of a new listener.
+    pub(super) fn nothing() -> Self {
+        Self { id: ListenerId::next(), gate: Gate::new(u64::MAX), rate: None, used: RouteUsage::default() }
+    }
+}
+
+/// The usage of a listener's routes, by the names that the log has for them. A route stays the same as long as one of
+/// its names does.
+#[derive(Clone, Default)]
+pub(super) struct RouteUsage {
+    limits: HashMap<Arc<str>, UsageLimit>,
+    /// The counts of the routes that have names.
+    pub(super) counts: HashMap<Arc<str>, Arc<RouteCounts>>,
+}
+
+impl RouteUsage {
+    fn of(routes: &Routes) -> Self {
+        let targets = || routes.targets.iter();
+        Self {
+            limits: targets().filter_map(|to| Some((Arc::clone(&to.route), to.limits.clone()?))).collect(),
+            counts: targets().filter_map(|to| Some((Arc::clone(&to.route), to.counts.clone()?))).collect(),
+        }
+    }
+
+    /// Returns the usage for a route with these names. If one route became two, the first gets the usage: no two routes
+    /// may count in one quota.
+    pub(super) fn claim(
+        &self,
+        names: &[Arc<str>],
+        claimed: &mut HashSet<*const Quota>,
+    ) -> Option<&UsageLimit> {
+        let mut before = names.iter().filter_map(|name| self.limits.get(name));
+        before.find(|limited| claimed.insert(Arc::as_ptr(&limited.quota)))
+    }
+}
+
+/// The listeners, backends and limits that earlier changes removed and that still drain. A new configuration may have
+/// them again.
+#[derive(Default)]
+pub(super) struct InheritedState {
+    /// The listeners, by name.
+    pub(super) listeners: HashMap<Arc<str>, InheritedListener>,
+    /// The backends, by the name of their pool.
+    pub(super) backends: HashMap<Arc<str>, Vec<Arc<Backend>>>,
+    /// The usage of the limits of removed pools, by name.
+    pub(super) limits: HashMap<Arc<str>, UsageLimit>,
+}

@@ -1,0 +1,84 @@
+//! The requests to reload. One reload runs at a time; further requests wait for their turn.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use super::changes::Changes;
+use super::faults::ReloadFault;
+use crate::config::Config;
+
+/// The channel for the result of a reload.
+pub(super) type ReloadReply = oneshot::Sender<Result<Changes, ReloadFault>>;
+
+/// A request to reload.
+pub(super) enum ReloadRequest {
+    /// SIGHUP: read the file again.
+    File,
+    /// Put this configuration in force.
+    Config(Box<Config>, ReloadReply),
+}
+
+impl ReloadRequest {
+    /// Refuses the request, because the process stops.
+    pub(super) fn refuse(self) {
+        match self {
+            Self::File => tracing::warn!("not reloaded: the process is stopping"),
+            // A requester that is gone needs no answer.
+            Self::Config(_, reply) => drop(reply.send(Err(ReloadFault::Stopping))),
+        }
+    }
+}
+
+/// The requests that wait for their turn, in order.
+#[derive(Default)]
+pub(super) struct ReloadQueue(VecDeque<ReloadRequest>);
+
+impl ReloadQueue {
+    /// Adds a request. Several requests to read the file need one reload only.
+    pub(super) fn push(&mut self, request: ReloadRequest) {
+        let is_known = matches!(request, ReloadRequest::File)
+            && self.0.iter().any(|waiting| matches!(waiting, ReloadRequest::File));
+        if !is_known {
+            self.0.push_back(request);
+        }
+    }
+
+    /// Returns true if no request waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the first request.
+    pub(super) fn pop(&mut self) -> Option<ReloadRequest> {
+        self.0.pop_front()
+    }
+
+    /// Refuses all requests, because the process stops.
+    pub(super) fn refuse_all(&mut self) {
+        self.0.drain(..).for_each(ReloadRequest::refuse);
+    }
+}
+
+/// A reload that is under way.
+pub(super) struct ReloadRun {
+    /// The time at which the reading of the configuration began.
+    pub(super) began: Instant,
+    pub(super) origin: ReloadOrigin,
+}
+
+/// The origin of a reload that is under way.
+pub(super) enum ReloadOrigin {
+    /// SIGHUP. The service manager gets notifications of the start and the end.
+    File,
+    /// A request, whose sender waits for the result.
+    Request(ReloadReply),
+}
+
+impl ReloadRun {
+    /// Starts to measure a reload.
+    pub(super) fn new(origin: ReloadOrigin) -> Self {
+        Self { began: Instant::now(), origin }
+    }
+}

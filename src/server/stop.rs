@@ -1,0 +1,130 @@
+//! The stop: the grace, the drain, and the close of the connections that are left.
+
+use std::io;
+use std::ops::ControlFlow::{Break, Continue};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use humantime::format_duration;
+use tokio::time::timeout;
+
+use super::control::Control;
+use super::events::{EventKind, Severity};
+use super::notify::ServiceStage;
+use super::phase::{DrainStep, Draining, Flow, Phase};
+use super::view::LifeStage;
+use super::work::{Work, on_thread};
+use crate::worker::WorkerCommand;
+
+/// The time that connections may take to close after the workers got the order to close them.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// The time that a file system may take to remove the files of Unix sockets.
+const REMOVING_FILES: Duration = Duration::from_secs(1);
+
+impl Control {
+    /// Begins the stop: no reload starts any more, and new connections are accepted only until the grace is over.
+    pub(super) fn stop(&mut self, grace: Duration) -> Phase {
+        let view = &self.server.view;
+        view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);
+        self.watchdog.notify(ServiceStage::Stopping);
+        let drain = self.server.config.shutdown.drain;
+        let (shown_grace, drain) = (format_duration(grace), format_duration(drain));
+        tracing::info!(grace = %shown_grace, %drain, "stopping");
+        view.events.note(EventKind::Process, Severity::Info, "stopping");
+        self.queue.refuse_all();
+        let step = if grace.is_zero() { self.remove_files() } else { DrainStep::Grace(Work::pause(grace)) };
+        Phase::Draining(Draining::new(step))
+    }
+
+    /// Starts to remove the files of Unix sockets, on a thread, before their queues close.
+    fn remove_files(&mut self) -> DrainStep {
+        let files = self.server.sockets.take_files();
+        if files.is_empty() {
+            return self.finish();
+        }
+        let removing = on_thread(move || drop(files));
+        let removing = async move { timeout(REMOVING_FILES, removing).await.unwrap_or_default() };
+        DrainStep::RemovingFiles(Work::new(removing))
+    }
+
+    /// Refuses new connections. A worker ends with its last connection.
+    fn finish(&mut self) -> DrainStep {
+        self.server.order_all(|| WorkerCommand::Finish);
+        DrainStep::Finishing(Work::pause(self.server.config.shutdown.drain))
+    }
+
+    /// Closes the connections that are left.
+    fn close(&mut self) -> Phase {
+        let open = self.server.view.bounds.connections.inside();
+        tracing::warn!(open, "the time for draining is over; the open connections are closed");
+        self.server.order_all(|| WorkerCommand::CloseAll);
+        Phase::Closing(Work::pause(CLOSING))
+    }
+
+    /// Goes on with a drain: puts routes in force that are built, takes up reports about files, and begins the next
+    /// step if the present one is over.
+    pub(super) fn continue_drain(&mut self, draining: Draining) -> Flow {
+        let Draining { step, rebuild } = draining;
+        let rebuild = match rebuild.map(Work::result) {
+            Some(Err(work)) => Some(work),
+            Some(Ok(built)) => {
+                self.routes_built(built);
+                None
+            }
+            None => self.apply_noted(),
+        };
+        let step = match step {
+            DrainStep::Grace(Work::Done(())) => self.remove_files(),
+            DrainStep::RemovingFiles(Work::Done(())) => self.finish(),
+            DrainStep::Finishing(Work::Done(())) => return Continue(self.close()),
+            running @ (DrainStep::Grace(Work::Running(_))
+            | DrainStep::RemovingFiles(Work::Running(_))
+            | DrainStep::Finishing(Work::Running(_))) => running,
+        };
+        Continue(Phase::Draining(Draining { step, rebuild }))
+    }
+
+    /// Ends the wait of a drain: a further stop was requested.
+    pub(super) fn shorten_drain(&mut self, draining: Draining) -> Phase {
+        let Draining { step, rebuild } = draining;
+        match step {
+            DrainStep::Grace(_) => {
+                let step = self.remove_files();
+                Phase::Draining(Draining { step, rebuild })
+            }
+            DrainStep::RemovingFiles(_) => {
+                self.finish();
+                self.close()
+            }
+            DrainStep::Finishing(_) => self.close(),
+        }
+    }
+
+    /// Takes note that a worker has ended in a drain. The process ends with the last worker.
+    pub(super) fn worker_drained(&mut self, draining: Draining, at: usize, result: io::Result<()>) -> Flow {
+        match (&draining.step, result) {
+            (DrainStep::Finishing(_), Ok(())) => {
+                self.server.workers.remove(at);
+                if self.server.workers.is_empty() {
+                    tracing::info!("every connection has ended");
+                    return Break(Ok(()));
+                }
+                Continue(Phase::Draining(draining))
+            }
+            // Before the order to finish, a worker must not end at all.
+            (DrainStep::Grace(_) | DrainStep::RemovingFiles(_) | DrainStep::Finishing(_), result) => {
+                Break(Err(self.lost(at, result)))
+            }
+        }
+    }
+
+    /// Takes note that a worker has ended after the order to close. The process ends with the last worker.
+    pub(super) fn worker_closed(&mut self, time: Work<()>, at: usize, result: io::Result<()>) -> Flow {
+        if result.is_err() {
+            return Break(result);
+        }
+        self.server.workers.remove(at);
+        if self.server.workers.is_empty() { Break(Ok(())) } else { Continue(Phase::Closing(time)) }
+    }
+}
