@@ -7,14 +7,20 @@
 //! A pool opens no connections for clients: `conn` does, with the lease that a pick returns.
 
 mod agent;
+mod agent_spec;
 mod announce;
 mod backend;
+mod backend_spec;
 mod cancel;
 mod changes;
+mod check_spec;
+mod check_target;
 pub mod destination;
 mod dial_spec;
 pub mod discover;
+mod discover_spec;
 pub mod forward;
+mod forward_spec;
 mod hash_on;
 mod hash_parts;
 mod health;
@@ -29,18 +35,23 @@ mod sessions;
 mod signals;
 mod slow_start;
 mod tiers;
+#[cfg(feature = "tls-checks")]
+mod tls_client;
+mod tls_spec;
 
-pub use agent::agent_spec::AgentSpec;
 pub use agent::{AgentFault, AgentReport, Agents};
+pub use agent_spec::AgentSpec;
 pub use announce::{AnnounceSpec, Passed};
-pub use backend::backend_spec::{BackendSpec, NameOrigin};
 pub use backend::{Backend, BackendTraffic, HealthView};
+pub use backend_spec::{BackendSpec, NameOrigin};
 pub use changes::{EjectionRefusal, FailureReport};
+pub use check_spec::{CheckHeader, CheckKind, HealthSpec};
+pub use check_target::{CheckTarget, CheckTargets, Endpoint, TargetHost};
 pub use dial_spec::{DialSource, DialSpec};
-pub use discover::source::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport};
-pub use forward::forward_spec::ForwardSpec;
+pub use discover_spec::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 pub use forward::{Forward, ForwardFault, LookupResult};
+pub use forward_spec::ForwardSpec;
 pub use hash_parts::{HashOn, HashParts, SourcePrefix};
 pub use health::{
     AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckFinding, CheckOutcome, Ejection,
@@ -50,15 +61,15 @@ pub use lease::Lease;
 pub use pick::Unavailable;
 pub use pool_in_use::Pool;
 pub use pool_spec::{OnDown, PoolSpec};
-pub use probe::check_spec::{CheckHeader, CheckKind, HealthSpec};
-pub use probe::target::{CheckTarget, CheckTargets, Endpoint, TargetHost};
-pub use probe::tls_spec::{CaFile, TlsSpec};
 #[cfg(feature = "tls-checks")]
-pub use probe::{CaFault, TlsClient, read_certificates};
+pub use probe::{CaFault, read_certificates};
 pub use probe::{CheckLimit, CheckReport, Checks, ConnectFault};
 pub use queue::QueueSpec;
 pub use sessions::SessionGuard;
 pub use tiers::{TierSpec, TierView};
+#[cfg(feature = "tls-checks")]
+pub use tls_client::TlsClient;
+pub use tls_spec::{CaFile, TlsSpec};
 
 #[cfg(test)]
 mod tests;

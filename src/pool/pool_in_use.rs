@@ -12,7 +12,7 @@ use arc_swap::Guard;
 use siphasher::sip::SipHasher24;
 
 use super::backend::Backend;
-use super::backend::backend_spec::{BackendSpec, NameOrigin};
+use super::backend_spec::{BackendSpec, NameOrigin};
 use super::forward::Forward;
 use super::pool_spec::PoolSpec;
 use super::sessions::SessionTable;

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agent::agent_spec::AgentSpec;
+use super::agent_spec::AgentSpec;
 use super::announce::AnnounceSpec;
-use super::backend::backend_spec::BackendSpec;
+use super::backend_spec::BackendSpec;
+use super::check_spec::HealthSpec;
 use super::dial_spec::DialSpec;
-use super::discover::source::DiscoverSpec;
-use super::forward::forward_spec::ForwardSpec;
+use super::discover_spec::DiscoverSpec;
+use super::forward_spec::ForwardSpec;
 use super::hash_parts::{HashOn, HashParts, SourcePrefix};
 use super::health::EjectionSpec;
-use super::probe::check_spec::HealthSpec;
 use super::queue::QueueSpec;
 use super::tiers::TierSpec;
 use crate::balance::{Algorithm, MaxLoad};

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::tidy_paths::{Segments, UsedPath, code, paths, source_texts};
 
 /// The modules whose files have an order, in each of their folders.
-const ORDERED: [&str; 8] = ["sys", "route", "balance", "limit", "telemetry", "snapshot", "conn", "server"];
+const ORDERED: [&str; 10] =
+    ["sys", "route", "balance", "limit", "telemetry", "live", "pool", "snapshot", "conn", "server"];
 
 /// The files of a crate and the names that heads of folders pass on.
 struct Modules {

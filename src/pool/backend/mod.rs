@@ -10,13 +10,13 @@
 //! health and zero counts. Connections to the old address count on the old value until they end.
 
 mod allowance;
-pub(super) mod backend_spec;
 mod health_view;
 mod traffic;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backend_spec::BackendSpec;
 use super::health::{BackendState, CheckFinding, HealthEvent, HealthRules, StateChange};
 use super::signals::PoolSignals;
 use super::slow_start;
@@ -24,7 +24,6 @@ use crate::balance::FULL_SHARE;
 use crate::ids::BackendId;
 use crate::sys::Address;
 use crate::wire::agent::AgentDirective;
-use backend_spec::BackendSpec;
 use traffic::UNLIMITED;
 
 pub use health_view::HealthView;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::report::LookOutcome;
 use super::set::DiscoveredSet;
-use super::source::DiscoverSource;
+use crate::pool::discover_spec::DiscoverSource;
 use crate::sys::Address;
 
 /// The state of a source. Shared with admin and the metrics, which read it. It is dropped with the last snapshot
@@ -110,7 +110,7 @@ impl Discovery {
 impl Discovery {
     /// Returns the state of a name before its first answer.
     pub(in crate::pool) fn unanswered() -> Self {
-        use super::source::{DnsSpec, RecordKind};
+        use crate::pool::discover_spec::{DnsSpec, RecordKind};
         let (min_ttl, max_ttl) = (Duration::from_secs(5), Duration::from_secs(300));
         Self::new(&DiscoverSource::Dns(DnsSpec {
             name: "probe.test".into(),

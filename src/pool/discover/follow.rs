@@ -17,7 +17,7 @@ use super::fault::DnsFault;
 use super::report::{LookOutcome, ReportSender};
 use super::schedule::{LookSchedule, randomness};
 use super::set::DiscoveredSet;
-use super::source::{DnsSpec, RecordKind};
+use crate::pool::discover_spec::{DnsSpec, RecordKind};
 
 /// The longest time for which a round waits for the other names after the first answer. The targets of SRV records
 /// may have other resolvers.

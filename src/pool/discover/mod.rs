@@ -20,7 +20,6 @@ mod report;
 mod resolv_conf;
 mod schedule;
 mod set;
-pub mod source;
 mod system;
 
 use std::collections::{BTreeMap, HashSet};
@@ -30,9 +29,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use super::discover_spec::{DiscoverSource, DiscoverSpec};
 use super::pool_spec::PoolSpec;
 use hold::Hold;
-use source::{DiscoverSource, DiscoverSpec};
 
 pub(super) use answer::Answer as DnsAnswer;
 pub(super) use answer::{Heard, Late};

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use super::source::DnsSpec;
+use crate::pool::discover_spec::DnsSpec;
 
 /// The wait after the first failure. It doubles with each further failure.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::pool::discover::source::RecordKind;
+    use crate::pool::discover_spec::RecordKind;
 
     fn pace(min_ttl: u64, max_ttl: u64, jitter: u8) -> LookSchedule {
         LookSchedule::new(&DnsSpec {

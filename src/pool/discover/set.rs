@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::source::{DiscoverSpec, NamedHost};
+use crate::pool::discover_spec::{DiscoverSpec, NamedHost};
 use crate::pool::{BackendSpec, NameOrigin, PoolSpec};
 use crate::sys::Address;
 

@@ -3,10 +3,10 @@ use std::time::UNIX_EPOCH;
 
 use super::report::LookOutcome;
 use super::set::Discovered;
-use super::source::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use super::*;
 use crate::pool::BackendSpec;
 use crate::pool::Endpoint;
+use crate::pool::discover_spec::{DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 use crate::pool::probe::CheckEndpoint;
 use crate::sys::Address;
 
@@ -259,17 +259,21 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     let old = asked(0);
     discoveries.prepare(std::slice::from_ref(&old));
     let name = || Endpoint::Name { name: "probe".into(), port: 9 };
-    let at_the_start = discoveries.check_names("p").asked(name());
+    let at_the_start = CheckEndpoint::named(name(), &discoveries.check_names("p"));
     discoveries.apply_report(report(1, Some(set(&["10.0.0.1:1"])), None), at(5));
     discoveries.apply_report(report(2, Some(set(&["10.0.0.2:1"])), None), at(5));
     assert!(discoveries.have_reported() && discoveries.are_found(), "checks wait for their names themselves");
     discoveries.commit();
-    assert_eq!(discoveries.check_names("p").asked(name()), at_the_start, "the checks of the pool go on");
-    assert_eq!(discoveries.check_names("q").asked(name()), CheckEndpoint::new(name(), None));
+    assert_eq!(
+        CheckEndpoint::named(name(), &discoveries.check_names("p")),
+        at_the_start,
+        "the checks of the pool go on"
+    );
+    assert_eq!(CheckEndpoint::named(name(), &discoveries.check_names("q")), CheckEndpoint::new(name(), None));
     let known = |discoveries: &Discoveries, spec: &PoolSpec| {
         let (sources, joined) = discoveries.in_force(spec).unwrap();
         assert_eq!(joined.backends.len(), 2, "{joined:?}");
-        let asked = discoveries.check_names("p").asked(name());
+        let asked = CheckEndpoint::named(name(), &discoveries.check_names("p"));
         assert_eq!(asked, CheckEndpoint::new(name(), Some(Arc::clone(&sources[2]))));
         Arc::clone(&sources[2])
     };

@@ -6,7 +6,6 @@
 //! dial.
 
 mod cache;
-pub mod forward_spec;
 mod lookup;
 mod lookup_result;
 mod marks;
@@ -20,12 +19,12 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::backend::backend_spec::BackendSpec;
+use super::backend_spec::BackendSpec;
+use super::forward_spec::ForwardSpec;
 use crate::route::pattern::NamePattern;
 use crate::sys::address;
 use crate::wire::ServerName;
 use cache::{CacheLookup, CachedAnswer, MOST_ASKED, NameCache};
-use forward_spec::ForwardSpec;
 use lookup_result::ForwardCounts;
 use marks::ForwardMarks;
 use question::{ForwardQuestion, KnownNames, lock};

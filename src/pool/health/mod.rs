@@ -37,7 +37,7 @@ mod trouble;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::probe::check_spec::HealthSpec;
+use super::check_spec::HealthSpec;
 use checked::Checked;
 use ejected::Ejections;
 

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::check_spec::{CheckHeader, CheckKind, HealthSpec};
 use super::endpoint::{CheckConnection, CheckEndpoint, ConnectFault};
 use super::talking::{Talking, broken, fault, first_words, talking};
-use super::target::Endpoint;
 #[cfg(feature = "tls-checks")]
 use super::tls::TlsSession;
+use crate::pool::check_spec::{CheckHeader, CheckKind, HealthSpec};
+use crate::pool::check_target::Endpoint;
 use crate::pool::health::{CheckFailure, CheckFault, CheckFinding, CheckOutcome};
 use crate::sys::{Address, socket};
 use crate::wire::{Dialogue, DialogueFault, DialogueStep, Script, proxy_protocol};

@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::target::Endpoint;
-use crate::pool::discover::Discovery;
+use crate::pool::check_target::Endpoint;
+use crate::pool::discover::{CheckNames, Discovery};
 use crate::sys::{Address, control_connect};
 
 /// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the
@@ -54,6 +54,12 @@ impl CheckEndpoint {
     /// Creates an endpoint. An endpoint with a host name gets the addresses of the name.
     pub(in crate::pool) fn new(endpoint: Endpoint, host: Option<Arc<Discovery>>) -> Self {
         Self { endpoint, host }
+    }
+
+    /// Creates an endpoint with the addresses of its host name, which `names` has.
+    pub(in crate::pool) fn named(endpoint: Endpoint, names: &CheckNames) -> Self {
+        let host = names.host(&endpoint);
+        Self::new(endpoint, host)
     }
 
     /// Returns the endpoint as it is written.

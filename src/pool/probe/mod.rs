@@ -12,15 +12,12 @@
 //! A backend in maintenance is not checked: it may be switched off, and its state does not depend on checks.
 
 mod check;
-pub(super) mod check_spec;
 mod endpoint;
 mod limit;
 mod schedule;
 mod talking;
-pub(super) mod target;
 #[cfg(feature = "tls-checks")]
 mod tls;
-pub(super) mod tls_spec;
 mod watches;
 
 use std::sync::Arc;
@@ -30,20 +27,18 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::backend::Backend;
+use super::check_spec::HealthSpec;
+use super::check_target::CheckTargets;
 use super::discover::CheckNames;
 use super::health::{BackendState, CheckFault, CheckFinding, CheckOutcome};
 use super::pool_in_use::Pool;
 use crate::sys::Address;
 use check::check;
-use check_spec::HealthSpec;
-use target::CheckTargets;
 
 pub(super) use check::connect;
 pub(super) use endpoint::CheckEndpoint;
 pub use endpoint::ConnectFault;
 pub use limit::CheckLimit;
-#[cfg(feature = "tls-checks")]
-pub use tls::client::TlsClient;
 #[cfg(feature = "tls-checks")]
 pub use tls::{CaFault, read_certificates};
 pub(super) use watches::{Shared, Watch, Watches};

@@ -9,8 +9,8 @@ use tokio::task::AbortHandle;
 use super::endpoint::CheckEndpoint;
 use super::limit::CheckLimit;
 use super::schedule::{RandomNumbers, Schedule};
-use super::target::{CheckTargets, Endpoint};
 use crate::pool::backend::Backend;
+use crate::pool::check_target::{CheckTargets, Endpoint};
 use crate::pool::discover::CheckNames;
 use crate::pool::pool_in_use::Pool;
 use crate::sys::Address;
@@ -76,7 +76,7 @@ impl<S: Clone + PartialEq> Watches<S> {
         for (backend, of_backend) in pool.backends().iter().zip(&pool.spec().backends) {
             let endpoint = endpoint_of(spec, &of_backend.targets, backend.address())
                 .unwrap_or_else(|| Endpoint::Address(backend.address().clone()));
-            let asked = shared.names.asked(endpoint);
+            let asked = CheckEndpoint::named(endpoint, shared.names);
             let kept = before
                 .remove(backend.name())
                 .filter(|task| task.asked == asked && backend.shares_health(&task.backend));

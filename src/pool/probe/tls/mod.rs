@@ -1,11 +1,9 @@
-//! TLS of checks, as a client: the only folder that uses the TLS library.
+//! TLS of checks, as a client: the only folder that uses the TLS library, besides the type that keeps its settings.
 //!
 //! It serves the checks on the control thread. No client's bytes come here: the data path passes TLS on as it is.
 //! There is no key and no certificate of ours, and no session is resumed. A certificate is verified only if the
 //! operator configures the accepted certificates. A check only finds out if a server works, and has no secret to
 //! lose.
-
-pub(super) mod client;
 
 use std::io::{self, Read, Write};
 use std::ops::Range;
@@ -25,10 +23,10 @@ use rustls::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::talking::{Talking, broken, first_words};
-use super::target::Endpoint;
-use super::tls_spec::{CaFile, TlsSpec};
+use crate::pool::check_target::Endpoint;
 use crate::pool::health::{CheckFailure, CheckFault};
-use client::TlsClient;
+use crate::pool::tls_client::TlsClient;
+use crate::pool::tls_spec::{CaFile, TlsSpec};
 
 /// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
 const CHUNK: usize = 4096;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::pool::health::OperatorState;
-use crate::pool::probe::target::CheckTargets;
+use super::check_target::CheckTargets;
+use super::health::OperatorState;
 use crate::sys::Address;
 
 /// A backend as configured.

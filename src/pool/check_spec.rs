@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::target::CheckTarget;
+use super::check_target::CheckTarget;
 use super::tls_spec::TlsSpec;
 use crate::wire::Script;
 use crate::wire::proxy_protocol::HeaderVersion;

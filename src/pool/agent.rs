@@ -4,8 +4,6 @@
 //! A property that an answer leaves out stays as it was, and so does everything while the agent does not answer. Only
 //! checks find out if the backend itself can be reached.
 
-pub(super) mod agent_spec;
-
 use std::io;
 use std::sync::Arc;
 
@@ -13,16 +11,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::agent_spec::AgentSpec;
 use super::backend::Backend;
+use super::check_target::CheckTargets;
 use super::discover::CheckNames;
 use super::health::AgentWord;
 use super::pool_in_use::Pool;
-use super::probe::target::CheckTargets;
 use super::probe::{CheckEndpoint, CheckLimit, ConnectFault, Shared, Watch, Watches, connect};
 use crate::sys::Address;
 use crate::telemetry::AgentAnswer;
 use crate::wire::agent::{self, AgentDirective, LONGEST_LINE};
-use agent_spec::AgentSpec;
 
 /// The result of one query to the agent of one backend.
 #[derive(Clone, Debug)]

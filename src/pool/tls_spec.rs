@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 #[cfg(feature = "tls-checks")]
-use super::tls::client::TlsClient;
+use super::tls_client::TlsClient;
 use crate::wire::ServerName;
 
 /// Without checks over TLS there is no library.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::pool::probe::target::CheckTarget;
+use super::check_target::CheckTarget;
 
 /// Agents of a pool's backends: an agent answers each connection with a line about its backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
