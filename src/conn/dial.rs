@@ -98,7 +98,7 @@ struct Dial<'a> {
     /// The total time in the queue. It does not count against the time of the dial.
     waited: Duration,
     attempt_began: Instant,
-    /// The addresses of the host that the client named, as far as no attempt was made at them.
+    /// The addresses of the host that the client named, without the addresses that were already tried.
     hosts: std::vec::IntoIter<SocketAddr>,
     /// The backends that could not be reached.
     tried: Vec<Arc<Backend>>,
@@ -171,7 +171,8 @@ impl<'a> Dial<'a> {
         match self.pick().await {
             Ok(lease) => Some(lease),
             Err(reason) => {
-                // After a failed attempt its reason is reported: it has more information.
+                // After a failed attempt, the reason of that attempt is reported, because it has more
+                // information.
                 if self.tried.is_empty() || reason == CloseReason::ClientGone {
                     self.last = reason;
                 }
@@ -218,8 +219,8 @@ impl<'a> Dial<'a> {
         metrics.queued.increment(1);
         let began = Instant::now();
         let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
-        // The client is polled first: if it ends in the moment in which it gets a slot, the slot goes to the next
-        // waiter.
+        // The client is polled first. If the client ends in the same moment in which it gets a slot, the slot
+        // goes to the next waiter.
         let ended = tokio::select! {
             biased;
             () = routed.gone(WaitStage::Queue) => None,

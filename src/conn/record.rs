@@ -36,7 +36,7 @@ struct OpenRecord {
 }
 
 impl OpenRecord {
-    /// The connection as one that a limit refuses.
+    /// Returns the facts by which a refusal of the connection is counted.
     fn refused(&self) -> RefusedConnection<'_> {
         RefusedConnection {
             client: &self.fields.client,
@@ -124,7 +124,7 @@ impl ConnectionRecord {
         &self.fields().client
     }
 
-    /// Reports the first byte of the backend to its lease, when it has come.
+    /// When the first byte of the backend has come, reports it to the lease.
     fn report_first_byte(&self) {
         if self.entry().take_first_byte()
             && let Some(lease) = &self.holds().lease
@@ -145,8 +145,8 @@ impl ConnectionRecord {
         }
     }
 
-    /// Sends a failure report to control. If the channel is full the report is lost; further failures cause
-    /// the next one.
+    /// Sends a failure report to control. If the channel is full the report is lost; further failures cause the
+    /// next report.
     pub(super) fn report(&self, failure_report: Option<FailureReport>) {
         if let Some(failure_report) = failure_report {
             let _ = self.context.failure_reports.try_send(failure_report);

@@ -12,7 +12,7 @@ use crate::wire::{Alert, postgres};
 /// The time for which a client that got an alert may still send before its socket is closed.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 
-/// The most bytes that are read in this time.
+/// The most bytes that are read and discarded within `ALERT_LINGER`.
 const ALERT_DISCARD: usize = 256 * 1024;
 
 /// The most bytes that are read at once.
@@ -34,7 +34,7 @@ pub(super) enum RefusalProtocol {
 }
 
 impl RefusalProtocol {
-    /// Closes a client, with the reason if its protocol has a form for it.
+    /// Closes a client. If the client's protocol has a message for the reason, sends this message first.
     pub(super) async fn refuse(self, client: &Stream, reason: CloseReason) -> CloseReason {
         match self {
             _ if reason == CloseReason::RouteDropped => _ = socket::reset_on_close(client),
