@@ -32,7 +32,7 @@ use crate::telemetry::OpenedAccessLog;
 
 /// The phase of the process.
 pub(super) enum Phase {
-    /// The addresses are bound. No client is let in before the first backends are found.
+    /// The addresses are bound. No client is accepted before the first backends are found.
     Starting(Starting),
     /// Clients are served, and no change is under way.
     Serving,

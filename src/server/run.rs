@@ -25,8 +25,8 @@ const BLOCKING_THREADS: usize = 16 * 1024;
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Serves until a stop is requested and the connections have drained. `also` runs beside it on the same runtime: it
-    /// is the admin listener.
+    /// Serves until a stop is requested and the connections have drained. `also` is the admin listener. It runs
+    /// on the same runtime.
     ///
     /// # Errors
     ///

@@ -18,8 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The time between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until no address that a configuration binds is tentative, at most 10 s. An address that cannot be bound then
-/// is a fault of the bind.
+/// Waits at most 10 s, until none of the addresses of a configuration is tentative. If an address is still
+/// tentative after that, the bind of the address fails and reports the fault.
 ///
 /// # Cancel safety
 ///
