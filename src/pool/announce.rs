@@ -34,14 +34,15 @@ impl AnnounceSpec {
 /// Kinds of TLVs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// All of them.
+    /// All kinds.
     All,
-    /// These.
+    /// These kinds.
     Kinds(Vec<u8>),
 }
 
 impl Passed {
-    /// Returns true if a kind is among them. Checksums and padding belong to one header and never are.
+    /// Returns true if a TLV of this kind is passed on. Checksums and padding are never passed on, because they
+    /// belong to one header.
     pub fn contains(&self, kind: u8) -> bool {
         let is_one = match self {
             Self::All => true,

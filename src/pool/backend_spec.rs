@@ -9,7 +9,8 @@ use crate::sys::Address;
 /// A backend as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
-    /// The name if one is given, else the address: the identity over reloads, in logs and in metrics.
+    /// The configured name, or the address if no name is configured. It is the identity over reloads, in logs
+    /// and in metrics.
     pub name: Arc<str>,
     /// The address at which it listens.
     pub address: Address,

@@ -58,11 +58,11 @@ impl Pool {
         words.iter().filter_map(take_in).collect()
     }
 
-    /// Ejects a backend at which clients failed, if the pool has others.
+    /// Ejects a backend at which clients failed, if the pool has other backends.
     ///
     /// # Errors
     ///
-    /// The reason for which it stays.
+    /// The reason for which the backend is not ejected.
     pub fn eject(
         &self,
         failure_report: &FailureReport,
@@ -133,7 +133,7 @@ impl Pool {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The backend of this pool that shares its health with another.
+    /// Returns the backend of this pool that shares its health with `other`.
     fn mine(&self, other: &Backend) -> Option<&Arc<Backend>> {
         self.backend(other.name()).filter(|backend| backend.shares_health(other))
     }

@@ -20,9 +20,10 @@ pub struct HealthSpec {
     pub tls: Option<TlsSpec>,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
-    /// The same while the last result contradicts the backend's state. Default: the interval.
+    /// The time between two checks while the last result contradicts the backend's state. Default: the
+    /// interval.
     pub fast_interval: Duration,
-    /// The same while the backend is down. Default: the interval.
+    /// The time between two checks while the backend is down. Default: the interval.
     pub down_interval: Duration,
     /// The time limit of one check. Default: the interval, at most 5 s.
     pub timeout: Duration,

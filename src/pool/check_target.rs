@@ -36,12 +36,12 @@ pub enum TargetHost {
 }
 
 impl CheckTarget {
-    /// Returns the endpoint of a check or an agent for a backend that listens at `backend`. This target is that of
-    /// the pool; the backend's `own` target overrides it. Returns `None` if a port is written for a Unix socket, or
-    /// if the port of a host is not known.
+    /// Returns the endpoint of a check or an agent for a backend that listens at `backend`. `self` is the
+    /// target of the pool. The backend's `own` target overrides it. Returns `None` if a port is written for a
+    /// Unix socket, or if the port of a host is not known.
     pub fn endpoint(&self, own: &CheckTarget, backend: &Address) -> Option<Endpoint> {
         let port = own.port.or(self.port);
-        // The port is that of the backend, if none is written.
+        // If no port is written, the port of the backend is used.
         let of_host = || port.or_else(|| Some(backend.tcp()?.port()));
         let address = match own.host.as_ref().or(self.host.as_ref()) {
             Some(TargetHost::Name(name)) => {
@@ -94,7 +94,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            // A final dot sets how the name is looked up, and is no part of it.
+            // A final dot sets how the name is looked up, and is no part of the name.
             Self::Name { name, port } => write!(f, "{}:{port}", name.strip_suffix('.').unwrap_or(name)),
         }
     }

@@ -46,7 +46,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// At once, if the pool has no queue or the queue is full. In the end, if no backend is left to wait for.
+    /// The error comes at once if the pool has no queue or the queue is full. It comes at the end of the wait
+    /// if no backend is left to wait for.
     ///
     /// # Cancel safety
     ///
@@ -147,7 +148,7 @@ impl Pool {
         Err(candidates.unavailable.get())
     }
 
-    /// The state of the owner that a key has in a tier.
+    /// Returns the state of the backend that owns a key in a tier.
     fn owner(&self, tier: &Tier, key: u64) -> KeyOwner {
         match tier.maglev().and_then(|maglev| maglev.owner(key)) {
             Some(at) if self.backends[tier.members()[at]].is_available() => KeyOwner::Up,
@@ -162,7 +163,7 @@ impl Pool {
 pub enum Unavailable {
     /// No backend is up, has a weight and was not tried.
     NoneUp,
-    /// All of those are at their limit of connections.
+    /// All backends that are up, have a weight and were not tried are at their limit of connections.
     Full,
 }
 
@@ -180,7 +181,8 @@ pub(super) enum LimitRule {
 enum HealthRule {
     /// Only a backend that is available is picked.
     Obeyed,
-    /// Health is ignored, as in panic mode: any backend is picked that the operator and the agent have not taken out.
+    /// Health is ignored, as in panic mode: any backend may be picked, unless the operator or the agent has
+    /// taken it out.
     Ignored,
 }
 
@@ -241,7 +243,8 @@ struct TierCandidates<'a> {
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
     rules: CandidateRules,
-    /// The reason if no candidate is accepted: [`Unavailable::Full`] once one was refused only because it is full.
+    /// The reason if no candidate is accepted: [`Unavailable::Full`] once a candidate was refused only because
+    /// it is full.
     unavailable: Cell<Unavailable>,
 }
 
@@ -279,7 +282,8 @@ impl Candidates for TierCandidates<'_> {
 
 /// A number that differs from call to call and from thread to thread.
 fn randomness() -> u64 {
-    /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
+    /// The value is 2^64 divided by the golden ratio. It is odd, so that every number comes once before a
+    /// number repeats.
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     thread_local! {
         static NEXT: Cell<u64> = Cell::new(RandomState::new().hash_one(0));

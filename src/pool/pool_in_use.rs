@@ -31,10 +31,11 @@ pub struct Pool {
     /// The reports of the backends, and the connections that wait for them. Shared with the backends, and with the pools
     /// of earlier and later snapshots.
     pub(super) signals: Arc<PoolSignals>,
-    /// The pool of this name that is in force, where waiters pick a backend. Shared as the signals are. A lock because a
-    /// weak pointer cannot be swapped; a waiter takes it while it holds the lock of the queue.
+    /// The pool of this name that is in force, where waiters pick a backend. Shared as the signals are. Has a
+    /// lock because a weak pointer cannot be swapped. A waiter takes this lock while it holds the lock of the
+    /// queue.
     pub(super) present: Arc<Mutex<Weak<Pool>>>,
-    /// In the order of the spec.
+    /// The backends, in the order of the spec.
     pub(super) backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
     forward: Option<Forward>,
@@ -72,7 +73,8 @@ impl Pool {
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now, &signals);
                 new.traffic().tolerate(spec.tolerated());
-                // A backend that is new beside warm ones begins slowly; if all are new, none does.
+                // A new backend beside warm backends begins slowly. If all backends are new, no backend begins
+                // slowly.
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
                     return Arc::new(new);
                 };

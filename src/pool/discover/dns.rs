@@ -121,7 +121,7 @@ impl QuestionLimits {
 }
 
 impl Askers {
-    /// Returns a value that asks these resolvers or, if there are none, resolves as `system` does.
+    /// Returns a value that asks these resolvers. Without resolvers, it resolves as `system` does.
     pub(in crate::pool) fn new(
         resolvers: &[SocketAddr],
         system: impl FnOnce() -> SystemNames,
@@ -401,7 +401,7 @@ fn resolver_of(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
 /// Returns a resolver for whole names. This crate applies the search list and the file of hosts, not the library.
 fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<TokioResolver, DnsFault> {
     options.use_hosts_file = ResolveHosts::Never;
-    // No cache: the schedule of the source decides when to ask again, or the cache of the forwarding pool.
+    // No cache here: the schedule of a source or the cache of a forwarding pool decides when to ask again.
     options.cache_size = 0;
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -437,7 +437,7 @@ mod tests {
         check(&[NoName, NoName], NO_NAME);
         check(&[NoName, Empty, NoName], EMPTY);
         check(&[FAILED, NoName, Empty], "the resolver answered: Server Failure");
-        // The search ends: the next name could be another host than the one that is meant.
+        // The search ends: the next name could be another host than the intended host.
         check(&[NoName, Timeout, Empty], "no resolver answered in time");
     }
 

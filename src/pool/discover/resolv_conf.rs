@@ -53,7 +53,7 @@ impl ResolvConf {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 Some("nameserver") => read.servers.extend(words.next().and_then(server)),
-                // Of several `domain` and `search` lines the last counts.
+                // If there are several `domain` and `search` lines, the last line counts.
                 Some("domain") => read.search = words.take(1).filter_map(domain).collect(),
                 Some("search") => read.search = words.filter_map(domain).take(MOST_SEARCHED).collect(),
                 Some("options") => words.for_each(|word| read.option(word)),

@@ -14,12 +14,12 @@ use crate::pool::check_target::Endpoint;
 use crate::pool::discover::{CheckNames, Discovery};
 use crate::sys::{Address, control_connect};
 
-/// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the
-/// time of the others.
+/// The most addresses of a host that one check tries. A host of checks has few addresses. Each further address
+/// shortens the time of the others.
 const MOST_TRIED: usize = 8;
 
-/// The endpoint of the check or agent of one backend. Two are equal if they have the same endpoint and follow its
-/// name by the same task.
+/// The endpoint of the check or agent of one backend. Two values are equal if they have the same endpoint and
+/// the same task follows its host name.
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct CheckEndpoint {
     endpoint: Endpoint,
@@ -81,7 +81,7 @@ impl CheckEndpoint {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the attempt is given up.
+    /// If the future is dropped, the attempt is aborted.
     pub(in crate::pool) async fn connect(
         &self,
         until: Instant,

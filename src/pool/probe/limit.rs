@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::telemetry::Counter;
 
-/// The slots for checks of the whole process. Shared by all checks; ends with the last.
+/// The slots for checks of the whole process. Shared by all checks; it ends with the last of them.
 #[derive(Debug)]
 pub struct CheckLimit {
     slots: Semaphore,
