@@ -64,13 +64,13 @@ pub enum ProtocolSpec {
     Tcp {
         /// The pool of every connection that matches no route.
         pool: Arc<str>,
-        /// Routes by the facts that are known without a hello. No two may match one connection equally well.
+        /// Routes by the facts that are known without a hello. No two routes may match one connection equally well.
         /// Shared, so that a copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
     },
     /// The ClientHello is read for its server name.
     Tls {
-        /// Routes by names and conditions. No two may match one connection equally well. Shared, so that a
+        /// Routes by names and conditions. No two routes may match one connection equally well. Shared, so that a
         /// copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
         /// Clients that send no name.
