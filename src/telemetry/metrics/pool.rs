@@ -95,7 +95,7 @@ pub enum FailedCheck {
     Unreachable,
     /// The backend closed or reset before its answer.
     Closed,
-    /// The answer is not one that shows that the backend works.
+    /// The answer does not show that the backend works.
     Unexpected,
     /// A TLS alert.
     TlsAlert,
