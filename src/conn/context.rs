@@ -1,4 +1,4 @@
-//! The state that connections share: those of one worker, and those of the process.
+//! The state that connections share: the state of one worker, and the state of the process.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -296,7 +296,7 @@ impl ConnectionEntry {
         is_due
     }
 
-    /// Takes the waiting command, or registers for a wakeup by the next one.
+    /// Takes the waiting command, or registers for a wakeup by the next command.
     pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<ConnectionCommand> {
         if let Some(command) = self.command.take() {
             return Poll::Ready(command);

@@ -18,8 +18,8 @@ use super::sessions::SessionGuard;
 use crate::wire::ServerName;
 
 impl Pool {
-    /// Picks the backend for a request to cancel a query, and holds it. The arguments are those of [`Pool::pick`] for
-    /// the session.
+    /// Picks the backend for a request to cancel a query, and holds it. The arguments are the same as for
+    /// [`Pool::pick`] of the session.
     ///
     /// Ignores limits and the queue: the request is short, and its own session may be the reason why the backend is
     /// full. The request is counted there.

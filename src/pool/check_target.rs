@@ -1,4 +1,5 @@
-//! The targets of checks and agents: the endpoint for a backend, from the settings of its pool and its own.
+//! The targets of checks and agents: the endpoint for a backend, from the settings of its pool and of the
+//! backend itself.
 
 use std::fmt;
 use std::path::Path;

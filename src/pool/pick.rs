@@ -38,11 +38,11 @@ impl Pool {
         self.pick_now(&PickRequest { source, server_name, tried }, LimitRule::Obeyed)
     }
 
-    /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn. The
-    /// arguments are those of [`Pool::pick`].
+    /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn.
+    /// The arguments are the same as for [`Pool::pick`].
     ///
-    /// The future has no time limit: the caller bounds the wait. If another pool replaces this one meanwhile
-    /// ([`Pool::settle`]), the connection gets a backend of that pool.
+    /// The future has no time limit: the caller bounds the wait. If another pool replaces this pool meanwhile
+    /// ([`Pool::settle`]), the connection gets a backend of the new pool.
     ///
     /// # Errors
     ///

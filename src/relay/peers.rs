@@ -21,7 +21,7 @@ use crate::telemetry::Direction;
 pub(super) const MOVING: u8 = 10;
 const STUCK: u8 = 4;
 
-/// The state of both peers. A relay holds it only while one of them has bytes to acknowledge.
+/// The state of both peers. A relay holds it only while a peer has bytes to acknowledge.
 #[derive(Default)]
 pub(super) struct PeerTrackers {
     client: PeerTracker,
@@ -64,7 +64,7 @@ impl Relay {
         }
     }
 
-    /// Checks both peers, and schedules the next check if bytes wait for one of them.
+    /// Checks both peers, and schedules the next check if bytes wait for a peer.
     pub(super) fn look_at_peers(&mut self, entry: &ConnectionEntry, now: Instant) -> Option<PeerFault> {
         let mut again = None;
         for side in Side::BOTH {

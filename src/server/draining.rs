@@ -159,7 +159,7 @@ impl DrainingSet {
     }
 
     /// Returns the state that a new configuration takes over if it has these listeners, backends and limits
-    /// again. If two listeners have one name, the state is that of the listener that was removed last.
+    /// again. If two listeners have one name, the state of the listener that was removed last is returned.
     pub(super) fn inherited(&self) -> InheritedState {
         let mut inherited = InheritedState::default();
         for removal in &self.removals {

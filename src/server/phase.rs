@@ -1,5 +1,5 @@
-//! The phases of the process. What takes time is data in a phase: work under way, deadlines, and the channel for the
-//! result of a reload. `control.rs` has the effect of each event in each phase.
+//! The phases of the process. Everything that takes time is data in a phase: running work, deadlines, and the
+//! channel for the result of a reload. `control.rs` has the effect of each event in each phase.
 //!
 //! ```text
 //! Starting -> Serving -> Draining -> Closing -> end

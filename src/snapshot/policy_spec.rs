@@ -110,7 +110,7 @@ pub enum OpeningSpec {
         plaintext: TargetSpec,
         /// Databases, each with the pool of its sessions without TLS.
         databases: Vec<(Arc<str>, Arc<str>)>,
-        /// Users, each with the pool of their sessions without TLS. A database goes before a user.
+        /// Users, each with the pool of their sessions without TLS. A database has precedence over a user.
         users: Vec<(Arc<str>, Arc<str>)>,
         /// The target of requests to cancel a query.
         cancel: TargetSpec,

@@ -95,7 +95,8 @@ impl Part {
     }
 }
 
-/// The resolvers to query: those of the configuration, or those that the files of the system have now.
+/// The resolvers to query: the resolvers of the configuration, or the resolvers that the files of the system
+/// have now.
 #[derive(Clone)]
 pub(in crate::pool) struct Askers {
     resolvers: Arc<[SocketAddr]>,

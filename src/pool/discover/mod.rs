@@ -140,8 +140,8 @@ enum SourceSlot {
 }
 
 impl SourceSlot {
-    /// Returns the sources of a pool with their slots: first those of backends, then the host names of checks and
-    /// agents.
+    /// Returns the sources of a pool with their slots: first the sources of backends, then the host names of
+    /// checks and agents.
     fn of(pool: &PoolSpec) -> impl Iterator<Item = (&DiscoverSpec, Self)> {
         let mut listed = 0..;
         let mut slot = move |spec: &DiscoverSpec| match &spec.host {

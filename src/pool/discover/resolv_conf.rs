@@ -1,5 +1,5 @@
-//! Parses the system's file of resolvers into the servers to ask and the names to ask for. Pure. The form is that of
-//! resolv.conf(5), and the defaults are those of glibc.
+//! Parses the system's file of resolvers into the servers to ask and the names to ask for. Pure. The form is
+//! described in resolv.conf(5), and the defaults are the defaults of glibc.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

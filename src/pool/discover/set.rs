@@ -1,4 +1,4 @@
-//! The backends that a source found, and the function that adds them to those of the configuration.
+//! The backends that a source found, and the function that adds them to the backends of the configuration.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -140,7 +140,7 @@ impl Forward {
     /// A socket of this process may never be dialled.
     fn may_dial(&self, address: SocketAddr, here: &OwnAddresses<'_>) -> bool {
         let (ip, open) = (address.ip(), &self.spec.allow_private);
-        // A service that trusts connections of its own host must not trust those of our clients.
+        // A service that trusts connections of its own host must not trust the connections of our clients.
         reach::may_reach(ip, open) && (!here.has(ip) || reach::is_open(ip, open)) && !here.listens(address)
     }
 

@@ -13,7 +13,7 @@ pub enum BackendState {
     Up,
     /// Its checks fail, or its agent reports it as down.
     Down,
-    /// Its open connections may end, and it gets no new ones.
+    /// Its open connections may end, and it gets no new connections.
     Draining,
     /// Clients failed there, and it gets no connections for a while.
     Ejected,

@@ -6,7 +6,7 @@ use super::outcome::{CheckFault, CheckOutcome};
 use super::trouble::Trouble;
 
 /// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
-/// pass. Names and defaults are those of Envoy's outlier detection.
+/// pass. Names and defaults are the same as in Envoy's outlier detection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionSpec {
     /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.

@@ -11,7 +11,7 @@
 //! the primaries are in use. Else, while a backup is up, the backups are in use. Else both are in use, the
 //! primaries first. Backends that the operator or an agent has taken out do not count and are not used.
 //!
-//! The states of the backends are read after a change of one of them, not at each pick.
+//! The states of the backends are read after a state has changed, not at each pick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -178,7 +178,7 @@ pub struct ListenerMetrics {
     pub name: Arc<str>,
     /// Pauses in accepting, because descriptors or memory had run out.
     pub accept_pauses: Counter,
-    /// Errors of accept, including those that led to a pause.
+    /// Errors of accept, including errors that led to a pause.
     pub accept_errors: Counter,
     /// Names and conditions that lead to a pool or an action.
     pub routes: Gauge,

@@ -25,7 +25,7 @@ pub enum ConnectOutcome {
     Aborted,
     /// Connected, but the opening did not lead to TLS.
     Greeting,
-    /// Another error, such as that of a firewall's rule on this host.
+    /// Another error, such as the error that a firewall's rule on this host causes.
     Other,
 }
 
