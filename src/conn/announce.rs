@@ -37,8 +37,8 @@ impl<'a> BackendPreface<'a> {
         Self { bytes: Cow::Owned(bytes), own }
     }
 
-    /// Splits the preface. Returns the leading bytes that do not come from the client, as a preface of their
-    /// own, and then the client's bytes.
+    /// Splits the preface. The first result is a preface of the leading bytes only. The second result is the
+    /// client's bytes.
     pub(super) fn split(&self) -> (BackendPreface<'_>, &[u8]) {
         let (own, clients) = self.bytes.split_at(self.own);
         (BackendPreface { bytes: Cow::Borrowed(own), own: own.len() }, clients)

@@ -162,7 +162,7 @@ pub(super) struct HelloReading<'a> {
     segments: u32,
     context: &'a WorkerContext,
     /// The share of the hello memory that the bytes hold. A hello that is whole after the first read needs no
-    /// share, so it is served even if slow clients have filled this memory.
+    /// share. So it is served even if slow clients have filled this memory.
     memory: Option<GateShare>,
 }
 

@@ -47,8 +47,8 @@ impl OpenRecord {
     }
 }
 
-/// A backend that resets a connection within this time of its accept, and before it has sent a byte, fails
-/// its client. A connection that was silent for longer was not in use, so its reset is no failure.
+/// The time after the accept in which a reset by the backend is a failure, if the backend has not sent a byte.
+/// A connection that was silent for longer was not in use, so its reset is no failure.
 const EARLY: Duration = Duration::from_secs(10);
 
 const OPEN: &str = "only the end of a record takes it";

@@ -91,8 +91,8 @@ pub(super) fn unexpected_header(client: &Stream, record: &ConnectionRecord) -> C
     CloseReason::ProxyUnexpected
 }
 
-/// Sends a last message and waits a short time until the client can read it. A close with unread bytes, such
-/// as early data after a hello, would reset the connection, and the client would lose the alert.
+/// Sends a last message and waits a short time until the client can read it. A close with unread bytes, such as
+/// early data after a hello, would reset the connection. The client would then lose the alert.
 pub(super) async fn dismiss(client: &Stream, message: &[u8]) {
     if message.is_empty() || socket::send(client, message).is_ok() {
         let _ = client.finish();

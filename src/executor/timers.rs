@@ -1,7 +1,7 @@
 //! Timers: sleeps and timeouts.
 //!
-//! A future is polled far more often than its deadline changes: a select polls its timeout for each byte. So a sleep
-//! enters the ordered queue at its first poll only, and a later poll reads neither the queue nor the clock.
+//! A future is polled far more often than its deadline changes: a select polls its timeout for each byte. So a
+//! sleep enters the ordered queue at its first poll only. A later poll reads neither the queue nor the clock.
 
 #[cfg(test)]
 use std::cell::Cell;

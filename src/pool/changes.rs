@@ -13,7 +13,8 @@ use super::pool_in_use::Pool;
 use super::probe::CheckReport;
 use crate::wire::agent::AgentDirective;
 
-/// A report that the same trouble happened at a backend many times in a row, so that the backend may be ejected.
+/// A report that the same trouble happened at a backend many times in a row. Control may then eject the
+/// backend.
 #[derive(Clone, Debug)]
 pub struct FailureReport {
     /// The backend as the last of these clients held it.

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::pool::BackendSpec;
 
-/// A source of backends that are found while the process runs, or of the addresses of a host that checks and agents
-/// connect to.
+/// A source that is followed while the process runs. It lists backends, or the addresses of a host that checks
+/// and agents connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverSpec {
     /// The file or DNS name that lists them.

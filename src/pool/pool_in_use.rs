@@ -106,9 +106,9 @@ impl Pool {
         Pool { spec, tiers, signals, present, backends, by_name, forward, sessions }
     }
 
-    /// Restores the number and the counts of a backend that had left the pool and is back. The backend of the same
-    /// name gets them if both are the same server, so it counts the connections that are still open to it. The
-    /// results of checks are not taken over, because nothing checked the backend meanwhile.
+    /// Restores the number and the counts of a backend that had left the pool and is back. If the backend of
+    /// the same name is the same server, it gets them. So it counts the connections that are still open to it.
+    /// The results of checks are not taken over, because nothing checked the backend meanwhile.
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.signals);
@@ -249,7 +249,7 @@ fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
 }
 
 /// The identity of a backend in the table is its name, without the name of the pool. So a new name of the pool
-/// moves no client, and two pools over the same servers send a client to the same server.
+/// moves no client. Two pools over the same servers send a client to the same server.
 fn as_member(backend: &BackendSpec) -> Member<'_> {
     Member { identity: backend.name.as_bytes(), weight: backend.weight.into() }
 }

@@ -66,8 +66,8 @@ pub struct PoolSpec {
     pub queue: Option<QueueSpec>,
     /// The limits of all backends together; `None`: no limits.
     pub limits: Option<QuotaSpec>,
-    /// True if requests to cancel a query come here, so that the pool stores at which backends each source has its
-    /// sessions. Default: false.
+    /// True if requests to cancel a query come to this pool. The pool then stores the backends at which each
+    /// source has sessions. Default: false.
     pub gets_cancels: bool,
 }
 

@@ -278,8 +278,8 @@ impl Relay {
 
     /// Does the work of a tick.
     ///
-    /// A direction whose sink is blocked or whose source has ended does not read, so it does not notice a
-    /// reset of its source. The socket's error is checked here instead.
+    /// A direction does not read while its sink is blocked, or after its source has ended. So it does not
+    /// notice a reset of its source. The socket's error is checked here instead.
     fn do_tick(&mut self, entry: &RegistryGuard) -> Option<RelayStop> {
         if self.options_due {
             self.options_due = false;

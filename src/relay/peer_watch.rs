@@ -112,9 +112,9 @@ pub(super) struct ProbeSettings {
 /// Returns the settings for the probes of a peer in this state; `None` leaves the probes to the kernel.
 ///
 /// The kernel retransmits data a fixed number of times (tcp_retries2). With a short time between two
-/// retransmissions, the kernel would soon close the connection of a peer that answers but has no room in its
-/// buffer. For this case the socket gets the kernel's default time as its limit. Probes of a closed window get
-/// no such limit: with a limit, the kernel counts their answers as silence.
+/// retransmissions, the kernel would soon reach this number. It would then close the connection of a peer that
+/// answers but has no room in its buffer. For this case the socket gets the kernel's default time as its limit.
+/// Probes of a closed window get no such limit: with a limit, the kernel counts their answers as silence.
 ///
 /// If a peer closed its window over bytes already sent, the kernel's own times stay. The kernel closes such a
 /// connection if the peer is silent for twice the longest time between two probes. With a short time, two lost

@@ -1,5 +1,5 @@
-//! The consequences of a backend's change of state. The change is logged, an ejection ends in its time, and the
-//! connections of a backend that is down are closed if its pool is configured so.
+//! The consequences of a backend's change of state. The change is logged. An ejection ends when its time is
+//! over. If the pool is configured so, the connections of a backend that is down are closed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

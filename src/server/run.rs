@@ -14,10 +14,10 @@ use super::start::Server;
 /// file system that never answers. Nothing depends on the result.
 const LAST_READS: Duration = Duration::from_secs(1);
 
-/// The most blocking threads beside the control loop: for files, and for slow pages of admin. A configuration names
-/// fewer files than this. Each file holds at most one thread (`sys/file_call.rs`), a reload holds one more, and so does
-/// each of the few connections of admin. So files that hang take no thread from others. A thread is started when it is
-/// needed, and ends after 10 s without work.
+/// The most blocking threads beside the control loop: for files, and for slow pages of admin. A configuration
+/// names fewer files than this. Each file holds at most one thread (`sys/file_call.rs`). A reload and each of
+/// the few connections of admin hold one thread more. So files that hang take no thread from others. A thread
+/// is started when it is needed, and ends after 10 s without work.
 const BLOCKING_THREADS: usize = 16 * 1024;
 
 /// The time that the access log may take to write its queue when the process ends. It also holds for destinations that

@@ -1,5 +1,5 @@
-//! Waits for tentative IPv6 addresses. The kernel checks that no other host has an address (RFC 4862, 5.4), which takes
-//! a second or two after an interface comes up. Until then no socket can be bound to the address.
+//! Waits for tentative IPv6 addresses. When an interface comes up, the kernel checks that no other host has its
+//! address (RFC 4862, 5.4). This takes a second or two. Until then no socket can be bound to the address.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};

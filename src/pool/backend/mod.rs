@@ -1,8 +1,8 @@
 //! One backend: its address, its health, and its connections.
 //!
-//! A [`Backend`] is shared as `Arc`. Its holders are the pools of the present snapshot and of older snapshots
-//! that connections still hold, the leases of its connections, its check, admin and the metrics. It ends with
-//! the last holder.
+//! A [`Backend`] is shared as `Arc`. Its holders are pools of the present snapshot, and of older snapshots that
+//! connections still hold. Other holders are the leases of its connections, its check, admin and the metrics.
+//! It ends with the last holder.
 //!
 //! Its identity is the pair (pool name, backend name). A discovered backend whose name changes while its address
 //! stays is the same backend. A reload that changes only the weight makes a new `Backend` with the same counts and

@@ -353,8 +353,8 @@ fn ends_search(fault: &DnsFault) -> bool {
     !matches!(fault, DnsFault::NoName | DnsFault::Empty | DnsFault::Refused(_))
 }
 
-/// Returns the fault that a search reports. A name without addresses counts more than a name that does not exist, and
-/// a fault of the resolver counts more than both.
+/// Returns the fault that a search reports. A name without addresses counts more than a name that does not
+/// exist. A fault of the resolver counts more than both.
 fn graver(last: Option<DnsFault>, fault: DnsFault) -> DnsFault {
     let rank = |fault: &DnsFault| match fault {
         DnsFault::NoName => 0,

@@ -288,7 +288,7 @@ impl Discoveries {
         pool.has_written || pool.of_backends().any(has_found)
     }
 
-    /// Returns the state of each source of a pool that is in force, and the spec of the pool with the backends that
+    /// Returns two values for a pool in force: the state of each source, and the spec with the backends that
     /// the sources found. `None` for a pool without sources.
     pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
         let known =

@@ -1,9 +1,9 @@
 //! The forwarding pool: a client goes to the host that it names, if the name is allowed and the address may be dialled.
 //!
-//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that
-//! queries the DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each
-//! connection has only one look-up, so a resolver cannot give one address to the check and another address to the
-//! dial.
+//! A worker calls [`Forward::destinations`]. It returns addresses from a cache, or waits for a task that
+//! queries the DNS. This task runs on the runtime of control ([`Forward::follow`]). The worker dials exactly
+//! these addresses. Each connection has only one look-up. So a resolver cannot give one address to the check
+//! and another address to the dial.
 
 mod cache;
 mod lookup;

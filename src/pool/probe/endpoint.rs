@@ -67,10 +67,10 @@ impl CheckEndpoint {
         &self.endpoint
     }
 
-    /// Connects to the endpoint. The addresses of a host name are tried in their order, IPv4 first, and the first
-    /// that accepts is taken. Each has an equal part of the time that is left until `until`, so that an address
-    /// that drops packets leaves time for the others. While the first look-up of the name is under way, this waits
-    /// for it.
+    /// Connects to the endpoint. The addresses of a host name are tried in their order, IPv4 first, and the
+    /// first that accepts is taken. Each address has an equal part of the time that is left until `until`. So
+    /// an address that drops packets leaves time for the others. While the first look-up of the name is under
+    /// way, this waits for it.
     ///
     /// The last address has no bound of its own: the caller drops the attempt at `until`. `is_busy` is set while the
     /// queue of a Unix socket is full.

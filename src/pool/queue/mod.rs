@@ -8,12 +8,12 @@
 //! # No wake-up is lost
 //!
 //! Waiters make their attempts under the queue's lock, and a slot is returned before it is reported. So if an
-//! attempt did not see a slot, this slot is reported after the attempt, and the queue has recorded the attempt
-//! by then. A report calls the first waiter that may succeed. If that waiter is dropped, or succeeds and more
-//! slots may be free, the next waiter is called. A new connection makes no attempt before the waiters.
+//! attempt did not see a slot, this slot is reported later. By then the queue has recorded the attempt. A
+//! report calls the first waiter that may succeed. If that waiter is dropped, or succeeds and more slots may be
+//! free, the next waiter is called. A new connection makes no attempt before the waiters.
 //!
-//! The lock is held for one attempt: a pick. A connection that gets a slot at once never takes the lock, and the
-//! return of a slot takes it only while there are waiters.
+//! The lock is held for one attempt: a pick. A connection that gets a slot at once never takes the lock. The
+//! return of a slot takes the lock only while there are waiters.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -202,8 +202,8 @@ impl Waiter {
     }
 }
 
-/// The turn of a waiter. If the turn is dropped, the waiter leaves the queue, and the slot that it was called
-/// for goes to the next waiter.
+/// The turn of a waiter. If the turn is dropped, the waiter leaves the queue. A slot for which it was called
+/// then goes to the next waiter.
 #[derive(Debug)]
 pub(super) struct WaiterTurn<'a> {
     queue: &'a Queue,

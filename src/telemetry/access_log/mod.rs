@@ -27,8 +27,8 @@ use super::record::AccessRecord;
 /// full queue holds about 5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
-/// The time for which a start waits until the file is open. A file system that has not answered by then may never
-/// answer, so the process serves clients before the file is open.
+/// The time for which a start waits until the file is open. A file system that has not answered by then may
+/// never answer. So the process serves clients before the file is open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The destination of the access log, and the form of its lines.

@@ -97,8 +97,8 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Sorts the observations of histograms into their buckets. Until then each takes 16 bytes, so this must be
-    /// called every few seconds (5 is right), even if no scrape comes.
+    /// Sorts the observations of histograms into their buckets. Until then each observation takes 16 bytes. So
+    /// this must be called every few seconds (5 is right), even if no scrape comes.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
