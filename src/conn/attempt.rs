@@ -72,8 +72,8 @@ pub(super) async fn ready(
     Ok(ConnectedBackend { backend, sent, nodelay: NodelayDue::NextWrite })
 }
 
-/// The target of a dial: the address of the backend, the options, and the address of the client. With `source =
-/// "client"`, the client's address is the source address.
+/// The target of a dial: the address of the backend, the options, and the address of the client. If the pool
+/// has `source = "client"`, the client's address is the source address.
 #[derive(Clone, Copy)]
 pub(super) struct DialTarget<'a> {
     pub(super) address: &'a Address,

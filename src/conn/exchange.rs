@@ -50,7 +50,7 @@ pub(super) async fn open(
             let sniffed = hello::read_behind(client, Vec::new(), spec, record, context).await?;
             return Ok(SniffedClient { greet: Some(greet.clone()), ..sniffed });
         }
-        // The reading of a hello takes a share of the hello memory of its own.
+        // The reading of a hello takes its own share of the hello memory.
         OpeningOutcome::DirectTls => {
             return hello::read_behind(client, opening.into_received(), spec, record, context).await;
         }

@@ -124,7 +124,7 @@ impl ConnectionRecord {
         &self.fields().client
     }
 
-    /// When the first byte of the backend has come, reports it to the lease.
+    /// Reports the first byte of the backend to the lease, once the byte has come.
     fn report_first_byte(&self) {
         if self.entry().take_first_byte()
             && let Some(lease) = &self.holds().lease

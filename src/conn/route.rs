@@ -197,7 +197,7 @@ fn enter(served: Arc<ServedPool>, record: &mut ConnectionRecord) -> Result<Arc<S
     Ok(served)
 }
 
-/// Closes a client that its listener's routes refuse, or a limit of its route or pool.
+/// Closes a client that was refused by the routes, or by a limit of its route or pool.
 async fn refuse(sniffed: SniffedClient, rejection: Rejection, context: &WorkerContext) -> CloseReason {
     let Rejection { reason, over } = rejection;
     match over {

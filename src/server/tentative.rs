@@ -18,7 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The time between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits at most 10 s, until none of the addresses of a configuration is tentative. If an address is still
+/// Waits until none of the addresses of a configuration is tentative, but at most 10 s. If an address is still
 /// tentative after that, the bind of the address fails and reports the fault.
 ///
 /// # Cancel safety

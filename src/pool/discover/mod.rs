@@ -51,8 +51,8 @@ const REPORTS: usize = 256;
 
 /// The sources of all pools with the backends that they found. The tasks of the sources end when it is dropped.
 ///
-/// A new configuration is first *prepared* and then *committed*. Prepared, its new sources are followed beside
-/// the sources in force. So a configuration that fails has changed nothing.
+/// A new configuration is first *prepared* and then *committed*. While it is prepared, its new sources are
+/// followed beside the sources in force. So a configuration that fails has changed nothing.
 #[derive(Debug)]
 pub struct Discoveries {
     /// The sources of each pool, in the order of its spec.

@@ -15,15 +15,15 @@
 //! cause ends, the next strongest cause applies. Only maintenance changes weaker causes: it ends an ejection,
 //! and the results of checks before it are no longer certain afterwards.
 //!
-//! The first state of a backend is up. Nothing is known of a backend that was just configured. If it got no
-//! traffic before its first check, each start and each added backend would cause an outage. For the same reason
-//! the very first result decides at once, without `fall` failures in a row: so a backend that never worked
-//! fails clients for the time of one check at most. From then on `rise` and `fall` results in a row change the
-//! state.
+//! The first state of a backend is up. Nothing is known of a backend that was just configured. If such a
+//! backend got no traffic before its first check, each start and each added backend would cause an outage. For
+//! the same reason the very first result decides at once, without `fall` failures in a row: so a backend that
+//! never worked fails clients for the time of one check at most. From then on `rise` and `fall` results in a
+//! row change the state.
 //!
-//! Only a backend that is up is ejected: clients do not connect to other backends. An ejection for failed
-//! connects ends early when `rise` checks passed in a row. An ejection for early resets does not, because
-//! checks may not see the resets.
+//! Only a backend that is up is ejected: clients do not connect to backends in another state. An ejection for
+//! failed connects ends early when `rise` checks passed in a row. An ejection for early resets does not,
+//! because checks may not see the resets.
 //!
 //! A slow start needs no state of its own: it follows from the time that a backend has been up ([`Health::since`]).
 //! Failures are counted elsewhere, in atomics, because workers count them.
