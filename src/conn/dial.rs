@@ -5,8 +5,8 @@
 //! that a backend has received must not go to a second backend. No backend is dialled for a client that is known to be
 //! gone.
 //!
-//! If every backend is full, the connection waits in the pool's queue, if the pool has one. The wait has a bound of its
-//! own and does not count against the deadline of the dial.
+//! If every backend is full, the connection waits in the pool's queue, if the pool has a queue. The wait has a
+//! bound of its own and does not count against the deadline of the dial.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub(super) struct DialledClient {
 }
 
 impl DialledClient {
-    /// Returns the relay between the two, which begins with the bytes that are not yet sent.
+    /// Returns the relay between the client and its backend, which begins with the bytes that are not yet sent.
     pub(super) fn relay(self, engines: Rc<Engines>) -> Relay {
         let RoutedClient { sniffed, plan } = self.routed;
         self.backend.relay(sniffed, plan.relay, engines)
@@ -163,7 +163,7 @@ impl<'a> Dial<'a> {
         Ok(())
     }
 
-    /// Returns a lease of the backend for the next attempt, or `None` if there is none.
+    /// Returns a lease of the backend for the next attempt, or `None` if no backend can be picked.
     async fn next_lease(&mut self) -> Option<Lease> {
         if self.routed.plan.pick == PickRule::Named && self.hosts.len() == 0 {
             return None;

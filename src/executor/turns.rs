@@ -2,9 +2,9 @@
 //!
 //! A task that wakes itself has used up its turn and has more to do. An example is a stream whose bytes have
 //! arrived. Such a task is *long* until it has had [`SHORT_AGAIN`] turns that it did not use up. In a pass the
-//! other tasks come first. The long tasks then run for as long as the others took, or for [`SLICE`], whichever
-//! is longer. So a small request beside many streams waits for one slice only, not for a turn of each stream.
-//! The streams still have at least half of the time.
+//! other tasks come first. The long tasks then run for as long as the other tasks took, or for [`SLICE`],
+//! whichever is longer. So a small request beside many streams waits for one slice only, not for a turn of each
+//! stream. The streams still have at least half of the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

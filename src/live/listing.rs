@@ -19,7 +19,7 @@ pub struct OpenConnection {
     pub link: Option<Arc<Link>>,
     /// Its listener.
     pub listener: ListenerId,
-    /// Its backend, if one was picked.
+    /// Its backend, if a backend was picked.
     pub backend: Option<BackendId>,
     /// True while its first bytes are being read.
     pub is_reading: bool,

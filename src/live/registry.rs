@@ -128,8 +128,8 @@ impl ConnectionRegistry {
         self.listings.borrow_mut().push(to);
     }
 
-    /// Closes the established connections of a backend one after the other, and also later ones, until the
-    /// notice is withdrawn.
+    /// Closes the established connections of a backend one after the other, and also later connections, until
+    /// the notice is withdrawn.
     ///
     /// # Panics
     ///

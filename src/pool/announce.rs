@@ -12,7 +12,7 @@ pub struct AnnounceSpec {
     /// True if the ALPN protocol of the client is sent; it is sent only if the client offers exactly one. Default:
     /// no.
     pub alpn: bool,
-    /// True if the connection gets an id: the id that came with it, else a new id. Default: no.
+    /// True if the connection gets an id: the id that came with the connection, else a new id. Default: no.
     pub unique_id: bool,
     /// True if the header has a checksum. Default: no.
     pub crc32c: bool,

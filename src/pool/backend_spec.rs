@@ -14,7 +14,7 @@ pub struct BackendSpec {
     pub name: Arc<str>,
     /// The address at which it listens.
     pub address: Address,
-    /// Its share of the traffic relative to the others; 0 takes no new connections.
+    /// Its share of the traffic relative to the other backends; 0 takes no new connections.
     pub weight: u16,
     /// Its zone; `None` is a zone of its own, which is in no list.
     pub zone: Option<Arc<str>>,

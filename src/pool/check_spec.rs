@@ -54,8 +54,8 @@ impl Default for HealthSpec {
 /// The PROXY header of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckHeader {
-    /// A header for a connection of the sender itself. Version 2 sends LOCAL for it, version 1 the two ends of the
-    /// connection.
+    /// A header for a connection of the sender itself. Version 2 sends LOCAL. Version 1 sends the two ends of
+    /// the connection.
     Local(HeaderVersion),
     /// A header with the two ends of the connection, in the form of a header for a client. For servers that close on
     /// LOCAL.

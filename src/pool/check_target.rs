@@ -21,7 +21,7 @@ pub struct CheckTargets {
 pub struct CheckTarget {
     /// The host.
     pub host: Option<TargetHost>,
-    /// The port; no Unix socket has one.
+    /// The port; a Unix socket has no port.
     pub port: Option<u16>,
 }
 
@@ -58,7 +58,7 @@ impl CheckTarget {
         Some(Endpoint::Address(address))
     }
 
-    /// Returns the host name, if the target has one.
+    /// Returns the host name, if the target has a host name.
     pub fn name(&self) -> Option<&Arc<str>> {
         match &self.host {
             Some(TargetHost::Name(name)) => Some(name),
@@ -76,7 +76,7 @@ pub enum Endpoint {
     Name {
         /// The name.
         name: Arc<str>,
-        /// The port; 0 is none.
+        /// The port; 0 means no port.
         port: u16,
     },
 }

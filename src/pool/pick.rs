@@ -105,7 +105,7 @@ impl Pool {
         Draw { key, randomness, tried }
     }
 
-    /// Picks a backend of the first tier that has one, and holds it.
+    /// Picks a backend of the first tier that has a candidate, and holds the backend.
     fn pick_in_order(
         &self,
         tier_order: &TierOrder<'_>,
@@ -207,7 +207,7 @@ impl CandidateRules {
         self.limits == LimitRule::Obeyed && backend.is_full()
     }
 
-    /// Takes a lease of a backend, unless its limit forbids that.
+    /// Takes a lease of a backend, unless the limit of the backend forbids the lease.
     fn take(self, backend: &Arc<Backend>) -> Option<Lease> {
         match self.limits {
             LimitRule::Obeyed => Lease::take(backend),

@@ -1,5 +1,5 @@
-//! The state that outlives a change of the configuration: a listener, a backend or a limit that is still the same keeps
-//! its id, its counts and its usage.
+//! The state that outlives a change of the configuration: if a listener, a backend or a limit is still the
+//! same, it keeps its id, counts and usage.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -10,8 +10,8 @@ use super::control::Control;
 use super::signals::Signals;
 use super::start::Server;
 
-/// The time that the blocking threads of the runtime may take to end with it. Such a thread reads a file, perhaps on a
-/// file system that never answers. Nothing depends on the result.
+/// The time that the blocking threads may take to end when their runtime ends. Such a thread reads a file,
+/// perhaps on a file system that never answers. Nothing depends on the result.
 const LAST_READS: Duration = Duration::from_secs(1);
 
 /// The most blocking threads beside the control loop: for files, and for slow pages of admin. A configuration

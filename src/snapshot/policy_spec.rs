@@ -35,8 +35,8 @@ pub struct PolicySpec {
 /// The limits that a listener sets on its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionSpec {
-    /// The limits of each source. If no limit in it is set, sources are only counted. `None`: sources are not
-    /// counted.
+    /// The limits of each source. If none of these limits is set, sources are only counted. `None`: sources are
+    /// not counted.
     pub per_source: Option<SourceLimits>,
     /// The property that identifies a source. Default: a network.
     pub by: SourceBy,

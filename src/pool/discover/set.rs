@@ -7,7 +7,8 @@ use crate::pool::discover_spec::{DiscoverSpec, NamedHost};
 use crate::pool::{BackendSpec, NameOrigin, PoolSpec};
 use crate::sys::Address;
 
-/// The most backends that one source may name. More are a fault, because a cut list would hide the rest.
+/// The most backends that one source may name. More backends are a fault, because a cut list would hide the
+/// rest.
 pub(super) const MOST_BACKENDS: usize = 10_000;
 
 /// A backend as its source describes it.
@@ -21,7 +22,7 @@ pub(super) struct Discovered {
     pub(super) weight: u16,
     /// Its zone.
     pub(super) zone: Option<Arc<str>>,
-    /// True if it is used only while the others are down.
+    /// True if it is used only while the other backends are down.
     pub(super) backup: bool,
 }
 

@@ -1,4 +1,4 @@
-//! One check: a connection, and the dialogue on it if the check has one.
+//! One check: a connection, and the dialogue on it if the check has a dialogue.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;

@@ -226,8 +226,8 @@ impl SrvAnswers {
         set(backends)
     }
 
-    /// Returns the backends of all records. The records with the lowest priority number whose targets have addresses
-    /// come first, and the others are their backups.
+    /// Returns the backends of all records. The records with the lowest priority number whose targets have
+    /// addresses come first. The backends of the other records are their backups.
     pub(super) fn backends(&self) -> Vec<Discovered> {
         let known = |record: &&SrvRecord| self.hosts.get(&record.target).is_some_and(HostAnswers::is_known);
         let Some(first) = self.records.iter().filter(known).map(|record| record.priority).min() else {
