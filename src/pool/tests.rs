@@ -252,6 +252,25 @@ fn an_ejection_and_its_count_outlive_a_reload() {
 }
 
 #[test]
+fn the_ejection_of_a_backend_that_is_renamed_ends() {
+    let start = Instant::now();
+    let discovered = |backends: &[(&str, &str, u16)]| {
+        let mut spec = ejecting(backends, EjectionSpec::default());
+        spec.backends.iter_mut().for_each(|backend| backend.origin = NameOrigin::Discovery);
+        spec
+    };
+    let old = Pool::build(discovered(&[("t:1", "10.0.0.1:1", 1), THREE[1]]), None, 0);
+    assert!(old.eject(&failure_report(&old, "t:1"), start).unwrap().is_some());
+    let renamed = [("10.0.0.1:1", "10.0.0.1:1", 1), ("10.0.0.9:1", "10.0.0.9:1", 1), THREE[1]];
+    let new = Pool::build(discovered(&renamed), Some(&old), 0);
+    let change = new.readmit(&old.backends()[0], start + Duration::from_secs(30));
+    assert_eq!(change.map(|change| change.to), Some(BackendState::Up));
+    // A backend that has the name of another server is not meant.
+    let moved = Pool::build(discovered(&[("t:1", "10.0.0.7:1", 1), THREE[1]]), Some(&old), 0);
+    assert_eq!(moved.readmit(&old.backends()[0], start + Duration::from_secs(60)), None);
+}
+
+#[test]
 fn the_operators_word_comes_into_force_with_its_pool() {
     let say = |operator_state, previous: &Pool| {
         let mut spec = spec(Algorithm::Maglev, &THREE);
