@@ -115,9 +115,9 @@ pub(crate) fn tables(results: &Results, references: &[Reference]) -> String {
     }
     if results.subjects().iter().any(|subject| subject.test == Test::Idle) {
         text.push_str(
-            "† Growth of the kernel's slabs on the whole machine. The proxy's part is the growth beyond that of \
-             `direct`. Sockets of earlier tests vanish meanwhile, so the growth is right only with \
-             `--tests idle`.\n",
+            "† Growth of the kernel's slabs on the whole machine. The proxy's part is this growth minus the \
+             growth in the test of `direct`. Sockets of earlier tests vanish meanwhile, so the growth is \
+             right only with `--tests idle`.\n",
         );
     }
     text

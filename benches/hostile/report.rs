@@ -20,13 +20,17 @@ pub(crate) fn tables(rows: &[Row<'_>]) -> String {
     let cost: Vec<Vec<String>> = rows.iter().map(cost).collect();
     format!(
         "### What honest clients see\n\n{}\n\
-         Quiet and attacked times by turns; medians of the turns, the ratio that of the ratios within each. New: \
-         connect, hello, 64 bytes from the backend, 250 times a second. Open: 64 bytes there and back on 16 \
-         connections that stay, 50 times a second each. Milliseconds.\n\n\
+         Times without and with an attack alternate. One turn has both times. Each figure is the median of \
+         all turns. Each ratio is computed within a turn, and the table has the median of these ratios. New \
+         is one connection: connect, hello, 64 bytes from the backend, 250 times a second. Open is an \
+         exchange of 64 bytes there and back on 16 connections that stay, 50 times a second each. p50 and \
+         p99 are in milliseconds.\n\n\
          ### What it costs, and what attackers get\n\n{}\n\
-         Quiet → attacked. CPU is that of the server's process, of one core, and beside it what its threads waited \
-         for a core that others had; memory is the most resident, descriptors are the most open; what TCP holds is that \
-         of all sockets here, those of backends and attackers too. What ended is counted by the server, a second.\n",
+         Each cell has the quiet value, an arrow, and the attacked value. CPU is the use of one core by the \
+         server's process. The next column is the time for which the threads of this process waited for a \
+         core. Memory is the highest resident memory. Descriptors are the most that were open. The memory \
+         of TCP is the memory of all sockets of the host, including the sockets of backends and attackers. \
+         The server counts the ended connections, and the table has their number for each second.\n",
         markdown(
             &[
                 "attack",

@@ -1,4 +1,4 @@
-//! A connection after its accept and after its admission, before anything is read.
+//! A connection between its accept and its first read: first accepted, then admitted.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub struct AcceptedConnection {
     pub accepted: Accepted,
     /// The listening socket that accepted it.
     pub through: SocketId,
-    /// The policy of that socket at the accept.
+    /// The policy of the listening socket at the time of the accept.
     pub policy: Arc<Policy>,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct HeldPolicy {
 
 impl HeldPolicy {
     /// Replaces the policy by the one that is in force now. A client may send its first bytes long after the
-    /// accept, and the policy of that time may lead to backends that no longer exist. A listener that was
+    /// accept. By then the policy of the accept may lead to backends that no longer exist. A listener that was
     /// removed keeps its last policy.
     pub(super) fn refresh(&mut self, snapshot: &Snapshot) {
         if let Some(policy) = snapshot.policies.get(&self.through)

@@ -1,8 +1,9 @@
-//! Admits connections within their limits: the peer at its accept, before it takes any resource, and the client in
-//! a PROXY header; later also the limits of its route and pool.
+//! Admits connections within their limits. At the accept it checks the limits of the peer, before the
+//! connection takes any resource. After a PROXY header it checks the limits of the client in the header. Later
+//! it checks the limits of the route and of the pool.
 //!
-//! A peer whose headers are trusted is no source: only the clients that it names are counted. A connection keeps its
-//! slots until its record ends.
+//! A peer whose headers are trusted is no source: only the clients in its headers are counted. A connection
+//! keeps its slots until its record ends.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -189,7 +190,7 @@ fn hold(client: OwnedFd, time: Duration, context: &WorkerContext) {
         return reset(&client);
     };
     process.tarpits_held.increment(1);
-    // Its bytes fill the memory of the kernel, not that of the process; a small buffer is enough.
+    // The client's bytes fill memory of the kernel, not memory of the process. A small buffer is enough.
     let _ = socket::shrink_receive_buffer(&client);
     executor::spawn(wait(client, time, pass));
 }

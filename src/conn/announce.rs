@@ -14,14 +14,15 @@ use crate::wire::proxy_protocol::{HeaderOrigin, OutgoingHeader, ProxyHeader, Tlv
 
 /// The first bytes of a connection to any backend of a pool.
 pub(super) struct BackendPreface<'a> {
-    /// All of them.
+    /// All bytes of the preface.
     pub(super) bytes: Cow<'a, [u8]>,
-    /// The number of bytes at the beginning that are not the client's.
+    /// The number of leading bytes that do not come from the client.
     pub(super) own: usize,
 }
 
 impl<'a> BackendPreface<'a> {
-    /// Returns the first bytes for a pool with these settings for PROXY headers, or none.
+    /// Returns the preface for a pool with these settings for PROXY headers. `announce` is `None` for a pool
+    /// that sends no header.
     pub(super) fn new(
         announce: Option<&AnnounceSpec>,
         sniffed: &'a SniffedClient,
@@ -36,7 +37,7 @@ impl<'a> BackendPreface<'a> {
         Self { bytes: Cow::Owned(bytes), own }
     }
 
-    /// Splits off the bytes that are not the client's. Returns them as a preface of their own, and the
+    /// Splits the preface. The first result is a preface of the leading bytes only. The second result is the
     /// client's bytes.
     pub(super) fn split(&self) -> (BackendPreface<'_>, &[u8]) {
         let (own, clients) = self.bytes.split_at(self.own);
@@ -73,15 +74,16 @@ fn header(announce: &AnnounceSpec, sniffed: &SniffedClient, record: &mut Connect
     OutgoingHeader { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
 }
 
-/// Returns the protocol that a client offers to use inside TLS, if it offers exactly one. Of several the
-/// backend picks one, and its choice is encrypted.
+/// Returns the protocol that a client offers by ALPN, if the client offers exactly one. Of several protocols
+/// the backend picks one, and this choice is encrypted.
 fn offered(sniffed: &SniffedClient) -> Option<Vec<u8>> {
     let message = sniffed.message()?;
     let mut protocols = Offer::of(&message)?.alpn();
     protocols.next().filter(|_| protocols.next().is_none()).map(Vec::from)
 }
 
-/// Returns the address that the client connected to: one of this host, unless a proxy named another one.
+/// Returns the address that the client connected to: the destination in its PROXY header, or else an address of
+/// this host.
 pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &SniffedClient) -> Option<SocketAddr> {
     match came {
         Some(ProxyHeader { origin: HeaderOrigin::Tcp { destination, .. }, .. }) => Some(*destination),
@@ -89,11 +91,11 @@ pub(super) fn destination(came: Option<&ProxyHeader>, sniffed: &SniffedClient) -
     }
 }
 
-/// Returns an identifier that no other connection has, on any host. It has a random number of this process, and the
-/// number of the connection.
+/// Returns an identifier that no other connection has, on any host. The identifier consists of a random number
+/// of this process and the number of the connection.
 fn unique_id(connection: u64) -> String {
-    /// From the standard library's seed of hash maps. It is not secret; it only has to differ between
-    /// processes.
+    /// A random number from the seed of the standard library's hash maps. The number is not secret. It must
+    /// only differ between processes.
     static PROCESS: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(0));
     format!("{:016x}{connection:016x}", *PROCESS)
 }

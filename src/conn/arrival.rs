@@ -24,9 +24,9 @@ pub(super) struct ArrivedConnection {
     pub(super) context: Rc<WorkerContext>,
 }
 
-/// A connection that another worker sent, in this worker.
+/// A connection from another worker, now in this worker.
 pub(super) enum TakenConnection {
-    /// Nothing was read from it.
+    /// No byte was read from its client.
     Arrived(ArrivedConnection),
     /// Its backend is connected.
     Relay(Relay, ConnectionRecord),
@@ -89,7 +89,7 @@ pub(super) fn begin(
     }
 }
 
-/// Takes a connection that another worker sent. Returns `None`, after the connection was closed, if that fails.
+/// Takes a connection that another worker sent. If this fails, closes the connection and returns `None`.
 pub(super) fn take(migration: Migration, context: &Rc<WorkerContext>) -> Option<TakenConnection> {
     let Migration { worker_slot, content } = migration;
     match content {
@@ -107,7 +107,7 @@ pub(super) fn take(migration: Migration, context: &Rc<WorkerContext>) -> Option<
 ///
 /// # Errors
 ///
-/// Returns the connection, with a place in this worker, if the other worker has ended.
+/// If the other worker has ended, returns the connection, with a worker slot of this worker.
 pub(super) fn send(worker: usize, relay: Relay, record: ConnectionRecord) -> Result<(), Migration> {
     let context = record.context();
     let Some(stopped_relay) = detach(relay, record) else { return Ok(()) };
@@ -144,7 +144,7 @@ fn detach(relay: Relay, record: ConnectionRecord) -> Option<Box<StoppedRelay>> {
     Some(Box::new(StoppedRelay { client, backend, from_client, from_backend, settings, record }))
 }
 
-/// Registers a stopped relay in this worker. Returns `None`, after the connection was closed, if that fails.
+/// Registers a stopped relay in this worker. If this fails, closes the connection and returns `None`.
 fn attach(
     stopped_relay: StoppedRelay,
     worker_slot: WorkerSlot,

@@ -72,8 +72,8 @@ pub(super) async fn ready(
     Ok(ConnectedBackend { backend, sent, nodelay: NodelayDue::NextWrite })
 }
 
-/// The target of a dial: the address of the backend, the options, and the address of the client, which is the
-/// source address for `source = "client"`.
+/// The target of a dial: the address of the backend, the options, and the address of the client. If the pool
+/// has `source = "client"`, the client's address is the source address.
 #[derive(Clone, Copy)]
 pub(super) struct DialTarget<'a> {
     pub(super) address: &'a Address,
@@ -98,8 +98,8 @@ async fn attempt(
         return Ok(ConnectedBackend { backend, sent: 0, nodelay: NodelayDue::SecondWrite });
     }
     let fd = start(address, options, FirstSpeaker::Ours, is_busy).await?;
-    // On a near network the connection exists by now. If not, the kernel returns EAGAIN, and the bytes are
-    // sent again when the socket is writable; that write reports whether the connect succeeded.
+    // On a near network the connection exists by now. If it does not exist yet, the kernel returns EAGAIN, and
+    // the bytes are sent again when the socket is writable. That write reports whether the connect succeeded.
     let (backend, mut sent) = match socket::send(&fd, first) {
         Ok(sent) => (Stream::register(fd)?, sent),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -110,7 +110,7 @@ async fn attempt(
         Err(error) => return Err(error),
     };
     self_connect::refuse(&backend, address, options.source)?;
-    // The relay sends only bytes of the client, so the other ones are sent here.
+    // The relay sends only bytes of the client, so the other bytes of the preface are sent here.
     while sent < preface.own {
         sent += backend.send(&first[sent..preface.own]).await?;
     }
@@ -149,7 +149,8 @@ fn source(kind: DialSource, client: Option<SocketAddr>, backend: &Address) -> io
         (DialSource::Client, Some(client), Address::Tcp(_) | Address::Scoped(_)) => {
             Ok(ConnectSource::Foreign(client.ip()))
         }
-        // Never from an address of this host instead: the backend may trust that more than the client's.
+        // The connect must not use an address of this host instead: the backend may trust such an address more
+        // than the client's address.
         (DialSource::Client, ..) => Err(io::ErrorKind::Unsupported.into()),
     }
 }
@@ -158,7 +159,7 @@ fn source(kind: DialSource, client: Option<SocketAddr>, backend: &Address) -> io
 pub(super) struct AttemptFailure {
     pub(super) outcome: ConnectOutcome,
     pub(super) reason: CloseReason,
-    /// True if it counts against the backend.
+    /// True if the failure counts against the backend.
     pub(super) is_of_backend: bool,
     /// The resource of this host that is used up.
     pub(super) shortage: Option<Saturation>,
@@ -261,7 +262,7 @@ mod tests {
         check(Kind::NetworkUnreachable, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
         check(Kind::Unsupported, ConnectOutcome::Local, CloseReason::ConnectFailed);
         check(Kind::NetworkDown, ConnectOutcome::Unreachable, CloseReason::ConnectFailed);
-        // A rule of this host's firewall forbids it.
+        // A rule of this host's firewall forbids the connect.
         check(Kind::PermissionDenied, ConnectOutcome::Other, CloseReason::ConnectFailed);
     }
 

@@ -1,4 +1,4 @@
-//! The state that connections share: those of one worker, and those of the process.
+//! The state that connections share: the state of one worker, and the state of the process.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -48,7 +48,8 @@ pub struct ProcessBounds {
     pub overload: Overload,
     /// The limits that refuse connections now.
     pub saturation: SaturationLog,
-    /// Bytes of hellos that did not come with the first read, until a backend is connected.
+    /// The hello memory: it holds the bytes of hellos that were not whole after the first read, until a backend
+    /// is connected.
     pub hello_memory: Arc<Gate>,
     /// The number of the next connection.
     pub next_id: AtomicU64,

@@ -16,7 +16,7 @@ use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
 use crate::wire::{DetectedProtocol, first_bytes, proxy_protocol};
 
-/// Detects the protocol of a client, and reads its hello if that is TLS.
+/// Detects the protocol of a client. If the protocol is TLS, reads the client's hello.
 pub(super) async fn read(
     client: OwnedFd,
     bytes: Vec<u8>,
@@ -27,7 +27,8 @@ pub(super) async fn read(
 ) -> Result<SniffedClient, CloseReason> {
     let client = reading::register(client)?;
     let wait = match policy.on_timeout {
-        // The whole timeout, even if a PROXY header took long: that time is the proxy's, not the client's.
+        // The client gets the whole timeout, even if a PROXY header took long. The proxy caused that delay, not
+        // the client.
         Some(_) => policy.timeout,
         None => spec.first_byte_timeout.saturating_sub(record.age()),
     };

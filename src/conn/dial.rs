@@ -5,8 +5,8 @@
 //! that a backend has received must not go to a second backend. No backend is dialled for a client that is known to be
 //! gone.
 //!
-//! If every backend is full, the connection waits in the pool's queue, if the pool has one. The wait has a bound of its
-//! own and does not count against the deadline of the dial.
+//! If every backend is full, the connection waits in the pool's queue, if the pool has a queue. The wait has a
+//! bound of its own and does not count against the deadline of the dial.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub(super) struct DialledClient {
 }
 
 impl DialledClient {
-    /// Returns the relay between the two, which begins with the bytes that are not yet sent.
+    /// Returns the relay between the client and its backend, which begins with the bytes that are not yet sent.
     pub(super) fn relay(self, engines: Rc<Engines>) -> Relay {
         let RoutedClient { sniffed, plan } = self.routed;
         self.backend.relay(sniffed, plan.relay, engines)
@@ -98,7 +98,7 @@ struct Dial<'a> {
     /// The total time in the queue. It does not count against the time of the dial.
     waited: Duration,
     attempt_began: Instant,
-    /// The addresses of the host that the client named, as far as no attempt was made at them.
+    /// The addresses of the host that the client named, without the addresses that were already tried.
     hosts: std::vec::IntoIter<SocketAddr>,
     /// The backends that could not be reached.
     tried: Vec<Arc<Backend>>,
@@ -163,7 +163,7 @@ impl<'a> Dial<'a> {
         Ok(())
     }
 
-    /// Returns a lease of the backend for the next attempt, or `None` if there is none.
+    /// Returns a lease of the backend for the next attempt, or `None` if no backend can be picked.
     async fn next_lease(&mut self) -> Option<Lease> {
         if self.routed.plan.pick == PickRule::Named && self.hosts.len() == 0 {
             return None;
@@ -171,7 +171,8 @@ impl<'a> Dial<'a> {
         match self.pick().await {
             Ok(lease) => Some(lease),
             Err(reason) => {
-                // After a failed attempt its reason is reported: it has more information.
+                // After a failed attempt, the reason of that attempt is reported, because it has more
+                // information.
                 if self.tried.is_empty() || reason == CloseReason::ClientGone {
                     self.last = reason;
                 }
@@ -218,8 +219,8 @@ impl<'a> Dial<'a> {
         metrics.queued.increment(1);
         let began = Instant::now();
         let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
-        // The client is polled first: if it ends in the moment in which it gets a slot, the slot goes to the next
-        // waiter.
+        // The client is polled first. If the client ends in the same moment in which it gets a slot, the slot
+        // goes to the next waiter.
         let ended = tokio::select! {
             biased;
             () = routed.gone(WaitStage::Queue) => None,

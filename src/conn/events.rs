@@ -20,7 +20,7 @@ use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv};
 
 impl ConnectionRecord {
-    /// Records that its first bytes were read.
+    /// Records that the first bytes of the connection were read.
     pub(super) fn was_read(&mut self) {
         self.entry().set_reading(false);
         self.permit().was_read();
@@ -72,7 +72,7 @@ impl ConnectionRecord {
         });
     }
 
-    /// Records the identifier that its backend is sent.
+    /// Records the identifier that is sent to the backend.
     pub(super) fn announced_id(&mut self, unique_id: &[u8]) {
         self.set_log_fields(|log_fields| {
             log_fields.proxy_fields.get_or_insert_default().unique_id = Some(raw_name(unique_id))
@@ -147,7 +147,7 @@ impl ConnectionRecord {
         });
     }
 
-    /// Records that the client ended before a backend was connected, and had sent bytes.
+    /// Records that the client had sent bytes when it ended, before a backend was connected.
     pub(super) fn has_sent(&mut self) {
         self.set_log_fields(|log_fields| log_fields.has_sent = true);
     }
@@ -157,8 +157,8 @@ impl ConnectionRecord {
         self.set_log_fields(|log_fields| log_fields.dialled = Some(address));
     }
 
-    /// Records a connected backend: the time since the first was picked, and the number of first bytes that
-    /// it has.
+    /// Records a connected backend. `took` is the time since the first pick, and `sent` is the number of first
+    /// bytes that the backend has.
     pub(super) fn connected(&mut self, lease: Lease, took: Duration, sent: usize) {
         self.entry().establish();
         self.entry().tallies().connect(lease.backend().traffic().counts());

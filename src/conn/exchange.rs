@@ -50,7 +50,7 @@ pub(super) async fn open(
             let sniffed = hello::read_behind(client, Vec::new(), spec, record, context).await?;
             return Ok(SniffedClient { greet: Some(greet.clone()), ..sniffed });
         }
-        // The reading of a hello takes a share of its own.
+        // The reading of a hello takes its own share of the hello memory.
         OpeningOutcome::DirectTls => {
             return hello::read_behind(client, opening.into_received(), spec, record, context).await;
         }
@@ -79,7 +79,7 @@ struct OpeningExchange<'t> {
     client: &'t Stream,
     opening: &'t mut Opening,
     context: &'t WorkerContext,
-    /// The share of the hello memory that an incomplete message holds, and its size.
+    /// The share of the hello memory that an incomplete message holds, and the size of this share.
     memory: Option<(GateShare, u64)>,
     has_received: bool,
 }

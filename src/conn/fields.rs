@@ -17,15 +17,16 @@ pub(super) struct RecordFields {
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     accepted: u64,
     pub(super) client: Address,
-    /// The reason for which it would be refused if PROXY headers were required; set if the listener counts that.
+    /// The reason for which the connection would be refused if PROXY headers were required. Set only if the
+    /// listener counts such connections.
     pub(super) shadowed: Option<CloseReason>,
-    /// The last pool that was to serve it.
+    /// The last pool that was to serve the connection.
     pub(super) pool: Option<Arc<str>>,
     /// `None` if there is no access log.
     pub(super) log: Option<Box<LogFields>>,
 }
 
-/// The facts of PROXY headers, the received one and the sent one.
+/// The facts of the received PROXY header and of the sent PROXY header.
 #[derive(Default)]
 pub(super) struct ProxyFields {
     /// The peer that sent the header, if the header names a client.
@@ -46,9 +47,9 @@ pub(super) struct LogFields {
     pub(super) attempts: u8,
     /// True if the client sent bytes that no backend received.
     pub(super) has_sent: bool,
-    /// The last backend tried, until one is connected. From then on the lease has it.
+    /// The last backend tried, until a backend is connected. After that the lease has the backend.
     pub(super) tried: Option<Arc<Backend>>,
-    /// The target of the last attempt, if that is not the backend's own address.
+    /// The target of the last attempt, if the target is not the backend's own address.
     pub(super) dialled: Option<SocketAddr>,
     pub(super) offered: Option<Box<Offered>>,
     pub(super) hello: Option<Duration>,
@@ -115,7 +116,7 @@ impl RecordFields {
     }
 }
 
-/// Returns the milliseconds since 1970; 0 if the clock is before that.
+/// Returns the milliseconds since 1970; 0 if the clock shows an earlier time.
 fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

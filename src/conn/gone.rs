@@ -1,9 +1,9 @@
 //! Decides whether a client that ended before the relay can still be served.
 //!
-//! A client that sent a reset is gone. A FIN means only that no more bytes come: it may be a half-close,
-//! whose client still reads. So the decision depends on the plan ([`EarlyFin`]), and on the bytes that the client has
-//! sent. Where a FIN is unclear, a client that has sent bytes keeps its slot in the queue, or is served. A client that
-//! has sent nothing is served if a backend is free, and does not wait in a queue.
+//! A client that sent a reset is gone. A FIN means only that no more bytes come. It may be a half-close, after
+//! which the client still reads. So the decision depends on the plan ([`EarlyFin`]), and on the bytes that the
+//! client has sent. Where a FIN is unclear, a client that has sent bytes keeps its slot in the queue, or is
+//! served. A client that has sent nothing is served if a backend is free, and does not wait in a queue.
 //!
 //! No system call is made before the reactor has reported the end of the client.
 

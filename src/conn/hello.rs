@@ -30,7 +30,7 @@ pub(super) async fn read(
 ) -> Result<SniffedClient, CloseReason> {
     let held = bytes.len();
     let mut reading = HelloReading::new(bytes, spec, context);
-    // Nearly always the hello is there already.
+    // Nearly always the hello has arrived already.
     let first = match held {
         0 => match reading.recv_now(&client) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
@@ -98,7 +98,7 @@ pub(super) enum HelloStop {
     Truncated,
     /// No first byte came in time.
     FirstByteTimeout,
-    /// The rest did not come in time.
+    /// The rest of the hello did not come in time.
     HelloTimeout,
     /// The bytes are no acceptable hello.
     Fault(HelloFault),
@@ -162,7 +162,7 @@ pub(super) struct HelloReading<'a> {
     segments: u32,
     context: &'a WorkerContext,
     /// The share of the hello memory that the bytes hold. A hello that is whole after the first read needs no
-    /// share, so it is served even if slow clients have filled this memory.
+    /// share. So it is served even if slow clients have filled this memory.
     memory: Option<GateShare>,
 }
 
@@ -237,10 +237,10 @@ impl<'a> HelloReading<'a> {
     }
 
     /// Doubles the number of bytes that may be held, when this number is reached. The bound of a hello and the
-    /// memory of the process limit the number.
+    /// hello memory of the process limit the number.
     fn make_room(&mut self) -> Result<(), HelloStop> {
         if self.bytes.len() == self.granted {
-            // The reader refuses a hello that is longer than its bound, so there is room below it.
+            // The reader refuses a hello that is longer than its bound, so there is room below this bound.
             let wanted = (self.granted * 2).min(self.reader.max_raw().max(self.granted + 1));
             if !self.memory.as_mut().is_some_and(|memory| memory.grow((wanted - self.granted) as u64)) {
                 return Err(HelloStop::Memory);

@@ -19,16 +19,18 @@ pub(super) struct Holds<E = RegistryGuard> {
     pub(super) lease: Option<Lease>,
     /// Boxed, as most connections have none.
     marks: Option<Box<SessionMarks>>,
-    /// The last field: when the registry is empty, all else has been returned too.
+    /// The last field, so it is dropped last: when the registry is empty, all other parts have been returned
+    /// too.
     pub(super) entry: E,
 }
 
 /// The marks by which an open connection is found.
 #[derive(Default)]
 struct SessionMarks {
-    /// Set while it is forwarded by its name, so that a loop back to this process is detected.
+    /// Set while the connection is forwarded by its server name, so that a loop back to this process is
+    /// detected.
     forward: Option<ForwardMark>,
-    /// Set while it may be a session whose query can be cancelled.
+    /// Set while the connection may be a session whose query can be cancelled.
     session: Option<SessionGuard>,
 }
 

@@ -13,8 +13,8 @@ use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::Alert;
 
-/// Checks a peer at its accept. A trusted proxy need not be in `allow`, because its clients are checked. It
-/// must not be in `deny`.
+/// Checks the address of a peer against the lists, at the accept of its connection. A trusted proxy need not be
+/// in `allow`, because its clients are checked. A trusted proxy must not be in `deny`.
 pub(super) fn peer(peer: &Address, policy: &Policy) -> Result<(), CloseReason> {
     let is_proxy = policy.proxy.as_ref().is_some_and(|proxy| proxy.trusted.contains(peer));
     check(policy, peer, if is_proxy { RuleScope::Proxy } else { RuleScope::Client })
@@ -30,7 +30,7 @@ pub(super) fn refuse_early(socket: &OwnedFd, policy: &Policy) {
     }
 }
 
-/// Checks the client that a header may have named.
+/// Checks the address of the client against the lists. The address may come from a PROXY header.
 pub(super) fn client(client: &Address, policy: &Policy) -> Result<(), CloseReason> {
     check(policy, client, RuleScope::Client)
 }
@@ -47,7 +47,8 @@ pub(super) async fn refuse(socket: OwnedFd, reason: CloseReason, policy: &Policy
     }
 }
 
-/// Checks an address. Clients of a Unix socket pass: the permissions of its file restrict them.
+/// Checks an address against the lists. Clients of a Unix socket pass: the permissions of the socket's file
+/// restrict them.
 fn check(policy: &Policy, address: &Address, scope: RuleScope) -> Result<(), CloseReason> {
     let Some(access) = &policy.access else { return Ok(()) };
     let ip: Option<IpAddr> = address.tcp().map(|address| address.ip());
@@ -57,7 +58,8 @@ fn check(policy: &Policy, address: &Address, scope: RuleScope) -> Result<(), Clo
     })
 }
 
-/// Returns true if a refused client gets a TLS alert: it understands one, and the listener sends one.
+/// Returns true if a refused client gets a TLS alert: the client begins with TLS, and the listener is
+/// configured to send alerts.
 fn sends_alerts(policy: &Policy) -> bool {
     matches!(policy.protocol, Protocol::Tls(_))
         && matches!(policy.opening, OpeningPolicy::Straight)

@@ -44,8 +44,8 @@ pub(super) struct MigratingRecord {
 pub struct MigrationSenders(Vec<mpsc::UnboundedSender<Migration>>);
 
 impl MigrationSenders {
-    /// Opens a channel to each worker. The seats taken there bound its length: a worker gets a connection only
-    /// while it has fewer connections, or moves fewer bytes, than the sender.
+    /// Opens a channel to each worker. The worker slots that are taken bound the length of a channel:
+    /// connections go only to a worker that has fewer connections than the sender, or moves fewer bytes.
     pub fn new(workers: usize) -> (Arc<Self>, Vec<mpsc::UnboundedReceiver<Migration>>) {
         let (migration_senders, migrations) = (0..workers).map(|_| mpsc::unbounded_channel()).unzip();
         (Arc::new(Self(migration_senders)), migrations)

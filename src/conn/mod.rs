@@ -4,8 +4,9 @@
 //! [`CloseReason`] with which the connection ends. A `ConnectionRecord` counts and logs that reason exactly once. This
 //! module decides nothing itself.
 //!
-//! A connection has two stages. The first, `serve`, reads and dials. The second, `carry`, is the relay. It replaces
-//! the first stage and its memory: a connection that is idle for days keeps nothing of the first.
+//! A connection has two stages. The first stage, `serve`, reads and dials. The second stage, `carry`, is the
+//! relay. The second stage replaces the first stage and its memory: a connection that is idle for days keeps
+//! nothing of the first stage.
 
 mod accepted;
 mod admission;
@@ -133,7 +134,7 @@ fn reason(end: RelayEnd) -> CloseReason {
     }
 }
 
-/// Sends a connection to another worker. If that worker has ended, the connection goes on in this one.
+/// Sends a connection to another worker. If that worker has ended, the connection goes on in this worker.
 fn send(worker: usize, relay: Relay, record: ConnectionRecord) {
     let context = record.context();
     if let Err(returned) = arrival::send(worker, relay, record) {

@@ -32,21 +32,22 @@ pub(super) struct DialPlan {
 /// The choice of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PickRule {
-    /// The balancer of the pool picks it. If all are full, the connection waits in the queue.
+    /// The balancer of the pool picks the backend. If all backends are full, the connection waits in the queue.
     Balanced,
-    /// It is the backend of another session of the client, full or not.
+    /// The backend of another session of the client is used, even if it is full.
     OfSession,
-    /// It is the host that the client names.
+    /// The host that the client names is the backend.
     Named,
 }
 
 /// The meaning of a FIN before a backend is connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EarlyFin {
-    /// The client has left: it must answer the server before anything useful happens.
+    /// The client has left: the session is of no use before the client has answered the server.
     Left,
-    /// The request is whole, and the client waits for its end.
+    /// The request is whole, and the client waits for the end of the request.
     Whole,
-    /// The request may be whole if the client has sent bytes. If it has sent none, it may wait for a banner.
+    /// If the client has sent bytes, its request may be whole. If the client has sent no bytes, it may wait for
+    /// a banner of the server.
     Unclear,
 }

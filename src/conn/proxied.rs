@@ -1,7 +1,7 @@
 //! Reads the PROXY header before a client's own bytes, at listeners that trust the peer to name the client.
 //!
-//! It is read before everything else. Bytes that arrived after the header in the same segment are handed on
-//! with the socket; nothing is read twice and nothing is lost.
+//! The header is read before everything else. Bytes that arrived after the header in the same segment are
+//! handed on with the socket; nothing is read twice and nothing is lost.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,10 +17,10 @@ use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
 use crate::wire::proxy_protocol::{self, HeaderFault, HeaderSearch, LONGEST_V2, ProxyHeader};
 
-/// The most bytes that are read at once, and so the most that may come after a header.
+/// The most bytes that are read at once. So at most this many bytes come after a header.
 const CHUNK: usize = 2048;
 
-/// A client whose header, if there was one, was read.
+/// A client after the search for a PROXY header.
 pub(super) struct ProxiedClient {
     pub(super) client: OwnedFd,
     /// The bytes that came after the header, at most [`CHUNK`].
@@ -35,7 +35,7 @@ impl ProxiedClient {
     }
 }
 
-/// Reads the header, if the listener expects one, and admits the client that it names.
+/// If the listener expects a header, reads the header and admits the client that it names.
 pub(super) async fn read(
     client: OwnedFd,
     policy: &mut HeldPolicy,
@@ -49,7 +49,7 @@ pub(super) async fn read(
     admit(proxied, &policy.current, record, context).await
 }
 
-/// Admits the client that a header may have named, or refuses it.
+/// Admits or refuses the client. Its address may come from a header.
 async fn admit(
     proxied: ProxiedClient,
     policy: &Policy,
@@ -166,7 +166,7 @@ enum HeaderStop {
     End,
     /// The peer reset the connection.
     Reset,
-    /// The rest did not come in time.
+    /// The rest of the header did not come in time.
     Timeout,
     /// The hello memory of the process is full.
     Memory,
@@ -198,12 +198,12 @@ impl HeaderReading<'_> {
         }
     }
 
-    /// Reads until the header is whole, or it is certain that there is none.
+    /// Reads until the header is whole, or it is certain that the client sends no header.
     async fn rest(&mut self, client: &Stream) -> Result<HeaderSearch, HeaderStop> {
         let mut memory = None;
         loop {
             if memory.is_none() && !self.bytes.is_empty() {
-                // The reader never needs more than the longest header, so this is the most that it holds.
+                // The reader needs at most the longest header, so it holds at most this header and one chunk.
                 let share = self.context.bounds.hello_memory.share((LONGEST_V2 + CHUNK) as u64);
                 memory = Some(share.ok_or(HeaderStop::Memory)?);
             }

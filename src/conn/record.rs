@@ -36,7 +36,7 @@ struct OpenRecord {
 }
 
 impl OpenRecord {
-    /// The connection as one that a limit refuses.
+    /// Returns the facts by which a refusal of the connection is counted.
     fn refused(&self) -> RefusedConnection<'_> {
         RefusedConnection {
             client: &self.fields.client,
@@ -47,8 +47,8 @@ impl OpenRecord {
     }
 }
 
-/// A backend that resets a connection within this time of its accept, and before it has sent a byte, fails
-/// its client. A connection that was silent for longer was not in use, so its reset is no failure.
+/// The time after the accept in which a reset by the backend is a failure, if the backend has not sent a byte.
+/// A connection that was silent for longer was not in use, so its reset is no failure.
 const EARLY: Duration = Duration::from_secs(10);
 
 const OPEN: &str = "only the end of a record takes it";
@@ -124,7 +124,7 @@ impl ConnectionRecord {
         &self.fields().client
     }
 
-    /// Reports the first byte of the backend to its lease, when it has come.
+    /// Reports the first byte of the backend to the lease, once the byte has come.
     fn report_first_byte(&self) {
         if self.entry().take_first_byte()
             && let Some(lease) = &self.holds().lease
@@ -145,8 +145,8 @@ impl ConnectionRecord {
         }
     }
 
-    /// Sends a failure report to control. If the channel is full the report is lost; further failures cause
-    /// the next one.
+    /// Sends a failure report to control. If the channel is full the report is lost; further failures cause the
+    /// next report.
     pub(super) fn report(&self, failure_report: Option<FailureReport>) {
         if let Some(failure_report) = failure_report {
             let _ = self.context.failure_reports.try_send(failure_report);

@@ -12,7 +12,7 @@ use crate::wire::{Alert, postgres};
 /// The time for which a client that got an alert may still send before its socket is closed.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
 
-/// The most bytes that are read in this time.
+/// The most bytes that are read and discarded within `ALERT_LINGER`.
 const ALERT_DISCARD: usize = 256 * 1024;
 
 /// The most bytes that are read at once.
@@ -34,7 +34,7 @@ pub(super) enum RefusalProtocol {
 }
 
 impl RefusalProtocol {
-    /// Closes a client, with the reason if its protocol has a form for it.
+    /// Closes a client. If the client's protocol has a message for the reason, sends this message first.
     pub(super) async fn refuse(self, client: &Stream, reason: CloseReason) -> CloseReason {
         match self {
             _ if reason == CloseReason::RouteDropped => _ = socket::reset_on_close(client),
@@ -91,8 +91,8 @@ pub(super) fn unexpected_header(client: &Stream, record: &ConnectionRecord) -> C
     CloseReason::ProxyUnexpected
 }
 
-/// Sends a last message and waits a short time until the client can read it. A close with unread bytes, such
-/// as early data after a hello, would reset the connection, and the client would lose the alert.
+/// Sends a last message and waits a short time until the client can read it. A close with unread bytes, such as
+/// early data after a hello, would reset the connection. The client would then lose the alert.
 pub(super) async fn dismiss(client: &Stream, message: &[u8]) {
     if message.is_empty() || socket::send(client, message).is_ok() {
         let _ = client.finish();

@@ -45,7 +45,7 @@ fn plan(
         (Intent::Cancel, OpeningPolicy::Postgres(postgres)) => postgres.cancel.as_ref(),
         _ => None,
     };
-    // The key of a request to cancel belongs to one backend, so another backend has no use for it.
+    // The key of a request to cancel belongs to one backend, so no other backend can use the key.
     let attempts = if cancel.is_some() { 1 } else { served.pool.spec().dial.attempts };
     let relay = cancel.map_or(&policy.relay, |cancel| &cancel.relay);
     let peer_timeouts = &served.pool.spec().dial.peer_timeouts;
@@ -109,7 +109,7 @@ fn served(
     follow(target, source, &sniffed.intent, record)
 }
 
-/// Records the offer of a hello, if there is one and the connection may be logged.
+/// Records the offer of a hello, if the client sent a hello and the connection may be logged.
 fn log_offer(facts: &ConnectionFacts<'_>, sniffed: &SniffedClient, record: &mut ConnectionRecord) {
     if let (Some(offer), Some(&ja4), Some(form)) =
         (&facts.offer, record.may_be_logged().then(|| facts.ja4()).flatten(), sniffed.hello)
@@ -136,8 +136,8 @@ fn opening_target<'f>(
     policy: &'f OpeningPolicy,
     intent: &Intent,
 ) -> Option<Result<&'f RouteTarget, CloseReason>> {
-    // A reload may have changed the listener since the client connected. An intent that it no longer serves
-    // is refused.
+    // A reload may have changed the listener since the client connected. An intent that the listener no longer
+    // serves is refused.
     let (target, or) = match (policy, intent) {
         (_, Intent::Name) => return None,
         (OpeningPolicy::Postgres(policy), Intent::Plaintext(startup)) => {
@@ -197,7 +197,7 @@ fn enter(served: Arc<ServedPool>, record: &mut ConnectionRecord) -> Result<Arc<S
     Ok(served)
 }
 
-/// Closes a client that no route, or no limit of its route, admits.
+/// Closes a client that was refused by the routes, or by a limit of its route or pool.
 async fn refuse(sniffed: SniffedClient, rejection: Rejection, context: &WorkerContext) -> CloseReason {
     let Rejection { reason, over } = rejection;
     match over {

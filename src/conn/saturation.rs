@@ -10,10 +10,10 @@ use crate::telemetry::{Saturation, SaturationScope};
 /// The connection that a limit refused.
 pub(super) struct RefusedConnection<'a> {
     pub(super) client: &'a Address,
-    /// The private link that it counts for, if its listener counts by links.
+    /// The private link that the connection counts for, if its listener counts by links.
     pub(super) link: Option<&'a Arc<Link>>,
     pub(super) listener: &'a Arc<str>,
-    /// The last pool that was to serve it.
+    /// The last pool that was to serve the connection.
     pub(super) pool: Option<&'a Arc<str>>,
 }
 

@@ -53,7 +53,7 @@ async fn first_bytes(
 ) -> Result<SniffedClient, CloseReason> {
     match opening {
         OpeningPolicy::Straight => hello::read(client, bytes, spec, record, context).await,
-        // Boxed, as these are rarer than a hello and their futures larger.
+        // Boxed: these protocols are rarer than a plain hello, and their futures are larger.
         OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
             Box::pin(exchange::open(client, bytes, opening, &postgres.greet, spec, record, context)).await

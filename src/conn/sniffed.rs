@@ -13,7 +13,7 @@ use crate::wire::{ClientHello, DetectedProtocol};
 
 /// The kind of service that a client requests.
 pub(super) enum Intent {
-    /// The route of its server name, or of the lack of one.
+    /// The route of its server name, or the target of clients without a server name.
     Name,
     /// A session of PostgreSQL without TLS.
     Plaintext(Startup),
@@ -31,15 +31,15 @@ pub(super) struct SniffedClient {
     /// The bytes that the backend is sent first.
     pub(super) bytes: Vec<u8>,
     pub(super) facts: HelloFacts,
-    /// The form of the hello in `bytes`, if they are one.
+    /// The form of the hello, if `bytes` are a hello.
     pub(super) hello: Option<HelloForm>,
-    /// The service that it requests.
+    /// The service that the client requests.
     pub(super) intent: Intent,
     /// The exchange that its backend requires before these bytes.
     pub(super) greet: Option<GreetingPolicy>,
     /// The form of a refusal.
     pub(super) refusal: RefusalProtocol,
-    /// The share of the hello memory that the bytes hold, if they did not come at once.
+    /// The share of the hello memory that the bytes hold, if the bytes did not come with the first read.
     pub(super) _memory: Option<GateShare>,
 }
 

@@ -77,7 +77,8 @@ impl Drop for ExecutorScope {
 }
 
 impl Executor {
-    /// Returns an executor that is the current one of this thread until it is dropped. The drop drops all tasks.
+    /// Returns an executor. It is the current executor of this thread until it is dropped. The drop drops all
+    /// tasks.
     ///
     /// # Errors
     ///
@@ -131,8 +132,8 @@ impl Drop for Executor {
     }
 }
 
-/// Starts a task on the executor of this thread. Its first turn comes in this pass. A task with two stages returns a
-/// [`TaskNext`], every other task nothing.
+/// Starts a task on the executor of this thread. Its first turn comes in this pass. A task with two stages
+/// returns a [`TaskNext`], every other task returns nothing.
 ///
 /// # Panics
 ///

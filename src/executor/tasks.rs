@@ -14,7 +14,7 @@ use super::turns::{PassBounds, TurnLength, Turns};
 use super::{CURRENT, TaskNext};
 use crate::sys::reactor::Wakeup;
 
-/// A future that a task runs: one that returns nothing, or a [`TaskNext`].
+/// A future that a task runs. It returns nothing, or a [`TaskNext`].
 pub trait TaskWork {
     /// Gives the future a turn.
     fn poll_turn(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<TaskNext>;
@@ -124,7 +124,7 @@ impl TaskTable {
         }
     }
 
-    /// Drops all tasks, and those that they start while they are dropped.
+    /// Drops all tasks, and the tasks that these start while they are dropped.
     pub(super) fn drop_all(&self) {
         loop {
             let slots = std::mem::take(&mut *self.slots.borrow_mut());
@@ -169,7 +169,7 @@ impl<'a> Iterator for PassTurns<'a> {
             if matches!(slot.content, SlotContent::Reserved) {
                 return Some(TaskTurn::Reserved);
             }
-            // A task that is `Running` gets its next turn only after this one has ended.
+            // A task that is `Running` gets its next turn only after this turn has ended.
             if let SlotContent::Task(task) = std::mem::replace(&mut slot.content, SlotContent::Running) {
                 return Some(TaskTurn::Task(RunningTask { tasks, key, task }));
             }

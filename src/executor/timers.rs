@@ -1,7 +1,7 @@
 //! Timers: sleeps and timeouts.
 //!
-//! A future is polled far more often than its deadline changes: a select polls its timeout for each byte. So a sleep
-//! enters the ordered queue at its first poll only, and a later poll reads neither the queue nor the clock.
+//! A future is polled far more often than its deadline changes: a select polls its timeout for each byte. So a
+//! sleep enters the ordered queue at its first poll only. A later poll reads neither the queue nor the clock.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -27,7 +27,7 @@ pub(super) struct Timers {
 }
 
 enum TimerState {
-    /// The waker is that of the last poll.
+    /// The waker is the waker of the last poll.
     Waiting(Waker),
     Fired,
 }
@@ -160,7 +160,7 @@ pub struct Elapsed;
 ///
 /// # Cancel safety
 ///
-/// That of `future`.
+/// The same as for `future`.
 pub async fn timeout_at<T>(due: Instant, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     let mut future = pin!(future);
     let mut over = sleep_until(due);
@@ -179,7 +179,7 @@ pub async fn timeout_at<T>(due: Instant, future: impl Future<Output = T>) -> Res
 ///
 /// # Cancel safety
 ///
-/// That of `future`.
+/// The same as for `future`.
 pub async fn timeout<T>(time: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     timeout_at(after(time), future).await
 }

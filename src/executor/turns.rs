@@ -1,10 +1,10 @@
-//! The order of turns: short ones first.
+//! The order of turns: short turns first.
 //!
-//! A task that wakes itself has used up its turn and has more to do, as a stream with bytes at hand does. Such a
-//! task is *long* until it has had [`SHORT_AGAIN`] turns that it did not use up. In a pass the other tasks come
-//! first. The long tasks then run for as long as the others took, or for [`SLICE`] if that is more. So a small
-//! request beside many streams waits for one slice only, not for a turn of each stream. The streams still have at
-//! least half of the time.
+//! A task that wakes itself has used up its turn and has more to do. An example is a stream whose bytes have
+//! arrived. Such a task is *long* until it has had [`SHORT_AGAIN`] turns that it did not use up. In a pass the
+//! other tasks come first. The long tasks then run for as long as the other tasks took, or for [`SLICE`],
+//! whichever is longer. So a small request beside many streams waits for one slice only, not for a turn of each
+//! stream. The streams still have at least half of the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 /// pass the reactor polls the kernel, which costs about a hundredth of this time.
 const SLICE: Duration = Duration::from_micros(200);
 
-/// A long task becomes a short one after this number of turns in a row that it did not use up. A stream whose
-/// source is empty for a moment stays long.
+/// A long task becomes short after this number of turns in a row that it did not use up. A stream whose source
+/// is empty for a moment stays long.
 const SHORT_AGAIN: u8 = 2;
 
 /// The length of a task's last turns: long or short.

@@ -16,7 +16,7 @@ pub enum ConnectionCommand {
 }
 
 impl ConnectionCommand {
-    /// Returns the rank. A waiting command is replaced only by one of a higher rank. A lost tick is sent
+    /// Returns the rank. A waiting command is replaced only by a command of a higher rank. A lost tick is sent
     /// again.
     pub(super) fn rank(self) -> u8 {
         match self {

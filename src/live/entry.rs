@@ -26,18 +26,18 @@ pub const TICK: Duration = Duration::from_millis(500);
 /// at once, and a wait must not end too early.
 const FRESH: u32 = u32::MAX;
 
-/// The connections of one listener, or those of one backend.
+/// The connections of one listener, or the connections of one backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConnectionGroup {
-    /// Those that were accepted at this listener.
+    /// The connections that were accepted at this listener.
     Listener(ListenerId),
-    /// Those whose backend, or last attempt, is this one.
+    /// The connections whose backend is this backend, or whose last attempt was at it.
     Backend(BackendId),
 }
 
 /// One connection in its worker's registry. Held by the registry and by the connection's task.
 ///
-/// Each open connection has one, so its numbers are as small as they can be.
+/// Each open connection has an entry, so the numbers in an entry have the smallest types that suffice.
 pub struct ConnectionEntry {
     id: u64,
     listener: ListenerId,
@@ -55,7 +55,7 @@ pub struct ConnectionEntry {
     unflushed: [[Cell<u64>; 2]; 2],
     /// Bytes moved in the last tick, saturating.
     recent: Cell<u32>,
-    /// Sweeps in a row that counted no byte; [`FRESH`] until the first one.
+    /// Sweeps in a row that counted no byte; [`FRESH`] until the first sweep.
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     stage: Cell<ConnectionStage>,
@@ -186,7 +186,7 @@ impl ConnectionEntry {
         self.client.set(client.tcp().map(|address| address.ip()));
     }
 
-    /// Stores the private link that the connection counts for. The first one stays.
+    /// Stores the private link that the connection counts for. The first link stays.
     pub fn counts_for(&self, link: Arc<Link>) {
         let _ = self.link.set(link);
     }
@@ -205,7 +205,7 @@ impl ConnectionEntry {
         self.stage.set(self.stage().with_reading(reading));
     }
 
-    /// Returns the connection for the list of those that are open.
+    /// Returns the connection for the list of open connections.
     pub(super) fn listed(&self) -> OpenConnection {
         OpenConnection {
             client: self.client.get(),
@@ -251,7 +251,7 @@ impl ConnectionEntry {
         }
     }
 
-    /// Sets the place of the connection in the queue of those that are closed in turn.
+    /// Sets the place of the connection in the queue of connections that are closed in turn.
     pub(super) fn set_close_turn(&self, close: CloseTurn) {
         self.stage.set(self.stage().with_close(close));
     }
@@ -296,7 +296,7 @@ impl ConnectionEntry {
         is_due
     }
 
-    /// Takes the waiting command, or registers for a wakeup by the next one.
+    /// Takes the waiting command, or registers for a wakeup by the next command.
     pub fn poll_command(&self, cx: &mut Context<'_>) -> Poll<ConnectionCommand> {
         if let Some(command) = self.command.take() {
             return Poll::Ready(command);
@@ -322,7 +322,8 @@ impl ConnectionEntry {
         }
     }
 
-    /// Puts a command in the slot, unless one of the same or a higher rank waits there. Wakes the connection's task.
+    /// Puts a command in the slot, unless a command of the same or a higher rank waits there. Wakes the
+    /// connection's task.
     pub(super) fn send_command(&self, command: ConnectionCommand) {
         if self.command.get().is_none_or(|waiting| waiting.rank() < command.rank()) {
             self.command.set(Some(command));
@@ -357,7 +358,7 @@ impl ConnectionEntry {
         sum
     }
 
-    /// Counts a sweep, and returns the bytes moved since the last one.
+    /// Counts a sweep, and returns the bytes moved since the last sweep.
     pub(super) fn sweep(&self) -> u64 {
         let moved = self.flush();
         self.recent.set(u32::try_from(moved).unwrap_or(u32::MAX));

@@ -10,16 +10,16 @@ use crate::limit::Link;
 /// (48 MiB).
 pub(super) const MOST_LISTED: usize = 1 << 20;
 
-/// A connection in the list of those that are open.
+/// A connection in the list of open connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenConnection {
     /// The client's address; `None` for a client of a Unix socket.
     pub client: Option<IpAddr>,
-    /// The private link that it counts for, where its listener counts by links.
+    /// The private link that the connection counts for, where its listener counts by links.
     pub link: Option<Arc<Link>>,
     /// Its listener.
     pub listener: ListenerId,
-    /// Its backend, if one was picked.
+    /// Its backend, if a backend was picked.
     pub backend: Option<BackendId>,
     /// True while its first bytes are being read.
     pub is_reading: bool,

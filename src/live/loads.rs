@@ -1,13 +1,13 @@
 //! The loads of all workers: the number of connections of each, and the bytes that it moved in the last tick.
 //!
 //! The kernel spreads connections over the workers without regard to load. By these figures an overloaded
-//! worker gives connections away: new ones by number, streams by bytes.
+//! worker gives connections away: new connections by number, streams by bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A worker gives a new connection away if it has more than this number, plus a quarter, more connections than the
-/// worker with the fewest.
+/// A worker gives a new connection away if it has far more connections than the worker with the fewest. The
+/// difference must exceed this number plus a quarter of the fewest connections.
 ///
 /// Below this difference it is cheaper to serve a connection where it was accepted than to move it.
 const CROWDED: u64 = 32;
@@ -42,10 +42,10 @@ impl Loads {
         self.workers[worker].connections.load(Ordering::Relaxed)
     }
 
-    /// Returns the worker that a new connection of `from` should go to, if that is another one.
+    /// Returns the worker that a new connection of `from` should go to, if that is another worker.
     ///
-    /// It is the worker with the fewest connections, if `from` has over `CROWDED` (32) plus a quarter more connections
-    /// than that worker.
+    /// It is the worker with the fewest connections. The difference to `from` must exceed `CROWDED` (32) plus a
+    /// quarter of the fewest connections.
     pub fn less_loaded(&self, from: usize) -> Option<usize> {
         let own = self.connections(from);
         if own < CROWDED {
@@ -71,8 +71,8 @@ impl Loads {
         self.workers[worker].bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Returns the worker that streams of `from` should move to, and the bytes in a tick that would even both
-    /// out.
+    /// Returns the worker to which streams of `from` should move. The second value is the number of bytes in a
+    /// tick that would make both loads equal.
     pub(super) fn less_busy(&self, from: usize) -> Option<(usize, u64)> {
         let bytes = |worker: usize| self.workers[worker].bytes.load(Ordering::Relaxed);
         let (least, worker) = (0..self.workers.len()).map(|worker| (bytes(worker), worker)).min()?;

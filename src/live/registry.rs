@@ -51,7 +51,7 @@ impl ConnectionRegistry {
         WorkerSlot::take(&self.loads, self.worker)
     }
 
-    /// Takes a slot at another worker, if this one has too many connections.
+    /// Takes a slot at another worker, if this worker has too many connections.
     pub fn worker_slot_elsewhere(&self) -> Option<(usize, WorkerSlot)> {
         let worker = self.loads.less_loaded(self.worker)?;
         Some((worker, self.worker_slot_at(worker)))
@@ -128,8 +128,8 @@ impl ConnectionRegistry {
         self.listings.borrow_mut().push(to);
     }
 
-    /// Closes the established connections of a backend one after the other, and also later ones, until the
-    /// notice is withdrawn.
+    /// Closes the established connections of a backend one after the other, and also later connections, until
+    /// the notice is withdrawn.
     ///
     /// # Panics
     ///

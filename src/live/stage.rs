@@ -27,7 +27,7 @@ pub(super) enum FirstByte {
     Reported,
 }
 
-/// The place of a connection in the queue of those that are closed one after the other.
+/// The place of a connection in the queue of connections that are closed one after the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseTurn {
     /// It is in no queue.
@@ -60,7 +60,7 @@ impl ConnectionStage {
         }
     }
 
-    /// Returns the stage with this place in the queue. Only an established connection has one.
+    /// Returns the stage with this place in the queue. Only an established connection has a place.
     pub(super) fn with_close(self, close: CloseTurn) -> Self {
         match self {
             Self::Established { first_byte, .. } => Self::Established { first_byte, close },
@@ -72,7 +72,7 @@ impl ConnectionStage {
 /// The next check of the peers' acknowledgements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PeerCheck {
-    /// None is scheduled: the next byte that moves schedules one.
+    /// No check is scheduled. The next byte that moves schedules a check.
     None,
     /// After this number of sweeps, at least 1.
     In(u8),
@@ -98,14 +98,14 @@ impl PeerCheck {
 /// The demand of a relay for ticks, with the age of the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TickDemand {
-    /// No sweep has counted the connection. It may soon be over, so the first sweep sends no tick.
+    /// No sweep has counted the connection. The connection may soon be over, so the first sweep sends no tick.
     New {
-        /// True if later sweeps are to send one.
+        /// True if later sweeps are to send a tick.
         wanted: bool,
     },
     /// A sweep has counted the connection.
     Settled {
-        /// True if the next sweep is to send one.
+        /// True if the next sweep is to send a tick.
         wanted: bool,
     },
 }

@@ -1,4 +1,4 @@
-//! The counts of a connection besides those of its listener.
+//! The counts of a connection besides the counts of its listener.
 
 use std::cell::OnceCell;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Agents: programs on the backends' hosts that report the state of their backends. One task for each backend queries
 //! its agent at intervals and sends its answer, as the checks do.
 //!
-//! A property that an answer leaves out stays as it was, and so does everything while the agent does not answer. Only
-//! checks find out if the backend itself can be reached.
+//! A property that an answer leaves out stays as it was. While the agent does not answer, all properties stay
+//! as they were. Only checks find out if the backend itself can be reached.
 
 use std::io;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub enum AgentFault {
 }
 
 impl AgentReport {
-    /// The kind under which it is counted.
+    /// Returns the kind under which the result is counted.
     pub fn answer(&self) -> AgentAnswer {
         match self.heard {
             Ok(_) => AgentAnswer::Heard,
@@ -66,7 +66,7 @@ impl AgentReport {
     }
 }
 
-/// The demand of a directive for the backend's state; `None` if it is about the load.
+/// The demand of a directive for the backend's state; `None` if the directive is about the load.
 pub(super) fn of_state(word: AgentDirective) -> Option<AgentWord> {
     match word {
         AgentDirective::Up => Some(AgentWord::Up),
@@ -113,7 +113,7 @@ impl Agents {
 ///
 /// # Cancel safety
 ///
-/// May be dropped at any moment: a query under way is given up and not reported.
+/// May be dropped at any moment: a running query is aborted and not reported.
 async fn run(watch: Watch<AgentSpec, AgentReport>) {
     let Watch { backend, asked, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;

@@ -12,7 +12,7 @@ pub struct AnnounceSpec {
     /// True if the ALPN protocol of the client is sent; it is sent only if the client offers exactly one. Default:
     /// no.
     pub alpn: bool,
-    /// True if the connection gets an id: the id that came with it, else a new id. Default: no.
+    /// True if the connection gets an id: the id that came with the connection, else a new id. Default: no.
     pub unique_id: bool,
     /// True if the header has a checksum. Default: no.
     pub crc32c: bool,
@@ -34,14 +34,15 @@ impl AnnounceSpec {
 /// Kinds of TLVs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Passed {
-    /// All of them.
+    /// All kinds.
     All,
-    /// These.
+    /// These kinds.
     Kinds(Vec<u8>),
 }
 
 impl Passed {
-    /// Returns true if a kind is among them. Checksums and padding belong to one header and never are.
+    /// Returns true if a TLV of this kind is passed on. Checksums and padding are never passed on, because they
+    /// belong to one header.
     pub fn contains(&self, kind: u8) -> bool {
         let is_one = match self {
             Self::All => true,

@@ -9,11 +9,12 @@ use crate::sys::Address;
 /// A backend as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendSpec {
-    /// The name if one is given, else the address: the identity over reloads, in logs and in metrics.
+    /// The configured name, or the address if no name is configured. It is the identity over reloads, in logs
+    /// and in metrics.
     pub name: Arc<str>,
     /// The address at which it listens.
     pub address: Address,
-    /// Its share of the traffic relative to the others; 0 takes no new connections.
+    /// Its share of the traffic relative to the other backends; 0 takes no new connections.
     pub weight: u16,
     /// Its zone; `None` is a zone of its own, which is in no list.
     pub zone: Option<Arc<str>>,

@@ -1,10 +1,11 @@
 //! The pick for a request to cancel a query: it goes to the server of its session, which the request does not name.
 //!
-//! The request is a connection of its own, from the address of the session, with a secret that only that one server
-//! can check. So pools that get such requests store the backends at which each source has connections. If all
-//! connections of a source are at one backend, the request goes to this backend. The state and the limit of the
-//! backend do not matter, and the backend may have left the pool. Otherwise the request goes to the backend that a
-//! new session would get if no backend were full. The request goes to one backend only.
+//! The request is a connection of its own, from the address of the session. It has a secret that only the
+//! server of the session can check. So pools that get such requests store the backends at which each source has
+//! connections. If all connections of a source are at one backend, the request goes to this backend. The state
+//! and the limit of the backend do not matter, and the backend may have left the pool. Otherwise the request
+//! goes to the backend that a new session would get if no backend were full. The request goes to one backend
+//! only.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,8 +19,8 @@ use super::sessions::SessionGuard;
 use crate::wire::ServerName;
 
 impl Pool {
-    /// Picks the backend for a request to cancel a query, and holds it. The arguments are those of [`Pool::pick`] for
-    /// the session.
+    /// Picks the backend for a request to cancel a query, and holds it. The arguments are the same as for
+    /// [`Pool::pick`] of the session.
     ///
     /// Ignores limits and the queue: the request is short, and its own session may be the reason why the backend is
     /// full. The request is counted there.

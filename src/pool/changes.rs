@@ -13,7 +13,8 @@ use super::pool_in_use::Pool;
 use super::probe::CheckReport;
 use crate::wire::agent::AgentDirective;
 
-/// A report that the same trouble happened at a backend many times in a row, so that the backend may be ejected.
+/// A report that the same trouble happened at a backend many times in a row. Control may then eject the
+/// backend.
 #[derive(Clone, Debug)]
 pub struct FailureReport {
     /// The backend as the last of these clients held it.
@@ -58,11 +59,11 @@ impl Pool {
         words.iter().filter_map(take_in).collect()
     }
 
-    /// Ejects a backend at which clients failed, if the pool has others.
+    /// Ejects a backend at which clients failed, if the pool has other backends.
     ///
     /// # Errors
     ///
-    /// The reason for which it stays.
+    /// The reason for which the backend is not ejected.
     pub fn eject(
         &self,
         failure_report: &FailureReport,
@@ -133,7 +134,8 @@ impl Pool {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The backend of this pool that shares its health with another. A discovered backend may have another name now.
+    /// Returns the backend of this pool that shares its health with `other`. A discovered backend may have another name
+    /// now.
     fn mine(&self, other: &Backend) -> Option<&Arc<Backend>> {
         let is_it = |backend: &&Arc<Backend>| backend.shares_health(other);
         self.backend(other.name()).filter(is_it).or_else(|| self.backends.iter().find(is_it))

@@ -20,9 +20,10 @@ pub struct HealthSpec {
     pub tls: Option<TlsSpec>,
     /// Time between the starts of two checks of one backend. Default 2 s.
     pub interval: Duration,
-    /// The same while the last result contradicts the backend's state. Default: the interval.
+    /// The time between two checks while the last result contradicts the backend's state. Default: the
+    /// interval.
     pub fast_interval: Duration,
-    /// The same while the backend is down. Default: the interval.
+    /// The time between two checks while the backend is down. Default: the interval.
     pub down_interval: Duration,
     /// The time limit of one check. Default: the interval, at most 5 s.
     pub timeout: Duration,
@@ -53,8 +54,8 @@ impl Default for HealthSpec {
 /// The PROXY header of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckHeader {
-    /// A header for a connection of the sender itself. Version 2 sends LOCAL for it, version 1 the two ends of the
-    /// connection.
+    /// A header for a connection of the sender itself. Version 2 sends LOCAL. Version 1 sends the two ends of
+    /// the connection.
     Local(HeaderVersion),
     /// A header with the two ends of the connection, in the form of a header for a client. For servers that close on
     /// LOCAL.

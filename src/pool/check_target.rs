@@ -1,4 +1,5 @@
-//! The targets of checks and agents: the endpoint for a backend, from the settings of its pool and its own.
+//! The targets of checks and agents: the endpoint for a backend, from the settings of its pool and of the
+//! backend itself.
 
 use std::fmt;
 use std::path::Path;
@@ -20,7 +21,7 @@ pub struct CheckTargets {
 pub struct CheckTarget {
     /// The host.
     pub host: Option<TargetHost>,
-    /// The port; no Unix socket has one.
+    /// The port; a Unix socket has no port.
     pub port: Option<u16>,
 }
 
@@ -36,12 +37,12 @@ pub enum TargetHost {
 }
 
 impl CheckTarget {
-    /// Returns the endpoint of a check or an agent for a backend that listens at `backend`. This target is that of
-    /// the pool; the backend's `own` target overrides it. Returns `None` if a port is written for a Unix socket, or
-    /// if the port of a host is not known.
+    /// Returns the endpoint of a check or an agent for a backend that listens at `backend`. `self` is the
+    /// target of the pool. The backend's `own` target overrides it. Returns `None` if a port is written for a
+    /// Unix socket, or if the port of a host is not known.
     pub fn endpoint(&self, own: &CheckTarget, backend: &Address) -> Option<Endpoint> {
         let port = own.port.or(self.port);
-        // The port is that of the backend, if none is written.
+        // If no port is written, the port of the backend is used.
         let of_host = || port.or_else(|| Some(backend.tcp()?.port()));
         let address = match own.host.as_ref().or(self.host.as_ref()) {
             Some(TargetHost::Name(name)) => {
@@ -57,7 +58,7 @@ impl CheckTarget {
         Some(Endpoint::Address(address))
     }
 
-    /// Returns the host name, if the target has one.
+    /// Returns the host name, if the target has a host name.
     pub fn name(&self) -> Option<&Arc<str>> {
         match &self.host {
             Some(TargetHost::Name(name)) => Some(name),
@@ -75,7 +76,7 @@ pub enum Endpoint {
     Name {
         /// The name.
         name: Arc<str>,
-        /// The port; 0 is none.
+        /// The port; 0 means no port.
         port: u16,
     },
 }
@@ -94,7 +95,7 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            // A final dot sets how the name is looked up, and is no part of it.
+            // A final dot sets how the name is looked up, and is no part of the name.
             Self::Name { name, port } => write!(f, "{}:{port}", name.strip_suffix('.').unwrap_or(name)),
         }
     }

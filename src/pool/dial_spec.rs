@@ -31,8 +31,8 @@ pub enum DialSource {
     /// The kernel's choice: an address of this host.
     #[default]
     Any,
-    /// The client's address, with a port of the kernel's choice. A client without an address, or with one of another
-    /// family than the backend's, is not connected.
+    /// The client's address, with a port of the kernel's choice. A client is not connected if it has no
+    /// address, or if its address and the backend's address are of different families.
     Client,
     /// This address of this host, for backends of its family.
     Address(IpAddr),

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::pool::BackendSpec;
 
-/// A source of backends that are found while the process runs, or of the addresses of a host that checks and agents
-/// connect to.
+/// A source that is followed while the process runs. It lists backends, or the addresses of a host that checks
+/// and agents connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiscoverSpec {
     /// The file or DNS name that lists them.
@@ -19,8 +19,8 @@ pub struct DiscoverSpec {
     /// The time for which a backend stays after an answer left it out. Zero removes it at once. Default: 30 s for the
     /// DNS, zero for a file.
     pub hold: Duration,
-    /// The time for which connections to a removed backend go on. Default `None`: as long as those to a backend that a
-    /// reload removed.
+    /// The time for which connections to a removed backend go on. Default `None`: the same time as for a
+    /// backend that a reload removed.
     pub drain: Option<Duration>,
     /// The most connections that each of these backends has at once from this process. `None` is no limit.
     pub max_connections: Option<u64>,
@@ -76,7 +76,8 @@ pub enum RecordKind {
 }
 
 impl DiscoverSource {
-    /// Returns true if both ask for the same file or records. The resolvers and the times may differ.
+    /// Returns true if both read the same file or ask for the same records. The resolvers and the times may
+    /// differ.
     pub(super) fn asks_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Dns(one), Self::Dns(two)) => (&one.name, one.records) == (&two.name, two.records),

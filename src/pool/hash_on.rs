@@ -42,8 +42,9 @@ const MAPPED_BITS: u8 = 96;
 /// The key of a connection in `pool`.
 ///
 /// `source` is `None` for a client without an IP address (a Unix socket): all such clients share one key. If
-/// [`HashOn::ProxyAuthority`] is hashed and the PROXY header has a valid host name ([`Pool::authority`]), `server_name`
-/// is this host name. If only the name is hashed and the client sent none, the key is that of the source's network.
+/// [`HashOn::ProxyAuthority`] is hashed and the PROXY header has a valid host name ([`Pool::authority`]),
+/// `server_name` is this host name. If only the name is hashed and the client sent no name, the key is the key
+/// of the source's network.
 pub(super) fn key(pool: &PoolSpec, source: Option<SocketAddr>, server_name: Option<&ServerName>) -> u64 {
     let mut key = HashInput { hasher: SipHasher24::new_with_key(&pool.hash_key), prefix: pool.source_prefix };
     match (pool.hash_on.alone(), server_name) {
@@ -107,7 +108,8 @@ impl HashInput {
         self.hasher.write(if port.is_some() { &bytes } else { &bytes[..17] });
     }
 
-    /// Adds a name with its length. So a part that a later version adds after the name cannot be read as its end.
+    /// Adds a name with its length. So a part that a later version adds after the name cannot be read as the
+    /// end of the name.
     fn name(&mut self, name: Option<&ServerName>) {
         let Some(name) = name else {
             self.hasher.write(&[NO_NAME]);

@@ -11,7 +11,7 @@ pub enum HashOn {
     SourceIpPort,
     /// The server name. If it is the only part and a client sends no name, the source address is hashed.
     Sni,
-    /// The host name in a PROXY header; if there is none, the server name.
+    /// The host name in a PROXY header. Without such a host name, the server name is hashed.
     ProxyAuthority,
 }
 
@@ -68,10 +68,10 @@ impl fmt::Debug for HashParts {
 const fn bit(part: HashOn) -> u8 {
     match part {
         HashOn::SourceIp => 1,
-        // The address is part of it, so it makes no difference if both are given.
+        // The address is a part of the address with its port, so it makes no difference if both are given.
         HashOn::SourceIpPort => 3,
         HashOn::Sni => 4,
-        // It replaces the server name, so it makes no difference if both are given.
+        // The host name of the header replaces the server name, so it makes no difference if both are given.
         HashOn::ProxyAuthority => 12,
     }
 }

@@ -16,8 +16,8 @@ const FADES_IN: Duration = Duration::from_secs(10);
 pub(super) struct Latency(AtomicU64);
 
 impl Latency {
-    /// Adds the time of a connect; `at` counts from any fixed moment. Of two measurements at the same time one may be
-    /// lost.
+    /// Adds the time of a connect; `at` counts from any fixed moment. If two measurements are added at the same
+    /// moment, one of them may be lost.
     pub(super) fn observe(&self, took: Duration, at: Duration) {
         let now = moment(at);
         let took = micros(took);

@@ -54,7 +54,7 @@ impl Lease {
         }
     }
 
-    /// Records the time after which a connect failed. A backend at which connects hang counts as slow, but a
+    /// Records the time after which a connect failed. A backend at which connects hang counts as slow. A
     /// backend that refuses connects at once does not count as fast.
     pub fn failed(&self, took: Duration) {
         self.backend.traffic().failed(took);

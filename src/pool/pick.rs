@@ -38,15 +38,16 @@ impl Pool {
         self.pick_now(&PickRequest { source, server_name, tried }, LimitRule::Obeyed)
     }
 
-    /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn. The
-    /// arguments are those of [`Pool::pick`].
+    /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn.
+    /// The arguments are the same as for [`Pool::pick`].
     ///
-    /// The future has no time limit: the caller bounds the wait. If another pool replaces this one meanwhile
-    /// ([`Pool::settle`]), the connection gets a backend of that pool.
+    /// The future has no time limit: the caller bounds the wait. If another pool replaces this pool meanwhile
+    /// ([`Pool::settle`]), the connection gets a backend of the new pool.
     ///
     /// # Errors
     ///
-    /// At once, if the pool has no queue or the queue is full. In the end, if no backend is left to wait for.
+    /// The error comes at once if the pool has no queue or the queue is full. It comes at the end of the wait
+    /// if no backend is left to wait for.
     ///
     /// # Cancel safety
     ///
@@ -104,7 +105,7 @@ impl Pool {
         Draw { key, randomness, tried }
     }
 
-    /// Picks a backend of the first tier that has one, and holds it.
+    /// Picks a backend of the first tier that has a candidate, and holds the backend.
     fn pick_in_order(
         &self,
         tier_order: &TierOrder<'_>,
@@ -147,7 +148,7 @@ impl Pool {
         Err(candidates.unavailable.get())
     }
 
-    /// The state of the owner that a key has in a tier.
+    /// Returns the state of the backend that owns a key in a tier.
     fn owner(&self, tier: &Tier, key: u64) -> KeyOwner {
         match tier.maglev().and_then(|maglev| maglev.owner(key)) {
             Some(at) if self.backends[tier.members()[at]].is_available() => KeyOwner::Up,
@@ -162,7 +163,7 @@ impl Pool {
 pub enum Unavailable {
     /// No backend is up, has a weight and was not tried.
     NoneUp,
-    /// All of those are at their limit of connections.
+    /// All backends that are up, have a weight and were not tried are at their limit of connections.
     Full,
 }
 
@@ -180,7 +181,8 @@ pub(super) enum LimitRule {
 enum HealthRule {
     /// Only a backend that is available is picked.
     Obeyed,
-    /// Health is ignored, as in panic mode: any backend is picked that the operator and the agent have not taken out.
+    /// Health is ignored, as in panic mode: any backend may be picked, unless the operator or the agent has
+    /// taken it out.
     Ignored,
 }
 
@@ -205,7 +207,7 @@ impl CandidateRules {
         self.limits == LimitRule::Obeyed && backend.is_full()
     }
 
-    /// Takes a lease of a backend, unless its limit forbids that.
+    /// Takes a lease of a backend, unless the limit of the backend forbids the lease.
     fn take(self, backend: &Arc<Backend>) -> Option<Lease> {
         match self.limits {
             LimitRule::Obeyed => Lease::take(backend),
@@ -241,7 +243,8 @@ struct TierCandidates<'a> {
     tried: &'a [Arc<Backend>],
     slow_start: Option<Duration>,
     rules: CandidateRules,
-    /// The reason if no candidate is accepted: [`Unavailable::Full`] once one was refused only because it is full.
+    /// The reason if no candidate is accepted: [`Unavailable::Full`] once a candidate was refused only because
+    /// it is full.
     unavailable: Cell<Unavailable>,
 }
 
@@ -279,7 +282,8 @@ impl Candidates for TierCandidates<'_> {
 
 /// A number that differs from call to call and from thread to thread.
 fn randomness() -> u64 {
-    /// Odd, so that all numbers come before one comes again; 2^64 divided by the golden ratio.
+    /// The value is 2^64 divided by the golden ratio. It is odd, so that every number comes once before a
+    /// number repeats.
     const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
     thread_local! {
         static NEXT: Cell<u64> = Cell::new(RandomState::new().hash_one(0));

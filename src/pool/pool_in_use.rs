@@ -31,10 +31,11 @@ pub struct Pool {
     /// The reports of the backends, and the connections that wait for them. Shared with the backends, and with the pools
     /// of earlier and later snapshots.
     pub(super) signals: Arc<PoolSignals>,
-    /// The pool of this name that is in force, where waiters pick a backend. Shared as the signals are. A lock because a
-    /// weak pointer cannot be swapped; a waiter takes it while it holds the lock of the queue.
+    /// The pool of this name that is in force, where waiters pick a backend. Shared as the signals are. Has a
+    /// lock because a weak pointer cannot be swapped. A waiter takes this lock while it holds the lock of the
+    /// queue.
     pub(super) present: Arc<Mutex<Weak<Pool>>>,
-    /// In the order of the spec.
+    /// The backends, in the order of the spec.
     pub(super) backends: Vec<Arc<Backend>>,
     by_name: HashMap<Arc<str>, usize>,
     forward: Option<Forward>,
@@ -72,7 +73,8 @@ impl Pool {
             .map(|backend| {
                 let new = Backend::new(&spec.name, backend, now, &signals);
                 new.traffic().tolerate(spec.tolerated());
-                // A backend that is new beside warm ones begins slowly; if all are new, none does.
+                // A new backend beside warm backends begins slowly. If all backends are new, no backend begins
+                // slowly.
                 let Some(pool) = previous.filter(|pool| !pool.backends.is_empty()) else {
                     return Arc::new(new);
                 };
@@ -104,9 +106,9 @@ impl Pool {
         Pool { spec, tiers, signals, present, backends, by_name, forward, sessions }
     }
 
-    /// Restores the number and the counts of a backend that had left the pool and is back. The backend of the same
-    /// name gets them if both are the same server, so it counts the connections that are still open to it. The
-    /// results of checks are not taken over, because nothing checked the backend meanwhile.
+    /// Restores the number and the counts of a backend that had left the pool and is back. If the backend of
+    /// the same name is the same server, it gets them. So it counts the connections that are still open to it.
+    /// The results of checks are not taken over, because nothing checked the backend meanwhile.
     pub fn take_back(&mut self, left: &Arc<Backend>) {
         if let Some(&at) = self.by_name.get(left.name()) {
             let again = Backend::new(&self.spec.name, &self.spec.backends[at], Instant::now(), &self.signals);
@@ -247,7 +249,7 @@ fn balances_alike(old: &PoolSpec, new: &PoolSpec) -> bool {
 }
 
 /// The identity of a backend in the table is its name, without the name of the pool. So a new name of the pool
-/// moves no client, and two pools over the same servers send a client to the same server.
+/// moves no client. Two pools over the same servers send a client to the same server.
 fn as_member(backend: &BackendSpec) -> Member<'_> {
     Member { identity: backend.name.as_bytes(), weight: backend.weight.into() }
 }

@@ -32,13 +32,14 @@ pub struct PoolSpec {
     pub hash_key: [u8; 16],
     /// The upper bound of a backend's load, relative to the average, with the hash balancers. Default: no bound.
     pub max_load: Option<MaxLoad>,
-    /// The time in which the share of a backend that came up grows evenly to its whole. Default: it takes all at
-    /// once.
+    /// The time in which the share of a backend that came up grows evenly to its whole. Default: the backend
+    /// takes its whole share at once.
     pub slow_start: Option<Duration>,
     /// The backends, in written order, identities distinct, at least one weight above 0. The list may be empty if
     /// backends are discovered.
     pub backends: Vec<BackendSpec>,
-    /// The sources of further backends: first the host names among the backends, as they are written, then others.
+    /// The sources of further backends: first the host names among the backends, as they are written, then the
+    /// other sources.
     pub discover: Vec<DiscoverSpec>,
     /// The host names of checks and agents, each name once. Their addresses are no backends.
     pub check_names: Vec<DiscoverSpec>,
@@ -65,8 +66,8 @@ pub struct PoolSpec {
     pub queue: Option<QueueSpec>,
     /// The limits of all backends together; `None`: no limits.
     pub limits: Option<QuotaSpec>,
-    /// True if requests to cancel a query come here, so that the pool stores at which backends each source has its
-    /// sessions. Default: false.
+    /// True if requests to cancel a query come to this pool. The pool then stores the backends at which each
+    /// source has sessions. Default: false.
     pub gets_cancels: bool,
 }
 

@@ -23,7 +23,7 @@ impl SessionTable {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Stores a connection of a source to a backend. Dropping the guard removes it.
+    /// Stores a connection of a source to a backend. Dropping the guard removes the entry.
     pub(super) fn store(self: &Arc<Self>, source: u64, backend: &Arc<Backend>) -> SessionGuard {
         let place = (source, backend.id());
         self.open().entry(place).or_insert_with(|| (Arc::clone(backend), 0)).1 += 1;

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use rustls::ClientConfig;
 
-/// The TLS library's form of a specification, made once. Clones share it, so all backends of a pool have the same. It
-/// is determined by the rest of the specification, so any two are equal.
+/// The TLS library's form of a specification, made once. Clones share it, so all backends of a pool have the
+/// same form. It is determined by the rest of the specification, so any two are equal.
 #[derive(Clone, Default)]
 pub struct TlsClient(Arc<OnceLock<Result<Arc<ClientConfig>, rustls::Error>>>);
 

@@ -42,11 +42,11 @@ enum SideFault {
 /// The last bytes of a side that broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastBytes {
-    /// Those that arrived were read.
+    /// The bytes that arrived were read.
     Read,
-    /// Some of those that arrived may still be unread.
+    /// Some of the bytes that arrived may still be unread.
     Unread,
-    /// They are complete: the side had finished before it broke, even if its FIN is still unread.
+    /// The bytes are complete: the side had finished before it broke, even if its FIN is still unread.
     Complete,
 }
 

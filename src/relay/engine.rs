@@ -19,7 +19,7 @@ const FIRST_CHUNK: usize = 16 * 1024;
 /// A direction whose streak reaches this many bytes streams. Measured: splice is cheaper above about 16 KiB per read.
 const STREAMS: u32 = 48 * 1024;
 
-/// A direction that splices copies again when its streak is below this.
+/// A direction that splices copies again when its streak is below this number of bytes.
 const TRICKLES: u32 = 16 * 1024;
 
 /// The buffer and the pipes that the directions of one worker share.
@@ -98,7 +98,7 @@ impl Streak {
         self.0 = self.0.saturating_add(u32::try_from(moved).unwrap_or(u32::MAX));
     }
 
-    /// Halves it, as the source has no more bytes now.
+    /// Halves the streak, as the source has no more bytes now.
     pub(super) fn halve(&mut self) {
         self.0 /= 2;
     }

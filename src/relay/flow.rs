@@ -1,8 +1,8 @@
 //! One direction of a relay: reads from its source and writes to its sink, until the end is passed on.
 //!
-//! Small messages go through a buffer that the whole worker shares, with two system calls a message. Streams
-//! go through a pipe and are never copied into this process. A direction that waits for its source holds
-//! neither. A direction that waits for its sink keeps the bytes that it has read, and reads no more.
+//! Small messages go through a buffer that the whole worker shares, with two system calls a message. Streams go
+//! through a pipe and are never copied into this process. A direction that waits for its source holds neither a
+//! buffer nor a pipe. A direction that waits for its sink keeps the bytes that it has read, and reads no more.
 
 use std::io;
 use std::task::{Context, Poll, ready};
@@ -19,8 +19,8 @@ use crate::telemetry::{Direction, Engine, PipeFallback};
 /// 15 % less of the machine's CPU than with turns of 512 KiB.
 const TURN: usize = 64 * 1024;
 
-/// A read of fewer bytes counts as this many bytes of a turn. Without it a source that brings one small packet for
-/// each splice could occupy the worker for seconds.
+/// A read of fewer bytes counts as this many bytes of a turn. Without this bound, a source that brings one
+/// small packet for each splice could occupy the worker for seconds.
 const LEAST: usize = TURN / 128;
 
 /// The failure of one end of a direction while bytes moved.
@@ -72,9 +72,9 @@ impl HeldBytes {
 /// connection with a single write does not pay for the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodelayDue {
-    /// The second write: none was made.
+    /// The second write. No write was made yet.
     SecondWrite,
-    /// The next write: the first was made.
+    /// The next write. The first write was made.
     NextWrite,
     /// None: the socket has the option. A client's socket inherits it.
     Never,
@@ -254,8 +254,8 @@ impl Flow {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads once. At most an empty pipe is held before. The bytes are written at once or held. Returns 0 at
-    /// the end of the source.
+    /// Reads once. Before the call, the direction holds at most an empty pipe. The bytes are written at once or
+    /// held. Returns 0 at the end of the source.
     fn poll_move(
         &mut self,
         cx: &mut Context<'_>,
@@ -264,7 +264,7 @@ impl Flow {
         if !self.engine.splices() {
             return self.poll_copy(cx, context);
         }
-        // A source without bytes borrows no pipe, and is not counted as one that got no pipe.
+        // A source without bytes borrows no pipe, and is not counted as a direction that got no pipe.
         ready!(context.source.poll_readable(cx));
         if let Some(mut pipe) = self.take_pipe(context.engines) {
             let filled = context.source.poll_fill(cx, &mut pipe);
@@ -324,7 +324,7 @@ impl Flow {
         }
     }
 
-    /// Returns the held pipe, or one from the pool.
+    /// Returns the held pipe, or a pipe from the pool.
     fn take_pipe(&mut self, engines: &Engines) -> Option<LentPipe> {
         match std::mem::replace(&mut self.held, HeldBytes::Nothing) {
             HeldBytes::Pipe(pipe) => Some(pipe),
@@ -362,7 +362,7 @@ impl Flow {
     }
 }
 
-/// Returns the reason for which splice cannot work here, if the error means that.
+/// If the error means that splice cannot work here, returns the reason.
 fn unsupported(error: &io::Error) -> Option<PipeFallback> {
     match error.kind() {
         io::ErrorKind::InvalidInput => Some(PipeFallback::Einval),

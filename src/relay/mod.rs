@@ -46,7 +46,7 @@ impl Side {
     /// Both sides.
     const BOTH: [Self; 2] = [Self::Client, Self::Backend];
 
-    /// Returns the side that this one exchanges bytes with.
+    /// Returns the side that this side exchanges bytes with.
     fn other(self) -> Self {
         match self {
             Self::Client => Self::Backend,
@@ -80,7 +80,7 @@ pub enum RelayEnd {
     },
     /// No byte moved for the idle timeout.
     Idle,
-    /// One side had finished, and the other was silent for the half-closed timeout.
+    /// One side had finished, and the other side was silent for the half-closed timeout.
     HalfClosed,
     /// The worker closed it by a command.
     Closed {
@@ -108,8 +108,8 @@ pub struct RelayParts {
 }
 
 impl RelayParts {
-    /// Returns the parts of a relay between two new sockets. `held` is bytes of the client that the backend has not been
-    /// sent.
+    /// Returns the parts of a relay between two new sockets. `held` has bytes of the client that were not yet
+    /// sent to the backend.
     pub fn new(client: Stream, backend: Stream, held: Vec<u8>, nodelay: NodelayDue) -> Self {
         let from_client = StoppedFlow::new(held, nodelay);
         let from_backend = StoppedFlow::new(Vec::new(), NodelayDue::Never);
@@ -123,7 +123,7 @@ pub struct Relay {
     backend: Stream,
     from_client: Flow,
     from_backend: Flow,
-    /// The side that finished first, if one has.
+    /// The side that finished first, if a side has finished.
     first: Option<Side>,
     /// True if the backend's socket still needs its late options.
     options_due: bool,
@@ -200,7 +200,8 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// Returns a side that broke: [`BrokenSide::pass_on`] takes time to pass that on to the other side.
+    /// Returns a side that broke: [`BrokenSide::pass_on`] passes the break on to the other side, which takes
+    /// time.
     fn end(&mut self, stop: RelayStop, entry: &RegistryGuard) -> Result<RelayEnd, BrokenSide> {
         match stop {
             RelayStop::Finished(first) => {
@@ -277,8 +278,8 @@ impl Relay {
 
     /// Does the work of a tick.
     ///
-    /// A direction whose sink is blocked or whose source has ended does not read, so it does not notice a
-    /// reset of its source. The socket's error is checked here instead.
+    /// A direction does not read while its sink is blocked, or after its source has ended. So it does not
+    /// notice a reset of its source. The socket's error is checked here instead.
     fn do_tick(&mut self, entry: &RegistryGuard) -> Option<RelayStop> {
         if self.options_due {
             self.options_due = false;

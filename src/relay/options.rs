@@ -12,8 +12,8 @@ pub struct RelayOptions {
     pub engine: EngineChoice,
     /// The connection is closed if no byte moved in either direction for this time. Default 1 h.
     pub idle_timeout: Duration,
-    /// The connection is closed if one side has finished and the other was silent for this time.
-    /// Default 60 s.
+    /// The connection is closed if one side has finished and the other side was silent for this time. Default
+    /// 60 s.
     pub half_closed_timeout: Duration,
     /// After a reset: the time in which bytes that were already read may still be delivered. Default 1 s.
     pub reset_linger: Duration,

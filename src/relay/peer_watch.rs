@@ -1,24 +1,24 @@
 //! Decides whether a peer that has bytes to acknowledge is alive, stalled or gone.
 //!
-//! Pure: the relay reads the clock and queries the kernel. A peer is watched only while bytes for it, sent or still
-//! in the kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the kernel probes
-//! it ever more rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several questions in a row
-//! got no answer. A question is a packet that the kernel sends and the peer must answer: a retransmission or a
-//! probe of a closed window.
+//! Pure: the relay reads the clock and queries the kernel. A peer is watched only while bytes for it, sent or
+//! still in the kernel, are not acknowledged. Silence alone proves nothing: a stalled peer answers, but the
+//! kernel probes it ever more rarely. So a peer is gone only if it was silent for [`GONE_AFTER`] and several
+//! probes in a row got no answer. A probe is here any packet that the kernel sends and the peer must answer: a
+//! retransmission, or a probe of a closed window.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::tcp::PeerState;
 
-/// A peer that answers nothing for this time is gone, if the kernel sent it questions.
+/// A peer that answers nothing for this time is gone, if the kernel sent it probes.
 pub(super) const GONE_AFTER: Duration = Duration::from_secs(60);
 
-/// The least number of questions in a row without an answer after which a peer is gone.
+/// The least number of probes in a row without an answer after which a peer is gone.
 const UNANSWERED: u8 = 3;
 
-/// The longest time between two questions to a silent peer, so that [`GONE_AFTER`] has 12 questions. If a path
-/// loses 30 % of its packets in each direction, all 12 are unanswered once in 3,000 times.
-const BETWEEN_QUESTIONS: Duration = Duration::from_secs(5);
+/// The longest time between two probes of a silent peer, so that [`GONE_AFTER`] has 12 probes. If a path loses
+/// 30 % of its packets in each direction, all 12 are unanswered once in 3,000 times.
+const BETWEEN_PROBES: Duration = Duration::from_secs(5);
 
 /// The time for which the kernel retransmits data by default: tcp_retries2 of 15.
 const KERNEL_RETRANSMITS_FOR: Duration = Duration::from_secs(924);
@@ -85,7 +85,7 @@ fn signed(bytes: u64) -> i64 {
 
 /// Returns true if a peer that acknowledged nothing for `stuck` is gone.
 pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
-    // The kernel's time of silence also grows while the connection is idle and the kernel sends no questions.
+    // The kernel's time of silence also grows while the connection is idle and the kernel sends no probes.
     let silent = peer.silent.min(stuck);
     if silent < GONE_AFTER {
         return false;
@@ -100,29 +100,29 @@ pub(super) fn is_gone(stuck: Duration, peer: &PeerState) -> bool {
     peer.backoff > 0 && silent >= peer.retransmit_timeout * u32::from(UNANSWERED)
 }
 
-/// The questions of the kernel to a peer that acknowledges nothing.
+/// The settings for the kernel's probes of a peer that acknowledges nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProbeSettings {
-    /// The longest time between two of them.
+    /// The longest time between two probes.
     pub(super) between: Duration,
-    /// The longest time for which the kernel sends them; `None` leaves that to the kernel.
+    /// The longest time for which the kernel sends probes; `None` leaves this time to the kernel.
     pub(super) limit: Option<Duration>,
 }
 
-/// Returns the questions that a peer in this state should get; `None` leaves them to the kernel.
+/// Returns the settings for the probes of a peer in this state; `None` leaves the probes to the kernel.
 ///
 /// The kernel retransmits data a fixed number of times (tcp_retries2). With a short time between two
-/// retransmissions, the kernel would soon close the connection of a peer that answers but has no room in its
-/// buffer. For this case the socket gets the kernel's default time as its limit. Probes of a closed window get no
-/// such limit: with it the kernel counts their answers as silence.
+/// retransmissions, the kernel would soon reach this number. It would then close the connection of a peer that
+/// answers but has no room in its buffer. For this case the socket gets the kernel's default time as its limit.
+/// Probes of a closed window get no such limit: with a limit, the kernel counts their answers as silence.
 ///
 /// If a peer closed its window over bytes already sent, the kernel's own times stay. The kernel closes such a
-/// connection if the peer is silent for twice the longest time between two questions. With a short time, two lost
+/// connection if the peer is silent for twice the longest time between two probes. With a short time, two lost
 /// packets would close the connection.
-pub(super) fn questions(peer: &PeerState) -> Option<ProbeSettings> {
+pub(super) fn probe_settings(peer: &PeerState) -> Option<ProbeSettings> {
     let is_probed = peer.unacknowledged == 0;
     (is_probed || peer.window > 0).then_some(ProbeSettings {
-        between: BETWEEN_QUESTIONS,
+        between: BETWEEN_PROBES,
         limit: (!is_probed).then_some(KERNEL_RETRANSMITS_FOR),
     })
 }
@@ -239,15 +239,15 @@ mod tests {
 
     #[test]
     fn the_kernel_asks_a_silent_peer_often_enough() {
-        let most = (GONE_AFTER.as_secs() / BETWEEN_QUESTIONS.as_secs()) as u8;
+        let most = (GONE_AFTER.as_secs() / BETWEEN_PROBES.as_secs()) as u8;
         assert!(most > 2 * UNANSWERED);
         let closed = |peer: PeerState| PeerState { window: 0, ..peer };
-        let probes = Some(ProbeSettings { between: BETWEEN_QUESTIONS, limit: None });
-        assert_eq!(questions(&peer(0, 0, 3, 0)), probes);
-        assert_eq!(questions(&closed(peer(0, 0, 3, 0))), probes);
+        let probes = Some(ProbeSettings { between: BETWEEN_PROBES, limit: None });
+        assert_eq!(probe_settings(&peer(0, 0, 3, 0)), probes);
+        assert_eq!(probe_settings(&closed(peer(0, 0, 3, 0))), probes);
         let retransmissions =
-            Some(ProbeSettings { between: BETWEEN_QUESTIONS, limit: Some(KERNEL_RETRANSMITS_FOR) });
-        assert_eq!(questions(&peer(0, 3, 3, 1)), retransmissions);
-        assert_eq!(questions(&closed(peer(0, 3, 3, 1))), None, "two lost packets would close it");
+            Some(ProbeSettings { between: BETWEEN_PROBES, limit: Some(KERNEL_RETRANSMITS_FOR) });
+        assert_eq!(probe_settings(&peer(0, 3, 3, 1)), retransmissions);
+        assert_eq!(probe_settings(&closed(peer(0, 3, 3, 1))), None, "two lost packets would close it");
     }
 }

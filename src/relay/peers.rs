@@ -2,25 +2,26 @@
 //!
 //! The relay queries the kernel only about connections with unacknowledged bytes, at most every two seconds. It
 //! does not query the kernel about other connections until bytes move on them again
-//! ([`ConnectionEntry::look_again`]). The time between two questions of the kernel to a peer is bounded only while
-//! the peer acknowledges nothing. Before a socket is closed, the kernel's own bound is set again. The kernel also
-//! uses this bound to give up the last bytes of a closed socket.
+//! ([`ConnectionEntry::look_again`]). The time between two of the kernel's probes of a peer is bounded only
+//! while the peer acknowledges nothing. Before a socket is closed, the kernel's own bound is set again. The
+//! kernel also uses this bound to give up the last bytes of a closed socket.
 
 use std::time::{Duration, Instant};
 
 use super::broken::BrokenSide;
-use super::peer_watch::{PeerWatch, ProbeSettings, Progress, is_gone, questions};
+use super::peer_watch::{PeerWatch, ProbeSettings, Progress, is_gone, probe_settings};
 use super::{Relay, RelayOptions, Side};
 use crate::executor::sleep;
 use crate::live::{ConnectionEntry, PeerTimeouts, TICK};
 use crate::sys::{Stream, socket, tcp};
 use crate::telemetry::Direction;
 
-/// Sweeps between two checks of unacknowledged bytes: 5 s while some are acknowledged, 2 s while none are.
+/// Sweeps between two checks of unacknowledged bytes: 5 s while some bytes are acknowledged, 2 s while none
+/// are.
 pub(super) const MOVING: u8 = 10;
 const STUCK: u8 = 4;
 
-/// The state of both peers. A relay holds it only while one of them has bytes to acknowledge.
+/// The state of both peers. A relay holds it only while a peer has bytes to acknowledge.
 #[derive(Default)]
 pub(super) struct PeerTrackers {
     client: PeerTracker,
@@ -33,13 +34,13 @@ pub(super) struct PeerTrackers {
 #[derive(Default)]
 struct PeerTracker {
     watch: PeerWatch,
-    /// The kernel's own bound of the time between two questions, while a shorter one is set.
+    /// The kernel's own bound of the time between two probes, while a shorter bound is set.
     bounded: Option<BoundedProbes>,
 }
 
 struct BoundedProbes {
     kernel: Duration,
-    questions: ProbeSettings,
+    probes: ProbeSettings,
 }
 
 /// The reason for which a check ends the connection.
@@ -63,7 +64,7 @@ impl Relay {
         }
     }
 
-    /// Checks both peers, and schedules the next check if bytes wait for one of them.
+    /// Checks both peers, and schedules the next check if bytes wait for a peer.
     pub(super) fn look_at_peers(&mut self, entry: &ConnectionEntry, now: Instant) -> Option<PeerFault> {
         let mut again = None;
         for side in Side::BOTH {
@@ -72,7 +73,7 @@ impl Relay {
                 Progress::Moved => again = again.or(Some(MOVING)),
                 Progress::Stuck(stuck) => {
                     again = Some(STUCK);
-                    if let Some(fault) = self.judge(side, stuck) {
+                    if let Some(fault) = self.check_stuck(side, stuck) {
                         return Some(fault);
                     }
                 }
@@ -111,10 +112,10 @@ impl Relay {
         progress
     }
 
-    fn judge(&mut self, side: Side, stuck: Duration) -> Option<PeerFault> {
+    fn check_stuck(&mut self, side: Side, stuck: Duration) -> Option<PeerFault> {
         let timeouts = self.peer_timeouts(side);
         let (stream, peers) = self.stream_and_peers(side);
-        peers.peer(side).judge(stream, stuck, &timeouts).map(|judged| match judged {
+        peers.peer(side).check(stream, stuck, &timeouts).map(|verdict| match verdict {
             PeerVerdict::Gone => PeerFault::Gone(side),
             PeerVerdict::Stalled => PeerFault::Stalled(side),
         })
@@ -201,7 +202,7 @@ impl Relay {
         BrokenSide::gone(side, flow)
     }
 
-    /// Restores the kernel's own bound of the time between two questions on both sockets.
+    /// Restores the kernel's own bound of the time between two probes on both sockets.
     pub(super) fn unbound_peers(&mut self) {
         if let Some(mut peers) = self.peers.take() {
             peers.client.unbound(&self.client);
@@ -230,22 +231,22 @@ pub(super) async fn fails(stream: &Stream, timeouts: &PeerTimeouts) {
         sleep(TICK * STUCK.into()).await;
         let unacknowledged = socket::unacknowledged(stream).unwrap_or(0);
         if let Progress::Stuck(stuck) = peer.watch.look(Instant::now(), 0, unacknowledged)
-            && peer.judge(stream, stuck, timeouts).is_some()
+            && peer.check(stream, stuck, timeouts).is_some()
         {
             return;
         }
     }
 }
 
-/// The reason for which a peer is given up.
+/// The reason for which the connection of a peer ends.
 enum PeerVerdict {
     Gone,
     Stalled,
 }
 
 impl PeerTracker {
-    /// Judges a peer that acknowledged nothing for `stuck`.
-    fn judge(&mut self, stream: &Stream, stuck: Duration, timeouts: &PeerTimeouts) -> Option<PeerVerdict> {
+    /// Checks a peer that acknowledged nothing for `stuck`, and bounds the time between its probes.
+    fn check(&mut self, stream: &Stream, stuck: Duration, timeouts: &PeerTimeouts) -> Option<PeerVerdict> {
         // With a user timeout the kernel decides.
         if timeouts.user_timeout.is_none()
             && let Ok(Some(state)) = tcp::peer_state(stream)
@@ -253,18 +254,19 @@ impl PeerTracker {
             if is_gone(stuck, &state) {
                 return Some(PeerVerdict::Gone);
             }
-            match questions(&state) {
-                Some(questions) => self.bound(stream, questions),
+            match probe_settings(&state) {
+                Some(probes) => self.bound(stream, probes),
                 None => self.unbound(stream),
             }
         }
         timeouts.stall_timeout.is_some_and(|limit| stuck >= limit).then_some(PeerVerdict::Stalled)
     }
 
-    /// Makes the kernel send the peer questions at least this often. Before Linux 6.15 this has no effect.
-    fn bound(&mut self, stream: &Stream, questions: ProbeSettings) {
-        let before = self.bounded.as_ref().map(|bounded| bounded.questions);
-        if before == Some(questions) {
+    /// Makes the kernel send probes to the peer at least as often as `probes` demands. Before Linux 6.15 this
+    /// has no effect.
+    fn bound(&mut self, stream: &Stream, probes: ProbeSettings) {
+        let before = self.bounded.as_ref().map(|bounded| bounded.probes);
+        if before == Some(probes) {
             return;
         }
         let kernel = match &self.bounded {
@@ -272,19 +274,19 @@ impl PeerTracker {
             None => tcp::longest_retransmit_timeout(stream),
         };
         let Ok(kernel) = kernel else { return };
-        if before.and_then(|before| before.limit) != questions.limit {
+        if before.and_then(|before| before.limit) != probes.limit {
             // 0 is off.
-            let _ = socket::set_user_timeout(stream, questions.limit.unwrap_or_default());
+            let _ = socket::set_user_timeout(stream, probes.limit.unwrap_or_default());
         }
-        if tcp::bound_retransmit_timeout(stream, questions.between.min(kernel)).is_ok() {
-            self.bounded = Some(BoundedProbes { kernel, questions });
+        if tcp::bound_retransmit_timeout(stream, probes.between.min(kernel)).is_ok() {
+            self.bounded = Some(BoundedProbes { kernel, probes });
         }
     }
 
     fn unbound(&mut self, stream: &Stream) {
-        if let Some(BoundedProbes { kernel, questions }) = self.bounded.take() {
+        if let Some(BoundedProbes { kernel, probes }) = self.bounded.take() {
             let _ = tcp::bound_retransmit_timeout(stream, kernel);
-            if questions.limit.is_some() {
+            if probes.limit.is_some() {
                 let _ = socket::set_user_timeout(stream, Duration::ZERO);
             }
         }

@@ -17,14 +17,14 @@ const WANTED_SIZE: usize = 1024 * 1024;
 
 /// The pipes that one worker lends.
 pub struct PipePool {
-    // A box keeps the idle relay small: it holds a pointer where a pipe may be.
+    // A box keeps the idle relay small: the relay then has room for a pointer only, not for a pipe.
     #[allow(clippy::vec_box)]
     free: RefCell<Vec<Box<PooledPipe>>>,
     open: Cell<usize>,
     limit: usize,
     /// The fewest free pipes since the last sweep. This many were not needed.
     unused: Cell<usize>,
-    /// True after the kernel refused a pipe; no other one is opened until the next sweep.
+    /// True after the kernel refused a pipe; no other pipe is opened until the next sweep.
     refused: Cell<bool>,
     metrics: Arc<Metrics>,
 }
@@ -129,7 +129,7 @@ struct PooledPipe {
 
 /// A lent pipe. When dropped, an empty pipe returns to its pool, and a pipe that holds bytes is closed.
 ///
-/// Always `Some`; an option so that `drop` can move the pipe out.
+/// The value is always `Some`. It is an option so that `drop` can move the pipe out.
 pub struct LentPipe(Option<Box<PooledPipe>>);
 
 const LENT: &str = "only drop takes the pipe out";

@@ -19,7 +19,8 @@ pub(super) struct AgentFollower {
     pools: HashMap<Arc<str>, Agents>,
     reports: mpsc::Receiver<AgentReport>,
     report_to: mpsc::Sender<AgentReport>,
-    /// The backends whose agents gave no usable answer to the last query, by pool. It serves to log this once.
+    /// The backends whose agents gave no usable answer to the last query, by pool. The set is used to log such
+    /// an agent only once.
     silent: HashMap<Arc<str>, HashSet<BackendId>>,
 }
 
@@ -56,9 +57,7 @@ impl AgentFollower {
 
     /// Waits for the next report.
     ///
-    ///
     /// # Cancel safety
-    ///
     ///
     /// No report is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> AgentReport {

@@ -8,14 +8,14 @@ use humantime::format_duration;
 use super::events::{EventKind, EventLog, Severity};
 use crate::pool::{Backend, BackendState, ChangeReason, Pool, StateChange};
 
-/// Returns the number of backends in a pool that take new connections, and the number of all: "1 of 3".
+/// Returns how many of all backends of a pool take new connections, as "1 of 3".
 pub(super) fn left(pool: &Pool) -> String {
     format!("{} of {}", pool.available(), pool.backends().len())
 }
 
 /// Logs a change of a backend's state, and adds it to the events.
 pub(super) fn log(pool: &Pool, backend: &Backend, change: StateChange, events: &EventLog) {
-    // The strongest cause, which may be older than the last one.
+    // The strongest cause, which may be older than the cause of this change.
     let reason = backend.health().reason().filter(|_| change.to != BackendState::Up).unwrap_or(change.reason);
     let failure =
         backend.health().check_failure().filter(|_| matches!(reason, ChangeReason::ChecksFailed(_)));

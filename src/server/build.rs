@@ -76,8 +76,8 @@ pub(super) fn snapshot(
     Ok(Snapshot { policies, pools, pool_slots, lists })
 }
 
-/// Builds one pool with its discovered backends. Returns the old one if nothing is different. `found` is `None` for a
-/// pool without sources, and for a pool whose sources have not been asked yet.
+/// Builds one pool with its discovered backends. Returns the old pool if nothing is different. `found` is
+/// `None` for a pool without sources, and for a pool whose sources have not been asked yet.
 pub(super) fn served(
     written: &PoolSpec,
     old: Option<&Arc<ServedPool>>,
@@ -251,7 +251,8 @@ fn routes(
     Ok(Deferred::new(Routes { table, targets }))
 }
 
-/// Returns a random number from the standard library's seed of hash maps. It is good enough to spread a start.
+/// Returns a random number from the standard library's seed of hash maps. It is random enough to spread first
+/// checks and first picks.
 pub(super) fn random() -> u64 {
     RandomState::new().hash_one(0)
 }

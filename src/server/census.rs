@@ -15,7 +15,7 @@ use crate::ids::{BackendId, ListenerId};
 use crate::limit::{PrefixLengths, SourceName};
 use crate::live::{OpenConnection, OpenConnections};
 
-/// The time that a worker may take to list its connections. A slower one is left out.
+/// The time that a worker may take to list its connections. The connections of a slower worker are not counted.
 const LISTING: Duration = Duration::from_secs(2);
 
 /// The connections that are counted.
@@ -64,8 +64,7 @@ pub struct Census {
 }
 
 impl View {
-    /// Counts open connections by source, and returns the `top` sources with the most.
-    ///
+    /// Counts open connections by source, and returns the `top` sources with the most open connections.
     ///
     /// It takes half a second: each worker must make its sweep.
     pub async fn census(&self, among: CensusScope, top: usize) -> Census {

@@ -10,7 +10,7 @@ use crate::listener::ListenerSpec;
 use crate::pool::{Backend, Pool, PoolSpec};
 use crate::snapshot::{ListSpec, Snapshot};
 
-/// The number of a pool's backends that a text names. More are only counted.
+/// The most backends of a pool that a text names. Further backends are only counted.
 const NAMED: usize = 20;
 
 /// The changes of a reload, by name.

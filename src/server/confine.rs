@@ -30,8 +30,8 @@ const KERNEL_FILES: [&str; 6] = [
 /// The files that a resolver of names reads.
 const NAMES: [&str; 3] = ["/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf"];
 
-/// The directories to which `/etc/resolv.conf` leads on most systems. Elsewhere it leads to one of them once another
-/// program manages the network.
+/// The directories to which `/etc/resolv.conf` leads on most systems. On other systems, the file becomes such a
+/// link when another program begins to manage the network.
 const RESOLVERS: [&str; 3] = ["/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf"];
 
 /// The reason why a process could not be confined as its configuration demands.
@@ -48,12 +48,10 @@ pub enum ConfineFault {
 }
 
 /// Confines the calling thread and all threads that it starts later. It must run on the first thread, before
-/// another is started. The result is logged. `file` is the configuration file, or `None` for a configuration of the
-/// command line.
-///
+/// another thread is started. The result is logged. `file` is the configuration file, or `None` for a
+/// configuration of the command line.
 ///
 /// # Errors
-///
 ///
 /// If the kernel refuses, or if Landlock is demanded and not available.
 pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault> {
@@ -80,8 +78,8 @@ pub fn confine(config: &Config, file: Option<&Path>) -> Result<(), ConfineFault>
     Ok(())
 }
 
-/// Returns the capabilities that must stay: low ports for reloads, and foreign source addresses if a pool uses them.
-/// Two capabilities allow this use of a foreign source address; the capability that can do less harm is kept.
+/// Returns the capabilities that must stay. Reloads need the capability for low ports. If a pool uses foreign
+/// source addresses, it needs one of two capabilities. The capability that can do less harm is kept.
 fn needed(config: &Config, held: Capabilities) -> Capabilities {
     let is_transparent = config.pools.iter().any(|pool| pool.dial.source == DialSource::Client);
     let transparent = match held.and(Capabilities::NET_RAW).is_empty() {
@@ -106,9 +104,7 @@ fn landlock(config: &Config, file: Option<&Path>) -> Result<&'static str, String
 
 /// Returns the files that the process must reach.
 ///
-///
 /// # Errors
-///
 ///
 /// The reason why Landlock could break the configuration.
 fn grants(config: &Config, file: Option<&Path>) -> Result<Grants, String> {

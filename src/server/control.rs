@@ -1,8 +1,8 @@
-//! The control loop: it waits for one event after the other, in one place and in every phase, and each event may lead
-//! to another phase. No event waits for the work of a phase.
+//! The control loop. It waits for events in one place, in every phase, and handles one event after the other.
+//! Each event may lead to another phase. No event waits for the work of a phase.
 //!
 //! [`Control::step`] has the effect of each event in each phase. `reloading.rs` has the steps of a reload, and
-//! `stop.rs` those of the stop.
+//! `stop.rs` has the steps of the stop.
 
 use std::future::poll_fn;
 use std::io;
@@ -37,7 +37,7 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::LogControl;
 use crate::worker::Worker;
 
-/// Time between two upkeeps of the histograms, which hold every sample until then.
+/// The time between two upkeeps of the histograms. A histogram holds every sample until its next upkeep.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The server in its control loop. It ends with the loop; only `server.view` may be kept longer.
@@ -48,8 +48,8 @@ pub(super) struct Control {
     pub(super) followers: Followers,
     /// The reloads that wait for their turn. `Phase::Serving` takes them up, and a stop refuses them.
     pub(super) queue: ReloadQueue,
-    /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners. The thread may
-    /// outlive the reload, and no other reload works on files until then.
+    /// Alive while a thread works on files for a reload: it reads the configuration or binds listeners. The
+    /// thread may outlive the reload, and no other reload works on files until the thread has ended.
     pub(super) waiting: Weak<()>,
     /// The file that SIGHUP reads; `None` if there is none.
     pub(super) file: Option<PathBuf>,
@@ -234,8 +234,8 @@ impl Control {
         }
     }
 
-    /// Returns the first phase. If backends are to be discovered, no client is let in before they are found or the time
-    /// for this is over. The look-ups run already.
+    /// Returns the first phase. If backends are to be discovered, no client is accepted before they are found
+    /// or the time for this is over. The look-ups have begun already.
     pub(super) fn start(&mut self) -> Flow {
         let sockets = std::mem::take(&mut self.server.held);
         if !self.server.config.pools.iter().any(PoolSpec::has_sources) {

@@ -14,8 +14,8 @@ use crate::sys::{descriptors, process};
 /// The descriptors kept for everything that is not a connection: the control thread, some checks, files, admin.
 const RESERVED: u64 = 256;
 
-/// The least value of this reserve. Half of it is in use at once: the standard streams, the runtime of the control
-/// thread, a log, an admin listener.
+/// The least value of this reserve. Half of the reserve is in use at once: the standard streams, the runtime of
+/// the control thread, a log, an admin listener.
 const LEAST_RESERVED: u64 = 24;
 
 /// The pipes of the whole process. Each takes two descriptors, and at most 1 MiB of kernel memory while it holds bytes.
@@ -46,7 +46,8 @@ impl Descriptors {
         self.limit
     }
 
-    /// Returns the descriptors that are kept for all uses without a separate share below. Each worker has two more.
+    /// Returns the descriptors that are kept for all uses without a separate share below. In addition, each
+    /// worker has two descriptors.
     fn reserved(self) -> u64 {
         RESERVED.min((self.limit / 4).max(LEAST_RESERVED))
     }
@@ -69,7 +70,7 @@ impl Descriptors {
         config.max_checks.min(usize::try_from(self.limit / 8).unwrap_or(usize::MAX)).max(1)
     }
 
-    /// Returns the descriptors that checks may take beyond those of the reserve.
+    /// Returns the descriptors that checks may take in addition to the reserve.
     fn checks(self, config: &Config) -> u64 {
         let wanted = config.pools.iter().map(|pool| {
             let kinds = usize::from(pool.health.is_some()) + usize::from(pool.agent.is_some());
@@ -90,8 +91,8 @@ impl Descriptors {
         2 * self.checks_of_the_reserve() + self.checks(config) + self.names(config)
     }
 
-    /// Returns the descriptors for the look-ups of forwarding pools: two queries for each name, and those whose answers
-    /// are late.
+    /// Returns the descriptors for the look-ups of forwarding pools: two queries for each name, and the queries
+    /// whose answers are late.
     fn names(self, config: &Config) -> u64 {
         let pools = config.pools.iter().filter(|pool| pool.forward.is_some()).count();
         (3 * (NAMES_AT_ONCE * pools) as u64).min(self.limit / 8)

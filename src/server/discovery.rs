@@ -17,8 +17,9 @@ use super::work::Work;
 use crate::config::Config;
 use crate::pool::{Discoveries, DiscoveryReport, Pool};
 
-/// The longest wait of a start for the backends of every pool, and of a reload for the first report of each new
-/// source. After that the other pools are served. A pool without backends refuses its clients until it has some.
+/// The longest wait for discovery. A start waits for the backends of every pool. A reload waits for the first
+/// report of each new source. After this time the other pools are served. A pool without backends refuses its
+/// clients until it has backends.
 const FIRST_ANSWER: Duration = Duration::from_secs(5);
 
 /// The time after which a source without an answer no longer delays a start or a reload. It applies to pools with
@@ -91,7 +92,7 @@ impl DiscoveryFollower {
     }
 }
 
-/// The reports that wait because a snapshot is built meanwhile: no pool may change under the build.
+/// The reports that wait because a snapshot is built meanwhile: no pool may change during the build.
 #[derive(Default)]
 pub(super) struct HeldReports(Vec<DiscoveryReport>);
 

@@ -82,7 +82,7 @@ pub(super) struct DrainEnd {
 pub(super) struct ExpiredDrains {
     /// The listeners and backends.
     pub(super) groups: Arc<[ConnectionGroup]>,
-    /// The drains that end with this.
+    /// The drains that end because their time is over.
     pub(super) ends: Vec<DrainEnd>,
 }
 
@@ -95,8 +95,8 @@ struct DrainingListener {
 }
 
 impl DrainingSet {
-    /// Adds the listeners and backends that the change removed, to be closed after their drain. Removes those that are
-    /// back. `drain` is the drain of the configuration.
+    /// Adds the listeners and backends that the change removed, to be closed after their drain. Removes the
+    /// listeners and backends that are back. `drain` is the drain of the configuration.
     pub(super) fn in_force(&mut self, change: &InForce, now: Instant, drain: Duration) {
         match &change.part {
             ChangedPart::Configuration => self.note(&change.old, &change.new, now, drain),
@@ -145,7 +145,7 @@ impl DrainingSet {
         });
     }
 
-    /// Does the same for one pool, whose connections have `drain`.
+    /// Does the same as `note` for one pool. Connections to its removed backends have `drain` to end.
     fn note_pool(&mut self, old: &Pool, new: &Pool, now: Instant, drain: Duration) {
         let staying: HashSet<BackendId> = new.backends().iter().map(|backend| backend.id()).collect();
         let is_removed = |backend: &&Arc<Backend>| !staying.contains(&backend.id());
@@ -158,8 +158,8 @@ impl DrainingSet {
         });
     }
 
-    /// Returns the state that a new configuration takes over if it has these listeners, backends and limits again. Of
-    /// two listeners with one name it is the one that was removed last.
+    /// Returns the state that a new configuration takes over if it has these listeners, backends and limits
+    /// again. If two listeners have one name, the state of the listener that was removed last is returned.
     pub(super) fn inherited(&self) -> InheritedState {
         let mut inherited = InheritedState::default();
         for removal in &self.removals {

@@ -11,15 +11,17 @@ use crate::pool::{AgentReport, CheckReport, DiscoveryReport, FailureReport};
 
 /// An event that wakes the control loop.
 pub(super) enum ControlEvent {
-    /// SIGTERM, SIGINT or a request to stop. The first begins the stop; each further one ends a wait of the stop.
+    /// SIGTERM, SIGINT or a request to stop. The first request begins the stop. Each further request ends a
+    /// wait of the stop.
     Stop,
-    /// A worker has ended. It is named by its index in the list of workers, and must be removed from the list.
+    /// A worker has ended. The number is the worker's index in the list of workers. The worker must be removed
+    /// from the list.
     Worker(usize, io::Result<()>),
     /// SIGHUP or a request to reload.
     Reload(ReloadRequest),
     /// The work of the phase is done or its time is over, or the phase has a change to take up.
     Due,
-    /// A discovery source was looked at.
+    /// A discovery source was read or queried.
     Discovered(DiscoveryReport),
     /// A file that is followed was read.
     File(FileEvent),

@@ -104,7 +104,8 @@ pub enum ReloadFault {
 }
 
 impl ReloadFault {
-    /// Returns the fault in one line. For a file with faults: the first fault, and the number of the others.
+    /// Returns the fault in one line. For a file with faults: the first fault, and the number of the other
+    /// faults.
     pub(super) fn brief(&self) -> String {
         match self {
             Self::File(faults) => match &*faults.diagnostics() {

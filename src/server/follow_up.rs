@@ -1,5 +1,5 @@
-//! The consequences of a backend's change of state. The change is logged, an ejection ends in its time, and the
-//! connections of a backend that is down are closed if its pool is configured so.
+//! The consequences of a backend's change of state. The change is logged. An ejection ends when its time is
+//! over. If the pool is configured so, the connections of a backend that is down are closed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(super) struct FollowUp {
     without_backend: HashMap<Arc<str>, Instant>,
 }
 
-/// A notice, and the rate that its pool had at that time.
+/// A notice, and the rate of its pool when the notice was issued.
 struct IssuedNotice {
     rate: u32,
     notice: Arc<CloseNotice>,
@@ -68,7 +68,7 @@ impl FollowUp {
         self.review_pool(server, served);
     }
 
-    /// Ejects a backend at which clients failed, unless its pool cannot do without it.
+    /// Ejects a backend at which clients failed, unless a rule of its pool forbids the ejection.
     pub(super) fn eject(&mut self, server: &Server, failure_report: &FailureReport) {
         let snapshot = server.view.snapshot.load();
         let backend = &failure_report.backend;
@@ -134,7 +134,8 @@ impl FollowUp {
         self.log_availability(server, served);
     }
 
-    /// Logs that a pool has no backend for new connections, and later that it has one again, each once.
+    /// Logs once that a pool has no backend for new connections, and later once that the pool has a backend
+    /// again.
     fn log_availability(&mut self, server: &Server, served: &ServedPool) {
         if is_undiscovered(served) {
             return;
@@ -168,8 +169,8 @@ impl FollowUp {
         }
     }
 
-    /// Updates the panic state of a pool. In panic, clients are sent to backends that are down, and must not be closed
-    /// there.
+    /// Updates the panic state of a pool. In panic mode, picks also send clients to backends that are down. The
+    /// connections of these clients must not be closed.
     fn review_panic(&mut self, server: &Server, served: &ServedPool) {
         let (pool, is_panic) = (&served.pool.spec().name, served.pool.is_in_panic());
         if self.in_panic.contains(pool) == is_panic {
@@ -208,8 +209,8 @@ impl FollowUp {
         self.review_notice(server, served, backend);
     }
 
-    /// Starts to close the connections of a backend if the backend is down and its pool is configured so. Otherwise
-    /// stops this.
+    /// Starts to close the connections of a backend if the backend is down and its pool is configured so.
+    /// Otherwise withdraws the notice to close them.
     fn review_notice(&mut self, server: &Server, served: &ServedPool, backend: &Backend) {
         let rate = close_rate(served, backend);
         if self.notices.get(&backend.id()).map(|given| given.rate) == rate {

@@ -1,5 +1,5 @@
-//! The parts of control that follow what is in force. Each gets one call when a change has come into force, and nothing
-//! else of a change.
+//! The parts of control that follow what is in force. Each part gets one call when a change has come into
+//! force, and no other call about the change.
 
 use tokio::time::Instant;
 
@@ -78,7 +78,7 @@ impl Followers {
         }
     }
 
-    /// Applies the report of a discovery source. A pool that has other backends now is replaced alone.
+    /// Applies the report of a discovery source. If a pool has other backends now, only this pool is replaced.
     pub(super) fn apply_discovery(&mut self, report: DiscoveryReport, server: &Server) {
         let Some(pool) = self.discovery.apply(report) else { return };
         let inherited = self.draining.inherited();

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::view::View;
 use crate::snapshot::{ServedPool, Snapshot};
 
-/// A change that has come into force. Only a snapshot that is put in force makes one, so a follower that gets it finds
-/// the snapshot in force.
+/// A change that has come into force. This value is made only when a snapshot is put in force. So a follower
+/// that gets the value finds the snapshot in force.
 pub(super) struct InForce {
     /// The snapshot before the change.
     pub(super) old: Arc<Snapshot>,

@@ -1,5 +1,5 @@
-//! The state that outlives a change of the configuration: a listener, a backend or a limit that is still the same keeps
-//! its id, its counts and its usage.
+//! The state that outlives a change of the configuration: if a listener, a backend or a limit is still the
+//! same, it keeps its id, counts and usage.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -45,8 +45,8 @@ impl InheritedListener {
     }
 }
 
-/// The usage of a listener's routes, by the names that the log has for them. A route stays the same as long as one of
-/// its names does.
+/// The usage of a listener's routes, by the names of the routes in the log. A route counts as the same route as
+/// long as it keeps one of its names.
 #[derive(Default)]
 pub(super) struct RouteUsage {
     limits: HashMap<Arc<str>, UsageLimit>,
@@ -63,8 +63,8 @@ impl RouteUsage {
         }
     }
 
-    /// Returns the usage for a route with these names. If one route became two, the first gets the usage: no two routes
-    /// may count in one quota.
+    /// Returns the usage for a route with these names. If one route became two, the first of them gets the
+    /// usage: no two routes may count in one quota.
     pub(super) fn claim(
         &self,
         names: &[Arc<str>],

@@ -86,7 +86,7 @@ impl ListFiles {
         }
     }
 
-    /// Returns true if the list has the same file as before the last reload, which did not put the file in force again.
+    /// Returns true if the last reload kept the file of the list, and did not put its entries in force again.
     fn is_kept(&self, list: &str) -> bool {
         self.followed.get(list).is_some_and(|following| following.is_kept)
     }
@@ -108,9 +108,7 @@ impl ListFiles {
 
     /// Waits for the next report.
     ///
-    ///
     /// # Cancel safety
-    ///
     ///
     /// No report is lost if the future is dropped.
     pub(super) async fn next(&mut self) -> ListReport {

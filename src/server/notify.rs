@@ -58,7 +58,7 @@ struct Notifier {
     pending: VecDeque<(ServiceStage, String)>,
     /// The time at which they are sent again.
     retry: Option<Instant>,
-    /// True if the last send failed. The log has this already.
+    /// True if the last send failed. The log has this failure already.
     is_failing: bool,
     failures: Counter,
 }
@@ -86,7 +86,7 @@ impl Notifier {
             && let Some(before) =
                 self.pending.iter().position(|(pending, _)| *pending == ServiceStage::Reloading)
         {
-            // The manager did not get the earlier reload, and needs only the last one.
+            // The manager did not get the earlier reload, and needs only the last reload.
             self.pending.truncate(before);
         }
         self.pending.push_back((stage, stage.text()));
@@ -119,7 +119,8 @@ impl Notifier {
         }
     }
 
-    /// Sends one message, or fails at once. Each message has a new socket, because the manager may have made a new one.
+    /// Sends one message, or fails at once. Each message uses a new socket, because the manager may have
+    /// replaced its own socket.
     fn send(&self, text: &str) -> io::Result<()> {
         let Some(manager) = &self.manager else { return Ok(()) };
         let socket = UnixDatagram::unbound()?;
@@ -204,10 +205,11 @@ impl Watchdog {
         }
     }
 
-    /// Sends pending stages. Feeds the watchdog if that is due and every worker has moved since the last comparison.
+    /// Sends pending stages. Feeds the watchdog if it is due and the beats of every worker have changed since
+    /// the last comparison.
     ///
-    ///
-    /// A worker beats once in a [`TICK`], so a watchdog with a shorter interval is fed on the last comparison.
+    /// A worker beats once in a [`TICK`]. If the interval of a watchdog is shorter, the result of the last
+    /// comparison decides whether it is fed.
     pub(super) fn beat(&mut self, workers: &[Worker]) {
         if !std::mem::take(&mut self.is_due) {
             return self.notifier.send_pending();

@@ -27,7 +27,7 @@ pub struct CycleFault {
 ///
 /// # Errors
 ///
-/// The first such backend.
+/// The first written backend that leads back to its own pool.
 pub(super) fn refuse_cycles(config: &Config) -> Result<(), CycleFault> {
     let host = host();
     let graph = Graph::new(&config.listeners, &config.pools, &host);

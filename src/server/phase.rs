@@ -1,5 +1,5 @@
-//! The phases of the process. What takes time is data in a phase: work under way, deadlines, and the channel for the
-//! result of a reload. `control.rs` has the effect of each event in each phase.
+//! The phases of the process. Everything that takes time is data in a phase: running work, deadlines, and the
+//! channel for the result of a reload. `control.rs` has the effect of each event in each phase.
 //!
 //! ```text
 //! Starting -> Serving -> Draining -> Closing -> end
@@ -32,7 +32,7 @@ use crate::telemetry::OpenedAccessLog;
 
 /// The phase of the process.
 pub(super) enum Phase {
-    /// The addresses are bound. No client is let in before the first backends are found.
+    /// The addresses are bound. No client is accepted before the first backends are found.
     Starting(Starting),
     /// Clients are served, and no change is under way.
     Serving,

@@ -1,4 +1,4 @@
-//! The steps of a reload. Each is a value that can only be made from the one before:
+//! The steps of a reload. Each step is a value that can only be made from the value of the step before:
 //!
 //! 1. [`CheckedReload`]: this host can serve the configuration.
 //! 2. [`PlannedReload`]: its sockets are bound, and its access log is open.
@@ -67,8 +67,8 @@ impl CheckedReload {
         Ok(server.sockets.plan(&self.config, fresh)?)
     }
 
-    /// Starts to open the access log beside the one in use, on a thread. Returns `None` if the two do not differ.
-    /// Nothing is written to it before it is in force.
+    /// Starts to open the new access log on a thread, beside the log in use. Returns `None` if the two logs do
+    /// not differ. Nothing is written to the new log before it is in force.
     pub(super) fn open_access_log(
         &self,
         server: &Server,
@@ -84,7 +84,7 @@ impl CheckedReload {
         Some(Work::new(on_thread(open)))
     }
 
-    /// Returns the next step. `access_log` is `None` if the one in use stays.
+    /// Returns the next step. `access_log` is `None` if the log in use stays.
     pub(super) fn plan(self, sockets: SocketPlan, access_log: Option<OpenedAccessLog>) -> PlannedReload {
         PlannedReload { config: self.config, sockets, access_log }
     }
@@ -103,8 +103,9 @@ impl PlannedReload {
         &self.config
     }
 
-    /// Starts to compare the configuration with the running one and to build its snapshot, on a thread: a million routes
-    /// take seconds. `found` are the backends that the prepared sources found, `inherited` the state that may be back.
+    /// Starts to compare the configuration with the running configuration and to build its snapshot. Both are
+    /// done on a thread: a million routes take seconds. `found` has the backends that the prepared sources
+    /// found. `inherited` has the state of removed listeners, backends and limits that may be back.
     pub(super) fn build(
         self,
         server: &Server,
@@ -163,8 +164,9 @@ pub(super) struct ReloadRest {
 }
 
 impl PreparedReload {
-    /// Takes out the changes of the files of Unix sockets. They are made before the configuration comes into force: the
-    /// files change before their sockets close, so that no client finds a file and is refused.
+    /// Takes out the changes of the files of Unix sockets. The changes are made before the configuration comes
+    /// into force. A file must change before its socket closes: otherwise a client could find the file and be
+    /// refused.
     pub(super) fn file_changes(&self, server: &mut Server) -> FileChanges {
         server.sockets.file_changes(&self.sockets)
     }

@@ -23,8 +23,8 @@ use crate::pool::DiscoveryReport;
 use crate::reclaim;
 use crate::telemetry::ReloadOutcome;
 
-/// The time that a reload waits for a file system. Millions of lines take a fraction of it, so a file system that takes
-/// longer hangs.
+/// The time that a reload waits for a file system. Millions of lines take a fraction of this time. So a file
+/// system that takes longer hangs.
 const FILE_SYSTEM_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The time that the workers may take to close the sockets that a reload removed. A worker first finishes its present
@@ -106,7 +106,8 @@ impl Control {
         }
     }
 
-    /// Returns a value to keep until a file system has answered, or `None` while an earlier reload waits for one.
+    /// Returns a value to keep until a file system has answered, or `None` while an earlier reload waits for a
+    /// file system.
     fn begin_wait(&mut self) -> Option<Arc<()>> {
         if self.waiting.strong_count() > 0 {
             return None;
@@ -123,7 +124,7 @@ impl Control {
         self.enter_step(run, next)
     }
 
-    /// Continues a reload with its next step, or ends it with a fault. Nothing has changed then.
+    /// Continues a reload with its next step, or ends it with a fault. After a fault, nothing has changed.
     fn enter_step(&mut self, run: ReloadRun, next: Result<Preparing, ReloadFault>) -> Phase {
         match next {
             Ok(preparing) => Phase::Preparing(run, preparing),
@@ -149,7 +150,7 @@ impl Control {
         Ok(Preparing::Binding(checked, Work::within(FILE_SYSTEM_TIMEOUT, bind)))
     }
 
-    /// Plans the sockets, and starts to open the access log if it is another one.
+    /// Plans the sockets, and starts to open the access log if the configuration has another access log.
     fn plan_sockets(&mut self, checked: CheckedReload, fresh: NewSockets) -> Result<Preparing, ReloadFault> {
         let sockets = checked.sockets(fresh, &self.server)?;
         match checked.open_access_log(&self.server) {
@@ -158,8 +159,8 @@ impl Control {
         }
     }
 
-    /// Starts to follow the sources of the new configuration, and waits for the first report of each. So a pool that
-    /// changes from written to discovered backends has some from the start.
+    /// Starts to follow the sources of the new configuration, and waits for the first report of each. So a pool
+    /// that changes from written to discovered backends has backends from the start.
     fn discover(&mut self, planned: PlannedReload) -> Preparing {
         self.followers.discovery.sources.prepare(&planned.config().pools);
         self.continue_discovery(planned, AwaitedAnswers::new(EnoughAnswers::Reports))

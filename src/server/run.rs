@@ -10,14 +10,14 @@ use super::control::Control;
 use super::signals::Signals;
 use super::start::Server;
 
-/// The time that the blocking threads of the runtime may take to end with it. Such a thread reads a file, perhaps on a
-/// file system that never answers. Nothing depends on the result.
+/// The time that the blocking threads may take to end when their runtime ends. Such a thread reads a file,
+/// perhaps on a file system that never answers. Nothing depends on the result.
 const LAST_READS: Duration = Duration::from_secs(1);
 
-/// The most blocking threads beside the control loop: for files, and for slow pages of admin. A configuration names
-/// fewer files than this. Each file holds at most one thread (`sys/file_call.rs`), a reload holds one more, and so does
-/// each of the few connections of admin. So files that hang take no thread from others. A thread is started when it is
-/// needed, and ends after 10 s without work.
+/// The most blocking threads beside the control loop: for files, and for slow pages of admin. A configuration
+/// names fewer files than this. Each file holds at most one thread (`sys/file_call.rs`). A reload and each of
+/// the few connections of admin hold one thread more. So files that hang take no thread from others. A thread
+/// is started when it is needed, and ends after 10 s without work.
 const BLOCKING_THREADS: usize = 16 * 1024;
 
 /// The time that the access log may take to write its queue when the process ends. It also holds for destinations that
@@ -25,8 +25,8 @@ const BLOCKING_THREADS: usize = 16 * 1024;
 const LAST_RECORDS: Duration = Duration::from_secs(2);
 
 impl Server {
-    /// Serves until a stop is requested and the connections have drained. `also` runs beside it on the same runtime: it
-    /// is the admin listener.
+    /// Serves until a stop is requested and the connections have drained. `also` is the admin listener. It runs
+    /// on the same runtime.
     ///
     /// # Errors
     ///

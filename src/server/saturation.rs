@@ -1,8 +1,8 @@
-//! Logs episodes of saturation. A limit that begins to refuse is a warning, with numbers and the heaviest sources; the
-//! end of the episode is a line.
+//! Logs episodes of saturation. When a limit begins to refuse, the log gets a warning with numbers and the
+//! heaviest sources. At the end of the episode, the log gets another line.
 //!
-//! At the start of an episode a task counts the open connections by source, once. Episodes that begin meanwhile are
-//! reported together after that, so that at most one count runs.
+//! At the start of an episode a task counts the open connections by source, once. Episodes that begin during a
+//! count are reported together after it. So at most one count runs.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl SaturationWatch {
         }
     }
 
-    /// Logs the episodes that began and those that are over.
+    /// Logs the episodes that began and the episodes that are over.
     pub(super) fn follow(&mut self, view: &Arc<View>) {
         let log = &view.bounds.saturation;
         // The end of an episode is logged after its start.

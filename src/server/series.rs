@@ -1,7 +1,7 @@
 //! The series that a listener and a pool have from the start, by protocol and settings.
 //!
-//! An event that is missing here is still counted: its series appears with it. So this module may leave out an event,
-//! and its answers do not prove that an event cannot happen.
+//! An event that is missing here is still counted: its series appears with the first such event. So this module
+//! may leave out an event. It does not prove that an event cannot happen.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -31,7 +31,8 @@ struct ListeningSocket {
     address: Address,
     options: ListenOptions,
     mode: Option<u32>,
-    /// The file of a Unix socket, shared by the open sockets and the planned ones. It is removed with the last of them.
+    /// The file of a Unix socket, shared by the open sockets and the planned ones. The file is removed with the
+    /// last of these sockets.
     file: Option<Arc<SocketFile>>,
 }
 
@@ -153,7 +154,8 @@ impl Sockets {
         Ok(plan)
     }
 
-    /// Leaves out addresses of `:PORT` whose family this host does not have. If it has neither family, that is a fault.
+    /// Leaves out addresses of `:PORT` whose family this host does not have. If the host has neither family,
+    /// this is a fault.
     fn leave_out(
         &self,
         missing: Vec<BindFault>,
@@ -178,7 +180,8 @@ impl Sockets {
         Ok(())
     }
 
-    /// Takes out the files of Unix sockets that a plan does not keep, and returns the permissions that it changes.
+    /// Takes out the files of Unix sockets that a plan does not keep, and returns them with the permissions
+    /// that the plan changes.
     pub(super) fn file_changes(&mut self, plan: &SocketPlan) -> FileChanges {
         let mut changes = FileChanges::default();
         for (id, was) in &mut self.open {

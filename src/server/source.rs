@@ -60,7 +60,7 @@ pub(super) fn try_sources(config: &Config) -> Result<(), SourceFault> {
     Ok(())
 }
 
-/// Returns true if the pool has backends of that family, or may get some.
+/// Returns true if the pool has backends of that family, or may get such backends.
 fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
     let is_of = |backend: &BackendSpec| {
         backend.address.tcp().is_some_and(|address| address.ip().to_canonical().is_ipv4() == (family == 4))
@@ -68,9 +68,9 @@ fn has_backends_of(pool: &PoolSpec, family: u8) -> bool {
     !pool.discover.is_empty() || pool.forward.is_some() || pool.backends.iter().any(is_of)
 }
 
-/// Returns a shell script that routes the answers of backends to this process if their destination is a client. It may
-/// run again. It has rules for the families of the backends, and for both families if backends are found later. If no
-/// pool needs rules, it is a comment.
+/// Returns a shell script that routes the answers of backends to this process if their destination is a client.
+/// The script may run again. It has rules for the families of the backends, and for both families if backends
+/// are found later. If no pool needs rules, the script is only a comment.
 pub fn tproxy_rules(config: &Config) -> String {
     let concerned = || config.pools.iter().filter(|pool| pool.dial.source == DialSource::Client);
     let pools: Vec<&str> = concerned().map(|pool| &*pool.name).collect();

@@ -26,8 +26,8 @@ impl StandingKind {
     }
 }
 
-/// The faults that last now, by kind and by the name of the list or listener. Names come from the configuration, so it
-/// bounds the table. Control writes, admin reads.
+/// The faults that last now, by kind and by the name of the list or listener. The names come from the
+/// configuration, so the configuration bounds the table. Control writes, admin reads.
 #[derive(Debug, Default)]
 pub struct StandingFaults {
     /// A lock, because admin reads on other tasks. It is held for one change or one copy.
@@ -35,7 +35,7 @@ pub struct StandingFaults {
 }
 
 impl StandingFaults {
-    /// Sets the fault of a list or listener. It replaces the earlier one.
+    /// Sets the fault of a list or listener. The new fault replaces an earlier fault.
     pub(super) fn set(&self, kind: StandingKind, name: &Arc<str>, text: String) {
         self.lock().insert((kind, Arc::clone(name)), text);
     }
@@ -45,7 +45,7 @@ impl StandingFaults {
         self.lock().remove(&(kind, Arc::clone(name)));
     }
 
-    /// Removes the faults of one kind whose names `is_kept` rejects.
+    /// Keeps the faults of one kind whose names `is_kept` accepts, and removes the other faults of this kind.
     pub(super) fn retain(&self, kind: StandingKind, is_kept: impl Fn(&Arc<str>) -> bool) {
         self.lock().retain(|(of, name), _| *of != kind || is_kept(name));
     }

@@ -28,10 +28,10 @@ use crate::sys::self_connect;
 use crate::telemetry::{AccessLog, Metrics, SaturationLog};
 use crate::worker::{Worker, WorkerCommand, WorkerResources};
 
-/// The failure reports that may wait. More are lost, and are sent again while clients fail.
+/// The failure reports that may wait. Further reports are lost. They are sent again while clients fail.
 const FAILURE_REPORTS: usize = 1024;
 
-/// A server whose addresses are bound; [`Server::run`] lets clients in.
+/// A server whose addresses are bound. [`Server::run`] accepts clients.
 pub struct Server {
     /// The configuration in force. A key that a reload cannot change has the value of the start. The threads that
     /// compare and build share it; each reload replaces it.
@@ -58,7 +58,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds every address and starts the workers. [`Server::run`] lets connections in. If backends are to be
+    /// Binds every address and starts the workers. [`Server::run`] accepts connections. If backends are to be
     /// discovered, it first waits for them, for 5 s at most.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl Server {
         })
     }
 
-    /// Puts the limits of the process in force that follow from the configuration.
+    /// Puts the process limits in force, as the configuration sets them.
     pub(super) fn bound(&self) {
         let connections = self.descriptors.connections(&self.config);
         self.descriptors.bound(&self.view.bounds, &self.config, connections);

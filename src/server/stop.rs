@@ -73,8 +73,8 @@ impl Control {
         Phase::Closing(Work::pause(CLOSING))
     }
 
-    /// Goes on with a drain: puts routes in force that are built, takes up reports about files, and begins the next
-    /// step if the present one is over.
+    /// Goes on with a drain. Puts built routes in force, and takes up reports about files. If the present step
+    /// is over, begins the next step.
     pub(super) fn continue_drain(&mut self, draining: Draining) -> Flow {
         let Draining { step, rebuild } = draining;
         let rebuild = match rebuild.map(Work::result) {

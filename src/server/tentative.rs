@@ -1,5 +1,5 @@
-//! Waits for tentative IPv6 addresses. The kernel checks that no other host has an address (RFC 4862, 5.4), which takes
-//! a second or two after an interface comes up. Until then no socket can be bound to the address.
+//! Waits for tentative IPv6 addresses. When an interface comes up, the kernel checks that no other host has its
+//! address (RFC 4862, 5.4). This takes a second or two. Until then no socket can be bound to the address.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -18,8 +18,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// The time between two queries.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Waits until no address that a configuration binds is tentative, at most 10 s. An address that cannot be bound then
-/// is a fault of the bind.
+/// Waits until none of the addresses of a configuration is tentative, but at most 10 s. If an address is still
+/// tentative after that, the bind of the address fails and reports the fault.
 ///
 /// # Cancel safety
 ///

@@ -91,7 +91,7 @@ impl View {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns the same for the log, where a thousand ports in a row are one text.
+    /// Returns the same addresses for the log. In the log, a thousand ports in a row are one text.
     pub(super) fn shown_addresses(&self) -> BTreeMap<Arc<str>, Vec<UnquotedText>> {
         let addresses = self.addresses().into_iter();
         addresses.map(|(name, own)| (name, as_ranges(&own).into_iter().map(UnquotedText).collect())).collect()
@@ -153,8 +153,8 @@ impl ServerHandle {
         answer.blocking_recv().unwrap_or(Err(ReloadFault::Stopping))
     }
 
-    /// Requests a drain and the end of the process. Each further request ends the wait of that time: first the grace,
-    /// then the drain.
+    /// Requests a drain and the end of the process. Each further request ends the present wait: first the
+    /// grace, then the drain.
     pub fn stop(&self) {
         let _ = self.requests.send(ControlRequest::Stop);
     }

@@ -98,7 +98,8 @@ impl AccessRules {
         Ok(Self { deny: Rule::build(&spec.deny, &list)?, deny_ja4, allow, refused: spec.refused })
     }
 
-    /// Checks an address. `deny` goes before `allow`. A list that refuses the address counts the refusal.
+    /// Checks an address. `deny` has precedence over `allow`. A list that refuses the address counts the
+    /// refusal.
     ///
     /// # Errors
     ///

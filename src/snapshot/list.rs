@@ -36,7 +36,7 @@ pub struct ListFileSpec {
     pub read: Option<Arc<FileEntries>>,
 }
 
-/// Two are equal if they are the same file, even if different contents were read from it.
+/// Two specs are equal if they have the same file, even if different contents were read from it.
 impl PartialEq for ListFileSpec {
     fn eq(&self, other: &Self) -> bool {
         self.source == other.source

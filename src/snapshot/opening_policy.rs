@@ -96,7 +96,7 @@ impl PostgresPolicy {
 }
 
 impl DetectPolicy {
-    /// Returns the target of a protocol. A TLS client has none here: its server name decides.
+    /// Returns the target of a protocol. A TLS client has no target here: its server name decides.
     pub fn target(&self, spoken: DetectedProtocol) -> Option<&RouteTarget> {
         match spoken {
             DetectedProtocol::Tls => None,

@@ -35,8 +35,8 @@ pub struct PolicySpec {
 /// The limits that a listener sets on its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdmissionSpec {
-    /// The limits of each source. If no limit in it is set, sources are only counted. `None`: sources are not
-    /// counted.
+    /// The limits of each source. If none of these limits is set, sources are only counted. `None`: sources are
+    /// not counted.
     pub per_source: Option<SourceLimits>,
     /// The property that identifies a source. Default: a network.
     pub by: SourceBy,
@@ -64,13 +64,13 @@ pub enum ProtocolSpec {
     Tcp {
         /// The pool of every connection that matches no route.
         pool: Arc<str>,
-        /// Routes by the facts that are known without a hello. No two may match one connection equally well.
+        /// Routes by the facts that are known without a hello. No two routes may match one connection equally well.
         /// Shared, so that a copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
     },
     /// The ClientHello is read for its server name.
     Tls {
-        /// Routes by names and conditions. No two may match one connection equally well. Shared, so that a
+        /// Routes by names and conditions. No two routes may match one connection equally well. Shared, so that a
         /// copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
         /// Clients that send no name.
@@ -110,7 +110,7 @@ pub enum OpeningSpec {
         plaintext: TargetSpec,
         /// Databases, each with the pool of its sessions without TLS.
         databases: Vec<(Arc<str>, Arc<str>)>,
-        /// Users, each with the pool of their sessions without TLS. A database goes before a user.
+        /// Users, each with the pool of their sessions without TLS. A database has precedence over a user.
         users: Vec<(Arc<str>, Arc<str>)>,
         /// The target of requests to cancel a query.
         cancel: TargetSpec,

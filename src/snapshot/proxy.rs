@@ -42,7 +42,7 @@ impl ProxyMode {
 /// The peers whose headers are trusted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedPeers {
-    /// Peers with these addresses; IPv4-mapped ones count as IPv4.
+    /// Peers with these addresses; IPv4-mapped addresses count as IPv4.
     pub prefixes: Prefixes,
     /// True if peers on a Unix socket are trusted. The permissions of its file restrict them.
     pub unix: bool,

@@ -19,7 +19,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// The number of targets. A name in several routes counts once for each.
+    /// The number of targets. A name in several routes counts once for each route.
     pub fn len(&self) -> usize {
         self.targets.len()
     }
@@ -123,7 +123,7 @@ impl TlsPolicy {
     ///
     /// # Errors
     ///
-    /// The reason for which there is none.
+    /// The reason for which the client has no target.
     pub fn target(
         &self,
         name: Option<&ServerName>,

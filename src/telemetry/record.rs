@@ -33,19 +33,20 @@ pub struct AccessRecord {
     pub id: u64,
     /// The time of the accept, by the system's clock.
     pub accepted: SystemTime,
-    /// The client's address: the one in a trusted PROXY header, if there was one.
+    /// The client's address. If a trusted PROXY header named the client, this is the address in the header.
     pub client: ClientAddr,
     /// The address of the peer that sent a PROXY header for the client.
     pub peer: Option<Address>,
     /// The listener's name.
     pub listener: Arc<str>,
-    /// The server name as sent, also one that was rejected: see [`raw_name`]. `None` without one.
+    /// The server name as the client sent it, even if it was rejected: see [`raw_name`]. `None` if the client
+    /// sent no name.
     pub sni: Option<Box<str>>,
     /// The host name in a PROXY header, as [`raw_name`] returns it.
     pub proxy_authority: Option<Box<str>>,
     /// The ALPN protocol in a PROXY header, as [`raw_name`] returns it. The offer of a hello is in `offered`.
     pub proxy_alpn: Option<Box<str>>,
-    /// The id of the connection that a PROXY header had, or that we sent in one, as [`raw_name`] returns it.
+    /// The id of the connection in a received or a sent PROXY header, as [`raw_name`] returns it.
     pub unique_id: Option<Box<str>>,
     /// The id of the private link in a PROXY header, as its cloud writes it: visible ASCII.
     pub private_link: Option<Box<str>>,
@@ -55,7 +56,7 @@ pub struct AccessRecord {
     pub route: Option<Arc<str>>,
     /// The pool that was to serve the connection, or `None`.
     pub pool: Option<Arc<str>>,
-    /// The backend that served, or the last one tried, or `None`.
+    /// The backend that served, or the last backend tried, or `None`.
     pub backend: Option<Arc<str>>,
     /// The address of that backend.
     pub backend_address: Option<Address>,
@@ -67,12 +68,13 @@ pub struct AccessRecord {
     pub from_backend: u64,
     /// Bytes of both sides that were read but could not be delivered.
     pub dropped: u64,
-    /// The time from the accept to the end of reading the hello. `None` if no acceptable one was read.
+    /// The time from the accept to the end of reading the hello. `None` if no acceptable hello was read.
     pub hello: Option<Duration>,
-    /// The time in the queue of the pool. `None` if it did not wait there, or left before the wait was over.
+    /// The time in the queue of the pool. `None` if the connection did not wait there, or left before the wait
+    /// was over.
     pub queue: Option<Duration>,
-    /// The time from the choice of the first backend to a connected one, without the time in the queue. `None` if no
-    /// backend was connected.
+    /// The time from the first pick to a connected backend, without the time in the queue. `None` if no backend
+    /// was connected.
     pub connect: Option<Duration>,
     /// The time from the accept to the end.
     pub total: Duration,
@@ -80,8 +82,8 @@ pub struct AccessRecord {
     pub close: CloseReason,
 }
 
-/// Returns bytes that are not a valid name in a form for the record. Each byte becomes the character of the same
-/// number, so none is lost, and bytes after the first 255 are cut.
+/// Returns bytes that are not a valid name in a form for the record. Each byte becomes the character of the
+/// same number, so no byte changes its value. Bytes after the first 255 are cut.
 pub fn raw_name(bytes: &[u8]) -> Box<str> {
     bytes.iter().take(NAME_LIMIT).map(|byte| char::from(*byte)).collect()
 }
@@ -132,7 +134,7 @@ impl AccessRecord {
     /// because any placeholder would read like a value. A value is bare if all its characters are in 0x21..=0x7e and
     /// none is `"`, `=` or `\`. Any other value, or an empty one, is a JSON string in double quotes.
     ///
-    /// In both, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
+    /// In both forms, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
     pub fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
         let mut line = LineWriter::begin(out, format, self.accepted);
         line.number(key!("id"), self.id);

@@ -1,7 +1,8 @@
 //! Episodes of saturation: a limit that refuses connections now, its listener or pool, and the number of refusals.
 //!
-//! An episode begins with the first refusal by a limit. It is over when the limit has refused nothing for [`QUIET`].
-//! [`SaturationLog::note`] only counts. Control takes the episodes that began and those that are over, and logs them.
+//! An episode begins with the first refusal by a limit. It is over when the limit has refused nothing for
+//! [`QUIET`]. [`SaturationLog::note`] only counts. Control takes the episodes that began and the episodes that
+//! are over, and logs them.
 //!
 //! Names come from the configuration, so the configuration bounds the table.
 
@@ -15,8 +16,8 @@ use tokio::sync::Notify;
 use super::CloseReason;
 use crate::limit::{Moment, PrefixLengths, SourceName};
 
-/// The time without refusals after which an episode is over. At the limit each connection that ends lets one in, and
-/// the next one is refused again.
+/// The time without refusals after which an episode is over. At the limit, each connection that ends makes room
+/// for one connection, and the next connection is refused again.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// A limit or a resource that is used up.
@@ -66,11 +67,11 @@ pub enum Saturation {
 /// The owner of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaturationScope {
-    /// The process has one.
+    /// The limit is a limit of the process.
     Process,
-    /// Each listener has its own.
+    /// Each listener has its own limit.
     Listener,
-    /// Each pool has its own.
+    /// Each pool has its own limit.
     Pool,
 }
 
@@ -262,7 +263,7 @@ pub struct Episode {
     pub thing: Arc<str>,
     /// The connections that were refused, or had to wait, so far.
     pub refused: u64,
-    /// The time from the first refusal to the last one.
+    /// The time from the first refusal to the last refusal.
     pub lasted: Duration,
     /// The sources with the most refusals, the heaviest first. The counts are lower bounds.
     pub sources: Vec<(SourceName, u64)>,

@@ -7,7 +7,7 @@ use crate::wire::agent::AgentDirective;
 /// The load that an agent allows its backend. Read by each pick.
 #[derive(Debug)]
 pub(super) struct Allowance {
-    /// In percent.
+    /// The allowed share, in percent.
     share: AtomicU8,
     connections: AtomicU64,
 }

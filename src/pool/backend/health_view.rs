@@ -22,7 +22,7 @@ pub struct HealthView {
     /// The time at which the state began, in milliseconds after `born`.
     since: AtomicU64,
     born: Instant,
-    /// True if others were up before `since`. Written before the state it belongs to.
+    /// True if other backends were up before `since`. Written before the state to which it belongs.
     starts_slowly: AtomicBool,
     /// True if neither the operator nor the agent demands drain or maintenance: a copy of the value in `health`.
     is_wanted: AtomicBool,

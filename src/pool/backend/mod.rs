@@ -1,8 +1,8 @@
 //! One backend: its address, its health, and its connections.
 //!
-//! A [`Backend`] is shared as `Arc`. Its holders are the pools of the present snapshot and of older snapshots that
-//! connections still hold, the leases of its connections, its check, admin and the metrics. It ends with the last
-//! of them.
+//! A [`Backend`] is shared as `Arc`. Its holders are pools of the present snapshot, and of older snapshots that
+//! connections still hold. Other holders are the leases of its connections, its check, admin and the metrics.
+//! It ends with the last holder.
 //!
 //! Its identity is the pair (pool name, backend name). A discovered backend whose name changes while its address
 //! stays is the same backend. A reload that changes only the weight makes a new `Backend` with the same counts and
@@ -225,18 +225,19 @@ impl Backend {
         change
     }
 
-    /// Applies an event, see [`Health::on`](super::health::Health::on). Only one task may call this: the one that applies
-    /// changes.
+    /// Applies an event, see [`Health::on`](super::health::Health::on). Only the task that applies changes may
+    /// call this.
     pub(super) fn on(&self, event: HealthEvent, rules: HealthRules<'_>, now: Instant) -> Option<StateChange> {
         let was_wanted = self.is_wanted();
         let change = self.health.on(event, rules, now);
         if let Some(StateChange { from, to, .. }) = change
             && [from, to].contains(&BackendState::Ejected)
         {
-            // Troubles from before, or of connections that began before, no longer count.
+            // Troubles from before the event no longer count. Neither do troubles of connections that began
+            // before it.
             self.traffic.break_rows();
         }
-        // Panic mode depends on this also where a stronger state hides it.
+        // Panic mode depends on `is_wanted`, even if a stronger state hides the change.
         if change.is_some() || was_wanted != self.is_wanted() {
             self.traffic.changed();
         }
@@ -267,7 +268,7 @@ impl Backend {
         self.traffic.hold(UNLIMITED);
     }
 
-    /// Returns a lease, and reports it to the queue only then: see [`Queue`](super::queue::Queue).
+    /// Returns a lease, and after that reports it to the queue: see [`Queue`](super::queue::Queue).
     pub(super) fn release(&self) {
         self.traffic.release();
         if self.connection_limit() != UNLIMITED {

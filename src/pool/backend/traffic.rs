@@ -12,7 +12,7 @@ use crate::pool::latency::Latency;
 use crate::pool::signals::PoolSignals;
 use crate::telemetry::BackendCounts;
 
-/// A limit that is none.
+/// The value of a limit that means "no limit".
 pub(super) const UNLIMITED: u64 = u64::MAX;
 
 /// The traffic of a backend. Shared by each [`Backend`](super::Backend) of one server; it ends with the last of them.
@@ -27,9 +27,9 @@ pub struct BackendTraffic {
     latency: Latency,
     /// The origin of the times in `latency`.
     born: Instant,
-    /// The receiver of its reports: that of its pool.
+    /// The receiver of its reports: the signals of its pool.
     signals: ArcSwap<PoolSignals>,
-    /// By [`Trouble`].
+    /// The counts of each trouble, indexed by [`Trouble`].
     troubles: [TroubleCount; Trouble::ALL.len()],
     /// The number of failures in a row that make a failure report; 0 is never.
     tolerated: AtomicU32,
@@ -80,7 +80,7 @@ impl BackendTraffic {
         self.troubles[trouble as usize].total.load(Ordering::Relaxed)
     }
 
-    /// The expected time of a connect; zero before the first one.
+    /// The expected time of a connect; zero before the first connect.
     pub fn latency(&self, now: Instant) -> Duration {
         self.latency.estimate(now.saturating_duration_since(self.born))
     }
@@ -90,7 +90,7 @@ impl BackendTraffic {
         self.limit.load(Ordering::SeqCst)
     }
 
-    /// Takes one more lease, unless there are `limit` already. Returns true if it took one.
+    /// Takes one more lease, unless `limit` leases are taken already. Returns true if it took one.
     pub(super) fn hold(&self, limit: u64) -> bool {
         if limit == UNLIMITED {
             self.active.fetch_add(1, Ordering::Relaxed);
@@ -132,7 +132,7 @@ impl BackendTraffic {
         self.tolerated.store(failures, Ordering::Relaxed);
     }
 
-    /// Counts a trouble of a client. Returns true if there are too many in a row; the count then begins again at 0.
+    /// Counts a trouble of a client. Returns true if too many came in a row. The count then begins again at 0.
     pub(in crate::pool) fn met(&self, trouble: Trouble) -> bool {
         self.troubles[trouble as usize].meet(self.tolerated.load(Ordering::Relaxed))
     }
@@ -156,8 +156,8 @@ struct TroubleCount {
 }
 
 impl TroubleCount {
-    /// Counts one trouble. Returns true if there are `tolerated` in a row. Two threads at once may both get true; only
-    /// the first report causes an ejection.
+    /// Counts one trouble. Returns true if `tolerated` troubles came in a row. Two threads at once may both get
+    /// true; only the first report causes an ejection.
     fn meet(&self, tolerated: u32) -> bool {
         self.total.fetch_add(1, Ordering::Relaxed);
         if tolerated == 0 {

@@ -83,7 +83,7 @@ impl Discovery {
         });
     }
 
-    /// Records the outcome of a look. Returns true if the fault has changed.
+    /// Records the outcome of one read of the source. Returns true if the fault has changed.
     pub(super) fn note(&self, outcome: &LookOutcome, now: SystemTime) -> bool {
         if matches!(outcome, LookOutcome::Expired) {
             return false;
@@ -122,7 +122,7 @@ impl Discovery {
         }))
     }
 
-    /// Returns the state of a host with these addresses, or without addresses of a host that does not exist.
+    /// Returns the state of a host with these addresses. Without addresses, the host does not exist.
     pub(in crate::pool) fn of_host(ips: &[std::net::IpAddr]) -> Self {
         let known = Self::unanswered();
         let found = ips.iter().map(|ip| super::set::Discovered {

@@ -95,7 +95,8 @@ impl Part {
     }
 }
 
-/// The resolvers to query: those of the configuration, or those that the files of the system have now.
+/// The resolvers to query: the resolvers of the configuration, or the resolvers that the files of the system
+/// have now.
 #[derive(Clone)]
 pub(in crate::pool) struct Askers {
     resolvers: Arc<[SocketAddr]>,
@@ -121,7 +122,7 @@ impl QuestionLimits {
 }
 
 impl Askers {
-    /// Returns a value that asks these resolvers or, if there are none, resolves as `system` does.
+    /// Returns a value that asks these resolvers. Without resolvers, it resolves as `system` does.
     pub(in crate::pool) fn new(
         resolvers: &[SocketAddr],
         system: impl FnOnce() -> SystemNames,
@@ -352,8 +353,8 @@ fn ends_search(fault: &DnsFault) -> bool {
     !matches!(fault, DnsFault::NoName | DnsFault::Empty | DnsFault::Refused(_))
 }
 
-/// Returns the fault that a search reports. A name without addresses counts more than a name that does not exist, and
-/// a fault of the resolver counts more than both.
+/// Returns the fault that a search reports. A name without addresses counts more than a name that does not
+/// exist. A fault of the resolver counts more than both.
 fn graver(last: Option<DnsFault>, fault: DnsFault) -> DnsFault {
     let rank = |fault: &DnsFault| match fault {
         DnsFault::NoName => 0,
@@ -401,7 +402,7 @@ fn resolver_of(resolvers: &[SocketAddr]) -> Result<TokioResolver, DnsFault> {
 /// Returns a resolver for whole names. This crate applies the search list and the file of hosts, not the library.
 fn build(servers: Vec<NameServerConfig>, mut options: ResolverOpts) -> Result<TokioResolver, DnsFault> {
     options.use_hosts_file = ResolveHosts::Never;
-    // No cache: the schedule of the source decides when to ask again, or the cache of the forwarding pool.
+    // No cache here: the schedule of a source or the cache of a forwarding pool decides when to ask again.
     options.cache_size = 0;
     let config = ResolverConfig::from_parts(None, Vec::new(), servers);
     let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
@@ -437,7 +438,7 @@ mod tests {
         check(&[NoName, NoName], NO_NAME);
         check(&[NoName, Empty, NoName], EMPTY);
         check(&[FAILED, NoName, Empty], "the resolver answered: Server Failure");
-        // The search ends: the next name could be another host than the one that is meant.
+        // The search ends: the next name could be another host than the intended host.
         check(&[NoName, Timeout, Empty], "no resolver answered in time");
     }
 

@@ -54,7 +54,7 @@ pub enum DnsFault {
     /// The resolver answered with an error code.
     #[error("the resolver answered: {0}")]
     Refused(ResponseCode),
-    /// One of the two families has no answer, while the other has one.
+    /// One of the two families has no answer, while the other family has an answer.
     #[error("{records}: {fault}")]
     OneFamily {
         /// The type of its records.

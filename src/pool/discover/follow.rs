@@ -97,7 +97,8 @@ impl Follower {
         told.and(self.first_answers().await)
     }
 
-    /// Waits for the first answer to each question. After the first answer of all it waits [`OTHER_NAMES`] at most.
+    /// Waits for the first answer to each question. After the very first answer it waits [`OTHER_NAMES`] at
+    /// most.
     async fn first_answers(&mut self) -> RoundResult {
         let mut told = RoundResult::default();
         let mut until: Option<Instant> = None;
@@ -176,7 +177,8 @@ impl Follower {
     }
 }
 
-/// The open questions. Each name has at most one question without any answer and one for a late family.
+/// The open questions. Each name has at most one question without any answer and one question for a late
+/// family.
 #[derive(Default)]
 struct OpenQuestions {
     tasks: JoinSet<TaskAnswer>,
@@ -264,7 +266,8 @@ impl OpenQuestions {
         (name, part, is_late)
     }
 
-    /// Returns true if an answer counts. A late answer does not count if a complete one has come in the meantime.
+    /// Returns true if an answer counts. A late answer does not count if a complete answer has come in the
+    /// meantime.
     fn counts(&self, answered: &TaskAnswer) -> bool {
         !answered.is_late || self.late.contains_key(&answered.name)
     }

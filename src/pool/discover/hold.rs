@@ -39,7 +39,8 @@ impl Hold {
         std::mem::replace(&mut self.rests, rests) != rests
     }
 
-    /// Takes in the backends of an answer, and returns them with the held ones. After a look that failed, no hold ends.
+    /// Takes in the backends of an answer, and returns them with the held backends. After a read that failed,
+    /// no hold ends.
     pub(super) fn note_answer(&mut self, found: DiscoveredSet, is_good: bool, now: Instant) -> DiscoveredSet {
         if self.time.is_zero() {
             return found;
@@ -57,7 +58,7 @@ impl Hold {
         self.all()
     }
 
-    /// Returns the time at which the next hold ends, if one ends.
+    /// Returns the time at which the next hold ends, or `None` if no hold ends.
     pub(super) fn next(&self) -> Option<Instant> {
         let next = self.held.values().map(|(_, until)| *until).min();
         next.filter(|_| self.is_good)
@@ -117,8 +118,8 @@ mod tests {
         set.iter().map(|one| &*one.name).collect::<Vec<_>>().join(" ")
     }
 
-    /// Checks the backends of a hold of 30 s after each answer: its time in seconds, its text, which begins with `!` for
-    /// a failed look, and the expected names.
+    /// Checks the backends of a hold of 30 s after each answer: its time in seconds, its text, which begins
+    /// with `!` for a failed read, and the expected names.
     fn check(answers: &[(u64, &str, &str)]) {
         let (mut hold, start) =
             (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());

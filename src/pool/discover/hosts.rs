@@ -1,4 +1,4 @@
-//! Parses the system's file of hosts into the addresses of names. Pure. The form is that of hosts(5).
+//! Parses the system's file of hosts into the addresses of names. Pure. The form is described in hosts(5).
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -51,8 +51,8 @@ const REPORTS: usize = 256;
 
 /// The sources of all pools with the backends that they found. The tasks of the sources end when it is dropped.
 ///
-/// A new configuration is first *prepared*: its new sources are followed beside those in force. So a configuration
-/// that fails has changed nothing. Then it is *committed*.
+/// A new configuration is first *prepared* and then *committed*. While it is prepared, its new sources are
+/// followed beside the sources in force. So a configuration that fails has changed nothing.
 #[derive(Debug)]
 pub struct Discoveries {
     /// The sources of each pool, in the order of its spec.
@@ -80,7 +80,7 @@ impl PreparedPool {
         self.sources.iter().filter(|source| source.has_backends())
     }
 
-    /// Those of them that are not in force yet.
+    /// The sources of backends that are not in force yet.
     fn new_sources(&self) -> impl Iterator<Item = &SourceFollower> {
         self.of_backends().filter_map(PreparedSource::following)
     }
@@ -106,7 +106,8 @@ enum PreparedState {
 }
 
 impl PreparedSource {
-    /// Returns true if the source lists backends. The others are host names of checks, and the checks wait for those.
+    /// Returns true if the source lists backends. The other sources are the host names of checks. The checks
+    /// wait for these.
     fn has_backends(&self) -> bool {
         !matches!(self.slot, SourceSlot::CheckName(_))
     }
@@ -126,8 +127,8 @@ impl PreparedSource {
     }
 }
 
-/// The identity of a source, which a change of its settings keeps: the changed source begins with the addresses that
-/// were found before.
+/// The identity of a source. A change of the source's settings keeps the identity, so the changed source begins
+/// with the addresses that were found before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum SourceSlot {
     /// The host name and port among the backends.
@@ -139,8 +140,8 @@ enum SourceSlot {
 }
 
 impl SourceSlot {
-    /// Returns the sources of a pool with their slots: first those of backends, then the host names of checks and
-    /// agents.
+    /// Returns the sources of a pool with their slots: first the sources of backends, then the host names of
+    /// checks and agents.
     fn of(pool: &PoolSpec) -> impl Iterator<Item = (&DiscoverSpec, Self)> {
         let mut listed = 0..;
         let mut slot = move |spec: &DiscoverSpec| match &spec.host {
@@ -180,7 +181,7 @@ impl Drop for SourceFollower {
 }
 
 impl Discoveries {
-    /// Returns a value without sources, and the receiver for the reports of later ones.
+    /// Returns a value without sources, and the receiver for the reports of later sources.
     pub fn new() -> (Self, mpsc::Receiver<DiscoveryReport>) {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let limits = QuestionLimits::new(dns::NAMES_AT_ONCE, dns::LATE_AT_ONCE);
@@ -248,8 +249,8 @@ impl Discoveries {
         }
     }
 
-    /// Returns the backends that the source in force has found at this slot. The set is empty if the changed source
-    /// asks for something else.
+    /// Returns the backends that the source in force has found at this slot. If the changed source reads
+    /// another file or asks for other records, the set is empty.
     fn found_before(&self, pool: &str, spec: &DiscoverSpec, slot: &SourceSlot) -> DiscoveredSet {
         let in_force = self.in_force.get(pool).map_or(&[][..], Vec::as_slice);
         let is_it = |old: &&SourceFollower| old.slot == *slot && old.state.source().asks_as(&spec.source);
@@ -287,8 +288,8 @@ impl Discoveries {
         pool.has_written || pool.of_backends().any(has_found)
     }
 
-    /// Returns the state of each source of a pool that is in force, and the backends that each found, for [`join`].
-    /// `None` for a pool without sources.
+    /// Returns two values for a pool in force: the state of each source, and the backends that each source found.
+    /// [`join`] adds these to the spec. `None` for a pool without sources.
     pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, Vec<DiscoveredSet>)> {
         let known =
             |source: &SourceFollower| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());

@@ -9,7 +9,7 @@ use super::fault::DiscoverFault;
 use super::hold::Hold;
 use super::set::DiscoveredSet;
 
-/// The outcome of one look at a source.
+/// The outcome of one read of a source: a file, or the answers of the DNS.
 #[derive(Debug)]
 pub(super) enum LookOutcome {
     /// The source was read, without a fault.
@@ -20,7 +20,7 @@ pub(super) enum LookOutcome {
     Partly(DiscoverFault),
     /// No answer is good.
     Failed(DiscoverFault),
-    /// No look was made. The hold of a backend has ended.
+    /// The source was not read. The hold of a backend has ended.
     Expired,
 }
 
@@ -33,7 +33,7 @@ impl LookOutcome {
     }
 }
 
-/// The report of a task about one look at its source.
+/// The report of a task about one read of its source.
 #[derive(Debug)]
 pub struct DiscoveryReport {
     pub(super) pool: Arc<str>,
@@ -43,7 +43,7 @@ pub struct DiscoveryReport {
     pub(super) outcome: LookOutcome,
 }
 
-/// Sends the reports of one task. Adds the backends that are held to those that were found.
+/// Sends the reports of one task. Adds the held backends to the backends that were found.
 pub(super) struct ReportSender {
     pub(super) pool: Arc<str>,
     pub(super) number: u64,
@@ -65,7 +65,7 @@ impl ReportSender {
         }
     }
 
-    /// Reports the outcome of a look. Returns `false` if the receiver is gone.
+    /// Reports the outcome of a read. Returns `false` if the receiver is gone.
     pub(super) async fn tell(&mut self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
         let is_good = !matches!(outcome, LookOutcome::Failed(_));
         let found = found.map(|found| self.hold.note_answer(found, is_good, Instant::now()));

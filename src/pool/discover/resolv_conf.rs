@@ -1,5 +1,5 @@
-//! Parses the system's file of resolvers into the servers to ask and the names to ask for. Pure. The form is that of
-//! resolv.conf(5), and the defaults are those of glibc.
+//! Parses the system's file of resolvers into the servers to ask and the names to ask for. Pure. The form is
+//! described in resolv.conf(5), and the defaults are the defaults of glibc.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl ResolvConf {
             let mut words = line.split_ascii_whitespace();
             match words.next() {
                 Some("nameserver") => read.servers.extend(words.next().and_then(server)),
-                // Of several `domain` and `search` lines the last counts.
+                // If there are several `domain` and `search` lines, the last line counts.
                 Some("domain") => read.search = words.take(1).filter_map(domain).collect(),
                 Some("search") => read.search = words.filter_map(domain).take(MOST_SEARCHED).collect(),
                 Some("options") => words.for_each(|word| read.option(word)),

@@ -12,8 +12,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// within seconds.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// The schedule of one source. `randomness` is at least 0 and below 1. It only adds time: before its cached answer
-/// expires, a resolver returns the rest of the TTL, which may be 0.
+/// The schedule of one source. `randomness` is at least 0 and below 1. Randomness only adds time: before a
+/// resolver's cached answer expires, the resolver returns the rest of the TTL, which may be 0.
 #[derive(Debug)]
 pub(super) struct LookSchedule {
     floor: Duration,

@@ -1,4 +1,4 @@
-//! The backends that a source found, and the function that adds them to those of the configuration.
+//! The backends that a source found, and the function that adds them to the backends of the configuration.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -7,7 +7,8 @@ use crate::pool::discover_spec::{DiscoverSpec, NamedHost};
 use crate::pool::{BackendSpec, NameOrigin, PoolSpec};
 use crate::sys::Address;
 
-/// The most backends that one source may name. More are a fault, because a cut list would hide the rest.
+/// The most backends that one source may name. More backends are a fault, because a cut list would hide the
+/// rest.
 pub(super) const MOST_BACKENDS: usize = 10_000;
 
 /// A backend as its source describes it.
@@ -21,7 +22,7 @@ pub(super) struct Discovered {
     pub(super) weight: u16,
     /// Its zone.
     pub(super) zone: Option<Arc<str>>,
-    /// True if it is used only while the others are down.
+    /// True if it is used only while the other backends are down.
     pub(super) backup: bool,
 }
 
@@ -31,8 +32,8 @@ pub(super) struct Discovered {
 pub struct DiscoveredSet(Arc<[Discovered]>);
 
 impl DiscoveredSet {
-    /// Sorts a list by name. Of several backends with one address the first stays; of several with one name the one
-    /// with the lowest address stays.
+    /// Sorts a list by name. If several backends have one address, the first stays. If several backends have
+    /// one name, the backend with the lowest address stays.
     pub(super) fn new(mut backends: Vec<Discovered>) -> Self {
         let mut addresses = HashSet::with_capacity(backends.len());
         backends.retain(|backend| addresses.insert(backend.address.clone()));
@@ -57,10 +58,10 @@ impl DiscoveredSet {
     }
 }
 
-/// Returns `written` with the backends that its sources found; `found` has a set for each source. The backends of a
-/// host name come at the position of the name, those of other sources at the end. A backend is left out if another
-/// backend has its name or address: both are one server, which must not get two shares. Backends of the
-/// configuration have precedence, then those of host names.
+/// Returns `written` with the backends that its sources found; `found` has a set for each source. The backends
+/// of a host name come at the position of the name, the backends of other sources at the end. A backend is left
+/// out if another backend has its name or address: both are one server, which must not get two shares. Backends
+/// of the configuration have precedence, then backends of host names.
 pub fn join(written: &PoolSpec, found: &[DiscoveredSet]) -> PoolSpec {
     let mut names: HashSet<Arc<str>> =
         written.backends.iter().map(|backend| Arc::clone(&backend.name)).collect();
@@ -183,7 +184,8 @@ mod tests {
             "db1:1/10.0.0.5 a db2:1/10.0.0.6 b 10.0.0.7:1",
         );
         check([&["10.0.0.5:1", "[::5]:1"], &[], &[]], "db1:1/10.0.0.5 db1:1/::5 a b");
-        // One server has one share. The backend of the configuration has precedence, then that of the first host name.
+        // One server has one share. The backend of the configuration has precedence, then the backend of the
+        // first host name.
         check([&["10.0.0.1:1"], &["10.0.0.6:1"], &["10.0.0.6:1"]], "a db2:1/10.0.0.6 b");
         check([&["10.0.0.6:1"], &["10.0.0.6:1"], &[]], "db1:1/10.0.0.6 a b");
         let joined = join(&pool, &[set(&["10.0.0.5:1"]), set(&[]), set(&["10.0.0.7:1"])]);

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use crate::wire::ServerName;
 
-/// The most names in the cache of a pool, some 200 bytes each. If none of them has expired, an eighth is removed.
+/// The most names in the cache of a pool, some 200 bytes each. If the cache is full and no name has expired, an
+/// eighth of the names is removed.
 const MOST_KNOWN: usize = 10_000;
 
 /// The most names that are looked up, or wait for a look-up, at once.

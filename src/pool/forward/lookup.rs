@@ -22,7 +22,7 @@ const MOST_ADDRESSES: usize = 32;
 /// The most late answers that are awaited at once. Each has a socket.
 const LATE_AT_ONCE: usize = 32;
 
-/// Answers questions until no pool is left that can send one.
+/// Answers questions until no pool is left that can send a question.
 pub(super) async fn answer_all(
     mut questions: mpsc::Receiver<ForwardQuestion>,
     resolvers: Arc<[SocketAddr]>,
@@ -52,7 +52,7 @@ pub(super) async fn answer_all(
     }
 }
 
-/// Answers a question. Returns the late family, if one of the two is late.
+/// Answers a question. Returns the late family, if one of the two families is late.
 async fn answer(
     mut question: ForwardQuestion,
     mut askers: Askers,
@@ -100,7 +100,8 @@ fn or_none(heard: Option<Heard<IpAddr>>) -> Heard<IpAddr> {
     heard.unwrap_or(Ok(DnsAnswer { records: Vec::new(), ttl: Duration::ZERO }))
 }
 
-/// Joins the answers of both families. Returns the addresses and their TTL. If one family failed, the other one counts.
+/// Joins the answers of both families. Returns the addresses and their TTL. If one family failed, the other
+/// family counts.
 fn both(v4: Heard<IpAddr>, v6: Heard<IpAddr>) -> (CachedAnswer, Duration) {
     let mut ttl = None::<Duration>;
     let mut fault = None;

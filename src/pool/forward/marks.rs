@@ -28,7 +28,7 @@ pub struct ForwardMark {
 }
 
 impl ForwardMarks {
-    /// Marks a connection by its first bytes. Returns `None` if an open one has the same first bytes.
+    /// Marks a connection by its first bytes. Returns `None` if an open connection has the same first bytes.
     pub(super) fn mark(self: &Arc<Self>, first: &[u8]) -> Option<ForwardMark> {
         let number = self.hasher.hash_one(&first[..first.len().min(COMPARED)]);
         let is_new = self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(number);

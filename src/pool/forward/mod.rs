@@ -1,9 +1,9 @@
 //! The forwarding pool: a client goes to the host that it names, if the name is allowed and the address may be dialled.
 //!
-//! A worker calls [`Forward::destinations`], which returns addresses from a cache or waits for the task that
-//! queries the DNS on the runtime of control ([`Forward::follow`]). The worker dials exactly these addresses. Each
-//! connection has only one look-up, so a resolver cannot give one address to the check and another address to the
-//! dial.
+//! A worker calls [`Forward::destinations`]. It returns addresses from a cache, or waits for a task that
+//! queries the DNS. This task runs on the runtime of control ([`Forward::follow`]). The worker dials exactly
+//! these addresses. Each connection has only one look-up. So a resolver cannot give one address to the check
+//! and another address to the dial.
 
 mod cache;
 mod lookup;
@@ -140,7 +140,7 @@ impl Forward {
     /// A socket of this process may never be dialled.
     fn may_dial(&self, address: SocketAddr, here: &OwnAddresses<'_>) -> bool {
         let (ip, open) = (address.ip(), &self.spec.allow_private);
-        // A service that trusts connections of its own host must not trust those of our clients.
+        // A service that trusts connections of its own host must not trust the connections of our clients.
         reach::may_reach(ip, open) && (!here.has(ip) || reach::is_open(ip, open)) && !here.listens(address)
     }
 

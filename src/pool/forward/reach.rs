@@ -1,9 +1,10 @@
 //! Checks whether clients may be forwarded to an address: a public address, or one in the networks that an operator
 //! opens (`allow_private`). Pure.
 //!
-//! The IANA registries of special-purpose addresses (RFC 6890) define which addresses are public. Addresses that
-//! are not globally reachable, multicast, the reserved class E and deprecated networks are not public. In IPv6, IANA
-//! assigns global addresses from 2000::/3 only, so no list is needed for the others: they are not public.
+//! The IANA registries of special-purpose addresses (RFC 6890) define which addresses are public. Addresses
+//! that are not globally reachable, multicast, the reserved class E and deprecated networks are not public. In
+//! IPv6, IANA assigns global addresses from 2000::/3 only, so no list is needed for other addresses: they are
+//! not public.
 //!
 //! Some IPv6 addresses embed an IPv4 address for a translator or a tunnel (the well-known prefix of NAT64, 6to4). The
 //! check uses the embedded address. A NAT64 prefix of a single network has no mark and is checked as any other address.

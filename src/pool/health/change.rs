@@ -4,8 +4,8 @@ use super::operator_state::OperatorState;
 use super::outcome::CheckFault;
 use super::trouble::Trouble;
 
-/// The state of a backend: up, or the reason for which it takes no new connections. Open connections stay in any
-/// state, unless the pool closes those of backends that are down.
+/// The state of a backend: up, or the reason for which it takes no new connections. Open connections stay in
+/// any state, unless the pool closes the connections of backends that are down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum BackendState {
@@ -13,7 +13,7 @@ pub enum BackendState {
     Up,
     /// Its checks fail, or its agent reports it as down.
     Down,
-    /// Its open connections may end, and it gets no new ones.
+    /// Its open connections may end, and it gets no new connections.
     Draining,
     /// Clients failed there, and it gets no connections for a while.
     Ejected,
@@ -99,7 +99,7 @@ pub enum ChangeReason {
     /// Enough checks passed in a row.
     #[error("checks passed")]
     ChecksPassed,
-    /// Enough checks failed in a row; this is the fault of the last one.
+    /// Enough checks failed in a row; this is the fault of the last check.
     #[error("checks failed: {0}")]
     ChecksFailed(CheckFault),
     /// The checks were switched off, and their results were dropped.

@@ -11,8 +11,8 @@ use crate::pool::HealthSpec;
 pub struct CheckFailure {
     /// The kind of fault.
     pub fault: CheckFault,
-    /// The first words of the backend's answer, cut and not escaped, or the fault of it; `None` if the backend sent
-    /// nothing.
+    /// The first words of the backend's answer, cut and not escaped, or the fault of this answer; `None` if the
+    /// backend sent nothing.
     pub heard: Option<Arc<str>>,
 }
 
@@ -60,7 +60,7 @@ impl Checked {
         self.against = 0;
     }
 
-    /// Applies the result of one check. Returns the reason if that changed `up`.
+    /// Applies the result of one check. Returns the reason if the result changed `up`.
     ///
     /// `rise` and `fall` are read from `spec` at each call, so a reload may change them and the state stays; a 0
     /// there works as 1.

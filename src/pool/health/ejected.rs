@@ -6,17 +6,18 @@ use super::outcome::{CheckFault, CheckOutcome};
 use super::trouble::Trouble;
 
 /// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
-/// pass. Names and defaults are those of Envoy's outlier detection.
+/// pass. Names and defaults are the same as in Envoy's outlier detection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionSpec {
     /// Failed connects, or resets before the backend has sent a byte, in a row. Default 5.
     pub consecutive_failures: u32,
-    /// The duration of the first ejection; one right after it lasts twice as long, then three times. Default 30 s.
+    /// The duration of the first ejection. An ejection right after it lasts twice as long, the next ejection
+    /// three times as long. Default 30 s.
     pub base_time: Duration,
     /// The longest duration of one ejection. Default 300 s.
     pub max_time: Duration,
-    /// The part of the pool that may be ejected at once, in percent; one backend always may, unless no
-    /// other is available. Default 10.
+    /// The part of the pool that may be ejected at once, in percent. One backend may always be ejected, unless
+    /// no other backend is available. Default 10.
     pub max_ejected: u8,
 }
 
@@ -31,13 +32,13 @@ impl Default for EjectionSpec {
     }
 }
 
-/// The ejections of a backend, the present one among them.
+/// The ejections of a backend, including the present ejection.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ejections {
     present: Option<Ejection>,
-    /// The number of ejections in a row, the present one included.
+    /// The number of ejections in a row, the present ejection included.
     row: u32,
-    /// The time at which the last one ended.
+    /// The time at which the last ejection ended.
     ended: Option<Instant>,
 }
 
@@ -90,12 +91,13 @@ impl Ejections {
         disproved && self.end(now)
     }
 
-    /// Ends an ejection whose time is over. Returns true if there was one.
+    /// Ends an ejection whose time is over. Returns true if an ejection ended.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         self.present.is_some_and(|present| present.until <= now) && self.end(now)
     }
 
-    /// Ends an ejection. It still counts for the duration of the next one. Returns true if there was one.
+    /// Ends an ejection. The ended ejection still counts for the duration of the next ejection. Returns true if
+    /// an ejection ended.
     pub(super) fn end(&mut self, now: Instant) -> bool {
         let ended = self.present.take().is_some();
         if ended {

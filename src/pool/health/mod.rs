@@ -1,6 +1,7 @@
 //! The state of a backend: a pure state machine, `(event, now) -> change`.
 //!
-//! Several causes are in force at once, and each is stored separately. The state is that of the strongest one:
+//! Several causes are in force at once, and each is stored separately. The state is the state of the strongest
+//! cause:
 //!
 //! | cause, the strongest first                             | state       | new connections | checks | it ends when                     |
 //! |--------------------------------------------------------|-------------|-----------------|--------|----------------------------------|
@@ -11,16 +12,18 @@
 //! | none of these                                          | up          | yes             | go on  |                                  |
 //!
 //! Down is stronger than draining, because it is more serious: the open connections are probably lost. When a
-//! cause ends, the next one applies. Only maintenance changes weaker causes: it ends an ejection, and the results of
-//! checks before it are no longer certain afterwards.
+//! cause ends, the next strongest cause applies. Only maintenance changes weaker causes: it ends an ejection,
+//! and the results of checks before it are no longer certain afterwards.
 //!
-//! A backend starts up. Nothing is known of a backend that was just configured. If it got no traffic before its first
-//! check, each start and each added backend would cause an outage. For the same reason the very first result decides at
-//! once, without `fall` failures in a row: so a backend that never worked fails clients for the time of one check at
-//! most. From then on `rise` and `fall` results in a row change the state.
+//! The first state of a backend is up. Nothing is known of a backend that was just configured. If such a
+//! backend got no traffic before its first check, each start and each added backend would cause an outage. For
+//! the same reason the very first result decides at once, without `fall` failures in a row: so a backend that
+//! never worked fails clients for the time of one check at most. From then on `rise` and `fall` results in a
+//! row change the state.
 //!
-//! Only a backend that is up is ejected: clients do not connect to others. An ejection for failed connects ends early
-//! when `rise` checks passed in a row. An ejection for early resets does not, because checks may not see the resets.
+//! Only a backend that is up is ejected: clients do not connect to backends in another state. An ejection for
+//! failed connects ends early when `rise` checks passed in a row. An ejection for early resets does not,
+//! because checks may not see the resets.
 //!
 //! A slow start needs no state of its own: it follows from the time that a backend has been up ([`Health::since`]).
 //! Failures are counted elsewhere, in atomics, because workers count them.
@@ -92,7 +95,8 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// Creates a backend of which only the operator state is known: up, if that is "in use".
+    /// Creates the health of a backend of which only the operator state is known. The backend is up if this
+    /// state is "in use".
     pub(super) fn new(operator_state: OperatorState, now: Instant) -> Self {
         let mut health = Self {
             state: BackendState::Up,

@@ -6,7 +6,7 @@ pub enum OperatorState {
     /// In use, unless a check, an agent or an ejection takes it out.
     #[default]
     Ready,
-    /// No new connections; open ones stay.
+    /// No new connections; open connections stay.
     Drain,
     /// As drain, and its checks pause: the server may be switched off.
     Maintenance,

@@ -39,7 +39,7 @@ pub enum CheckFault {
     /// The host name of the check has no address.
     #[error("the host name of the check has no address")]
     NoAddress,
-    /// The certificate of a check over TLS is not one that `ca_file` accepts.
+    /// `ca_file` does not accept the certificate that the server sent in a check over TLS.
     #[error("certificate not accepted")]
     Certificate,
     /// The check could not be made: this process was out of descriptors, ports or memory, or the accept queue of the
@@ -52,7 +52,7 @@ pub enum CheckFault {
 }
 
 impl CheckFault {
-    /// The kind under which it is counted.
+    /// Returns the kind under which the fault is counted.
     pub fn failed_check(self) -> FailedCheck {
         match self {
             Self::Refused => FailedCheck::Refused,
@@ -76,8 +76,8 @@ pub struct CheckFinding {
     pub outcome: CheckOutcome,
     /// The first words of an answer that was not accepted, cut; `None` if there were none.
     pub heard: Option<Arc<str>>,
-    /// The part of its duration after the answer was complete, in which it only waited for bytes that would make
-    /// the answer wrong.
+    /// The last part of the check's duration: the answer was complete, and the check only waited for bytes that
+    /// would make the answer wrong.
     pub listened: Duration,
 }
 

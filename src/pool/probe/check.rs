@@ -1,4 +1,4 @@
-//! One check: a connection, and the dialogue on it if the check has one.
+//! One check: a connection, and the dialogue on it if the check has a dialogue.
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -22,7 +22,7 @@ use crate::wire::{Dialogue, DialogueFault, DialogueStep, Script, proxy_protocol}
 const CHUNK: usize = 1024;
 
 /// The time for which a server must send nothing after an answer that further bytes would make wrong. A whole
-/// greeting comes in one segment, or in several right after each other.
+/// greeting comes in one segment, or in several segments right after each other.
 const SILENCE: Duration = Duration::from_millis(100);
 
 /// Makes one check of the endpoint `asked`. Values that must look random are computed from `random`.
@@ -96,7 +96,7 @@ async fn attempt(
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, the attempt is given up.
+/// If the future is dropped, the attempt is aborted.
 pub(in crate::pool) async fn connect(
     asked: &CheckEndpoint,
     until: Instant,

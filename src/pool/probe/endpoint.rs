@@ -14,12 +14,12 @@ use crate::pool::check_target::Endpoint;
 use crate::pool::discover::{CheckNames, Discovery};
 use crate::sys::{Address, control_connect};
 
-/// The most addresses of a host that one check tries. A host of checks has few; each further address shortens the
-/// time of the others.
+/// The most addresses of a host that one check tries. A host of checks has few addresses. Each further address
+/// shortens the time of the others.
 const MOST_TRIED: usize = 8;
 
-/// The endpoint of the check or agent of one backend. Two are equal if they have the same endpoint and follow its
-/// name by the same task.
+/// The endpoint of the check or agent of one backend. Two values are equal if they have the same endpoint and
+/// the same task follows its host name.
 #[derive(Clone, Debug)]
 pub(in crate::pool) struct CheckEndpoint {
     endpoint: Endpoint,
@@ -67,10 +67,10 @@ impl CheckEndpoint {
         &self.endpoint
     }
 
-    /// Connects to the endpoint. The addresses of a host name are tried in their order, IPv4 first, and the first
-    /// that accepts is taken. Each has an equal part of the time that is left until `until`, so that an address
-    /// that drops packets leaves time for the others. While the first look-up of the name is under way, this waits
-    /// for it.
+    /// Connects to the endpoint. The addresses of a host name are tried in their order, IPv4 first, and the
+    /// first that accepts is taken. Each address has an equal part of the time that is left until `until`. So
+    /// an address that drops packets leaves time for the others. While the first look-up of the name is under
+    /// way, this waits for it.
     ///
     /// The last address has no bound of its own: the caller drops the attempt at `until`. `is_busy` is set while the
     /// queue of a Unix socket is full.
@@ -81,7 +81,7 @@ impl CheckEndpoint {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, the attempt is given up.
+    /// If the future is dropped, the attempt is aborted.
     pub(in crate::pool) async fn connect(
         &self,
         until: Instant,

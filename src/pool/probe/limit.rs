@@ -1,5 +1,5 @@
-//! The limit of checks under way at once. Each check takes a descriptor, and the checks of ten thousand backends that
-//! do not answer must not take all of them.
+//! The limit of checks under way at once. Each check takes a descriptor. If ten thousand backends do not
+//! answer, their checks must not take all descriptors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::telemetry::Counter;
 
-/// The slots for checks of the whole process. Shared by all checks; ends with the last.
+/// The slots for checks of the whole process. Shared by all checks; it ends with the last of them.
 #[derive(Debug)]
 pub struct CheckLimit {
     slots: Semaphore,

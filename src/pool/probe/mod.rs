@@ -3,11 +3,11 @@
 //! The tasks change nothing themselves; the receiver of the reports passes them to
 //! [`Pool::apply`](super::Pool::apply). They run on the control runtime, where they delay no byte of a client.
 //!
-//! The first check of a backend comes at a random moment within the first interval. Each later interval is longer
-//! or shorter by up to a tenth. So the checks of a thousand backends, or of ten nodes that were started together,
-//! are spread over time. A [`CheckLimit`] bounds the checks under way at once. A `tcp` check opens a connection and
-//! closes it without a byte, so the backend sees a client that left at once; the other kinds have a
-//! [dialogue](crate::wire::dialogue).
+//! The first check of a backend comes at a random moment within the first interval. Each later interval is
+//! longer or shorter by up to a tenth. So the checks of a thousand backends, or of ten nodes that were started
+//! together, are spread over time. A [`CheckLimit`] bounds the checks under way at once. A `tcp` check opens a
+//! connection and closes it without a byte: for the backend, this is a client that left at once. The other
+//! kinds of check have a [dialogue](crate::wire::dialogue).
 //!
 //! A backend in maintenance is not checked: it may be switched off, and its state does not depend on checks.
 
@@ -66,8 +66,8 @@ impl Checks {
         Self::default()
     }
 
-    /// Checks the present backends of `pool`: starts missing tasks and ends those of removed backends. The task of an
-    /// unchanged backend goes on, so that frequent reloads do not delay its next check.
+    /// Checks the present backends of `pool`: starts missing tasks and ends the tasks of removed backends. The
+    /// task of an unchanged backend goes on, so that frequent reloads do not delay its next check.
     ///
     /// The results go to `reports`. While that channel is full the tasks wait, and they end when its receiver is
     /// gone. `randomness` is any random number.
@@ -95,7 +95,7 @@ impl Checks {
 ///
 /// # Cancel safety
 ///
-/// May be dropped at any moment: a check under way is given up and not reported.
+/// May be dropped at any moment: a running check is aborted and not reported.
 async fn run(watch: Watch<HealthSpec, CheckReport>) {
     let Watch { backend, asked, spec, limit, reports, mut schedule } = watch;
     sleep_until(Instant::now() + schedule.first(spec.interval)).await;
@@ -138,8 +138,9 @@ struct ResultRun {
 }
 
 impl ResultRun {
-    /// Returns the interval after a result. It is the fast one while more such results would change the state. A
-    /// backend that is down for another reason than its checks is checked in the usual interval.
+    /// Returns the interval after a result. The interval is `fast_interval` while more such results would
+    /// change the state. A backend that is down for another reason than its checks is checked in the usual
+    /// interval.
     fn interval(&mut self, spec: &HealthSpec, outcome: CheckOutcome, state: BackendState) -> Duration {
         let passed = match outcome {
             CheckOutcome::Passed => true,

@@ -7,7 +7,8 @@ use siphasher::sip::SipHasher24;
 /// An interval below this would be a busy loop against a backend that refuses at once.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The upper bound of intervals in computations, far from the values for which adding to an `Instant` overflows.
+/// The upper bound of intervals in computations. It is so small that `Instant` plus an interval never
+/// overflows.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The times of one backend's checks.

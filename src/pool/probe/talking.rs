@@ -28,9 +28,9 @@ pub(super) fn talking(socket: OwnedFd, address: &Address) -> io::Result<Box<dyn 
     })
 }
 
-/// Returns the first line of a backend's answer, cut, as text; `None` if it is empty. Bytes that are not UTF-8 become
-/// the characters of the same numbers, so no byte is lost. The text may have any character: each output that has it
-/// escapes it in its own way.
+/// Returns the first line of a backend's answer, cut, as text; `None` if it is empty. Bytes that are not UTF-8
+/// become the characters of the same numbers, so no byte is lost. The text may have any character. The log, the
+/// status and every other output escape the text in their own form.
 pub(super) fn first_words(heard: &[u8]) -> Option<Arc<str>> {
     /// A status line or a greeting is shorter, and an error of a database begins here.
     const SHOWN: usize = 96;

@@ -102,7 +102,7 @@ impl<S: Clone + PartialEq> Watches<S> {
         self.tasks.get(name).map(|task| task.handle.id())
     }
 
-    /// Returns true if there are none.
+    /// Returns true if there are no tasks.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.tasks.is_empty()

@@ -7,13 +7,13 @@
 //!
 //! # No wake-up is lost
 //!
-//! Waiters make their attempts under the queue's lock, and a slot is returned before it is reported. So a slot that
-//! an attempt did not see is reported after the attempt, to a queue that has recorded it. A report calls the first
-//! waiter that may succeed. If that waiter is dropped, or succeeds and more slots may be free, the next waiter is
-//! called. A new connection makes no attempt before the waiters.
+//! Waiters make their attempts under the queue's lock, and a slot is returned before it is reported. So if an
+//! attempt did not see a slot, this slot is reported later. By then the queue has recorded the attempt. A
+//! report calls the first waiter that may succeed. If that waiter is dropped, or succeeds and more slots may be
+//! free, the next waiter is called. A new connection makes no attempt before the waiters.
 //!
-//! The lock is held for one attempt: a pick. A connection that gets a slot at once never takes the lock, and the
-//! return of a slot takes it only while there are waiters.
+//! The lock is held for one attempt: a pick. A connection that gets a slot at once never takes the lock. The
+//! return of a slot takes the lock only while there are waiters.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -46,7 +46,7 @@ pub(super) enum QueueAttempt<T> {
 /// The slots that a waiter can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaiterNeeds {
-    /// Any slot. If one of these waiters fails, all of them do.
+    /// Any slot. If the attempt of one such waiter fails, the attempts of all such waiters fail.
     Any,
     /// Not the slots of backends that the connection has tried already.
     Some,
@@ -67,7 +67,7 @@ pub(super) struct Queue {
 /// The waiters.
 #[derive(Debug, Default)]
 struct WaiterList {
-    /// By number, in the order of arrival.
+    /// The waiters by number, in the order of arrival.
     waiters: BTreeMap<u64, Waiter>,
     next: u64,
     /// The number of waiters that can use any slot.
@@ -138,8 +138,8 @@ impl Queue {
         }
     }
 
-    /// Reports that there may be more slots than before, or no reason to wait any longer. The change must be visible
-    /// to attempts.
+    /// Reports that there may be more slots than before, or that waiters may have no reason to wait any longer.
+    /// The change must be visible to attempts.
     pub(super) fn changed(&self) {
         if self.waiting() > 0 {
             let mut list = self.lock();
@@ -202,7 +202,8 @@ impl Waiter {
     }
 }
 
-/// The turn of a waiter. A dropped turn is given up, and a slot that was meant for it goes to the next waiter.
+/// The turn of a waiter. If the turn is dropped, the waiter leaves the queue. A slot for which it was called
+/// then goes to the next waiter.
 #[derive(Debug)]
 pub(super) struct WaiterTurn<'a> {
     queue: &'a Queue,
@@ -237,8 +238,8 @@ impl WaiterTurn<'_> {
             }
             return Poll::Pending;
         }
-        // The thread that returns a slot reads the number of waiters after that. A waiter is counted before it reads
-        // the slots. With this fence, at least one of the two sees the other.
+        // A thread first returns a slot and then reads the number of waiters. A waiter is first counted and
+        // then reads the slots. With this fence, at least one of the two sees the other.
         fence(Ordering::SeqCst);
         let result = match attempt() {
             QueueAttempt::Full => {

@@ -1,17 +1,17 @@
 //! The tiers of a pool in use: their order, and the spread of keys over them.
 //!
-//! Primaries form tiers by zone: the own zone, the listed zones in their order, and all others together. Backups form
-//! tiers in the same way. They are used only while no primary is up, or for a client that failed at each primary that
-//! is up. A full primary is waited for, because writes to backups may be forbidden. Each tier has its own balancer,
-//! so a change in one tier moves no key within another. The rule for the overflow from one tier to the next is in
-//! [`crate::balance::tiers`].
+//! Primaries form tiers by zone: the own zone, the listed zones in their order, and all others together.
+//! Backups form tiers in the same way. They are used only while no primary is up, or for a client that failed
+//! at each primary that is up. A connection waits for a full primary, because writes to backups may be
+//! forbidden. Each tier has its own balancer, so a change in one tier moves no key within another. The rule for
+//! the overflow from one tier to the next is in [`crate::balance::tiers`].
 //!
 //! Below the panic threshold, the failures of checks point to the checks and not to the backends. Picks then ignore
 //! health (panic mode): all backends of the kind in use are used, by weight, in any zone. While a primary is up,
 //! the primaries are in use. Else, while a backup is up, the backups are in use. Else both are in use, the
 //! primaries first. Backends that the operator or an agent has taken out do not count and are not used.
 //!
-//! The states of the backends are read after a change of one of them, not at each pick.
+//! The states of the backends are read after a state has changed, not at each pick.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const OTHERS: &str = "*";
 pub struct TierSpec {
     /// The zone of this node, whose backends come first. Default: no zone comes first.
     pub zone: Option<Arc<str>>,
-    /// The zones that come next, in order of preference; those in no list come last, all alike.
+    /// The zones that come next, in order of preference; zones in no list come last, all alike.
     pub zones: Vec<Arc<str>>,
     /// The percentage of weight that is up, 1 to 100, below which picks ignore health. Default: never.
     pub panic_threshold: Option<u8>,
@@ -65,14 +65,14 @@ pub(super) struct TierPlan {
     /// The zone, or [`OTHERS`].
     name: Arc<str>,
     is_backup: bool,
-    /// By their positions in the pool, in the order of the spec.
+    /// The backends of the tier, by their positions in the pool, in the order of the spec.
     pub(super) members: Box<[usize]>,
 }
 
 /// The state of panic mode. Shared with the pools of earlier and later snapshots.
 #[derive(Debug, Default)]
 pub(super) struct PanicState {
-    /// True if the begin of panic mode was logged.
+    /// True if the beginning of panic mode was logged.
     is_reported: AtomicBool,
     /// The number of backends picked in panic mode.
     picks: AtomicU64,
@@ -81,7 +81,7 @@ pub(super) struct PanicState {
 /// The health of the tiers when the backends were last read.
 #[derive(Debug)]
 pub(super) struct TierHealth {
-    /// The number of changes in the pool before that.
+    /// The number of changes in the pool before this read.
     changes: u64,
     capacities: Box<[Capacity]>,
     primaries: KindHealth,
@@ -91,7 +91,7 @@ pub(super) struct TierHealth {
 /// The health of the primaries, or of the backups.
 #[derive(Debug)]
 struct KindHealth {
-    /// Over the tiers of this kind; `None` if none of them is of use.
+    /// The spread over the tiers of this kind; `None` if no tier of this kind is of use.
     spread: Option<TierSpread>,
     /// The weight that is up, without backends that the operator or an agent has taken out.
     up: u64,
@@ -115,7 +115,7 @@ pub struct TierView {
     pub name: Arc<str>,
     /// True if its backends are backups.
     pub is_backup: bool,
-    /// The weight of its backends that are up, and of all.
+    /// The weight of its backends that are up, and the weight of all its backends.
     pub capacity: Capacity,
     /// The part of the pool's new connections that it gets now, 0 to 1.
     pub share: f64,

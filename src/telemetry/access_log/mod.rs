@@ -27,8 +27,8 @@ use super::record::AccessRecord;
 /// full queue holds about 5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
-/// The time for which a start waits until the file is open. A file system that has not answered by then may never
-/// answer, so the process serves clients before the file is open.
+/// The time for which a start waits until the file is open. A file system that has not answered by then may
+/// never answer. So the process serves clients before the file is open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The destination of the access log, and the form of its lines.
@@ -40,8 +40,8 @@ pub struct AccessLogSpec {
     pub format: Option<AccessLogFormat>,
     /// True if connections without a byte have lines too. Default true.
     pub empty: bool,
-    /// The limit of lines a second, for each listener, about connections that were refused before any backend was
-    /// tried; at least 1. As many may come at once. `None` is no limit. Default 100.
+    /// The limit of lines a second, for each listener, about connections that were refused before any backend
+    /// was tried; at least 1. As many lines may be written at once. `None` is no limit. Default 100.
     pub refused_per_second: Option<u32>,
 }
 
@@ -190,7 +190,7 @@ impl AccessLog {
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start), and `TimedOut` for a file system that does not answer.
+    /// The errors of [`start`](Self::start), and `TimedOut` for a file system that does not answer.
     pub fn open(&self, spec: &AccessLogSpec) -> io::Result<OpenedAccessLog> {
         let (opened, answer) = self.begin_to_open(spec)?;
         match answer {
@@ -258,13 +258,13 @@ impl AccessLog {
         RetiredAccessLog(old)
     }
 
-    /// Uses another destination for records from now on. The old one still writes its queued records, until it is
-    /// [finished](RetiredAccessLog::finish).
+    /// Uses another destination for records from now on. The old destination still writes its queued records,
+    /// until it is [finished](RetiredAccessLog::finish).
     pub fn switch(&self, opened: OpenedAccessLog) -> RetiredAccessLog {
         self.put_in_use(opened)
     }
 
-    /// Returns true if there is an access log. Without one no records need be made.
+    /// Returns true if there is an access log. Without an access log no records need be made.
     pub fn is_on(&self) -> bool {
         self.0.is_on.load(Ordering::Relaxed)
     }

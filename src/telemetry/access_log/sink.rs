@@ -24,7 +24,7 @@ pub(super) struct Sink {
     destination: Option<Box<dyn Write + Send>>,
     /// The file's name; `None` for a destination without a name, which is never opened again.
     path: Option<PathBuf>,
-    /// True if the last byte taken was not a line end, so that the next line needs one before it.
+    /// True if the last byte taken was not a line end, so that a line end is needed before the next line.
     torn: bool,
     /// True if the destination is a terminal.
     is_terminal: bool,

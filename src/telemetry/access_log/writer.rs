@@ -219,7 +219,7 @@ impl Writer {
 /// Failures in a row, which are logged once and not once for each batch.
 #[derive(Default)]
 struct FailureStreak {
-    /// Lines lost since the last batch that was written whole; `None` if there was no failure since.
+    /// Lines lost since the last batch that was written whole; `None` if no batch has failed since then.
     lost: Option<u64>,
 }
 
@@ -243,7 +243,8 @@ impl FailureStreak {
         position
     }
 
-    /// Ends the streak, because a batch was written whole. Returns the lines lost in it, or `None` if there was none.
+    /// Ends the streak, because a batch was written whole. Returns the lines lost in it, or `None` if no streak
+    /// was under way.
     fn end(&mut self) -> Option<u64> {
         self.lost.take()
     }

@@ -14,7 +14,7 @@ pub enum CloseKind {
     BackendReset,
     /// A side no longer answered, or took no byte for its stall timeout.
     Lost,
-    /// No byte moved for the idle timeout, or after a half-close for its timeout.
+    /// No byte moved for the idle timeout, or for the half-closed timeout after a half-close.
     Timeout,
     /// The backend refused the connection, or refused TLS.
     Refused,

@@ -23,7 +23,7 @@ impl BackendCounts {
         self.bytes[direction as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns the bytes relayed, those of open connections up to the last sweep.
+    /// Returns the bytes relayed. The bytes of open connections are counted up to the last sweep.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].load(Ordering::Relaxed)
     }
@@ -89,7 +89,7 @@ impl RouteCounts {
         self.bytes[direction as usize].fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Returns the bytes relayed, those of open connections up to the last sweep.
+    /// Returns the bytes relayed. The bytes of open connections are counted up to the last sweep.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].load(Ordering::Relaxed)
     }

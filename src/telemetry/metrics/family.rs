@@ -20,9 +20,8 @@ pub enum MetricKind {
     Counter,
     /// A value that goes up and down.
     Gauge,
-    /// Observations sorted into buckets, with the upper bounds of the buckets, ascending, in the base unit. The
-    /// bounds are here because a histogram without them would be rendered as a summary, which cannot be added up over
-    /// machines.
+    /// Observations sorted into buckets, with the upper bounds of the buckets, ascending, in the base unit. A
+    /// histogram without bounds would be rendered as a summary, and summaries cannot be added up over machines.
     Histogram(&'static [f64]),
 }
 

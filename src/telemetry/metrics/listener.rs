@@ -9,7 +9,7 @@ use super::{LazySeries, MetricRegistry, families};
 use crate::limit::{Rate, RateGate};
 use crate::telemetry::{CloseReason, Direction, Engine};
 
-/// The result of reading a ClientHello. A hello that could not be read never counts as one without a name.
+/// The result of reading a ClientHello. A hello that could not be read never counts as a hello without a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum HelloOutcome {
@@ -77,7 +77,7 @@ pub enum ClientOpening {
     Http,
     /// PostgreSQL.
     Postgres,
-    /// A protocol that is none of these.
+    /// Any other protocol.
     Other,
     /// No bytes: the client waits for the server.
     Silent,
@@ -178,7 +178,7 @@ pub struct ListenerMetrics {
     pub name: Arc<str>,
     /// Pauses in accepting, because descriptors or memory had run out.
     pub accept_pauses: Counter,
-    /// Errors of accept, including those that led to a pause.
+    /// Errors of accept, including errors that led to a pause.
     pub accept_errors: Counter,
     /// Names and conditions that lead to a pool or an action.
     pub routes: Gauge,
@@ -203,7 +203,7 @@ pub struct ListenerMetrics {
     hellos: [LazySeries<Counter>; HelloOutcome::ALL.len()],
     openings: [LazySeries<Counter>; ClientOpening::ALL.len()],
     proxy_headers: [LazySeries<Counter>; ProxyOutcome::ALL.len()],
-    /// Connections that `require` would refuse as missing, and as untrusted.
+    /// Connections that `require` would refuse: for a missing header, and for an untrusted peer.
     proxy_shadowed: [LazySeries<Counter>; 2],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
 }
@@ -278,7 +278,8 @@ impl ListenerMetrics {
         LazyLock::force(&self.hello_seconds);
     }
 
-    /// Announces that a client may begin with this kind of first bytes, of several.
+    /// Announces that a client may begin with this kind of first bytes, at a listener that accepts several
+    /// kinds.
     pub fn may_open(&self, opening: ClientOpening) {
         LazyLock::force(&self.openings[opening as usize]);
     }

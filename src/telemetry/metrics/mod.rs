@@ -70,7 +70,8 @@ impl Metrics {
         &self.process
     }
 
-    /// Returns the metrics of a listener, the same ones for the same name. `name` must come from the configuration.
+    /// Returns the metrics of a listener, always the same metrics for the same name. `name` must come from the
+    /// configuration.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
         let lines = *self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner);
         named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name, lines))
@@ -83,7 +84,8 @@ impl Metrics {
         listeners.values().for_each(|listener| listener.refusal_lines.set(lines));
     }
 
-    /// Returns the metrics of a pool, the same ones for the same name. `name` must come from the configuration.
+    /// Returns the metrics of a pool, always the same metrics for the same name. `name` must come from the
+    /// configuration.
     pub fn pool(&self, name: &str) -> Arc<PoolMetrics> {
         named(&self.pools, name, || PoolMetrics::new(&self.registry, name))
     }
@@ -95,8 +97,8 @@ impl Metrics {
         self.handle.render()
     }
 
-    /// Sorts the observations of histograms into their buckets. Until then each takes 16 bytes, so this must be
-    /// called every few seconds (5 is right), also where no scrape comes.
+    /// Sorts the observations of histograms into their buckets. Until then each observation takes 16 bytes. So
+    /// this must be called every few seconds (5 is right), even if no scrape comes.
     pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
@@ -121,7 +123,8 @@ struct MetricRegistry {
 /// The labels of one series.
 type SeriesLabels<'a> = &'a [(&'static str, &'a str)];
 
-/// A series that appears when it is first used.
+/// A handle whose series appears when the handle is first used, or when an event is announced
+/// (`LazyLock::force`).
 pub type LazySeries<T> = LazyLock<T, Box<dyn FnOnce() -> T + Send>>;
 
 impl MetricRegistry {
@@ -143,7 +146,7 @@ impl MetricRegistry {
         self.recorder.register_counter(&key(metric, labels), &METADATA)
     }
 
-    /// Returns a counter whose series appears when it is first used or forced.
+    /// Returns the lazy handle of a counter.
     fn lazy_counter(
         self: &Arc<Self>,
         metric: &'static MetricDoc,
@@ -153,7 +156,7 @@ impl MetricRegistry {
         LazySeries::new(Box::new(move || registry.counter(metric, &borrowed(&labels))))
     }
 
-    /// Returns a histogram whose series appear when it is first used or forced.
+    /// Returns the lazy handle of a histogram.
     fn lazy_histogram(
         self: &Arc<Self>,
         metric: &'static MetricDoc,

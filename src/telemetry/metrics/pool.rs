@@ -25,7 +25,7 @@ pub enum ConnectOutcome {
     Aborted,
     /// Connected, but the opening did not lead to TLS.
     Greeting,
-    /// Another error, such as that of a firewall's rule on this host.
+    /// Another error, such as the error that a firewall's rule on this host causes.
     Other,
 }
 
@@ -95,7 +95,7 @@ pub enum FailedCheck {
     Unreachable,
     /// The backend closed or reset before its answer.
     Closed,
-    /// The answer is not one that shows that the backend works.
+    /// The answer does not show that the backend works.
     Unexpected,
     /// A TLS alert.
     TlsAlert,

@@ -66,7 +66,7 @@ impl ReloadOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum AdminRefusal {
-    /// The name in the header Host is not one of this listener's.
+    /// The name in the header Host is not a name of this listener.
     Host,
     /// A web page of another site sent the request.
     CrossSite,

@@ -50,7 +50,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// All levels, the most important one first.
+    /// All levels, the most important level first.
     const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
     /// Returns the level of a word.

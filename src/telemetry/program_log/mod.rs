@@ -103,8 +103,8 @@ impl ProgramLog {
         self.0.wake.notify_one();
     }
 
-    /// Queues a text that is not an event: faults and warnings of a configuration. In the journal it is one entry
-    /// with a priority.
+    /// Queues a text that is not an event: faults and warnings of a configuration. In the journal the text is
+    /// one entry with a priority.
     pub fn complain(&self, text: &str) {
         self.push(text::entry(text, standard_error::is_journal()).as_bytes());
     }

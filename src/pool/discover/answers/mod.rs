@@ -17,8 +17,8 @@ use crate::pool::destination;
 /// The most SRV records of one name. Each target needs two further questions.
 const MOST_SERVICES: usize = 512;
 
-/// The largest factor for the weights of SRV records if one of them has weight 0. That one gets weight 1, because it
-/// "should have a very small chance of being selected" (RFC 2782).
+/// The largest factor for the weights of SRV records if a record has weight 0. Such a record gets weight 1,
+/// because it "should have a very small chance of being selected" (RFC 2782).
 const ABOVE_NONE: u16 = 100;
 
 /// The result of a round of questions, or of a part of it.
@@ -62,13 +62,13 @@ pub(super) struct HostAnswers {
 }
 
 impl HostAnswers {
-    /// Takes in the first answers of a round, or a late one. Returns `None` for a late answer of a name that no longer
-    /// counts.
+    /// Takes in the first answers of a round, or a late answer. Returns `None` for a late answer of a name that
+    /// no longer counts.
     pub(super) fn take_in(&mut self, part: Part, is_late: bool) -> Option<RoundResult> {
         if is_late { self.take_late_answer(part) } else { Some(self.take_answer(part)) }
     }
 
-    /// Takes in the first answers of a round: of both families, or of one.
+    /// Takes in the first answers of a round: of both families or of one family.
     fn take_answer(&mut self, part: Part) -> RoundResult {
         if !part.has_addresses() {
             let faults = [part.v4, part.v6].into_iter().flatten().filter_map(Result::err);
@@ -97,8 +97,9 @@ impl HostAnswers {
                 *last = answer.records;
                 RoundResult::good(answer.ttl)
             }
-            // NXDOMAIN means that the name has no records of any type. The other family has addresses, so here it means
-            // no addresses of this family. Some servers send it for a family that they do not support.
+            // NXDOMAIN means that the name has no records of any type. The other family has addresses, so here
+            // it means no addresses of this family. Some servers send NXDOMAIN for a family that they do not
+            // support.
             Some(Err(DnsFault::NoName)) => {
                 last.clear();
                 RoundResult::default()
@@ -130,8 +131,8 @@ impl HostAnswers {
     }
 }
 
-/// Returns true if the address is that of one host. 0.0.0.0, multicast and the like are not; resolvers that block names
-/// answer with them.
+/// Returns true if the address is the address of one host. 0.0.0.0, multicast and similar addresses are not.
+/// Resolvers that block names answer with such addresses.
 fn is_usable(ip: IpAddr) -> bool {
     destination::is_host(ip)
 }
@@ -171,7 +172,8 @@ impl SrvAnswers {
             Ok(answer) => answer,
             Err(fault) => return RoundResult::bad(fault),
         };
-        // A root target means that the service is not available (RFC 2782). Beside other records it has no meaning.
+        // A root target means that the service is not available (RFC 2782). Beside other records, a root target
+        // has no meaning.
         let is_closed = records.iter().any(|record| record.target.is_empty());
         records.retain(|record| !record.target.is_empty() && record.port > 0);
         records.sort();
@@ -224,8 +226,8 @@ impl SrvAnswers {
         set(backends)
     }
 
-    /// Returns the backends of all records. The records with the lowest priority number whose targets have addresses
-    /// come first, and the others are their backups.
+    /// Returns the backends of all records. The records with the lowest priority number whose targets have
+    /// addresses come first. The backends of the other records are their backups.
     pub(super) fn backends(&self) -> Vec<Discovered> {
         let known = |record: &&SrvRecord| self.hosts.get(&record.target).is_some_and(HostAnswers::is_known);
         let Some(first) = self.records.iter().filter(known).map(|record| record.priority).min() else {
@@ -256,7 +258,8 @@ fn weights(tier: &[SrvRecord]) -> impl Iterator<Item = u16> {
     tier.iter().map(move |record| (record.weight.saturating_mul(factor)).max(1))
 }
 
-/// Returns the set of these backends. No backend, and more than [`MOST_BACKENDS`], are faults.
+/// Returns the set of these backends. A set without backends is a fault, and so is a set with more than
+/// [`MOST_BACKENDS`].
 pub(super) fn set(backends: Vec<Discovered>) -> Result<DiscoveredSet, DnsFault> {
     match backends.len() {
         0 => Err(DnsFault::Empty),

@@ -28,7 +28,7 @@ use crate::pool::health::{CheckFailure, CheckFault};
 use crate::pool::tls_client::TlsClient;
 use crate::pool::tls_spec::{CaFile, TlsSpec};
 
-/// Bytes read at once; a server's first flight, its certificates among them, has some thousand.
+/// Bytes read at once; a server's first flight, its certificates included, has some thousand bytes.
 const CHUNK: usize = 4096;
 
 /// The number of bytes of the server that are shown if they are not TLS.
@@ -81,7 +81,7 @@ impl TlsSession {
                 tls.add(count);
             }
             if tls.take_in().is_err() {
-                // The alert; no code waits for the result.
+                // Sends the alert. No code waits for the result.
                 let _ = tls.flush().await;
                 return Err(tls.failure.take().unwrap_or(CheckFault::Other.into()));
             }
@@ -125,10 +125,10 @@ impl TlsSession {
         Ok(())
     }
 
-    /// The failure for an error of the session about the server's bytes.
+    /// Returns the failure of the check if the session refused the server's bytes with this error.
     fn refused(&self, error: &rustls::Error) -> CheckFailure {
         match error {
-            // No TLS at all: the first words help more.
+            // The bytes are not TLS. The server's first words help an operator more than this error.
             rustls::Error::InvalidMessage(_) => {
                 CheckFailure { fault: CheckFault::Unexpected, heard: first_words(&self.first) }
             }
@@ -178,7 +178,7 @@ impl AsyncRead for TlsSession {
                 tls.take_in()?;
                 continue;
             }
-            // Such as the answer to an update of keys.
+            // The session may have bytes to send, such as the answer to an update of keys.
             tls.collect()?;
             ready!(tls.poll_send(context))?;
             let mut read = ReadBuf::new(&mut tls.chunk);
@@ -218,7 +218,7 @@ impl AsyncWrite for TlsSession {
     }
 }
 
-/// The failure of the server for an error of the library.
+/// Returns the failure of a check whose TLS ended with this error of the library.
 fn judged(error: &rustls::Error) -> CheckFailure {
     let fault = match error {
         rustls::Error::AlertReceived(alert) => return CheckFault::TlsAlert(u8::from(*alert)).into(),
@@ -296,7 +296,7 @@ pub enum CaFault {
     /// A block of PEM is broken.
     #[error("it is not PEM: {0}")]
     Pem(String),
-    /// A certificate cannot be used; the number counts from 1.
+    /// A certificate cannot be used. The number is its position in the file, from 1.
     #[error("certificate {0} cannot be used: {1}")]
     Certificate(usize, String),
 }
@@ -305,7 +305,7 @@ pub enum CaFault {
 ///
 /// # Errors
 ///
-/// The reason for which they cannot be used.
+/// The reason for which the certificates cannot be used.
 pub fn read_certificates(pem: &[u8]) -> Result<Arc<[Box<[u8]>]>, CaFault> {
     let mut certificates = Vec::new();
     for read in CertificateDer::pem_slice_iter(pem) {
@@ -318,8 +318,8 @@ pub fn read_certificates(pem: &[u8]) -> Result<Arc<[Box<[u8]>]>, CaFault> {
     if certificates.is_empty() { Err(CaFault::Empty) } else { Ok(certificates.into()) }
 }
 
-/// Accepts certificates of the listed authorities, and listed certificates themselves: `openssl req -x509` makes
-/// certificates of authorities, which servers use as their own.
+/// Accepts certificates of the listed authorities, and also the listed certificates themselves: `openssl req
+/// -x509` makes certificates of authorities, and servers use these as their own certificates.
 #[derive(Debug)]
 struct ListedAuthorities {
     chain: Arc<WebPkiServerVerifier>,
