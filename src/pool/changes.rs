@@ -134,9 +134,11 @@ impl Pool {
         self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the backend of this pool that shares its health with `other`.
+    /// Returns the backend of this pool that shares its health with `other`. A discovered backend may have another name
+    /// now.
     fn mine(&self, other: &Backend) -> Option<&Arc<Backend>> {
-        self.backend(other.name()).filter(|backend| backend.shares_health(other))
+        let is_it = |backend: &&Arc<Backend>| backend.shares_health(other);
+        self.backend(other.name()).filter(is_it).or_else(|| self.backends.iter().find(is_it))
     }
 
     fn rules(&self) -> HealthRules<'_> {

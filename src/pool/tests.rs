@@ -251,6 +251,50 @@ fn an_ejection_and_its_count_outlive_a_reload() {
     assert_eq!(reasons, [ChangeReason::EjectionOff]);
 }
 
+/// A reload is built beside the control loop, which goes on to apply reports to the pool in force.
+#[test]
+fn states_that_change_during_a_build_come_into_force_with_it() {
+    let of = |backends: &[(&str, &str, u16)]| PoolSpec {
+        ejection: Some(EjectionSpec::default()),
+        ..with_agent(Algorithm::RoundRobin, backends)
+    };
+    let four = [THREE[0], THREE[1], THREE[2], ("d", "10.0.0.4:1", 1)];
+    let old = Pool::build(of(&four), None, 0);
+    let new = Arc::new(Pool::build(of(&four.map(|(name, address, _)| (name, address, 7))), Some(&old), 0));
+    take_down(&old, "a");
+    let start = Instant::now();
+    assert!(old.eject(&failure_report(&old, "b"), start).unwrap().is_some());
+    let said = agent_report(&old, "c", &[AgentDirective::Drain, AgentDirective::Share(30)]);
+    assert_eq!(old.apply_agent_report(&said, start).len(), 1);
+    assert!(new.settle(start).is_empty(), "nothing changes once more");
+    let states: Vec<_> = new.backends().iter().map(|backend| backend.state()).collect();
+    let expected = [BackendState::Down, BackendState::Ejected, BackendState::Draining, BackendState::Up];
+    assert_eq!(states, expected);
+    assert_eq!(new.backend("c").unwrap().health().agent_share(), 30);
+    assert_eq!((new.available(), picked(&new, &[])), (1, "d".into()));
+    let change = new.readmit(old.backend("b").unwrap(), start + Duration::from_secs(30));
+    assert_eq!(change.map(|change| change.to), Some(BackendState::Up));
+}
+
+#[test]
+fn the_ejection_of_a_backend_that_is_renamed_ends() {
+    let start = Instant::now();
+    let discovered = |backends: &[(&str, &str, u16)]| {
+        let mut spec = ejecting(backends, EjectionSpec::default());
+        spec.backends.iter_mut().for_each(|backend| backend.origin = NameOrigin::Discovery);
+        spec
+    };
+    let old = Pool::build(discovered(&[("t:1", "10.0.0.1:1", 1), THREE[1]]), None, 0);
+    assert!(old.eject(&failure_report(&old, "t:1"), start).unwrap().is_some());
+    let renamed = [("10.0.0.1:1", "10.0.0.1:1", 1), ("10.0.0.9:1", "10.0.0.9:1", 1), THREE[1]];
+    let new = Pool::build(discovered(&renamed), Some(&old), 0);
+    let change = new.readmit(&old.backends()[0], start + Duration::from_secs(30));
+    assert_eq!(change.map(|change| change.to), Some(BackendState::Up));
+    // A backend that has the name of another server is not meant.
+    let moved = Pool::build(discovered(&[("t:1", "10.0.0.7:1", 1), THREE[1]]), Some(&old), 0);
+    assert_eq!(moved.readmit(&old.backends()[0], start + Duration::from_secs(60)), None);
+}
+
 #[test]
 fn the_operators_word_comes_into_force_with_its_pool() {
     let say = |operator_state, previous: &Pool| {

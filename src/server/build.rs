@@ -11,6 +11,7 @@ use super::{opening_build, series};
 use crate::config::Config;
 use crate::limit::{Quota, QuotaSpec};
 use crate::listener::ListenerSpec;
+use crate::pool::discover::{DiscoveredSet, join};
 use crate::pool::{Discovery, Pool, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::route::{RouteEntry, RouteId, RouteKey, RouteTable};
@@ -20,8 +21,8 @@ use crate::snapshot::{
 };
 use crate::telemetry::{Metrics, RouteCounts};
 
-/// The sources of a pool, and its spec with the backends that they found.
-pub(super) type FoundPool = (Vec<Arc<Discovery>>, PoolSpec);
+/// The sources of a pool, and the backends that each found.
+pub(super) type FoundPool = (Vec<Arc<Discovery>>, Vec<DiscoveredSet>);
 
 /// The pools with sources, by name. Empty before the first answers of the start.
 pub(super) type FoundPools = BTreeMap<Arc<str>, FoundPool>;
@@ -84,7 +85,8 @@ pub(super) fn served(
     inputs: BuildInputs<'_>,
 ) -> Arc<ServedPool> {
     let (discovery, spec) = match found {
-        Some((discovery, mut spec)) => {
+        Some((discovery, sets)) => {
+            let mut spec = join(written, &sets);
             leave_out_cycles(&mut spec, inputs.config);
             (discovery, spec)
         }

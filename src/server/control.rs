@@ -150,7 +150,8 @@ impl Control {
             (Starting(starting), Discovered(report)) => self.first_answer(starting, report),
             (Starting(_) | Serving | Rebuilding(_), Worker(at, result)) => Break(Err(self.lost(at, result))),
             (Starting(_), Stop) => Continue(self.stop(Duration::ZERO)),
-            (Serving | Rebuilding(_), Stop) => Continue(self.stop(self.server.config.shutdown.grace)),
+            (Serving, Stop) => Continue(self.stop(self.server.config.shutdown.grace)),
+            (Rebuilding(work), Stop) => Continue(self.stop_rebuilding(work)),
 
             // Changes: one at a time.
             (Serving, Due) => Continue(self.begin_change()),
@@ -162,14 +163,8 @@ impl Control {
             }
             (Settling(run, settling), Due) => Continue(self.end_reload(run, Ok(settling.changes))),
             (Reading(run, _), Stop) => Continue(self.stop_reload(run)),
-            (Preparing(run, preparing), Stop) => {
-                self.abandon(preparing);
-                Continue(self.stop_reload(run))
-            }
-            (Settling(run, settling), Stop) => {
-                self.report_reload(run, Ok(settling.changes));
-                Continue(self.stop(self.server.config.shutdown.grace))
-            }
+            (Preparing(run, preparing), Stop) => Continue(self.stop_preparing(run, preparing)),
+            (Settling(run, settling), Stop) => Continue(self.stop_settling(run, settling)),
             (Reading(run, _) | Preparing(run, _), Worker(at, result)) => {
                 self.give_up_reload(run);
                 Break(Err(self.lost(at, result)))

@@ -19,8 +19,8 @@ pub(super) struct InheritedListener {
     pub(super) gate: Arc<Gate>,
     /// Its rate of new connections; `None` if it has no limits on admission.
     pub(super) rate: Option<Arc<RateGate>>,
-    /// The usage of its routes.
-    pub(super) used: RouteUsage,
+    /// The usage of its routes. Shared with each [`InheritedState`], because it has an entry for each named route.
+    pub(super) used: Arc<RouteUsage>,
 }
 
 impl InheritedListener {
@@ -30,7 +30,7 @@ impl InheritedListener {
             id: policy.listener_id,
             gate: Arc::clone(&policy.gate),
             rate: policy.admission.as_ref().map(|admission| Arc::clone(&admission.rate)),
-            used: RouteUsage::of(policy.protocol.routes()),
+            used: Arc::new(RouteUsage::of(policy.protocol.routes())),
         }
     }
 
@@ -41,13 +41,13 @@ impl InheritedListener {
 
     /// Returns the state of a new listener.
     pub(super) fn nothing() -> Self {
-        Self { id: ListenerId::next(), gate: Gate::new(u64::MAX), rate: None, used: RouteUsage::default() }
+        Self { id: ListenerId::next(), gate: Gate::new(u64::MAX), rate: None, used: Arc::default() }
     }
 }
 
 /// The usage of a listener's routes, by the names of the routes in the log. A route counts as the same route as
 /// long as it keeps one of its names.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(super) struct RouteUsage {
     limits: HashMap<Arc<str>, UsageLimit>,
     /// The counts of the routes that have names.

@@ -228,7 +228,7 @@ impl Control {
                 Err(work) => Ok(Preparing::Building(building, work, held)),
             },
             Preparing::ChangingFiles(prepared, work, held) => match work.result() {
-                Ok(()) => return self.put_in_force(run, prepared, held),
+                Ok(()) => return Phase::Settling(run, self.put_in_force(prepared, held)),
                 Err(work) => Ok(Preparing::ChangingFiles(prepared, work, held)),
             },
         };
@@ -239,18 +239,18 @@ impl Control {
     fn change_files(&mut self, run: ReloadRun, prepared: PreparedReload, held: HeldReports) -> Phase {
         match prepared.file_changes(&mut self.server).make() {
             Some(work) => Phase::Preparing(run, Preparing::ChangingFiles(prepared, work, held)),
-            None => self.put_in_force(run, prepared, held),
+            None => Phase::Settling(run, self.put_in_force(prepared, held)),
         }
     }
 
     /// Puts a configuration in force, and waits for the workers to close the sockets that it removed.
-    fn put_in_force(&mut self, run: ReloadRun, prepared: PreparedReload, held: HeldReports) -> Phase {
+    fn put_in_force(&mut self, prepared: PreparedReload, held: HeldReports) -> Settling {
         let (change, rest) = prepared.put_in_force(&mut self.server, self.log.as_ref());
         self.followers.in_force(&change, &self.server);
         self.followers.apply_held(held, &self.server);
         let ReloadRest { changes, mut closed } = rest;
         let closed = Work::within(SOCKETS_CLOSING, async move { closed.recv().await });
-        Phase::Settling(run, Settling { changes, closed })
+        Settling { changes, closed }
     }
 
     /// Ends a reload. The process serves, with the new configuration or with the old one.
@@ -318,15 +318,31 @@ impl Control {
         self.stop(self.server.config.shutdown.grace)
     }
 
-    /// Drops the steps of a reload that is not in force. Discovery goes on with the sources in force.
-    pub(super) fn abandon(&mut self, preparing: Preparing) {
-        self.followers.discovery.sources.abandon();
+    /// Begins the stop while a reload is prepared. Discovery goes on with the sources in force.
+    ///
+    /// A reload that changes the files of Unix sockets already comes into force at once: a listener whose file is
+    /// removed must not go on without it.
+    pub(super) fn stop_preparing(&mut self, run: ReloadRun, preparing: Preparing) -> Phase {
         match preparing {
-            Preparing::Building(_, _, held) | Preparing::ChangingFiles(_, _, held) => {
+            Preparing::Binding(..) | Preparing::OpeningLog(..) | Preparing::Discovering(..) => {
+                self.followers.discovery.sources.abandon();
+            }
+            Preparing::Building(_, _, held) => {
+                self.followers.discovery.sources.abandon();
                 self.followers.apply_held(held, &self.server);
             }
-            Preparing::Binding(..) | Preparing::OpeningLog(..) | Preparing::Discovering(..) => {}
+            Preparing::ChangingFiles(prepared, _, held) => {
+                let settling = self.put_in_force(prepared, held);
+                return self.stop_settling(run, settling);
+            }
         }
+        self.stop_reload(run)
+    }
+
+    /// Ends a reload that is in force, and begins the stop.
+    pub(super) fn stop_settling(&mut self, run: ReloadRun, settling: Settling) -> Phase {
+        self.report_reload(run, Ok(settling.changes));
+        self.stop(self.server.config.shutdown.grace)
     }
 }
 

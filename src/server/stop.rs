@@ -12,6 +12,7 @@ use super::control::Control;
 use super::events::{EventKind, Severity};
 use super::notify::ServiceStage;
 use super::phase::{DrainStep, Draining, Flow, Phase};
+use super::route_files::BuiltRoutes;
 use super::view::LifeStage;
 use super::work::{Work, on_thread};
 use crate::worker::WorkerCommand;
@@ -25,6 +26,17 @@ const REMOVING_FILES: Duration = Duration::from_secs(1);
 impl Control {
     /// Begins the stop: no reload starts any more, and new connections are accepted only until the grace is over.
     pub(super) fn stop(&mut self, grace: Duration) -> Phase {
+        Phase::Draining(Draining::new(self.begin_drain(grace)))
+    }
+
+    /// Begins the stop while the routes of a listener are built. They come into force in the drain: their report is not
+    /// sent again.
+    pub(super) fn stop_rebuilding(&mut self, work: Work<BuiltRoutes>) -> Phase {
+        let step = self.begin_drain(self.server.config.shutdown.grace);
+        Phase::Draining(Draining { step, rebuild: Some(work) })
+    }
+
+    fn begin_drain(&mut self, grace: Duration) -> DrainStep {
         let view = &self.server.view;
         view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);
         self.watchdog.notify(ServiceStage::Stopping);
@@ -33,8 +45,7 @@ impl Control {
         tracing::info!(grace = %shown_grace, %drain, "stopping");
         view.events.note(EventKind::Process, Severity::Info, "stopping");
         self.queue.refuse_all();
-        let step = if grace.is_zero() { self.remove_files() } else { DrainStep::Grace(Work::pause(grace)) };
-        Phase::Draining(Draining::new(step))
+        if grace.is_zero() { self.remove_files() } else { DrainStep::Grace(Work::pause(grace)) }
     }
 
     /// Starts to remove the files of Unix sockets, on a thread, before their queues close.

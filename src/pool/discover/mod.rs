@@ -288,18 +288,17 @@ impl Discoveries {
         pool.has_written || pool.of_backends().any(has_found)
     }
 
-    /// Returns two values for a pool in force: the state of each source, and the spec with the backends that
-    /// the sources found. `None` for a pool without sources.
-    pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
+    /// Returns two values for a pool in force: the state of each source, and the backends that each source found.
+    /// [`join`] adds these to the spec. `None` for a pool without sources.
+    pub fn in_force(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, Vec<DiscoveredSet>)> {
         let known =
             |source: &SourceFollower| (Arc::clone(&source.state), source.found.clone().unwrap_or_default());
         let sources = self.in_force.get(&pool.name).filter(|_| pool.has_sources())?;
-        let (states, found): (Vec<_>, Vec<_>) = sources.iter().map(known).unzip();
-        Some((states, join(pool, &found)))
+        Some(sources.iter().map(known).unzip())
     }
 
     /// Returns the same as [`Discoveries::in_force()`] for a pool of the prepared configuration.
-    pub fn prepared(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, PoolSpec)> {
+    pub fn prepared(&self, pool: &PoolSpec) -> Option<(Vec<Arc<Discovery>>, Vec<DiscoveredSet>)> {
         let in_force = self.in_force.get(&pool.name).map_or(&[][..], Vec::as_slice);
         let known = |source: &PreparedSource| {
             let followed = match &source.state {
@@ -310,8 +309,7 @@ impl Discoveries {
             Some((Arc::clone(&followed.state), found))
         };
         let sources = &self.prepared.get(&pool.name)?.sources;
-        let (states, found): (Vec<_>, Vec<_>) = sources.iter().filter_map(known).unzip();
-        Some((states, join(pool, &found)))
+        Some(sources.iter().filter_map(known).unzip())
     }
 
     /// Returns the backends that count for a prepared source. A new source without a result has the backends of the

@@ -50,16 +50,17 @@ fn set(addresses: &[&str]) -> DiscoveredSet {
 /// Returns the backends of a prepared pool or else of the pool in force, or `-` if the pool has no source.
 fn held(discoveries: &Discoveries, spec: &PoolSpec) -> String {
     let prepared = discoveries.prepared(spec).or_else(|| discoveries.in_force(spec));
-    names(prepared)
+    names(spec, prepared)
 }
 
 /// Returns the backends of a pool in force.
 fn held_in_force(discoveries: &Discoveries, spec: &PoolSpec) -> String {
-    names(discoveries.in_force(spec))
+    names(spec, discoveries.in_force(spec))
 }
 
-fn names(found: Option<(Vec<Arc<Discovery>>, PoolSpec)>) -> String {
-    found.map_or("-".to_owned(), |(_, joined)| {
+fn names(spec: &PoolSpec, found: Option<(Vec<Arc<Discovery>>, Vec<DiscoveredSet>)>) -> String {
+    found.map_or("-".to_owned(), |(_, found)| {
+        let joined = join(spec, &found);
         joined.backends.iter().map(|backend| backend.name.to_string()).collect::<Vec<_>>().join(" ")
     })
 }
@@ -271,7 +272,8 @@ async fn the_names_of_checks_are_followed_and_have_no_backends() {
     );
     assert_eq!(CheckEndpoint::named(name(), &discoveries.check_names("q")), CheckEndpoint::new(name(), None));
     let known = |discoveries: &Discoveries, spec: &PoolSpec| {
-        let (sources, joined) = discoveries.in_force(spec).unwrap();
+        let (sources, found) = discoveries.in_force(spec).unwrap();
+        let joined = join(spec, &found);
         assert_eq!(joined.backends.len(), 2, "{joined:?}");
         let asked = CheckEndpoint::named(name(), &discoveries.check_names("p"));
         assert_eq!(asked, CheckEndpoint::new(name(), Some(Arc::clone(&sources[2]))));
