@@ -13,6 +13,7 @@ use super::sniffed::{Intent, SniffedClient};
 use crate::limit::OverLimit;
 use crate::relay::RelaySettings;
 use crate::route::ConnectionFacts;
+use crate::snapshot::opening_policy::CancelPolicy;
 use crate::snapshot::{Action, NoRoute, OpeningPolicy, Policy, Protocol, RouteTarget, ServedPool, TlsPolicy};
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::{Offer, ServerName};
@@ -39,28 +40,35 @@ fn plan(
     policy: &Policy,
     record: &mut ConnectionRecord,
 ) -> Result<DialPlan, Rejection> {
-    let served = served(sniffed, policy, record)?;
-    let intent = &sniffed.intent;
-    let cancel = match (intent, &policy.opening) {
-        (Intent::Cancel, OpeningPolicy::Postgres(postgres)) => postgres.cancel.as_ref(),
-        _ => None,
-    };
+    let cancel = cancel_policy(policy, &sniffed.intent);
+    let served = served(sniffed, policy, cancel, record)?;
     // The key of a request to cancel belongs to one backend, so no other backend can use the key.
     let attempts = if cancel.is_some() { 1 } else { served.pool.spec().dial.attempts };
     let relay = cancel.map_or(&policy.relay, |cancel| &cancel.relay);
     let peer_timeouts = &served.pool.spec().dial.peer_timeouts;
     Ok(DialPlan {
         attempts,
-        pick: match (served.pool.forward(), intent) {
+        pick: match (served.pool.forward(), cancel) {
             (Some(_), _) => PickRule::Named,
-            (None, Intent::Cancel) => PickRule::OfSession,
-            (None, _) => PickRule::Balanced,
+            (None, Some(_)) => PickRule::OfSession,
+            (None, None) => PickRule::Balanced,
         },
-        early_fin: early_fin(intent),
+        early_fin: early_fin(&sniffed.intent),
         relay: RelaySettings { listener: Arc::clone(relay), backend: Arc::clone(peer_timeouts) },
         greeting: sniffed.greet.take(),
         served,
     })
+}
+
+/// Returns the policy for a request to cancel; `None` for another client, or if the listener has no such policy.
+///
+/// A reload may have made the listener one that serves no such requests. Then the client has no exemption from limits,
+/// because its relay has no short timeouts.
+fn cancel_policy<'p>(policy: &'p Policy, intent: &Intent) -> Option<&'p CancelPolicy> {
+    match (intent, &policy.opening) {
+        (Intent::Cancel, OpeningPolicy::Postgres(postgres)) => postgres.cancel.as_ref(),
+        _ => None,
+    }
 }
 
 /// Returns the meaning of an early FIN. TLS, also after an opening, and sessions of PostgreSQL go on only if the client
@@ -79,6 +87,7 @@ fn early_fin(intent: &Intent) -> EarlyFin {
 fn served(
     sniffed: &SniffedClient,
     policy: &Policy,
+    cancel: Option<&CancelPolicy>,
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     let required = policy.protocol.required_facts();
@@ -106,7 +115,7 @@ fn served(
             None => named_target(tls, sniffed.facts.server_name.as_ref(), &facts)?,
         },
     };
-    follow(target, source, &sniffed.intent, record)
+    follow(target, source, cancel, record)
 }
 
 /// Records the offer of a hello, if the client sent a hello and the connection may be logged.
@@ -164,7 +173,7 @@ fn opening_target<'f>(
 fn follow(
     RouteTarget { route, action, limits, counts }: &RouteTarget,
     source: Option<std::net::IpAddr>,
-    intent: &Intent,
+    cancel: Option<&CancelPolicy>,
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     record.routed(route, counts.as_ref());
@@ -175,7 +184,7 @@ fn follow(
     if let Some(limited) = limits {
         admission::route(limited, record)?;
     }
-    if matches!(intent, Intent::Cancel) {
+    if cancel.is_some() {
         // A request to cancel is short. A full pool must admit it, because the request may end a session that fills the
         // pool.
         let served = slot.served();

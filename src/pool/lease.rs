@@ -45,8 +45,9 @@ impl Lease {
         &self.backend
     }
 
-    /// Counts an established connection ([`BackendTraffic::connections_total`](super::backend::BackendTraffic::connections_total)) and the time that its connect took. To be
-    /// called once, when the connect has succeeded: failed attempts are no connections.
+    /// Counts an established connection and the time that its connect took; see
+    /// [`BackendTraffic::connections_total`](super::backend::BackendTraffic::connections_total). To be called once, when
+    /// the connect has succeeded: failed attempts are no connections.
     pub fn connected(&self, took: Duration) {
         self.backend.traffic().connected(took);
         if self.reports_troubles && !self.is_waiting.replace(true) {

@@ -363,6 +363,28 @@ fn a_request_to_cancel_finds_what_takes_no_new_sessions() {
     wait_for("a request that goes elsewhere", || ask(&proxy, &cancel).1 == "b1");
 }
 
+/// A reload may change the protocol of a listener. A listener of TCP does not bound the time of a request to cancel, so
+/// a client that connected before the reload is not exempt from limits.
+#[test]
+fn a_request_to_cancel_is_exempt_only_where_its_time_is_bounded() {
+    let backend = ScriptedServer::start("b0", &[]);
+    let limits = "limits = { connections = 1 }";
+    let proxy = Proxy::start(sessions(limits, &[backend.address()]));
+    let (_session, _) = ask(&proxy, &login("ann", "shop"));
+    let mut late = patient(proxy.connect());
+    wait_for("the client", || proxy.metric(r#"pointsman_connections_active{listener="main"}"#) == 2.0);
+    let tcp = config(&format!(
+        "workers = 2\naccess_log.to = \"off\"\n[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"p\"\n\
+         routes = [{{ source = \"127.0.0.0/8\", pool = \"p\" }}]\n\
+         [pool.p]\nhealth.check = \"off\"\nbackends = [{}]\n{limits}\n",
+        backend.address()
+    ));
+    proxy.remote.reload(tcp).unwrap();
+    late.write_all(&message(80_877_102, &[1; 8])).unwrap();
+    wait_for("the refusal", || proxy.metric(&closed("pool_full")) == 1.0);
+    assert!(rest(&mut late).is_empty());
+}
+
 #[test]
 fn a_backend_that_refuses_tls_is_one_that_failed() {
     let good = ScriptedServer::start("good", POSTGRES);
