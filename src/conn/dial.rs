@@ -191,8 +191,8 @@ impl<'a> Dial<'a> {
         let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
         let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
         let source = self.record.client().tcp();
-        if plan.pick == PickRule::OfSession {
-            return pool.pick_for_cancel(source, name).map_err(|_| CloseReason::CancelRefused);
+        if let PickRule::OfSession { missing } = plan.pick {
+            return pool.pick_of_session(source, name).map_err(|_| missing);
         }
         match pool.pick(source, name, &self.tried) {
             Ok(lease) => Ok(lease),
@@ -277,7 +277,7 @@ impl<'a> Dial<'a> {
         served.metrics.connect(ConnectOutcome::Ok);
         served.metrics.connect_seconds.record(took);
         lease.connected(took);
-        if *pick != PickRule::OfSession
+        if !matches!(pick, PickRule::OfSession { .. })
             && let Some(session) = served.pool.session(self.record.client().tcp(), lease.backend())
         {
             self.record.holds_mut().mark_session(session);

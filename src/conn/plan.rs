@@ -6,6 +6,7 @@ use super::sniffed::SniffedClient;
 use crate::relay::RelaySettings;
 use crate::snapshot::ServedPool;
 use crate::snapshot::opening_policy::GreetingPolicy;
+use crate::telemetry::CloseReason;
 
 /// A client and the plan of its dial.
 pub(super) struct RoutedClient {
@@ -35,7 +36,10 @@ pub(super) enum PickRule {
     /// The balancer of the pool picks the backend. If all backends are full, the connection waits in the queue.
     Balanced,
     /// The backend of another session of the client is used, even if it is full.
-    OfSession,
+    OfSession {
+        /// The close reason if no session has a backend.
+        missing: CloseReason,
+    },
     /// The host that the client names is the backend.
     Named,
 }

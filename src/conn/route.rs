@@ -50,7 +50,7 @@ fn plan(
         attempts,
         pick: match (served.pool.forward(), cancel) {
             (Some(_), _) => PickRule::Named,
-            (None, Some(_)) => PickRule::OfSession,
+            (None, Some(_)) => PickRule::OfSession { missing: CloseReason::CancelRefused },
             (None, None) => PickRule::Balanced,
         },
         early_fin: early_fin(&sniffed.intent),

@@ -28,7 +28,7 @@ impl Pool {
     /// # Errors
     ///
     /// [`Unavailable::NoneUp`] if the backend of the session is not known and no backend of several is up.
-    pub fn pick_for_cancel(
+    pub fn pick_of_session(
         &self,
         source: Option<SocketAddr>,
         server_name: Option<&ServerName>,
@@ -77,7 +77,7 @@ mod tests {
         let pool = Pool::build(spec, None, 0);
         for number in 0..100 {
             let session = pool.pick(client(number), None, &[]).unwrap();
-            let cancel = pool.pick_for_cancel(client(number), None).unwrap();
+            let cancel = pool.pick_of_session(client(number), None).unwrap();
             assert_eq!(cancel.backend().name(), session.backend().name(), "{number}: {:?}", pool.spec());
             assert_eq!(cancel.backend().active(), 2);
             drop(session);
@@ -107,8 +107,8 @@ mod tests {
         };
         let pool = |names| Pool::build(PoolSpec::new("p".into(), drained(names)), None, 0);
         assert!(pool("a").pick(client(1), None, &[]).is_err());
-        assert!(pool("a").pick_for_cancel(client(1), None).is_ok());
-        assert_eq!(pool("a b").pick_for_cancel(client(1), None).err(), Some(Unavailable::NoneUp));
+        assert!(pool("a").pick_of_session(client(1), None).is_ok());
+        assert_eq!(pool("a b").pick_of_session(client(1), None).err(), Some(Unavailable::NoneUp));
     }
 
     /// Any client may send a request, with more bytes after it, and servers reset such a connection.
@@ -116,7 +116,7 @@ mod tests {
     fn what_becomes_of_it_says_nothing_of_the_backend() {
         let pool = Pool::build(PoolSpec::new("p".into(), backends("a")), None, 0);
         for trouble in Trouble::ALL {
-            let cancel = pool.pick_for_cancel(client(1), None).unwrap();
+            let cancel = pool.pick_of_session(client(1), None).unwrap();
             assert!(cancel.met(trouble).is_none());
             assert_eq!(cancel.backend().traffic().troubles(trouble), 0);
             drop(cancel);
@@ -133,7 +133,7 @@ mod tests {
         let _session = pool.pick(client(1), None, &[]).unwrap();
         let _turn = pool.wait(client(2), None, &[]).unwrap();
         assert_eq!(pool.waiting(), 1);
-        assert!(pool.pick_for_cancel(client(1), None).is_ok());
+        assert!(pool.pick_of_session(client(1), None).is_ok());
     }
 
     fn remembering(algorithm: Algorithm, names: &str) -> Pool {
@@ -142,7 +142,7 @@ mod tests {
     }
 
     fn cancelled_at(pool: &Pool, source: Option<SocketAddr>) -> String {
-        pool.pick_for_cancel(source, None).unwrap().backend().name().to_string()
+        pool.pick_of_session(source, None).unwrap().backend().name().to_string()
     }
 
     fn session(pool: &Pool, source: Option<SocketAddr>) -> (Lease, SessionGuard) {

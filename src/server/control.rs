@@ -202,15 +202,27 @@ impl Control {
                 self.followers.apply_discovery(report, &self.server);
                 Continue(phase)
             }
-            (phase, File(event)) => {
+            (
+                phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
+                | Draining(_) | Closing(_)),
+                File(event),
+            ) => {
                 self.followers.note(event);
                 Continue(phase)
             }
-            (phase, Backend(event)) => {
+            (
+                phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
+                | Draining(_) | Closing(_)),
+                Backend(event),
+            ) => {
                 self.followers.apply(event, &self.server);
                 Continue(phase)
             }
-            (phase, Routine(event)) => {
+            (
+                phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
+                | Draining(_) | Closing(_)),
+                Routine(event),
+            ) => {
                 self.do_routine(event);
                 Continue(phase)
             }

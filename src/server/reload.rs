@@ -5,7 +5,8 @@
 //! 3. [`PreparedReload`]: its snapshot is built, with the first answers of discovery.
 //! 4. [`InForce`]: its snapshot is in force, and its sockets are with the workers.
 //!
-//! A reload that ends before the last step has changed nothing.
+//! A reload that ends before the last step has changed nothing, with one exception: the build already sets the new limits
+//! and rates of listeners, routes, pools and backends that stay. A stop or a fault during the build does not undo this.
 
 use std::convert::Infallible;
 use std::sync::Arc;
