@@ -124,17 +124,6 @@ impl ConnectionRecord {
         &self.fields().client
     }
 
-    /// Reports the first byte of the backend to the lease, once the byte has come.
-    fn report_first_byte(&self) {
-        if self.entry().take_first_byte()
-            && let Some(lease) = &self.holds().lease
-            && lease.spoke()
-            && let Some(pool) = self.entry().tallies().pool()
-        {
-            pool.first_byte.observe(self.fields().since_connected());
-        }
-    }
-
     /// Counts a reset by the backend as a failure if it came early and the backend had sent nothing.
     pub(super) fn reset_by_backend(&self) {
         if let Some(lease) = &self.holds().lease
@@ -204,8 +193,14 @@ impl RelayOwner for ConnectionRecord {
         self.entry()
     }
 
+    /// Reports the byte to the lease.
     fn first_byte(&self) {
-        self.report_first_byte();
+        if let Some(lease) = &self.holds().lease
+            && lease.spoke()
+            && let Some(pool) = self.entry().tallies().pool()
+        {
+            pool.first_byte.observe(self.fields().since_connected());
+        }
     }
 }
 

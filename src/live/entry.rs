@@ -121,9 +121,8 @@ impl ConnectionEntry {
         for (total, before) in entry.totals.iter().zip(migrating.totals) {
             total.set(before);
         }
-        // Only connected connections migrate, and the other worker has reported the first byte.
+        // Only connected connections migrate.
         entry.establish();
-        entry.take_first_byte();
         entry
     }
 
@@ -233,20 +232,10 @@ impl ConnectionEntry {
         self.stage.set(ConnectionStage::ESTABLISHED);
     }
 
-    /// Returns true, once, if the backend has sent bytes.
-    pub fn take_first_byte(&self) -> bool {
-        let Some(reported) = self.stage().with_first_byte() else { return false };
-        if self.total(Direction::FromBackend) == 0 {
-            return false;
-        }
-        self.stage.set(reported);
-        true
-    }
-
     /// Returns its connected backend, unless the connection already waits for its turn to be closed.
     pub(super) fn backend_to_close(&self) -> Option<BackendId> {
         match self.stage() {
-            ConnectionStage::Established { close: CloseTurn::None, .. } => self.backend.get(),
+            ConnectionStage::Established { close: CloseTurn::None } => self.backend.get(),
             _ => None,
         }
     }

@@ -9,22 +9,11 @@ pub(super) enum ConnectionStage {
     Connecting,
     /// Its backend is connected.
     Established {
-        /// The report of the backend's first byte.
-        first_byte: FirstByte,
         /// The place in the queue of connections that are closed in turn.
         close: CloseTurn,
     },
     /// It has left this worker.
     Gone,
-}
-
-/// The report of the first byte that a backend sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FirstByte {
-    /// It is still to be reported.
-    Awaited,
-    /// It was reported.
-    Reported,
 }
 
 /// The place of a connection in the queue of connections that are closed one after the other.
@@ -38,8 +27,7 @@ pub(super) enum CloseTurn {
 
 impl ConnectionStage {
     /// Returns the stage of a connection whose backend was just connected.
-    pub(super) const ESTABLISHED: Self =
-        Self::Established { first_byte: FirstByte::Awaited, close: CloseTurn::None };
+    pub(super) const ESTABLISHED: Self = Self::Established { close: CloseTurn::None };
 
     /// Returns the stage when the reading of first bytes begins or ends.
     pub(super) fn with_reading(self, reading: bool) -> Self {
@@ -50,20 +38,10 @@ impl ConnectionStage {
         }
     }
 
-    /// Returns the stage after the report of the first byte, or `None` if there is nothing to report.
-    pub(super) fn with_first_byte(self) -> Option<Self> {
-        match self {
-            Self::Established { first_byte: FirstByte::Awaited, close } => {
-                Some(Self::Established { first_byte: FirstByte::Reported, close })
-            }
-            Self::Reading | Self::Connecting | Self::Established { .. } | Self::Gone => None,
-        }
-    }
-
     /// Returns the stage with this place in the queue. Only an established connection has a place.
     pub(super) fn with_close(self, close: CloseTurn) -> Self {
         match self {
-            Self::Established { first_byte, .. } => Self::Established { first_byte, close },
+            Self::Established { .. } => Self::Established { close },
             Self::Reading | Self::Connecting | Self::Gone => self,
         }
     }

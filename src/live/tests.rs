@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::stage::{CloseTurn, ConnectionStage, FIRST_CHECK, FirstByte};
+use super::stage::{CloseTurn, ConnectionStage, FIRST_CHECK};
 use super::*;
 use crate::executor::{Executor, yield_now};
 use crate::ids::{BackendId, ListenerId};
@@ -223,20 +223,6 @@ fn a_migrating_entry_keeps_its_counts() {
     assert!(page.contains(r#"pointsman_pool_bytes_total{pool="p",direction="from_client"} 15"#), "{page}");
 }
 
-#[test]
-fn the_first_byte_of_a_backend_is_reported_once() {
-    let (registry, entry) = one();
-    entry.establish();
-    assert!(!entry.take_first_byte());
-    entry.moved(Direction::FromClient, Engine::Copied, 1);
-    assert!(!entry.take_first_byte());
-    entry.moved(Direction::FromBackend, Engine::Copied, 1);
-    assert!(entry.take_first_byte() && !entry.take_first_byte());
-    let worker_slot = registry.worker_slot();
-    let entry = registry.readmit(entry.leave(), worker_slot);
-    assert!(!entry.take_first_byte(), "the other worker reported it");
-}
-
 const DOWN: ConnectionCommand = ConnectionCommand::Close(CloseReason::BackendDown);
 
 /// A registry with established connections of these backends.
@@ -352,7 +338,7 @@ fn a_withdrawn_notice_lets_the_others_stay() {
 /// The events of a connection, in the order of its life, and the stages that they lead to.
 #[test]
 fn a_connection_comes_from_stage_to_stage() {
-    let established = |first_byte, close| ConnectionStage::Established { first_byte, close };
+    let established = |close| ConnectionStage::Established { close };
     let (_registry, entry) = one();
     let check = |event: fn(&ConnectionEntry), expected| {
         event(&entry);
@@ -362,14 +348,9 @@ fn a_connection_comes_from_stage_to_stage() {
     check(|entry| entry.set_reading(true), ConnectionStage::Reading);
     check(|entry| entry.set_close_turn(CloseTurn::Queued), ConnectionStage::Reading);
     check(|entry| entry.set_reading(false), ConnectionStage::Connecting);
-    check(ConnectionEntry::establish, established(FirstByte::Awaited, CloseTurn::None));
-    check(
-        |entry| entry.set_close_turn(CloseTurn::Queued),
-        established(FirstByte::Awaited, CloseTurn::Queued),
-    );
-    entry.moved(Direction::FromBackend, Engine::Copied, 1);
-    check(|entry| assert!(entry.take_first_byte()), established(FirstByte::Reported, CloseTurn::Queued));
-    check(|entry| entry.set_close_turn(CloseTurn::None), established(FirstByte::Reported, CloseTurn::None));
+    check(ConnectionEntry::establish, established(CloseTurn::None));
+    check(|entry| entry.set_close_turn(CloseTurn::Queued), established(CloseTurn::Queued));
+    check(|entry| entry.set_close_turn(CloseTurn::None), established(CloseTurn::None));
     check(ConnectionEntry::depart, ConnectionStage::Gone);
     check(|entry| entry.set_reading(true), ConnectionStage::Gone);
     check(|entry| entry.set_close_turn(CloseTurn::Queued), ConnectionStage::Gone);
