@@ -12,7 +12,6 @@
 //! Each phase but the last two may also go to `Draining`. A hand-over to a successor will be one more phase: it begins in
 //! `Serving`, goes on to `Draining` when the successor serves, and back to `Serving` if the successor fails.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -83,7 +82,7 @@ pub(super) enum Preparing {
 pub(super) struct Settling {
     pub(super) changes: Changes,
     /// Ends when the workers have closed the removed sockets, or the time for this is over.
-    pub(super) closed: Work<Option<Option<Infallible>>>,
+    pub(super) closed: Work<()>,
 }
 
 /// The stop, until the connections have ended.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::time::timeout;
+
 use super::changes::Changes;
 use super::control::Control;
 use super::discovery::{AwaitedAnswers, EnoughAnswers, HeldReports};
@@ -124,7 +126,7 @@ impl Control {
         self.enter_step(run, next)
     }
 
-    /// Continues a reload with its next step, or ends it with a fault. After a fault, nothing has changed.
+    /// Continues a reload with its next step, or ends it with a fault. After a fault, the running configuration stays in force.
     fn enter_step(&mut self, run: ReloadRun, next: Result<Preparing, ReloadFault>) -> Phase {
         match next {
             Ok(preparing) => Phase::Preparing(run, preparing),
@@ -249,8 +251,10 @@ impl Control {
         self.followers.in_force(&change, &self.server);
         self.followers.apply_held(held, &self.server);
         let ReloadRest { changes, mut closed } = rest;
-        let closed = Work::within(SOCKETS_CLOSING, async move { closed.recv().await });
-        Settling { changes, closed }
+        let closed = async move {
+            let _ = timeout(SOCKETS_CLOSING, closed.recv()).await;
+        };
+        Settling { changes, closed: Work::new(closed) }
     }
 
     /// Ends a reload. The process serves, with the new configuration or with the old one.

@@ -128,7 +128,7 @@ impl ControlFixture {
                 Phase::Preparing(self.run(), step)
             }
             "settling" => {
-                let closed = Work::within(Duration::from_secs(1), std::future::pending());
+                let closed = Work::pause(Duration::from_secs(1));
                 Phase::Settling(self.run(), Settling { changes: Changes::default(), closed })
             }
             "draining: grace" => draining(DrainStep::Grace(Work::pause(hour))),
