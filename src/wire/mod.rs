@@ -5,6 +5,7 @@ pub mod alert;
 pub mod client_hello;
 pub mod dialogue;
 pub mod first_bytes;
+pub mod handover;
 pub mod opening;
 pub mod postgres;
 pub mod proxy_protocol;

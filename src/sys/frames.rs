@@ -1,0 +1,342 @@
+//! Frames between two processes over a Unix stream socket: a kind, JSON, raw bytes, and descriptors.
+//!
+//! ```text
+//! kind (1 byte) | 0 (1) | descriptors (2) | length of the JSON (4) | length of the raw bytes (8) | JSON | raw bytes
+//! ```
+//!
+//! Numbers are big-endian. The descriptors come with the first byte of the head. All calls block, with the time limit of
+//! the socket, so only threads that may wait use them.
+
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, sockopt};
+
+use super::retry;
+
+/// The most descriptors in a frame. Linux allows 253 (SCM_MAX_FD); an even number fits whole connections.
+pub const MOST_DESCRIPTORS: usize = 252;
+
+/// The most bytes of JSON in a frame.
+pub const MOST_JSON: usize = 16 << 20;
+
+/// The most raw bytes in a frame. A connection holds less than 3 MiB.
+pub const MOST_RAW: usize = 64 << 20;
+
+/// The length of the head.
+const HEAD: usize = 16;
+
+/// The most bytes for which memory is taken before they have come.
+const CHUNK: usize = 64 * 1024;
+
+/// A frame that was received.
+#[derive(Debug, Default)]
+pub struct Frame {
+    /// The kind of the message.
+    pub kind: u8,
+    /// The message as JSON.
+    pub json: Vec<u8>,
+    /// The bytes beside the message.
+    pub raw: Vec<u8>,
+    /// The descriptors, close-on-exec.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// The fault of a frame that could not be sent or received.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameFault {
+    /// The other process closed the socket between two frames.
+    #[error("the other process has ended or closed the connection")]
+    Closed,
+    /// The other process closed the socket within a frame.
+    #[error("the other process has ended within a message")]
+    Truncated,
+    /// Nothing came, or nothing could be sent, for the time limit.
+    #[error("the other process did not answer in time")]
+    Timeout,
+    /// A part is longer than its bound.
+    #[error("a message part of {length} bytes; {most} are allowed")]
+    TooLong {
+        /// The length in the head.
+        length: u64,
+        /// The bound.
+        most: usize,
+    },
+    /// Descriptors are missing: the receiver has too many open, or a security module removed them.
+    #[error(
+        "{found} of {expected} descriptors came; the limit of open descriptors (RLIMIT_NOFILE) may be reached, or a \
+         security module removes them"
+    )]
+    Descriptors {
+        /// The number in the head.
+        expected: usize,
+        /// The number that came.
+        found: usize,
+    },
+    /// An error of the kernel.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+impl FrameFault {
+    fn of(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Timeout,
+            io::ErrorKind::UnexpectedEof => Self::Truncated,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+/// The user and the process at the other end, as the kernel reports them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// The process id.
+    pub pid: u32,
+    /// The user id.
+    pub uid: u32,
+}
+
+/// A connected socket that sends and receives frames.
+#[derive(Debug)]
+pub struct FrameSocket(UnixStream);
+
+impl FrameSocket {
+    /// Wraps a connected socket, which becomes blocking.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be made blocking.
+    pub fn new(socket: UnixStream) -> io::Result<Self> {
+        socket.set_nonblocking(false)?;
+        Ok(Self(socket))
+    }
+
+    /// Connects to a process that listens at a path.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `connect`.
+    pub fn connect(path: &Path) -> io::Result<Self> {
+        Self::new(UnixStream::connect(path)?)
+    }
+
+    /// Sets the longest time without progress of a call. `None` waits for ever.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `setsockopt`.
+    pub fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.0.set_read_timeout(timeout)?;
+        self.0.set_write_timeout(timeout)
+    }
+
+    /// Returns the user and the process at the other end.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `getsockopt`.
+    pub fn peer(&self) -> io::Result<PeerCredentials> {
+        let found = nix::sys::socket::getsockopt(&self.0, sockopt::PeerCredentials)?;
+        Ok(PeerCredentials { pid: found.pid().unsigned_abs(), uid: found.uid() })
+    }
+
+    /// Ends the connection: calls of other threads on the same socket return.
+    pub fn shut_down(&self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Returns a second value for the same socket.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is free.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Sends a frame.
+    ///
+    /// # Errors
+    ///
+    /// If the frame is too large, the other process is gone, or it takes nothing for the time limit.
+    pub fn send(
+        &self,
+        kind: u8,
+        json: &[u8],
+        raw: &[&[u8]],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), FrameFault> {
+        let raw_length: usize = raw.iter().map(|part| part.len()).sum();
+        bounded(json.len() as u64, MOST_JSON)?;
+        bounded(raw_length as u64, MOST_RAW)?;
+        bounded(descriptors.len() as u64, MOST_DESCRIPTORS)?;
+        let mut head = [0; HEAD];
+        head[0] = kind;
+        // The three bounds fit into the fields.
+        head[2..4].copy_from_slice(&(descriptors.len() as u16).to_be_bytes());
+        head[4..8].copy_from_slice(&(json.len() as u32).to_be_bytes());
+        head[8..].copy_from_slice(&(raw_length as u64).to_be_bytes());
+        let sent = self.send_head(&head, descriptors).map_err(FrameFault::of)?;
+        let mut socket = &self.0;
+        let parts = [&head[sent..], json];
+        for part in parts.into_iter().chain(raw.iter().copied()) {
+            socket.write_all(part).map_err(FrameFault::of)?;
+        }
+        Ok(())
+    }
+
+    fn send_head(&self, head: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+        let numbers: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let control = if numbers.is_empty() { &rights[..0] } else { &rights };
+        retry(|| {
+            let parts = [IoSlice::new(head)];
+            Ok(sendmsg::<()>(self.0.as_raw_fd(), &parts, control, MsgFlags::MSG_NOSIGNAL, None)?)
+        })
+    }
+
+    /// Receives a frame.
+    ///
+    /// # Errors
+    ///
+    /// If the other process is gone, sends nothing for the time limit, or sends a frame beyond its bounds or without its
+    /// descriptors.
+    pub fn receive(&self) -> Result<Frame, FrameFault> {
+        let mut head = [0; HEAD];
+        let (found, descriptors) = self.receive_head(&mut head).map_err(FrameFault::of)?;
+        if found == 0 {
+            return Err(FrameFault::Closed);
+        }
+        let mut socket = &self.0;
+        socket.read_exact(&mut head[found..]).map_err(FrameFault::of)?;
+        let expected = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let json = u32::from_be_bytes([head[4], head[5], head[6], head[7]]);
+        let raw = u64::from_be_bytes([
+            head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
+        ]);
+        let json = bounded(json.into(), MOST_JSON)?;
+        let raw = bounded(raw, MOST_RAW)?;
+        let (json, raw) = (self.receive_part(json)?, self.receive_part(raw)?);
+        if descriptors.len() != expected {
+            return Err(FrameFault::Descriptors { expected, found: descriptors.len() });
+        }
+        Ok(Frame { kind: head[0], json, raw, descriptors })
+    }
+
+    #[allow(unsafe_code, reason = "the library returns descriptors as numbers")]
+    fn receive_head(&self, head: &mut [u8; HEAD]) -> io::Result<(usize, Vec<OwnedFd>)> {
+        let mut space = cmsg_space!([std::os::fd::RawFd; MOST_DESCRIPTORS + 1]);
+        retry(|| {
+            let mut parts = [IoSliceMut::new(&mut head[..])];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            let received = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
+            let mut descriptors = Vec::new();
+            for control in received.cmsgs()? {
+                if let ControlMessageOwned::ScmRights(numbers) = control {
+                    // SAFETY: the kernel has just opened these descriptors for this process, and no other value owns
+                    // them.
+                    descriptors
+                        .extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+                }
+            }
+            Ok((received.bytes, descriptors))
+        })
+    }
+
+    /// Receives a part. Memory is taken as its bytes come.
+    fn receive_part(&self, length: usize) -> Result<Vec<u8>, FrameFault> {
+        let mut part = Vec::with_capacity(length.min(CHUNK));
+        let read = (&self.0).take(length as u64).read_to_end(&mut part).map_err(FrameFault::of)?;
+        if read == length { Ok(part) } else { Err(FrameFault::Truncated) }
+    }
+}
+
+fn bounded(length: u64, most: usize) -> Result<usize, FrameFault> {
+    match usize::try_from(length) {
+        Ok(length) if length <= most => Ok(length),
+        _ => Err(FrameFault::TooLong { length, most }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    fn pair() -> (FrameSocket, FrameSocket) {
+        let (one, other) = UnixStream::pair().unwrap();
+        (FrameSocket::new(one).unwrap(), FrameSocket::new(other).unwrap())
+    }
+
+    #[test]
+    fn a_frame_comes_whole_with_its_descriptors() {
+        let (sender, receiver) = pair();
+        let (reader, mut writer) = io::pipe().unwrap();
+        sender.send(7, b"{}", &[b"ab", b"", b"c"], &[reader.as_fd()]).unwrap();
+        sender.send(8, b"", &[], &[]).unwrap();
+        drop((sender, reader));
+        let frame = receiver.receive().unwrap();
+        assert_eq!((frame.kind, &*frame.json, &*frame.raw), (7, &b"{}"[..], &b"abc"[..]));
+        writer.write_all(b"x").unwrap();
+        drop(writer);
+        let mut text = String::new();
+        std::fs::File::from(frame.descriptors.into_iter().next().unwrap()).read_to_string(&mut text).unwrap();
+        assert_eq!(text, "x");
+        assert_eq!(receiver.receive().unwrap().kind, 8);
+        assert!(matches!(receiver.receive(), Err(FrameFault::Closed)));
+    }
+
+    #[test]
+    fn a_frame_of_the_largest_size_passes_while_both_sides_run() {
+        let (sender, receiver) = pair();
+        let file = io::pipe().unwrap().0;
+        let raw = vec![5; 8 << 20];
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let all = [file.as_fd(); MOST_DESCRIPTORS];
+                sender.send(1, b"[]", &[&raw], &all).unwrap();
+            });
+            let frame = receiver.receive().unwrap();
+            assert_eq!((frame.raw.len(), frame.descriptors.len()), (raw.len(), MOST_DESCRIPTORS));
+        });
+    }
+
+    #[test]
+    fn frames_beyond_their_bounds_are_refused() {
+        let head = |descriptors: u16, json: u32, raw: u64| {
+            let mut head = vec![1, 0];
+            head.extend(descriptors.to_be_bytes());
+            head.extend(json.to_be_bytes());
+            head.extend(raw.to_be_bytes());
+            head
+        };
+        let check = |bytes: &[u8], expected: fn(&FrameFault) -> bool| {
+            let (sender, receiver) = pair();
+            (&sender.0).write_all(bytes).unwrap();
+            drop(sender);
+            let fault = receiver.receive().unwrap_err();
+            assert!(expected(&fault), "{fault}");
+        };
+        check(&head(0, u32::MAX, 0), |fault| matches!(fault, FrameFault::TooLong { .. }));
+        check(&head(0, 0, u64::MAX), |fault| matches!(fault, FrameFault::TooLong { .. }));
+        check(&head(2, 0, 0), |fault| matches!(fault, FrameFault::Descriptors { expected: 2, found: 0 }));
+        check(&head(0, 5, 0), |fault| matches!(fault, FrameFault::Truncated));
+        check(&head(0, 0, 0)[..7], |fault| matches!(fault, FrameFault::Truncated));
+        check(b"", |fault| matches!(fault, FrameFault::Closed));
+    }
+
+    #[test]
+    fn a_silent_process_is_not_awaited_for_ever() {
+        let (silent, receiver) = pair();
+        receiver.set_timeout(Some(Duration::from_millis(10))).unwrap();
+        assert!(matches!(receiver.receive(), Err(FrameFault::Timeout)));
+        assert_eq!(silent.peer().unwrap().pid, std::process::id());
+    }
+}
