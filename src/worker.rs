@@ -3,6 +3,7 @@
 //! Workers share nothing on the byte path. A worker that ends without a command ends the process: a listener
 //! without its worker would leave connections waiting for ever.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
@@ -20,6 +21,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::conn::handover::LeavingQueue;
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{CurrentPolicy, accept_until};
@@ -59,6 +61,15 @@ pub enum WorkerCommand {
     RenewPolicies,
     /// Send the list of open connections within a [`TICK`].
     ListOpen(oneshot::Sender<OpenConnections>),
+    /// Send some connections to the queue of the successor.
+    HandOver {
+        /// The queue.
+        queue: Arc<LeavingQueue>,
+        /// The most connections.
+        most: usize,
+        /// Gets the number of connections that were ordered to leave.
+        ordered: std::sync::mpsc::SyncSender<usize>,
+    },
     /// Close the connections of listeners and backends that were removed.
     CloseGroups(Arc<[ConnectionGroup]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
@@ -276,6 +287,7 @@ impl WorkerState {
             metrics: resources.metrics,
             migration_senders: resources.migration_senders,
             failure_reports: resources.failure_reports,
+            leaving: RefCell::default(),
         };
         Self {
             context: Rc::new(context),
@@ -312,6 +324,10 @@ impl WorkerState {
                 self.sockets.iter().for_each(|(id, socket)| socket.policy.renew(id, &snapshot));
             }
             WorkerCommand::ListOpen(to) => self.context.registry.list(to),
+            WorkerCommand::HandOver { queue, most, ordered } => {
+                *self.context.leaving.borrow_mut() = Some(queue);
+                let _ = ordered.try_send(self.context.registry.hand_over(most));
+            }
             WorkerCommand::CloseGroups(groups) => self.context.registry.close_groups(&groups),
             WorkerCommand::CloseInTurn(notice) => self.context.registry.close_in_turn(notice),
             WorkerCommand::CloseAll => self.context.registry.close_all(),

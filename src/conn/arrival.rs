@@ -7,9 +7,10 @@ use std::sync::atomic::Ordering;
 
 use super::accepted::{AcceptedConnection, AdmittedConnection, HeldPolicy};
 use super::context::WorkerContext;
-use super::migration::{Migration, MigrationContent, StoppedRelay};
+use super::migration::{Migration, MigrationContent, StoppedReading, StoppedRelay};
+use super::reading::{self, FirstBytes, StoppedClient};
 use super::record::{self, ConnectionRecord};
-use super::{admission, list_access, reading};
+use super::{admission, list_access};
 use crate::live::WorkerSlot;
 use crate::relay::{Relay, RelayParts};
 use crate::snapshot::Protocol;
@@ -19,6 +20,8 @@ use crate::telemetry::CloseReason;
 /// An admitted connection in the worker that serves it.
 pub(super) struct ArrivedConnection {
     pub(super) client: OwnedFd,
+    /// The bytes that were read before.
+    pub(super) first: FirstBytes,
     pub(super) policy: HeldPolicy,
     pub(super) record: ConnectionRecord,
     pub(super) context: Rc<WorkerContext>,
@@ -26,7 +29,7 @@ pub(super) struct ArrivedConnection {
 
 /// A connection from another worker, now in this worker.
 pub(super) enum TakenConnection {
-    /// No byte was read from its client.
+    /// Its first bytes are to be read.
     Arrived(ArrivedConnection),
     /// Its backend is connected.
     Relay(Relay, ConnectionRecord),
@@ -83,6 +86,7 @@ pub(super) fn begin(
     let record = ConnectionRecord::begin(accepted.peer, &policy, permit, entry, context);
     ArrivedConnection {
         client: accepted.socket,
+        first: FirstBytes::default(),
         policy: HeldPolicy { through, current: policy },
         record,
         context: Rc::clone(context),
@@ -95,6 +99,13 @@ pub(super) fn take(migration: Migration, context: &Rc<WorkerContext>) -> Option<
     match content {
         MigrationContent::Admitted(admitted) => {
             Some(TakenConnection::Arrived(begin(*admitted, worker_slot, context)))
+        }
+        MigrationContent::Reading(stopped) => {
+            let StoppedReading { client: StoppedClient { client, first }, policy, record } = *stopped;
+            let record = ConnectionRecord::attach(record, worker_slot, context);
+            record.entry().set_reading(matches!(policy.current.protocol, Protocol::Tls(_)));
+            let context = Rc::clone(context);
+            Some(TakenConnection::Arrived(ArrivedConnection { client, first, policy, record, context }))
         }
         MigrationContent::Relay(stopped_relay) => {
             let (relay, record) = attach(*stopped_relay, worker_slot, context)?;
@@ -126,15 +137,15 @@ pub(super) fn send(worker: usize, relay: Relay, record: ConnectionRecord) -> Res
     }
 }
 
-/// Takes a stopped relay out of this worker.
+/// Takes a stopped relay out of this worker. Returns `None` if the connection was lost.
 ///
 /// If the bytes in a pipe cannot be read back, the connection is lost, and both sides get a reset.
-fn detach(relay: Relay, record: ConnectionRecord) -> Option<Box<StoppedRelay>> {
+pub(super) fn detach(relay: Relay, record: ConnectionRecord) -> Option<Box<StoppedRelay>> {
     let settings = relay.settings();
     let RelayParts { client, backend, from_client, from_backend } = match relay.stop() {
         Ok(parts) => parts,
         Err(error) => {
-            tracing::error!(%error, "a connection was lost on its way to another worker");
+            tracing::error!(%error, "a connection was lost when it left its worker");
             record.close(CloseReason::Internal);
             return None;
         }

@@ -1,5 +1,6 @@
 //! The state that connections share: the state of one worker, and the state of the process.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
+use super::handover::LeavingQueue;
 use super::migration::MigrationSenders;
 use crate::limit::{Gate, Overload, SourceTable};
 use crate::live::ConnectionRegistry;
@@ -34,6 +36,8 @@ pub struct WorkerContext {
     pub migration_senders: Arc<MigrationSenders>,
     /// The channel to control for failures of clients at a backend.
     pub failure_reports: mpsc::Sender<FailureReport>,
+    /// The queue of connections that go on in a successor; `None` before a hand-over.
+    pub leaving: RefCell<Option<Arc<LeavingQueue>>>,
 }
 
 /// The state that all connections of the process share.

@@ -1,11 +1,11 @@
 //! Detects the protocol of a client by its first bytes.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::context::WorkerContext;
 use super::hello::{self, HelloReading, HelloStop};
-use super::reading;
+use super::reading::{self, EarlyEnd, FirstBytes};
 use super::record::ConnectionRecord;
 use super::refusal::{RefusalProtocol, unexpected_header};
 use super::sniffed::{Intent, SniffedClient};
@@ -19,12 +19,12 @@ use crate::wire::{DetectedProtocol, first_bytes, proxy_protocol};
 /// Detects the protocol of a client. If the protocol is TLS, reads the client's hello.
 pub(super) async fn read(
     client: OwnedFd,
-    bytes: Vec<u8>,
+    first: FirstBytes,
     policy: &DetectPolicy,
     spec: &HelloSpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
+) -> Result<SniffedClient, EarlyEnd> {
     let client = reading::register(client)?;
     let wait = match policy.on_timeout {
         // The client gets the whole timeout, even if a PROXY header took long. The proxy caused that delay, not
@@ -32,41 +32,49 @@ pub(super) async fn read(
         Some(_) => policy.timeout,
         None => spec.first_byte_timeout.saturating_sub(record.age()),
     };
-    let mut reading = HelloReading::new(bytes, spec, context);
-    if reading.bytes.is_empty() {
-        let Ok(first) = timeout(wait, reading.recv(&client)).await else {
-            record.opened(ClientOpening::Silent);
-            return Ok(SniffedClient::new(client, Vec::new(), Intent::Silent, RefusalProtocol::Reset));
-        };
-        if !matches!(first, Ok(1..)) {
-            return Err(HelloStop::NoData.reason());
-        }
-    }
-    let spoken = detect(&client, &mut reading, spec).await?;
+    let mut reading = HelloReading::new(first, spec, context);
+    let entry = record.entry().share();
+    let spoken = tokio::select! {
+        biased;
+        spoken = detect(&client, &mut reading, spec, wait) => spoken?,
+        () = entry.handed_over() => return Err(reading.moved(client)),
+    };
+    let Some(spoken) = spoken else {
+        record.opened(ClientOpening::Silent);
+        return Ok(SniffedClient::new(client, Vec::new(), Intent::Silent, RefusalProtocol::Reset));
+    };
     if spoken == DetectedProtocol::Other && proxy_protocol::begins_like_one(&reading.bytes) {
-        return Err(unexpected_header(&client, record));
+        return Err(unexpected_header(&client, record).into());
     }
     let (opening, refusal) = forms(spoken);
     record.opened(opening);
     let bytes = reading.bytes;
     if spoken == DetectedProtocol::Tls {
-        return hello::read_behind(client, bytes, spec, record, context).await;
+        let first = FirstBytes { bytes, ..FirstBytes::default() };
+        return hello::read_on(client, first, spec, record, context).await;
     }
     Ok(SniffedClient::new(client, bytes, Intent::Spoken(spoken), refusal))
 }
 
-/// Reads on until the bytes show the protocol.
+/// Reads on until the bytes show the protocol. Returns `None` if no byte comes for `wait`.
 ///
 /// This waits for a few bytes only, so it takes no share of the hello memory.
 async fn detect(
     client: &Stream,
     reading: &mut HelloReading<'_>,
     spec: &HelloSpec,
-) -> Result<DetectedProtocol, CloseReason> {
+    wait: Duration,
+) -> Result<Option<DetectedProtocol>, CloseReason> {
+    if reading.bytes.is_empty() {
+        let Ok(first) = timeout(wait, reading.recv(client)).await else { return Ok(None) };
+        if !matches!(first, Ok(1..)) {
+            return Err(HelloStop::NoData.reason());
+        }
+    }
     let deadline = Instant::now() + spec.hello_timeout;
     loop {
         if let Some(spoken) = first_bytes::tell(&reading.bytes) {
-            return Ok(spoken);
+            return Ok(Some(spoken));
         }
         match timeout_at(deadline, reading.recv(client)).await {
             Ok(Ok(1..)) => {}

@@ -1,14 +1,16 @@
 //! Runs the opening of a protocol with clients whose first bytes are not a ClientHello, up to the ClientHello.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::context::WorkerContext;
+use super::hello;
+use super::reading::{self, EarlyEnd, FirstBytes};
 use super::record::ConnectionRecord;
 use super::refusal::{self, RefusalProtocol};
 use super::sniffed::{Intent, SniffedClient};
-use super::{hello, reading};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
 use crate::snapshot::HelloSpec;
@@ -29,19 +31,33 @@ pub(super) async fn open(
     spec: &HelloSpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
+) -> Result<SniffedClient, EarlyEnd> {
     let client = reading::register(client)?;
     let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(record.age());
     if begins_like_one(&bytes) {
-        return Err(refusal::unexpected_header(&client, record));
+        return Err(refusal::unexpected_header(&client, record).into());
     }
     let has_received = !bytes.is_empty();
-    let mut exchange =
-        OpeningExchange { client: &client, opening: &mut opening, context, memory: None, has_received };
-    let opened = timeout_at(deadline, exchange.run(&bytes, spec)).await;
-    let opened = match opened.unwrap_or(Err(OpeningStop::Timeout)) {
+    let entry = record.entry().share();
+    let has_answered = Cell::new(false);
+    let mut exchange = OpeningExchange {
+        client: &client,
+        opening: &mut opening,
+        context,
+        memory: None,
+        has_received,
+        has_answered: &has_answered,
+    };
+    let opened = tokio::select! {
+        biased;
+        opened = timeout_at(deadline, exchange.run(&bytes, spec)) => opened.unwrap_or(Err(OpeningStop::Timeout)),
+        () = entry.handed_over(), if !has_answered.get() => {
+            return Err(EarlyEnd::moved(client, opening.into_received(), None));
+        }
+    };
+    let opened = match opened {
         Ok(opened) => opened,
-        Err(stopped) => return Err(exchange.close(stopped, record).await),
+        Err(stopped) => return Err(exchange.close(stopped, record).await.into()),
     };
     let memory = exchange.memory.take().map(|(share, _)| share);
     record.opened(client_opening(&opened));
@@ -52,7 +68,8 @@ pub(super) async fn open(
         }
         // The reading of a hello takes its own share of the hello memory.
         OpeningOutcome::DirectTls => {
-            return hello::read_behind(client, opening.into_received(), spec, record, context).await;
+            let first = FirstBytes { bytes: opening.into_received(), ..FirstBytes::default() };
+            return hello::read_on(client, first, spec, record, context).await;
         }
         OpeningOutcome::Plaintext(startup) => (Intent::Plaintext(startup), RefusalProtocol::Postgres),
         OpeningOutcome::Cancel => (Intent::Cancel, RefusalProtocol::Nothing),
@@ -82,6 +99,8 @@ struct OpeningExchange<'t> {
     /// The share of the hello memory that an incomplete message holds, and the size of this share.
     memory: Option<(GateShare, u64)>,
     has_received: bool,
+    /// True once the client was sent a message.
+    has_answered: &'t Cell<bool>,
 }
 
 /// The reason for the end of an exchange.
@@ -110,6 +129,7 @@ impl OpeningExchange<'_> {
         loop {
             match self.opening.go_on().map_err(OpeningStop::Fault)? {
                 OpeningStep::Say(message) => {
+                    self.has_answered.set(true);
                     self.client.send_all(&message).await.map_err(|_| OpeningStop::Gone)?;
                 }
                 OpeningStep::Over(opened) => return Ok(opened),

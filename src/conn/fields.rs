@@ -13,9 +13,9 @@ use crate::telemetry::{AccessRecord, ClientAddr, CloseReason, Direction, Offered
 pub(super) struct RecordFields {
     pub(super) began: Instant,
     /// The time at which its backend was connected, in microseconds after `began`; at most 71 minutes.
-    connected: u32,
+    pub(super) connected: u32,
     /// Milliseconds since 1970: half the size of a `SystemTime`.
-    accepted: u64,
+    pub(super) accepted: u64,
     pub(super) client: Address,
     /// The reason for which the connection would be refused if PROXY headers were required. Set only if the
     /// listener counts such connections.
@@ -35,6 +35,14 @@ pub(super) struct ProxyFields {
     pub(super) alpn: Option<Box<str>>,
     pub(super) unique_id: Option<Box<str>>,
     pub(super) private_link: Option<Box<str>>,
+}
+
+impl ProxyFields {
+    /// Returns true if a field is set.
+    pub(super) fn is_known(&self) -> bool {
+        let Self { peer, authority, alpn, unique_id, private_link } = self;
+        peer.is_some() || [authority, alpn, unique_id, private_link].into_iter().any(Option::is_some)
+    }
 }
 
 /// The fields that only the access log needs.

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use super::context::WorkerContext;
-use super::reading;
+use super::reading::{self, EarlyEnd, FirstBytes};
 use super::record::ConnectionRecord;
 use super::refusal::{RefusalProtocol, dismiss, unexpected_header};
 use super::sniffed::{HelloForm, Intent, SniffedClient};
@@ -23,13 +23,13 @@ const FIRST_READ: usize = 2048;
 /// Reads a whole ClientHello within the listener's bounds.
 pub(super) async fn read(
     client: OwnedFd,
-    bytes: Vec<u8>,
+    first: FirstBytes,
     spec: &HelloSpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
-    let held = bytes.len();
-    let mut reading = HelloReading::new(bytes, spec, context);
+) -> Result<SniffedClient, EarlyEnd> {
+    let held = first.bytes.len();
+    let mut reading = HelloReading::new(first, spec, context);
     // Nearly always the hello has arrived already.
     let first = match held {
         0 => match reading.recv_now(&client) {
@@ -39,11 +39,16 @@ pub(super) async fn read(
         held => Some(Ok(held)),
     };
     let client = reading::register(client)?;
-    let hello = reading.read(&client, first, spec, record).await;
-    conclude(client, reading, hello, record).await
+    let entry = record.entry().share();
+    let hello = tokio::select! {
+        biased;
+        hello = reading.read(&client, first, spec, record) => hello,
+        () = entry.handed_over() => return Err(reading.moved(client)),
+    };
+    Ok(conclude(client, reading, hello, record).await?)
 }
 
-/// Reads a hello. `bytes` were already read, and may be empty.
+/// Reads a hello after an opening in which the client got an answer. `bytes` were already read, and may be empty.
 pub(super) async fn read_behind(
     client: Stream,
     bytes: Vec<u8>,
@@ -51,9 +56,27 @@ pub(super) async fn read_behind(
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<SniffedClient, CloseReason> {
-    let mut reading = HelloReading::new(bytes, spec, context);
-    let hello = reading.read_behind(&client, Instant::now() + spec.hello_timeout).await;
+    let mut reading = HelloReading::new(FirstBytes { bytes, ..FirstBytes::default() }, spec, context);
+    let hello = reading.read_behind(&client, spec).await;
     conclude(client, reading, hello, record).await
+}
+
+/// Reads a hello of which some bytes were read, before the client got an answer.
+pub(super) async fn read_on(
+    client: Stream,
+    first: FirstBytes,
+    spec: &HelloSpec,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, EarlyEnd> {
+    let mut reading = HelloReading::new(first, spec, context);
+    let entry = record.entry().share();
+    let hello = tokio::select! {
+        biased;
+        hello = reading.read_behind(&client, spec) => hello,
+        () = entry.handed_over() => return Err(reading.moved(client)),
+    };
+    Ok(conclude(client, reading, hello, record).await?)
 }
 
 /// Makes the result of a read hello: the client with its first bytes, or a refusal.
@@ -160,6 +183,8 @@ pub(super) struct HelloReading<'a> {
     reader: HelloReader,
     /// The number of reads that returned bytes.
     segments: u32,
+    /// The time at which the hello began, if it was not whole at once.
+    begun: Option<Instant>,
     context: &'a WorkerContext,
     /// The share of the hello memory that the bytes hold. A hello that is whole after the first read needs no
     /// share. So it is served even if slow clients have filled this memory.
@@ -167,11 +192,17 @@ pub(super) struct HelloReading<'a> {
 }
 
 impl<'a> HelloReading<'a> {
-    /// `bytes` were read before and fit into a first read.
-    pub(super) fn new(bytes: Vec<u8>, spec: &HelloSpec, context: &'a WorkerContext) -> Self {
+    /// Returns the reading of a hello of which some bytes may have been read.
+    pub(super) fn new(first: FirstBytes, spec: &HelloSpec, context: &'a WorkerContext) -> Self {
+        let FirstBytes { bytes, begun, .. } = first;
         let reader = HelloReader::new(spec.max_size);
         let segments = u32::from(!bytes.is_empty());
-        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, context, memory: None }
+        Self { granted: FIRST_READ.max(bytes.len()), bytes, reader, segments, begun, context, memory: None }
+    }
+
+    /// Returns the end of a client that is to go on elsewhere.
+    pub(super) fn moved(self, client: Stream) -> EarlyEnd {
+        EarlyEnd::moved(client, self.bytes, self.begun)
     }
 
     /// Reads the hello from its first byte to its last.
@@ -194,13 +225,13 @@ impl<'a> HelloReading<'a> {
         }
         match self.parse()? {
             Some(hello) => Ok(hello),
-            // The deadline is absolute: single bytes do not extend it.
-            None => self.go_on(client, Instant::now() + spec.hello_timeout).await,
+            None => self.go_on(client, spec).await,
         }
     }
 
     /// Reads a hello that may have begun. The wait for a first byte takes no share of the hello memory.
-    async fn read_behind(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
+    async fn read_behind(&mut self, client: &Stream, spec: &HelloSpec) -> Result<ClientHello, HelloStop> {
+        let deadline = self.deadline(spec);
         if self.bytes.is_empty() {
             let first = timeout_at(deadline, self.recv(client)).await.map_err(|_| HelloStop::HelloTimeout)?;
             if !matches!(first, Ok(1..)) {
@@ -209,12 +240,18 @@ impl<'a> HelloReading<'a> {
         }
         match self.parse()? {
             Some(hello) => Ok(hello),
-            None => self.go_on(client, deadline).await,
+            None => self.go_on(client, spec).await,
         }
     }
 
+    /// Returns the time until which the hello must be whole. It is absolute: single bytes do not extend it.
+    fn deadline(&mut self, spec: &HelloSpec) -> Instant {
+        *self.begun.get_or_insert_with(Instant::now) + spec.hello_timeout
+    }
+
     /// Reads on after an incomplete hello.
-    async fn go_on(&mut self, client: &Stream, deadline: Instant) -> Result<ClientHello, HelloStop> {
+    async fn go_on(&mut self, client: &Stream, spec: &HelloSpec) -> Result<ClientHello, HelloStop> {
+        let deadline = self.deadline(spec);
         let share = self.context.bounds.hello_memory.share(self.granted as u64);
         self.memory = Some(share.ok_or(HelloStop::Memory)?);
         timeout_at(deadline, self.read_rest(client)).await.map_err(|_| HelloStop::HelloTimeout)?

@@ -58,6 +58,26 @@ impl Holds {
 }
 
 impl Holds<MigratingEntry> {
+    /// Returns the holds of a connection that another program hands over.
+    pub(super) fn handed(
+        listener: ActiveConnection,
+        permit: Permit,
+        lease: Option<Lease>,
+        entry: MigratingEntry,
+    ) -> Self {
+        Self { listener, permit, lease, marks: None, entry }
+    }
+
+    /// Holds the session by which requests to cancel a query find its backend.
+    pub(super) fn hold_session(&mut self, session: SessionGuard) {
+        self.marks.get_or_insert_default().session = Some(session);
+    }
+
+    /// Returns true if requests to cancel a query find its backend by it.
+    pub(super) fn is_session(&self) -> bool {
+        self.marks.as_ref().is_some_and(|marks| marks.session.is_some())
+    }
+
     /// Adds the connection to the registry of its new worker.
     pub(super) fn enter(self, registry: &Rc<ConnectionRegistry>, worker_slot: WorkerSlot) -> Holds {
         let Self { listener, permit, lease, marks, entry } = self;

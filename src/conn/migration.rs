@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::accepted::AdmittedConnection;
+use super::accepted::{AdmittedConnection, HeldPolicy};
 use super::fields::RecordFields;
 use super::holds::Holds;
+use super::reading::StoppedClient;
 use crate::live::{MigratingEntry, WorkerSlot};
 use crate::relay::{RelaySettings, StoppedFlow};
 
@@ -20,8 +21,17 @@ pub struct Migration {
 pub(super) enum MigrationContent {
     /// A connection that was just accepted.
     Admitted(Box<AdmittedConnection>),
+    /// A connection whose first bytes are being read, back from the way to a successor or handed over by another program.
+    Reading(Box<StoppedReading>),
     /// A stopped relay.
     Relay(Box<StoppedRelay>),
+}
+
+/// A connection whose first bytes are being read, and that no reactor has registered.
+pub(super) struct StoppedReading {
+    pub(super) client: StoppedClient,
+    pub(super) policy: HeldPolicy,
+    pub(super) record: MigratingRecord,
 }
 
 /// A stopped relay that no reactor has registered.

@@ -21,6 +21,7 @@ mod exchange;
 mod fields;
 mod gone;
 mod greet;
+pub mod handover;
 mod hello;
 mod holds;
 mod list_access;
@@ -40,6 +41,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use crate::executor::{self, TaskNext};
+use crate::live::MoveTarget;
 use crate::relay::{Relay, RelayEnd, Side};
 use crate::telemetry::CloseReason;
 pub use accepted::AcceptedConnection;
@@ -47,6 +49,7 @@ use accepted::HeldPolicy;
 use arrival::{ArrivedConnection, TakenConnection};
 pub use context::{ProcessBounds, WorkerContext};
 pub use migration::{Migration, MigrationSenders};
+use reading::{EarlyEnd, FirstBytes};
 use record::ConnectionRecord;
 
 /// Admits a connection and serves it in this worker, or in a worker that has far fewer connections.
@@ -61,12 +64,13 @@ pub fn receive(accepted: AcceptedConnection, context: &Rc<WorkerContext>) {
 /// Reads the first bytes of the client, routes the connection and connects it to a backend.
 async fn prepare(
     client: OwnedFd,
-    mut policy: HeldPolicy,
+    first: FirstBytes,
+    policy: &mut HeldPolicy,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<Relay, CloseReason> {
-    let proxied = proxied::read(client, &mut policy, record, context).await?;
-    let sniffed = sniff::read(proxied, &mut policy, record, context).await?;
+) -> Result<Relay, EarlyEnd> {
+    let proxied = proxied::read(client, first, policy, record, context).await?;
+    let sniffed = sniff::read(proxied, policy, record, context).await?;
     let routed = route::route(sniffed, &policy.current, record, context).await?;
     let dialled = dial::dial(routed, record).await?;
     Ok(dialled.relay(Rc::clone(&context.engines)))
@@ -76,21 +80,20 @@ async fn prepare(
 ///
 /// The size of this future is the cost of a connection that has sent nothing.
 fn serve(arrived: ArrivedConnection) -> impl Future<Output = TaskNext> {
-    let ArrivedConnection { client, policy, mut record, context } = arrived;
+    let ArrivedConnection { client, first, mut policy, mut record, context } = arrived;
     async move {
         let entry = record.entry().share();
         let prepared = tokio::select! {
             biased;
-            prepared = prepare(client, policy, &mut record, &context) => prepared,
-            reason = entry.closed() => Err(reason),
+            prepared = prepare(client, first, &mut policy, &mut record, &context) => prepared,
+            reason = entry.closed() => Err(EarlyEnd::Closed(reason)),
         };
         match prepared {
-            Ok(relay) => TaskNext::stage(carry(relay, record)),
-            Err(reason) => {
-                record.close(reason);
-                TaskNext::Done
-            }
+            Ok(relay) => return TaskNext::stage(carry(relay, record)),
+            Err(EarlyEnd::Closed(reason)) => record.close(reason),
+            Err(EarlyEnd::Moved(stopped)) => handover::send_reading(*stopped, policy, record),
         }
+        TaskNext::Done
     }
 }
 
@@ -104,7 +107,8 @@ fn serve(arrived: ArrivedConnection) -> impl Future<Output = TaskNext> {
 fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = ()> {
     async move {
         match relay.run(&record).await {
-            RelayEnd::Moved { to } => send(to, relay, record),
+            RelayEnd::Moved { to: MoveTarget::Worker(to) } => send(to as usize, relay, record),
+            RelayEnd::Moved { to: MoveTarget::Successor } => handover::send_relay(relay, record),
             end => {
                 drop(relay);
                 if end == (RelayEnd::Reset { by: Side::Backend }) {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::accepted::HeldPolicy;
 use super::context::WorkerContext;
+use super::reading::{self, EarlyEnd, FirstBytes};
 use super::record::ConnectionRecord;
-use super::{admission, list_access, reading};
+use super::{admission, list_access};
 use crate::executor::timeout;
 use crate::snapshot::{Policy, ProxyMode, ProxySpec};
 use crate::sys::{Stream, socket};
@@ -23,30 +24,46 @@ const CHUNK: usize = 2048;
 /// A client after the search for a PROXY header.
 pub(super) struct ProxiedClient {
     pub(super) client: OwnedFd,
-    /// The bytes that came after the header, at most [`CHUNK`].
-    pub(super) bytes: Vec<u8>,
+    /// The bytes that came after the header, at most [`CHUNK`], or more if they were read before.
+    pub(super) first: FirstBytes,
     pub(super) header: Option<Arc<ProxyHeader>>,
+    /// The bytes of the header. They are kept until the first bytes after them are read.
+    pub(super) header_bytes: Vec<u8>,
 }
 
 impl ProxiedClient {
-    /// A client from which no byte was read.
-    pub(super) fn plain(client: OwnedFd) -> Self {
-        Self { client, bytes: Vec::new(), header: None }
+    /// Returns a client without a header.
+    fn plain(client: OwnedFd, first: FirstBytes) -> Self {
+        Self { client, first, header: None, header_bytes: Vec::new() }
+    }
+
+    /// Returns a client that was admitted by its header before. The header is read again for its values.
+    fn admitted(client: OwnedFd, mut first: FirstBytes) -> Self {
+        let header_bytes: Vec<u8> = first.bytes.drain(..first.header.min(first.bytes.len())).collect();
+        let header = match proxy_protocol::read(&header_bytes) {
+            Ok(Some(HeaderSearch::Header(header, _))) => Some(Arc::new(header)),
+            _ => None,
+        };
+        Self { client, first, header, header_bytes }
     }
 }
 
 /// If the listener expects a header, reads the header and admits the client that it names.
 pub(super) async fn read(
     client: OwnedFd,
+    first: FirstBytes,
     policy: &mut HeldPolicy,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<ProxiedClient, CloseReason> {
-    let Some(spec) = &policy.current.proxy else { return Ok(ProxiedClient::plain(client)) };
+) -> Result<ProxiedClient, EarlyEnd> {
+    if first.header > 0 {
+        return Ok(ProxiedClient::admitted(client, first));
+    }
+    let Some(spec) = &policy.current.proxy else { return Ok(ProxiedClient::plain(client, first)) };
     // Boxed, as most listeners read no header and need no memory for it.
-    let proxied = Box::pin(search(client, spec, record, context)).await?;
+    let proxied = Box::pin(search(client, first, spec, record, context)).await?;
     policy.refresh(&context.snapshot.load());
-    admit(proxied, &policy.current, record, context).await
+    Ok(admit(proxied, &policy.current, record, context).await?)
 }
 
 /// Admits or refuses the client. Its address may come from a header.
@@ -72,26 +89,33 @@ async fn admit(
 /// Searches for a header in the mode of the listener, and records the client that it names.
 async fn search(
     client: OwnedFd,
+    first: FirstBytes,
     spec: &ProxySpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<ProxiedClient, CloseReason> {
+) -> Result<ProxiedClient, EarlyEnd> {
     if !spec.trusted.contains(record.client()) {
         record.proxy_header(ProxyOutcome::Untrusted);
-        return without(ProxiedClient::plain(client), CloseReason::ProxyUntrusted, spec.mode, record);
+        let plain = ProxiedClient::plain(client, first);
+        return Ok(without(plain, CloseReason::ProxyUntrusted, spec.mode, record)?);
     }
-    let mut reading = HeaderReading { bytes: Vec::new(), context };
+    let mut reading = HeaderReading { bytes: first.bytes, context };
     let found = match reading.first(&client) {
         Ok(Some(found)) => Ok(found),
         Ok(None) => {
             let stream = reading::register(client)?;
             let wait = spec.timeout.saturating_sub(record.age());
-            let found = timeout(wait, reading.rest(&stream)).await.unwrap_or(Err(HeaderStop::Timeout));
-            return finish(stream.into_fd(), reading.bytes, found, spec.mode, record);
+            let entry = record.entry().share();
+            let found = tokio::select! {
+                biased;
+                found = timeout(wait, reading.rest(&stream)) => found.unwrap_or(Err(HeaderStop::Timeout)),
+                () = entry.handed_over() => return Err(EarlyEnd::moved(stream, reading.bytes, None)),
+            };
+            return Ok(finish(stream.into_fd(), reading.bytes, found, spec.mode, record)?);
         }
         Err(stopped) => Err(stopped),
     };
-    finish(client, reading.bytes, found, spec.mode, record)
+    Ok(finish(client, reading.bytes, found, spec.mode, record)?)
 }
 
 /// Continues with the result of the search for a header.
@@ -105,19 +129,21 @@ fn finish(
     let is_silent = bytes.is_empty();
     let (outcome, reason) = match found {
         Ok(HeaderSearch::Header(header, length)) => {
-            bytes.drain(..length);
+            let header_bytes = bytes.drain(..length).collect();
             record.proxied(&header);
-            return Ok(ProxiedClient { client, bytes, header: Some(Arc::new(header)) });
+            let first = FirstBytes { bytes, ..FirstBytes::default() };
+            return Ok(ProxiedClient { client, first, header: Some(Arc::new(header)), header_bytes });
         }
         Ok(HeaderSearch::Nothing) => {
             record.proxy_header(ProxyOutcome::Missing);
-            let proxied = ProxiedClient { client, bytes, header: None };
-            return without(proxied, CloseReason::ProxyMissing, mode, record);
+            let first = FirstBytes { bytes, ..FirstBytes::default() };
+            return without(ProxiedClient::plain(client, first), CloseReason::ProxyMissing, mode, record);
         }
         // The client may wait for the server to send first, or have nothing to send.
         Err(HeaderStop::Timeout | HeaderStop::End) if is_silent && mode != ProxyMode::Require => {
             record.proxy_header(ProxyOutcome::Missing);
-            return without(ProxiedClient::plain(client), CloseReason::ProxyMissing, mode, record);
+            let plain = ProxiedClient::plain(client, FirstBytes::default());
+            return without(plain, CloseReason::ProxyMissing, mode, record);
         }
         Err(HeaderStop::End | HeaderStop::Reset) if is_silent => return Err(CloseReason::NoData),
         Err(HeaderStop::End | HeaderStop::Reset) => (ProxyOutcome::Truncated, CloseReason::ProxyTruncated),
@@ -184,6 +210,9 @@ struct HeaderReading<'a> {
 impl HeaderReading<'_> {
     /// Reads the bytes that have arrived, before the socket is registered. Mostly these are the whole header.
     fn first(&mut self, client: &OwnedFd) -> Result<Option<HeaderSearch>, HeaderStop> {
+        if !self.bytes.is_empty() {
+            return self.parse();
+        }
         let read = self.context.engines.with_buffer(|buffer| {
             let room = CHUNK.min(buffer.len());
             let read = socket::recv(client, &mut buffer[..room])?;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::accepted::HeldPolicy;
 use super::context::WorkerContext;
 use super::proxied::ProxiedClient;
+use super::reading::{self, EarlyEnd, FirstBytes};
 use super::record::ConnectionRecord;
 use super::refusal::RefusalProtocol;
 use super::sniffed::{Intent, SniffedClient};
-use super::{detect, exchange, hello, reading};
+use super::{detect, exchange, hello};
 use crate::snapshot::opening_policy::OpeningPolicy;
 use crate::snapshot::{HelloSpec, Policy, Protocol};
 use crate::telemetry::CloseReason;
@@ -23,16 +24,17 @@ pub(super) async fn read(
     policy: &mut HeldPolicy,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
-    let ProxiedClient { client, bytes, header } = proxied;
+) -> Result<SniffedClient, EarlyEnd> {
+    let ProxiedClient { client, first, header, header_bytes } = proxied;
     let Policy { protocol, opening, .. } = &*policy.current;
     let mut sniffed = match protocol {
         Protocol::Tcp(_) => {
             let client = reading::register(client)?;
-            SniffedClient::new(client, bytes, Intent::Silent, RefusalProtocol::Reset)
+            SniffedClient::new(client, first.bytes, Intent::Silent, RefusalProtocol::Reset)
         }
         Protocol::Tls(tls) => {
-            let sniffed = first_bytes(client, bytes, opening, &tls.hello, record, context).await?;
+            let sniffed = first_bytes(client, first, opening, &tls.hello, record, context).await;
+            let sniffed = sniffed.map_err(|end| end.behind(header_bytes))?;
             record.was_read();
             policy.refresh(&context.snapshot.load());
             sniffed
@@ -45,28 +47,29 @@ pub(super) async fn read(
 /// Reads the first bytes of a client in the protocol of its listener.
 async fn first_bytes(
     client: OwnedFd,
-    bytes: Vec<u8>,
+    first: FirstBytes,
     opening: &OpeningPolicy,
     spec: &HelloSpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
-) -> Result<SniffedClient, CloseReason> {
+) -> Result<SniffedClient, EarlyEnd> {
     match opening {
-        OpeningPolicy::Straight => hello::read(client, bytes, spec, record, context).await,
+        OpeningPolicy::Straight => hello::read(client, first, spec, record, context).await,
         // Boxed: these protocols are rarer than a plain hello, and their futures are larger.
         OpeningPolicy::Postgres(postgres) => {
             let opening = Opening::postgres_host();
-            Box::pin(exchange::open(client, bytes, opening, &postgres.greet, spec, record, context)).await
+            Box::pin(exchange::open(client, first.bytes, opening, &postgres.greet, spec, record, context))
+                .await
         }
         OpeningPolicy::Starttls(greet) => {
             let BackendGreeting::Starttls { protocol, name } = &greet.greeting else {
-                return Err(CloseReason::Internal);
+                return Err(CloseReason::Internal.into());
             };
             let opening = Opening::starttls_host(*protocol, Arc::clone(name));
-            Box::pin(exchange::open(client, bytes, opening, greet, spec, record, context)).await
+            Box::pin(exchange::open(client, first.bytes, opening, greet, spec, record, context)).await
         }
         OpeningPolicy::Detect(detect) => {
-            Box::pin(detect::read(client, bytes, detect, spec, record, context)).await
+            Box::pin(detect::read(client, first, detect, spec, record, context)).await
         }
     }
 }

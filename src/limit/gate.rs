@@ -23,6 +23,12 @@ impl Gate {
         self.admits(1).then(|| GatePass(Arc::clone(self)))
     }
 
+    /// Takes a slot, also beyond the limit: for a connection that another program admitted.
+    pub fn enter_past_limit(self: &Arc<Self>) -> GatePass {
+        self.inside.fetch_add(1, Ordering::Relaxed);
+        GatePass(Arc::clone(self))
+    }
+
     /// Takes a share of this weight, or returns `None`.
     pub fn share(self: &Arc<Self>, weight: u64) -> Option<GateShare> {
         self.admits(weight).then(|| GateShare { gate: Arc::clone(self), weight })
@@ -61,6 +67,13 @@ impl Gate {
 /// A slot of a gate; returned on drop.
 #[derive(Debug)]
 pub struct GatePass(Arc<Gate>);
+
+impl GatePass {
+    /// Returns the gate of the slot.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.0
+    }
+}
 
 impl Drop for GatePass {
     fn drop(&mut self) {
@@ -122,6 +135,28 @@ impl Permit {
         let process = process.enter().ok_or(AdmissionRefusal::ProcessFull)?;
         let listener = listener.enter().ok_or(AdmissionRefusal::ListenerFull)?;
         Ok(Self { route: None, pool: None, source: None, _listener: listener, _process: process })
+    }
+
+    /// Takes a slot of the process and of the listener, also beyond their limits: for a connection that another program
+    /// admitted.
+    pub fn past_limits(process: &Arc<Gate>, listener: &Arc<Gate>) -> Self {
+        let (process, listener) = (process.enter_past_limit(), listener.enter_past_limit());
+        Self { route: None, pool: None, source: None, _listener: listener, _process: process }
+    }
+
+    /// The slot of its route, if it holds one.
+    pub fn route(&self) -> Option<&GatePass> {
+        self.route.as_ref()
+    }
+
+    /// Returns true if it holds a slot of its pool.
+    pub fn has_pool(&self) -> bool {
+        self.pool.is_some()
+    }
+
+    /// The slot of its source, if it holds one.
+    pub fn source(&self) -> Option<&SourcePass> {
+        self.source.as_ref()
     }
 
     /// Holds a slot of its source too; the slot of an earlier source is returned.

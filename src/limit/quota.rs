@@ -101,6 +101,16 @@ impl Quota {
         if self.rate.admit(now) { Ok(pass) } else { Err(ExceededLimit::Rate) }
     }
 
+    /// Takes a slot, also beyond the limit and without a token: for a connection that another program admitted.
+    pub fn enter_past_limit(&self) -> GatePass {
+        self.gate.enter_past_limit()
+    }
+
+    /// The gate that counts its open connections.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
     /// Refunds the token of a connection that was admitted just now.
     pub fn refund(&self) {
         self.rate.refund();

@@ -2,6 +2,15 @@
 
 use crate::telemetry::CloseReason;
 
+/// The destination of a connection that leaves its worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MoveTarget {
+    /// The worker with this number.
+    Worker(u32),
+    /// The program that takes over from this one.
+    Successor,
+}
+
 /// A command to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionCommand {
@@ -11,8 +20,8 @@ pub enum ConnectionCommand {
     Expire,
     /// End for this reason.
     Close(CloseReason),
-    /// Go on in the worker with this number.
-    Move(u32),
+    /// Go on there.
+    Move(MoveTarget),
 }
 
 impl ConnectionCommand {

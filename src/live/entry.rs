@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::command::ConnectionCommand;
+use super::command::{ConnectionCommand, MoveTarget};
 use super::listing::OpenConnection;
 use super::stage::{CloseTurn, ConnectionStage, PeerCheck, TickDemand};
 use super::tallies::ConnectionTallies;
@@ -77,8 +77,81 @@ pub struct MigratingEntry {
     link: Option<Arc<Link>>,
     totals: [u64; 2],
     dropped: u64,
+    quiet: u32,
+    is_established: bool,
     metrics: Arc<ListenerMetrics>,
     tallies: ConnectionTallies,
+}
+
+/// The parts of an entry that another program sends.
+#[derive(Debug)]
+pub struct HandedEntry {
+    /// The connection's number.
+    pub id: u64,
+    /// Its listener.
+    pub listener: ListenerId,
+    /// Its connected backend.
+    pub backend: Option<BackendId>,
+    /// The address of its client.
+    pub client: Option<IpAddr>,
+    /// The private link that it counts for.
+    pub link: Option<Arc<Link>>,
+    /// The bytes delivered, by direction.
+    pub totals: [u64; 2],
+    /// The bytes that were read and could not be delivered.
+    pub dropped: u64,
+    /// The time for which no byte has moved.
+    pub quiet: Duration,
+    /// The metrics of its listener.
+    pub metrics: Arc<ListenerMetrics>,
+    /// The counts of its route, pool and backend.
+    pub tallies: ConnectionTallies,
+}
+
+impl From<HandedEntry> for MigratingEntry {
+    fn from(handed: HandedEntry) -> Self {
+        let HandedEntry { id, listener, backend, client, link, totals, dropped, quiet, metrics, tallies } =
+            handed;
+        let (quiet, is_established) = (ticks(quiet), backend.is_some());
+        Self { id, listener, backend, client, link, totals, dropped, quiet, is_established, metrics, tallies }
+    }
+}
+
+impl MigratingEntry {
+    /// The connection's number.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The bytes delivered in one direction since the start.
+    pub fn total(&self, direction: Direction) -> u64 {
+        self.totals[direction as usize]
+    }
+
+    /// The number of bytes that were read and could not be delivered.
+    pub fn total_dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// The private link that the connection counts for.
+    pub fn link(&self) -> Option<&Arc<Link>> {
+        self.link.as_ref()
+    }
+
+    /// The time for which no byte has moved.
+    pub fn quiet(&self) -> Duration {
+        TICK * self.quiet
+    }
+
+    /// Returns the counts of its route, pool and backend.
+    pub fn tallies(&self) -> &ConnectionTallies {
+        &self.tallies
+    }
+}
+
+/// Returns the number of sweeps in a time, rounded up.
+fn ticks(time: Duration) -> u32 {
+    u32::try_from(time.as_millis().div_ceil(TICK.as_millis())).unwrap_or(u32::MAX)
 }
 
 impl ConnectionEntry {
@@ -121,8 +194,11 @@ impl ConnectionEntry {
         for (total, before) in entry.totals.iter().zip(migrating.totals) {
             total.set(before);
         }
-        // Only connected connections migrate.
-        entry.establish();
+        if migrating.is_established {
+            entry.establish();
+        }
+        // A move must not prolong the wait for silence.
+        entry.quiet.set(migrating.quiet);
         entry
     }
 
@@ -136,6 +212,9 @@ impl ConnectionEntry {
             link: self.link.get().cloned(),
             totals: [0, 1].map(|at: usize| self.totals[at].get()),
             dropped: self.dropped.get(),
+            // A wait that no sweep has counted is shorter than a tick.
+            quiet: Some(self.quiet.get()).filter(|&quiet| quiet != FRESH).unwrap_or_default(),
+            is_established: matches!(self.stage(), ConnectionStage::Established { .. }),
             metrics: Arc::clone(&self.metrics),
             tallies: self.tallies.clone(),
         }
@@ -230,6 +309,7 @@ impl ConnectionEntry {
     /// ([`CloseNotice`](super::CloseNotice)). Before that it may still try another backend.
     pub fn establish(&self) {
         self.stage.set(ConnectionStage::ESTABLISHED);
+        self.quiet.set(FRESH);
     }
 
     /// Returns its connected backend, unless the connection already waits for its turn to be closed.
@@ -251,6 +331,11 @@ impl ConnectionEntry {
         self.stage.set(ConnectionStage::Gone);
     }
 
+    /// Returns true if it is on its way to a backend.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.stage() == ConnectionStage::Connecting
+    }
+
     /// Returns true once it has left this worker.
     pub(super) fn is_gone(&self) -> bool {
         self.stage() == ConnectionStage::Gone
@@ -258,9 +343,41 @@ impl ConnectionEntry {
 
     /// Starts a new wait for silence: [`ConnectionCommand::Expire`] comes after `limit` without a byte.
     pub fn expire_after(&self, limit: Duration) {
-        let ticks = limit.as_millis().div_ceil(TICK.as_millis());
         self.quiet.set(FRESH);
-        self.quiet_limit.set(u32::try_from(ticks).unwrap_or(u32::MAX));
+        self.limit_silence(limit);
+    }
+
+    /// Sets the limit of the present wait for silence. The time for which no byte has moved counts.
+    pub fn limit_silence(&self, limit: Duration) {
+        self.quiet_limit.set(ticks(limit));
+    }
+
+    /// Waits for the command to go on in the successor, and takes it.
+    ///
+    /// The wait registers for no wakeup. The same task must poll [`ConnectionEntry::closed`] after it, which does so and
+    /// discards the command if nothing took it.
+    ///
+    /// # Cancel safety
+    ///
+    /// No command is lost.
+    pub async fn handed_over(&self) {
+        std::future::poll_fn(|_| {
+            if self.command.get() != Some(ConnectionCommand::Move(MoveTarget::Successor)) {
+                return Poll::Pending;
+            }
+            self.command.set(None);
+            Poll::Ready(())
+        })
+        .await
+    }
+
+    /// Returns true if the connection can go on in a successor: its first bytes are being read, or its backend is
+    /// connected. A connection that waits for its turn to be closed stays.
+    pub(super) fn can_be_handed_over(&self) -> bool {
+        matches!(
+            self.stage(),
+            ConnectionStage::Reading | ConnectionStage::Established { close: CloseTurn::None }
+        )
     }
 
     /// Sets whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second sweep of a new

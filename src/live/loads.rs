@@ -56,6 +56,11 @@ impl Loads {
         (own > fewest + fewest / 4 + CROWDED).then_some(worker)
     }
 
+    /// Returns the worker with the fewest connections.
+    pub fn fewest(&self) -> usize {
+        (0..self.workers.len()).min_by_key(|&worker| self.connections(worker)).unwrap_or_default()
+    }
+
     /// Counts a connection of a worker.
     pub(super) fn arrive(&self, worker: usize) {
         self.workers[worker].connections.fetch_add(1, Ordering::Relaxed);

@@ -20,8 +20,8 @@ mod tallies;
 mod tests;
 
 pub use closing::{CloseNotice, ClosePace};
-pub use command::ConnectionCommand;
-pub use entry::{ConnectionEntry, ConnectionGroup, MigratingEntry, TICK};
+pub use command::{ConnectionCommand, MoveTarget};
+pub use entry::{ConnectionEntry, ConnectionGroup, HandedEntry, MigratingEntry, TICK};
 pub use listing::{OpenConnection, OpenConnections};
 pub use loads::{Loads, WorkerSlot};
 pub use peer_timeouts::PeerTimeouts;

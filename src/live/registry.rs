@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::closing::{CloseNotice, CloseQueue};
-use super::command::ConnectionCommand;
+use super::command::{ConnectionCommand, MoveTarget};
 use super::entry::{ConnectionEntry, ConnectionGroup, MigratingEntry};
 use super::listing::{MOST_LISTED, OpenConnections};
 use super::loads::{Loads, WorkerSlot};
@@ -44,6 +44,11 @@ impl ConnectionRegistry {
             emptied: tokio::sync::Notify::new(),
             listings: RefCell::default(),
         })
+    }
+
+    /// The number of the worker.
+    pub fn worker(&self) -> usize {
+        self.worker
     }
 
     /// Takes a slot at this worker.
@@ -183,8 +188,30 @@ impl ConnectionRegistry {
             let is_free = matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick));
             if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
-                entry.send_command(ConnectionCommand::Move(worker));
+                entry.send_command(ConnectionCommand::Move(MoveTarget::Worker(worker)));
             }
+        }
+    }
+
+    /// Sends at most `most` connections to the successor, by a command to each. Returns the number of commands.
+    ///
+    /// The connections that can surely move come first. Without them, the others get the command too: a connection that
+    /// reads a PROXY header can move, and a connection that dials ignores the command.
+    pub fn hand_over(&self, most: usize) -> usize {
+        let entries = self.entries.borrow();
+        let is_free = |entry: &&Rc<ConnectionEntry>| {
+            matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick))
+        };
+        let send = |chosen: &mut dyn Iterator<Item = &Rc<ConnectionEntry>>| {
+            chosen
+                .take(most)
+                .map(|entry| entry.send_command(ConnectionCommand::Move(MoveTarget::Successor)))
+                .count()
+        };
+        let ready = &mut entries.iter().filter(is_free).filter(|entry| entry.can_be_handed_over());
+        match send(ready) {
+            0 => send(&mut entries.iter().filter(is_free).filter(|entry| entry.is_connecting())),
+            sent => sent,
         }
     }
 

@@ -30,6 +30,11 @@ impl ConnectionTallies {
         _ = self.backend.set(Arc::clone(backend));
     }
 
+    /// Returns the counts of its named route, if it has one.
+    pub fn route(&self) -> Option<&Arc<RouteCounts>> {
+        self.route.get()
+    }
+
     /// Returns its pool, once that is known.
     pub fn pool(&self) -> Option<&PoolMetrics> {
         self.pool.get().map(|pool| &**pool)

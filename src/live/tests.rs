@@ -130,7 +130,12 @@ fn a_look_is_due_once_after_bytes_moved() {
 #[test]
 fn a_command_is_replaced_by_one_of_a_higher_rank_only() {
     let (_registry, entry) = one();
-    let ranked = [ConnectionCommand::Tick, ConnectionCommand::Move(1), ConnectionCommand::Expire, CLOSE];
+    let ranked = [
+        ConnectionCommand::Tick,
+        ConnectionCommand::Move(MoveTarget::Worker(1)),
+        ConnectionCommand::Expire,
+        CLOSE,
+    ];
     for (rank, weak) in ranked.into_iter().enumerate() {
         for strong in &ranked[rank..] {
             for (first, second) in [(weak, *strong), (*strong, weak)] {
@@ -160,7 +165,11 @@ fn blocked_streams_leave_too() {
     registry.give_streams_away();
     let commands: Vec<_> = streams.iter().map(|entry| command(entry)).collect();
     let count = |expected| commands.iter().filter(|command| **command == Some(expected)).count();
-    assert_eq!((count(ConnectionCommand::Move(1)), count(ConnectionCommand::Tick)), (2, 2), "{commands:?}");
+    assert_eq!(
+        (count(ConnectionCommand::Move(MoveTarget::Worker(1))), count(ConnectionCommand::Tick)),
+        (2, 2),
+        "{commands:?}"
+    );
 }
 
 #[test]
@@ -177,7 +186,10 @@ fn streams_leave_until_both_workers_are_even() {
     }
     registry.sweep();
     registry.give_streams_away();
-    let moving = streams.iter().filter(|entry| command(entry) == Some(ConnectionCommand::Move(1))).count();
+    let moving = streams
+        .iter()
+        .filter(|entry| command(entry) == Some(ConnectionCommand::Move(MoveTarget::Worker(1))))
+        .count();
     assert_eq!(moving, 4);
     assert_eq!(command(&idle), None);
     registry.give_streams_away();

@@ -36,6 +36,22 @@ impl Lease {
         Self::new(backend, false)
     }
 
+    /// Takes a lease for a connection that another program connected, also if the backend is full. `is_waiting` is true
+    /// if the backend has sent nothing.
+    pub fn handed(backend: &Arc<Backend>, reports_troubles: bool, is_waiting: bool) -> Self {
+        backend.hold_past_limits();
+        let lease = Self::new(backend, reports_troubles);
+        if is_waiting && !lease.is_waiting.replace(true) {
+            backend.traffic().counts().wait();
+        }
+        lease
+    }
+
+    /// Returns true if failures of the connection count for the backend.
+    pub fn reports_troubles(&self) -> bool {
+        self.reports_troubles
+    }
+
     fn new(backend: &Arc<Backend>, reports_troubles: bool) -> Self {
         Self { backend: Arc::clone(backend), reports_troubles, is_waiting: Cell::new(false) }
     }

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::live::{ConnectionCommand, RegistryGuard};
+use crate::live::{ConnectionCommand, MoveTarget, RegistryGuard};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
 use broken::BrokenSide;
@@ -87,10 +87,10 @@ pub enum RelayEnd {
         /// The reason in the command.
         reason: CloseReason,
     },
-    /// It is to go on in another worker; the caller must [`Relay::stop`] it.
+    /// It is to go on elsewhere; the caller must [`Relay::stop`] it.
     Moved {
-        /// The worker's number.
-        to: usize,
+        /// The destination.
+        to: MoveTarget,
     },
 }
 
@@ -188,9 +188,9 @@ impl Relay {
         }
     }
 
-    /// Starts the wait for silence.
+    /// Starts the wait for silence, or goes on with the wait of an earlier run.
     fn begin(&self, entry: &RegistryGuard) {
-        entry.expire_after(self.silence_limit());
+        entry.limit_silence(self.silence_limit());
         entry.needs_tick(self.needs_tick());
         // Bytes may have been sent before this relay began, also by another worker.
         entry.look_again(peers::MOVING);
@@ -213,7 +213,7 @@ impl Relay {
                 Ok(RelayEnd::Stalled { side })
             }
             RelayStop::Broken(broken) => Err(broken),
-            RelayStop::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to: to as usize }),
+            RelayStop::Command(ConnectionCommand::Move(to)) => Ok(RelayEnd::Moved { to }),
             RelayStop::Command(command) => Ok(self.cut(command, entry)),
         }
     }

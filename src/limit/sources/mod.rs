@@ -68,6 +68,16 @@ impl SourceKey {
         Self(u128::from_be_bytes(bits))
     }
 
+    /// Returns the bits of the key.
+    pub fn bits(self) -> u128 {
+        self.0
+    }
+
+    /// Returns the key with these bits, which another program took from a key.
+    pub fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// Returns its first address. For a private link the address has no meaning.
     pub fn ip(self) -> IpAddr {
         IpAddr::V6(Ipv6Addr::from_bits(self.0)).to_canonical()
@@ -220,6 +230,29 @@ impl SourceTable {
         Ok(Some(self.pass(index, way, entry, request)))
     }
 
+    /// Counts a connection that another program admitted, also beyond the limits of its source. Returns `None` if there
+    /// is no slot for the source.
+    pub fn admit_past_limits(self: &Arc<Self>, request: &AdmissionRequest) -> Option<SourcePass> {
+        let index = self.index(request.listener, request.source);
+        let mut set = self.sets()[index].lock();
+        let way = match set.find(request.listener, request.source) {
+            Some(way) => way,
+            None => {
+                let free = set.slot_for_new(request.now)?;
+                let entry = &mut set.0[free];
+                match entry.is_free() {
+                    true => self.known.fetch_add(1, Ordering::Relaxed),
+                    false => self.evictions.fetch_add(1, Ordering::Relaxed),
+                };
+                *entry = SourceEntry::new(request.listener, request.source);
+                free
+            }
+        };
+        let entry = &mut set.0[way];
+        entry.admit_past_limits(request);
+        Some(self.pass(index, way, entry, request))
+    }
+
     fn pass(
         self: &Arc<Self>,
         set: usize,
@@ -344,6 +377,12 @@ impl SourcePass {
             let (set, way) = self.at();
             self.table.sets()[set].lock().0[way].hellos -= 1;
         }
+    }
+
+    /// Returns its source.
+    pub fn source(&self) -> Option<SourceKey> {
+        let (set, way) = self.at();
+        self.table.sets()[set].lock().0[way].source()
     }
 
     /// Returns true if its source is heavy: see [`SourceTable::is_heavy`].

@@ -26,6 +26,11 @@ impl Link {
         Self { kind, id: id.into() }
     }
 
+    /// The kind of its TLV.
+    pub fn kind(&self) -> u8 {
+        self.kind
+    }
+
     /// The id as the cloud writes it.
     pub fn id(&self) -> &str {
         &self.id

@@ -63,6 +63,17 @@ impl SourceEntry {
         Ok(())
     }
 
+    /// Counts a connection without a look at the limits. Its rate does not change.
+    pub(super) fn admit_past_limits(&mut self, request: &AdmissionRequest) {
+        self.open += 1;
+        self.hellos += u32::from(request.is_read);
+    }
+
+    /// Returns the source, or `None` if the slot is free.
+    pub(super) fn source(&self) -> Option<SourceKey> {
+        self.listener.map(|_| self.source)
+    }
+
     /// Returns the rank for eviction; the smallest is evicted first. Sources whose rate has recovered have the
     /// lowest ranks, then comes the source furthest below its limit. Sources over their rate have the highest
     /// ranks, in the order in which they are admitted again.

@@ -194,6 +194,9 @@ pub struct ListenerMetrics {
     pub unlogged_refusals: Counter,
     /// The time from the accept to the end of reading a ClientHello, recorded as a `Duration`.
     pub hello_seconds: LazySeries<Histogram>,
+    /// Connections handed over to a successor.
+    pub handed_over: LazySeries<Counter>,
+    adopted: LazySeries<Counter>,
     connections: Counter,
     active: Gauge,
     closed: [LazySeries<Counter>; CloseReason::ALL.len()],
@@ -253,6 +256,8 @@ impl ListenerMetrics {
             refusal_lines: RateGate::new(refusal_lines),
             unlogged_refusals: registry.counter(&families::ACCESS_LOG_SAMPLED, own),
             hello_seconds: registry.lazy_histogram(&families::CLIENT_HELLO_SECONDS, own),
+            handed_over: registry.lazy_counter(&families::CONNECTIONS_HANDED_OVER, own),
+            adopted: registry.lazy_counter(&families::CONNECTIONS_ADOPTED, own),
             connections: registry.counter(&families::CONNECTIONS, own),
             active: registry.gauge(&families::CONNECTIONS_ACTIVE, own),
             closed: CloseReason::ALL.map(closed),
@@ -307,6 +312,13 @@ impl ListenerMetrics {
         ActiveConnection(Arc::clone(self))
     }
 
+    /// Returns a connection that another program accepted. It counts as active, and with [`ActiveConnection::adopted`] as
+    /// adopted.
+    pub fn handed(self: &Arc<Self>) -> ActiveConnection {
+        self.active.increment(1.0);
+        ActiveConnection(Arc::clone(self))
+    }
+
     /// Counts an ended connection by its reason, and as rejected if the reason is a rejection. `total` is the time
     /// since the accept. Must be called exactly once for each connection that was [`accepted`](Self::accepted).
     pub fn closed(&self, reason: CloseReason, total: Duration) {
@@ -346,6 +358,13 @@ impl ListenerMetrics {
 #[derive(Debug)]
 #[must_use = "dropped, the connection no longer counts as active"]
 pub struct ActiveConnection(Arc<ListenerMetrics>);
+
+impl ActiveConnection {
+    /// Counts a connection that this program has taken over.
+    pub fn adopted(&self) {
+        self.0.adopted.increment(1);
+    }
+}
 
 impl std::ops::Deref for ActiveConnection {
     type Target = Arc<ListenerMetrics>;

@@ -32,6 +32,12 @@ impl Ja4 {
     /// The number of characters in a fingerprint.
     pub const LENGTH: usize = LENGTH;
 
+    /// Returns the fingerprint with this text, or `None` if the text has another length or is not ASCII.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let bytes: [u8; LENGTH] = text.as_bytes().try_into().ok()?;
+        bytes.is_ascii().then_some(Self(bytes))
+    }
+
     /// Computes the fingerprint of a hello.
     pub fn of(offer: &Offer<'_>) -> Self {
         let mut suites: Vec<u16> = numbers(offer.ciphers).filter(|&suite| !is_grease(suite)).collect();

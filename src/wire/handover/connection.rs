@@ -18,6 +18,14 @@ pub struct HandedConnection {
     pub accepted_ms: u64,
     /// The time for which no byte has moved, in milliseconds.
     pub quiet_ms: u64,
+    /// The source for which it is counted, as 128 bits in hexadecimal digits.
+    pub source: Option<String>,
+    /// The kind and the id of the private link for which it is counted.
+    pub link: Option<(u8, String)>,
+    /// The name of its pool, once that is known.
+    pub pool: Option<String>,
+    /// The fields of its log line, if there is an access log.
+    pub log: Option<Box<HandedLog>>,
     /// Set if its first bytes are being read. It has one descriptor.
     pub reading: Option<HandedReading>,
     /// Set if its backend is connected. It has two descriptors.
@@ -31,10 +39,12 @@ pub struct HandedConnection {
 pub struct HandedReading {
     /// The identity of the listening socket that accepted it.
     pub socket: String,
-    /// The address of the peer of its socket.
-    pub peer: String,
     /// The number of bytes that were read, in the raw bytes of the frame.
     pub bytes: usize,
+    /// The number of these bytes that are a PROXY header, by which the client was admitted.
+    pub header: usize,
+    /// The time since a hello that is not whole began, in microseconds.
+    pub begun_us: Option<u64>,
 }
 
 /// A connection whose backend is connected.
@@ -53,7 +63,7 @@ pub struct HandedRelay {
     pub total_from_backend: u64,
     /// The bytes read that could not be delivered.
     pub dropped: u64,
-    /// The name of its pool.
+    /// The name of the pool of its backend.
     pub pool: String,
     /// The name of its backend.
     pub backend: String,
@@ -73,14 +83,8 @@ pub struct HandedRelay {
     pub holds_route: bool,
     /// True if it holds a slot of its pool.
     pub holds_pool: bool,
-    /// The source for which it is counted, as text of 128 bits in hexadecimal digits.
-    pub source: Option<String>,
-    /// The kind and the id of the private link for which it is counted.
-    pub link: Option<(u8, String)>,
     /// The time at which its backend was connected, in microseconds after its accept.
     pub connected_us: u32,
-    /// The fields of its log line, if there is an access log.
-    pub log: Option<Box<HandedLog>>,
 }
 
 /// The state of a direction.
@@ -125,6 +129,24 @@ pub struct HandedPeerTimeouts {
     pub stall_ms: Option<u64>,
 }
 
+/// The values that a client offered in its hello.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandedOffer {
+    /// The protocols inside TLS.
+    pub alpn: Option<String>,
+    /// The versions of TLS.
+    pub tls_versions: Option<String>,
+    /// The JA4 fingerprint.
+    pub ja4: String,
+    /// True if Encrypted ClientHello was offered.
+    pub ech: bool,
+    /// The number of reads in which the hello came.
+    pub segments: u32,
+    /// The number of TLS records in which the hello came.
+    pub records: u32,
+}
+
 /// The fields of a log line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -148,7 +170,7 @@ pub struct HandedLog {
     /// The address that was dialled, if it is not the backend's own.
     pub dialled: Option<String>,
     /// The offer of the hello.
-    pub offered: Option<serde_json::Value>,
+    pub offered: Option<HandedOffer>,
     /// Microseconds until the hello was read.
     pub hello_us: Option<u64>,
     /// Microseconds in the queue.

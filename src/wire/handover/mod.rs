@@ -28,7 +28,8 @@ mod world;
 use serde::{Deserialize, Serialize};
 
 pub use connection::{
-    HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedPeerTimeouts, HandedReading, HandedRelay,
+    HandedConnection, HandedFlow, HandedLog, HandedOffer, HandedOptions, HandedPeerTimeouts, HandedReading,
+    HandedRelay,
 };
 pub use world::World;
 
@@ -197,6 +198,8 @@ pub struct Batch {
 pub struct Adopted {
     /// The number of the batch.
     pub number: u64,
+    /// The numbers of its connections that the successor cannot serve. They go on in the incumbent.
+    pub declined: Vec<u64>,
 }
 
 /// A batch was not adopted.

@@ -179,6 +179,19 @@ pub(crate) const CONNECTIONS_CLOSED: MetricDoc = doc(
     &["listener", "reason"],
     "Connections that ended, by their close reason.",
 );
+pub(crate) const CONNECTIONS_ADOPTED: MetricDoc = doc(
+    "pointsman_connections_adopted_total",
+    Counter,
+    &["listener"],
+    "Connections that this program took over from the program before it. pointsman_connections_total does not count \
+     them again.",
+);
+pub(crate) const CONNECTIONS_HANDED_OVER: MetricDoc = doc(
+    "pointsman_connections_handed_over_total",
+    Counter,
+    &["listener"],
+    "Connections that this program handed over to the program after it. They have no close reason.",
+);
 pub(crate) const CONNECTIONS_REJECTED: MetricDoc = doc(
     "pointsman_connections_rejected_total",
     Counter,
@@ -375,6 +388,8 @@ pub const METRICS: &[MetricDoc] = &[
     CONNECTIONS,
     CONNECTIONS_ACTIVE,
     CONNECTIONS_CLOSED,
+    CONNECTIONS_ADOPTED,
+    CONNECTIONS_HANDED_OVER,
     CONNECTIONS_REJECTED,
     CONNECTION_SECONDS,
     CLIENT_HELLO,

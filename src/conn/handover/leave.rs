@@ -1,0 +1,228 @@
+//! A connection that leaves this program, as messages have it.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::words;
+use crate::conn::fields::LogFields;
+use crate::conn::migration::{
+    MigratingRecord, Migration, MigrationContent, MigrationSenders, StoppedReading, StoppedRelay,
+};
+use crate::limit::{Gate, GatePass};
+use crate::relay::StoppedFlow;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{Direction, RouteCounts};
+use crate::wire::handover::{
+    HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay,
+};
+
+/// A connection that has left its worker. No reactor has its sockets, and no byte of it moves.
+pub struct LeavingConnection {
+    pub(super) worker: usize,
+    pub(super) migration: Migration,
+    pub(super) left: Instant,
+}
+
+/// The options of the relays of one batch. Equal options are sent once.
+#[derive(Default)]
+pub struct BatchOptions {
+    list: Vec<HandedOptions>,
+    indices: HashMap<HandedOptions, usize>,
+}
+
+impl BatchOptions {
+    fn index(&mut self, options: HandedOptions) -> usize {
+        *self.indices.entry(options).or_insert_with_key(|options| {
+            self.list.push(options.clone());
+            self.list.len() - 1
+        })
+    }
+
+    /// Returns the options by their index.
+    pub fn into_list(self) -> Vec<HandedOptions> {
+        self.list
+    }
+}
+
+/// The names of routes, found by their limits and counts, which connections hold.
+#[derive(Default)]
+pub struct RouteNames {
+    gates: HashMap<*const Gate, Arc<str>>,
+    counts: HashMap<*const RouteCounts, Arc<str>>,
+}
+
+impl RouteNames {
+    /// Returns the names of the routes in a snapshot.
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let mut names = Self::default();
+        for policy in snapshot.policies.values() {
+            for target in &policy.protocol.routes().targets {
+                if let Some(limits) = &target.limits {
+                    names.gates.insert(Arc::as_ptr(limits.quota.gate()), Arc::clone(&target.route));
+                }
+                if let Some(counts) = &target.counts {
+                    names.counts.insert(Arc::as_ptr(counts), Arc::clone(&target.route));
+                }
+            }
+        }
+        names
+    }
+
+    fn find(&self, pass: Option<&GatePass>, counts: Option<&Arc<RouteCounts>>) -> Option<&Arc<str>> {
+        let of_pass = pass.and_then(|pass| self.gates.get(&Arc::as_ptr(pass.gate())));
+        of_pass.or_else(|| self.counts.get(&Arc::as_ptr(counts?)))
+    }
+}
+
+impl LeavingConnection {
+    /// Returns the time since the connection has left its worker.
+    pub fn pause(&self) -> Duration {
+        self.left.elapsed()
+    }
+
+    /// Returns its sockets, in the order in which they are sent.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match &self.migration.content {
+            MigrationContent::Admitted(_) => Vec::new(),
+            MigrationContent::Reading(stopped) => vec![stopped.client.client.as_fd()],
+            MigrationContent::Relay(stopped) => vec![stopped.client.as_fd(), stopped.backend.as_fd()],
+        }
+    }
+
+    /// Returns the bytes that it holds, in the order in which they are sent.
+    pub fn held_bytes(&self) -> Vec<&[u8]> {
+        match &self.migration.content {
+            MigrationContent::Admitted(_) => Vec::new(),
+            MigrationContent::Reading(stopped) => vec![&stopped.client.first.bytes],
+            MigrationContent::Relay(stopped) => vec![&stopped.from_client.held, &stopped.from_backend.held],
+        }
+    }
+
+    /// Returns the message about the connection.
+    pub fn message(&self, names: &RouteNames, options: &mut BatchOptions) -> HandedConnection {
+        match &self.migration.content {
+            // Only connections that a worker has begun leave it.
+            MigrationContent::Admitted(_) => HandedConnection::default(),
+            MigrationContent::Reading(stopped) => {
+                let reading = Some(reading(stopped));
+                HandedConnection { reading, ..connection(&stopped.record) }
+            }
+            MigrationContent::Relay(stopped) => {
+                let index = options.index(words::options(&stopped.settings));
+                let relay = Some(Box::new(relay(stopped, index, names)));
+                HandedConnection { relay, ..connection(&stopped.record) }
+            }
+        }
+    }
+
+    /// Gives the connection back to its worker, where it goes on.
+    pub fn give_back(self, senders: &MigrationSenders) {
+        // The connection holds a slot of its worker, so the worker has not ended. If it panicked, the process ends.
+        let _ = senders.send(self.worker, self.migration);
+    }
+
+    /// Ends the connection here: the successor has it. It is counted as handed over, and has no close reason.
+    pub fn handed_over(self) {
+        if let Some(record) = self.record() {
+            record.holds.listener.handed_over.increment(1);
+        }
+    }
+
+    fn record(&self) -> Option<&MigratingRecord> {
+        match &self.migration.content {
+            MigrationContent::Admitted(_) => None,
+            MigrationContent::Reading(stopped) => Some(&stopped.record),
+            MigrationContent::Relay(stopped) => Some(&stopped.record),
+        }
+    }
+}
+
+/// Returns the parts of the message that every connection has.
+fn connection(record: &MigratingRecord) -> HandedConnection {
+    let MigratingRecord { holds, fields } = record;
+    let source = holds.permit.source().and_then(|pass| pass.source());
+    HandedConnection {
+        id: holds.entry.id(),
+        listener: holds.listener.name.to_string(),
+        client: fields.client.to_string(),
+        age_us: words::micros(fields.began.elapsed()),
+        accepted_ms: fields.accepted,
+        quiet_ms: words::millis(holds.entry.quiet()),
+        source: source.map(|source| format!("{:032x}", source.bits())),
+        link: holds.entry.link().map(|link| (link.kind(), link.id().to_owned())),
+        pool: fields.pool.as_deref().map(str::to_owned),
+        log: fields.log.as_deref().map(|log_fields| Box::new(log(log_fields))),
+        reading: None,
+        relay: None,
+    }
+}
+
+fn reading(stopped: &StoppedReading) -> HandedReading {
+    let first = &stopped.client.first;
+    HandedReading {
+        socket: stopped.policy.through.to_string(),
+        bytes: first.bytes.len(),
+        header: first.header,
+        begun_us: first.begun.map(|begun| words::micros(begun.elapsed())),
+    }
+}
+
+fn relay(stopped: &StoppedRelay, options: usize, names: &RouteNames) -> HandedRelay {
+    let MigratingRecord { holds, fields } = &stopped.record;
+    let mut handed = HandedRelay {
+        options,
+        from_client: flow(&stopped.from_client),
+        from_backend: flow(&stopped.from_backend),
+        total_from_client: holds.entry.total(Direction::FromClient),
+        total_from_backend: holds.entry.total(Direction::FromBackend),
+        dropped: holds.entry.total_dropped(),
+        is_session: holds.is_session(),
+        route: names.find(holds.permit.route(), holds.entry.tallies().route()).map(|name| name.to_string()),
+        holds_route: holds.permit.route().is_some(),
+        holds_pool: holds.permit.has_pool(),
+        connected_us: fields.connected,
+        ..HandedRelay::default()
+    };
+    if let Some(lease) = &holds.lease {
+        let backend = lease.backend();
+        handed.pool = backend.pool().to_string();
+        handed.backend = backend.name().to_string();
+        handed.backend_address = backend.address().to_string();
+        handed.reports_troubles = lease.reports_troubles();
+        handed.waits_for_first_byte = lease.is_waiting();
+    }
+    handed
+}
+
+fn flow(stopped: &StoppedFlow) -> HandedFlow {
+    HandedFlow {
+        stage: words::stage(stopped.stage).to_owned(),
+        held: stopped.held.len(),
+        nodelay: words::nodelay(stopped.nodelay).to_owned(),
+    }
+}
+
+fn log(fields: &LogFields) -> HandedLog {
+    let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    let proxy = fields.proxy_fields.as_deref();
+    let of_proxy = |part: fn(&crate::conn::fields::ProxyFields) -> &Option<Box<str>>| {
+        proxy.and_then(|proxy| text(part(proxy)))
+    };
+    HandedLog {
+        peer: proxy.and_then(|proxy| proxy.peer.as_ref()).map(ToString::to_string),
+        proxy_authority: of_proxy(|proxy| &proxy.authority),
+        proxy_alpn: of_proxy(|proxy| &proxy.alpn),
+        unique_id: of_proxy(|proxy| &proxy.unique_id),
+        private_link: of_proxy(|proxy| &proxy.private_link),
+        sni: text(&fields.sni),
+        route: fields.route.as_deref().map(str::to_owned),
+        attempts: fields.attempts,
+        dialled: fields.dialled.map(|address| address.to_string()),
+        offered: fields.offered.as_deref().map(words::offer),
+        hello_us: fields.hello.map(words::micros),
+        queue_us: fields.queue.map(words::micros),
+        connect_us: fields.connect.map(words::micros),
+    }
+}
