@@ -61,6 +61,8 @@ impl Control {
 
     /// Refuses new connections. A worker ends with its last connection.
     fn finish(&mut self) -> DrainStep {
+        // The workers close the sockets when control has dropped them.
+        self.server.sockets.close();
         self.server.order_all(|| WorkerCommand::Finish);
         DrainStep::Finishing(Work::pause(self.server.config.shutdown.drain))
     }

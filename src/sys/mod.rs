@@ -33,7 +33,7 @@ pub mod watch;
 pub use address::Address;
 pub use listen::Listening;
 pub use pipe::Pipe;
-pub use socket_file::SocketFile;
+pub use socket_file::{FileIdentity, SocketFile};
 pub use stream::Stream;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
