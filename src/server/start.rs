@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
+use super::admin_sockets::{AdminSockets, AdminStage};
 use super::build::{self, FoundPools};
 use super::descriptors::Descriptors;
 use super::events::{ConfigState, EventLog};
@@ -109,6 +110,9 @@ impl Server {
         metrics.bound_refusal_lines(access_log::refusal_lines(&config.access_log));
         descriptors.bound(&bounds, &config, connections);
         let sockets = Sockets::default();
+        // The incumbent answers until this process accepts.
+        let admin_stage =
+            if inherited_sockets.is_empty() { AdminStage::Accepting } else { AdminStage::Paused };
         let fresh = bind_missing(sockets.missing(&config), Vec::new(), inherited_sockets, config.workers)?;
         inherited_sockets.close(SocketPart::Listener);
         let plan = sockets.plan(&config, fresh)?;
@@ -145,6 +149,7 @@ impl Server {
             events: EventLog::default(),
             standing: StandingFaults::default(),
             access_log: access_log.clone(),
+            admin_sockets: AdminSockets::new(admin_stage),
             config: Mutex::new(ConfigState::new(started)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),
