@@ -55,8 +55,8 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    /// Creates a socket that listens at `path` and can be shared by copies of its descriptor. It replaces a socket
-    /// that exists there without a listener, which a process that is gone has left.
+    /// Creates a socket that listens at `path` and whose descriptor can be shared. It replaces a socket that exists there
+    /// without a listener, which a process that is gone has left.
     ///
     /// `mode` sets the permissions; without it they are those that the umask leaves. Processes that may write to the
     /// file may connect.
