@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::conn::handover::LeavingQueue;
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
-use crate::listener::{CurrentPolicy, accept_until};
+use crate::listener::{AcceptStop, CurrentPolicy, accept_until};
 use crate::live::{CloseNotice, ConnectionGroup, ConnectionRegistry, Loads, OpenConnections, TICK};
 use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
@@ -40,8 +40,8 @@ pub enum WorkerCommand {
     Listen {
         /// The socket's identity.
         id: SocketId,
-        /// The socket, listening.
-        socket: OwnedFd,
+        /// The socket, listening. A worker may get several sockets of one identity.
+        socket: Arc<OwnedFd>,
     },
     /// Change the options that newly accepted connections of a socket inherit.
     Reconfigure {
@@ -50,12 +50,18 @@ pub enum WorkerCommand {
         /// The options.
         options: ListenOptions,
     },
-    /// Empty the socket's queue and close it.
+    /// Empty the queues of the sockets of an identity and close them.
     StopListening {
-        /// The socket's identity.
+        /// The identity of the sockets.
         id: SocketId,
-        /// Dropped when the socket is closed; from then on its address is free.
+        /// Dropped when this worker has no such socket any more. When no worker and no other owner has it, its address
+        /// is free.
         closed: mpsc::Sender<Infallible>,
+    },
+    /// Accept no connection of any socket. The kernel's queues stay as they are, and control keeps the sockets.
+    LeaveSockets {
+        /// Dropped when this worker accepts no more.
+        left: mpsc::Sender<Infallible>,
     },
     /// Drop policies that a reload has replaced. Without new clients the accept loops would keep them.
     RenewPolicies,
@@ -231,8 +237,8 @@ async fn work(
 
 /// A listening socket and its accept loop.
 struct AcceptingSocket {
-    /// Dropping it stops the accept loop.
-    _stop: oneshot::Sender<()>,
+    /// Dropping it stops the accept loop with [`AcceptStop::Empty`].
+    stop: oneshot::Sender<AcceptStop>,
     accepting: TaskEnd,
     /// Shared with the accept loop, to set options. It is not a duplicate of the descriptor, because a duplication
     /// could fail.
@@ -258,7 +264,7 @@ fn has_ended(task: &mut TaskEnd) -> bool {
     task.try_recv() != Err(TryRecvError::Empty)
 }
 
-/// Waits until an accept loop has emptied its queue and closed its socket, then drops `closed`.
+/// Waits until an accept loop has emptied its queue and dropped its socket, then drops `closed`.
 async fn wait_for_close(accepting: TaskEnd, closed: mpsc::Sender<Infallible>) {
     let _ = accepting.await;
     drop(closed);
@@ -267,11 +273,12 @@ async fn wait_for_close(accepting: TaskEnd, closed: mpsc::Sender<Infallible>) {
 /// The state of a worker.
 struct WorkerState {
     context: Rc<WorkerContext>,
-    sockets: HashMap<SocketId, AcceptingSocket>,
+    /// A worker has more than one socket of an identity if another program with more workers has opened them.
+    sockets: HashMap<SocketId, Vec<AcceptingSocket>>,
     /// Listening sockets that the reactor could not register. Each tick tries again. Until then the kernel
     /// may give such a socket clients, which wait in its queue.
-    unregistered: Vec<(SocketId, OwnedFd)>,
-    /// Accept loops that empty their queues.
+    unregistered: Vec<(SocketId, Arc<OwnedFd>)>,
+    /// Accept loops that empty their queues, or end without that.
     leaving: Vec<TaskEnd>,
 }
 
@@ -306,22 +313,30 @@ impl WorkerState {
         match command {
             WorkerCommand::Listen { id, socket } => self.listen(id, socket),
             WorkerCommand::Reconfigure { id, options } => {
-                let registered = self.sockets.get(&id).map(|socket| socket.listening.as_fd());
-                let unregistered = self.unregistered.iter().find(|(other, _)| *other == id);
-                let socket = registered.or(unregistered.map(|(_, socket)| socket.as_fd()));
-                if let Some(Err(error)) = socket.map(|socket| listen::reconfigure(socket, &options)) {
-                    tracing::warn!(%error, socket = %id, "the options of a listening socket stay as they were");
+                let registered = self.sockets.get(&id).into_iter().flatten();
+                let registered = registered.map(|socket| socket.listening.as_fd());
+                let unregistered = self.unregistered.iter().filter(|(other, _)| *other == id);
+                for socket in registered.chain(unregistered.map(|(_, socket)| socket.as_fd())) {
+                    if let Err(error) = listen::reconfigure(socket, &options) {
+                        tracing::warn!(%error, socket = %id, "the options of a listening socket stay as they were");
+                    }
                 }
             }
             WorkerCommand::StopListening { id, closed } => {
                 self.unregistered.retain(|(other, _)| *other != id);
-                if let Some(accepting) = self.stop_listening(&id) {
-                    self.leaving.push(start(wait_for_close(accepting, closed)));
+                for accepting in self.stop_listening(&id) {
+                    self.leaving.push(start(wait_for_close(accepting, closed.clone())));
                 }
+            }
+            WorkerCommand::LeaveSockets { left } => {
+                self.leave_sockets();
+                drop(left);
             }
             WorkerCommand::RenewPolicies => {
                 let snapshot = self.context.snapshot.load();
-                self.sockets.iter().for_each(|(id, socket)| socket.policy.renew(id, &snapshot));
+                for (id, sockets) in &self.sockets {
+                    sockets.iter().for_each(|socket| socket.policy.renew(id, &snapshot));
+                }
             }
             WorkerCommand::ListOpen(to) => self.context.registry.list(to),
             WorkerCommand::HandOver { queue, most, ordered } => {
@@ -335,7 +350,7 @@ impl WorkerState {
         }
     }
 
-    fn listen(&mut self, id: SocketId, socket: OwnedFd) {
+    fn listen(&mut self, id: SocketId, socket: Arc<OwnedFd>) {
         if let Err((socket, error)) = self.try_listen(&id, socket) {
             tracing::error!(
                 %error, socket = %id,
@@ -358,21 +373,19 @@ impl WorkerState {
         }
     }
 
-    fn try_listen(&mut self, id: &SocketId, socket: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
+    fn try_listen(&mut self, id: &SocketId, socket: Arc<OwnedFd>) -> Result<(), (Arc<OwnedFd>, io::Error)> {
         let Some(policy) = self.policy(id) else {
-            tracing::warn!(socket = %id, "a listening socket has no policy and is closed");
+            tracing::warn!(socket = %id, "a listening socket has no policy; its clients are not served");
             return Ok(());
         };
         let listening = Rc::new(Listening::register(socket)?);
-        let (stop, stopped) = oneshot::channel::<()>();
-        let stopped = async move {
-            let _ = stopped.await;
-        };
+        let (stop, stopped) = oneshot::channel();
         let policy = Rc::new(CurrentPolicy::new(policy));
         let context = Rc::clone(&self.context);
         let until = accept_until(stopped, Rc::clone(&listening), id.clone(), Rc::clone(&policy), context);
         let accepting = start(until);
-        self.sockets.insert(id.clone(), AcceptingSocket { _stop: stop, accepting, listening, policy });
+        let socket = AcceptingSocket { stop, accepting, listening, policy };
+        self.sockets.entry(id.clone()).or_default().push(socket);
         Ok(())
     }
 
@@ -380,14 +393,28 @@ impl WorkerState {
         self.context.snapshot.load().policies.get(id).map(Arc::clone)
     }
 
-    /// Stops an accept loop. When it has ended, the socket is closed.
-    fn stop_listening(&mut self, id: &SocketId) -> Option<TaskEnd> {
-        self.sockets.remove(id).map(|socket| socket.accepting)
+    /// Stops the accept loops of an identity. When a loop has ended, this worker has dropped the socket.
+    fn stop_listening(&mut self, id: &SocketId) -> Vec<TaskEnd> {
+        let sockets = self.sockets.remove(id).into_iter().flatten();
+        sockets.map(|socket| socket.accepting).collect()
+    }
+
+    /// Stops all accept loops without emptying their queues. No connection is accepted from now on.
+    fn leave_sockets(&mut self) {
+        self.unregistered.clear();
+        for AcceptingSocket { stop, accepting, listening, .. } in
+            self.sockets.drain().flat_map(|(_, sockets)| sockets)
+        {
+            // The loop ends at its next turn. The socket may be registered again before that.
+            listening.leave();
+            let _ = stop.send(AcceptStop::Leave);
+            self.leaving.push(accepting);
+        }
     }
 
     /// Returns an error if an accept loop ended without a command, which only a panic can cause.
     fn check_listeners(&mut self) -> io::Result<()> {
-        let dead = self.sockets.values_mut().any(|socket| has_ended(&mut socket.accepting));
+        let dead = self.sockets.values_mut().flatten().any(|socket| has_ended(&mut socket.accepting));
         self.leaving.retain_mut(|leaving| !has_ended(leaving));
         if dead {
             return Err(io::Error::other("an accept loop panicked"));
@@ -407,7 +434,7 @@ impl WorkerState {
             tracing::warn!(socket = %id, "connections that waited to be accepted are lost");
         }
         let ids: Vec<_> = self.sockets.keys().cloned().collect();
-        let last: Vec<_> = ids.iter().filter_map(|id| self.stop_listening(id)).collect();
+        let last: Vec<_> = ids.iter().flat_map(|id| self.stop_listening(id)).collect();
         for accepting in last.into_iter().chain(std::mem::take(&mut self.leaving)) {
             let _ = accepting.await;
         }

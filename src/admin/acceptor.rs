@@ -8,6 +8,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,13 +16,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::unix::UCred;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::AdminSocket;
 use super::refusal::{Refusals, answer_to};
 use crate::limit::{Gate, GatePass};
-use crate::sys::Address;
+use crate::server::AdminStage;
+use crate::sys::ControlListening;
+use crate::sys::listen::Accepted;
 use crate::telemetry::AdminRefusal;
 
 /// The most admin connections at once. Further connections are closed without an answer. Scrapers and operators need
@@ -71,29 +74,17 @@ impl Default for ClientLimits {
     }
 }
 
-/// A listening socket, registered with the runtime.
-#[derive(Debug)]
-enum AcceptSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl AcceptSocket {
-    async fn accept(&self) -> io::Result<(Box<dyn ByteStream>, AdminPeer)> {
-        Ok(match self {
-            Self::Tcp(listener) => {
-                let (stream, peer) = listener.accept().await?;
-                (Box::new(stream), AdminPeer::Tcp(peer))
-            }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                let credentials = stream.peer_cred();
-                let uid = credentials.as_ref().ok().map(UCred::uid);
-                let pid = credentials.ok().and_then(|credentials| credentials.pid());
-                (Box::new(stream), AdminPeer::Unix { uid, pid })
-            }
-        })
-    }
+/// Turns an accepted connection into a stream of the current runtime.
+fn stream_of(accepted: Accepted) -> io::Result<(Box<dyn ByteStream>, AdminPeer)> {
+    let Some(peer) = accepted.peer.tcp() else {
+        let stream = UnixStream::from_std(accepted.socket.into())?;
+        let credentials = stream.peer_cred();
+        let uid = credentials.as_ref().ok().map(UCred::uid);
+        let pid = credentials.ok().and_then(|credentials| credentials.pid());
+        return Ok((Box::new(stream), AdminPeer::Unix { uid, pid }));
+    };
+    let stream = TcpStream::from_std(accepted.socket.into())?;
+    Ok((Box::new(stream), AdminPeer::Tcp(peer)))
 }
 
 /// The other end of an admin connection, as the kernel reports it.
@@ -125,8 +116,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + fmt::Debug> ByteStream for T {}
 
 /// The listening socket of admin.
 pub(super) struct AdminAcceptor {
-    listener: AcceptSocket,
-    address: Address,
+    listener: ControlListening,
+    stage: watch::Receiver<AdminStage>,
     gate: Arc<Gate>,
     limits: ClientLimits,
     refusals: Arc<Refusals>,
@@ -137,16 +128,30 @@ pub(super) struct AdminAcceptor {
 impl AdminAcceptor {
     /// Registers a non-blocking listening socket with the current runtime.
     pub(super) fn open(
-        socket: AdminSocket,
-        address: Address,
+        socket: Arc<OwnedFd>,
+        stage: watch::Receiver<AdminStage>,
         limits: ClientLimits,
         refusals: Arc<Refusals>,
     ) -> io::Result<Self> {
-        let listener = match socket {
-            AdminSocket::Tcp(listener) => AcceptSocket::Tcp(TcpListener::from_std(listener)?),
-            AdminSocket::Unix(listener) => AcceptSocket::Unix(UnixListener::from_std(listener)?),
-        };
-        Ok(Self { listener, address, gate: Gate::new(limits.connections), limits, refusals, failing: false })
+        let listener = ControlListening::register(socket)?;
+        Ok(Self { listener, stage, gate: Gate::new(limits.connections), limits, refusals, failing: false })
+    }
+
+    /// Accepts a connection in the stage [`AdminStage::Accepting`], and waits in any other stage.
+    async fn accept_in_stage(&mut self) -> io::Result<(Box<dyn ByteStream>, AdminPeer)> {
+        loop {
+            // An error means that the server is gone; the wait below finds that too.
+            let _ = self.stage.wait_for(|stage| *stage == AdminStage::Accepting).await;
+            tokio::select! {
+                biased;
+                changed = self.stage.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                }
+                accepted = self.listener.accept() => return stream_of(accepted?),
+            }
+        }
     }
 
     async fn pause(&mut self, error: io::Error) {
@@ -173,7 +178,7 @@ impl axum::serve::Listener for AdminAcceptor {
 
     async fn accept(&mut self) -> (AdminConnection, AdminPeer) {
         loop {
-            let (stream, peer) = match self.listener.accept().await {
+            let (stream, peer) = match self.accept_in_stage().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.pause(error).await;
@@ -193,7 +198,7 @@ impl axum::serve::Listener for AdminAcceptor {
 
     fn local_addr(&self) -> io::Result<AdminPeer> {
         // The library requires this function with the type of a peer; nothing uses it.
-        Ok(self.address.tcp().map_or(AdminPeer::Unix { uid: None, pid: None }, AdminPeer::Tcp))
+        Ok(AdminPeer::Unix { uid: None, pid: None })
     }
 }
 
@@ -407,9 +412,9 @@ mod tests {
             runtime.block_on(async {
                 let large = || async { "x".repeat(LARGE) };
                 let router = Router::new().route("/", get("answer\n")).route("/large", get(large));
-                let acceptor =
-                    AdminAcceptor::open(AdminSocket::Tcp(listener), address.into(), limits, refusals)
-                        .unwrap();
+                let (_stage, stage) = watch::channel(AdminStage::Accepting);
+                let listener = Arc::new(listener.into());
+                let acceptor = AdminAcceptor::open(listener, stage, limits, refusals).unwrap();
                 let _ = axum::serve(acceptor, router).await;
             });
         });

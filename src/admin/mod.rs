@@ -24,9 +24,9 @@ mod sources;
 mod status;
 mod token;
 
+use std::future::IntoFuture;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 pub use acceptor::MOST_CONNECTIONS;
@@ -34,8 +34,8 @@ pub use ask::{AdminTarget, ask, change};
 pub use listener::AdminListener;
 
 use crate::config::{AdminSpec, TokenFault, read_token};
-use crate::listener::BindFault;
-use crate::server::View;
+use crate::listener::{BindFault, InheritedSockets, SocketPart};
+use crate::server::{AdminSocket, AdminStage, View};
 use crate::sys::{Address, SocketFile};
 use acceptor::{AdminAcceptor, ClientLimits};
 use guard::RequestGuard;
@@ -60,22 +60,13 @@ pub enum AdminFault {
 #[derive(Debug)]
 pub struct BoundAdmin {
     socket: AdminSocket,
-    address: Address,
     spec: AdminSpec,
-    file: Option<SocketFile>,
-}
-
-/// A listening socket.
-#[derive(Debug)]
-enum AdminSocket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
 }
 
 impl BoundAdmin {
     /// Returns its address; the port is the kernel's choice if the specification has port 0.
     pub fn address(&self) -> &Address {
-        &self.address
+        &self.socket.address
     }
 }
 
@@ -103,20 +94,33 @@ fn take_address(spec: AdminSpec) -> Result<BoundAdmin, BindFault> {
         // The standard library sets SO_REUSEADDR, so a restart need not wait for old connections.
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
-        Ok((listener.local_addr()?.into(), AdminSocket::Tcp(listener), None))
+        Ok((listener.local_addr()?.into(), listener.into(), None))
     };
     let bound = match &spec.listen {
         Address::Tcp(address) => bind_tcp(*address),
         Address::Scoped(scoped) => scoped.resolve().and_then(bind_tcp),
         Address::Unix(path) => SocketFile::listen(path, Some(spec.mode), BACKLOG)
-            .map(|(socket, file)| (spec.listen.clone(), AdminSocket::Unix(socket.into()), Some(file))),
+            .map(|(socket, file)| (spec.listen.clone(), socket, Some(file))),
     };
     let (address, socket, file) =
         bound.map_err(|source| BindFault::elsewhere(spec.listen.clone(), source))?;
-    Ok(BoundAdmin { socket, address, spec, file })
+    let socket = AdminSocket { socket: Arc::new(socket), configured: spec.listen.clone(), address, file };
+    Ok(BoundAdmin { socket, spec })
 }
 
-/// Answers requests. Returns only if the listener cannot be used at all, which is logged. At most
+/// Returns the admin listener with the socket that an incumbent has for its address, if there is one.
+fn inherit(spec: &AdminSpec, inherited: &mut InheritedSockets) -> Option<BoundAdmin> {
+    let inherited = inherited.take(SocketPart::Admin, "", &spec.listen)?;
+    let address = inherited.address().clone();
+    let (socket, file) = inherited.single()?;
+    if let Some(Err(error)) = file.as_ref().map(|file| file.set_mode(spec.mode)) {
+        tracing::warn!(%error, %address, "the permissions of a socket stay as they were");
+    }
+    let socket = AdminSocket { socket, configured: spec.listen.clone(), address, file };
+    Some(BoundAdmin { socket, spec: spec.clone() })
+}
+
+/// Answers requests. Returns if the listener cannot be used at all, which is logged, or if the server closes it. At most
 /// [`MOST_CONNECTIONS`] are open at once; further ones are closed and counted.
 ///
 /// # Panics
@@ -135,13 +139,20 @@ pub async fn serve(bound: BoundAdmin, view: Arc<View>) {
 
 /// Serves as [`serve`] does, but returns an error at once if the listener cannot be used.
 async fn answer(bound: BoundAdmin, view: Arc<View>) -> io::Result<()> {
-    let BoundAdmin { socket, address, spec, file: _file } = bound;
-    let refusals = Refusals::new(Arc::clone(&view.metrics));
-    let acceptor = AdminAcceptor::open(socket, address.clone(), ClientLimits::default(), refusals)?;
+    let BoundAdmin { socket, spec } = bound;
+    let (listening, address) = (Arc::clone(&socket.socket), socket.address.clone());
+    let (sockets, refusals) = (&view.admin_sockets, Refusals::new(Arc::clone(&view.metrics)));
+    let acceptor = AdminAcceptor::open(listening, sockets.stage(), ClientLimits::default(), refusals)?;
+    let _registered = sockets.register(socket);
     tracing::info!(%address, "admin listens");
     let guard = RequestGuard::new(spec, Arc::clone(&view.metrics));
-    let service = http::router(view, guard).into_make_service_with_connect_info::<acceptor::AdminPeer>();
-    // `serve` returns no error: the acceptor handles errors of accept, and the loop has no other end.
-    let _ = axum::serve(acceptor, service).await;
+    let router = http::router(Arc::clone(&view), guard);
+    let service = router.into_make_service_with_connect_info::<acceptor::AdminPeer>();
+    tokio::select! {
+        biased;
+        () = sockets.wait_for(AdminStage::Closed) => tracing::info!(%address, "admin listens no more"),
+        // It does not end: the acceptor handles errors of accept.
+        _ = axum::serve(acceptor, service).into_future() => {}
+    }
     Ok(())
 }

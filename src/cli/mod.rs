@@ -20,6 +20,7 @@ use tokio::runtime::Builder;
 
 use crate::admin::AdminListener;
 use crate::config::{self, Config, Faults, Warnings};
+use crate::listener::InheritedSockets;
 use crate::pool::PoolSpec;
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
@@ -281,9 +282,11 @@ impl Drop for LogAtEnd {
 fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
     Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
     let admin: Vec<_> = config.admins().cloned().collect();
-    let server = Server::start(config)?;
+    let mut inherited = InheritedSockets::default();
+    let server = Server::start_with(config, &mut inherited)?;
     // The admin listeners bind last: if an address is in both, the listener gets it and clients are served.
-    let admin = admin.into_iter().map(AdminListener::open).collect::<Result<Vec<_>, _>>()?;
+    let admin = admin.into_iter().map(|spec| AdminListener::open(spec, &mut inherited));
+    let admin = admin.collect::<Result<Vec<_>, _>>()?;
     let view = std::sync::Arc::clone(server.remote().view());
     let mut serving: Vec<_> =
         admin.into_iter().map(|listener| Box::pin(listener.serve(std::sync::Arc::clone(&view)))).collect();

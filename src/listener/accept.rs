@@ -1,11 +1,13 @@
 //! The accept loop: accepts connections in small batches and survives every failed accept.
 
 use std::cell::RefCell;
-use std::future::Future;
+use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use crate::conn::{self, AcceptedConnection, WorkerContext};
 use crate::executor::{sleep, yield_now};
@@ -53,21 +55,34 @@ impl CurrentPolicy {
     }
 }
 
-/// Accepts until `stop`. Then empties the kernel's queue, so that no connection that the kernel had accepted
-/// is lost, and closes the socket.
+/// The rest of the work when an accept loop stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AcceptStop {
+    /// The kernel's queue is emptied: the socket closes.
+    Empty,
+    /// The kernel's queue stays as it is: the socket stays open elsewhere.
+    Leave,
+}
+
+/// Accepts until `stop`, or until the sender of `stop` is dropped, which is [`AcceptStop::Empty`]. Then empties the
+/// kernel's queue if it is to be emptied, so that no connection that the kernel had accepted is lost, and drops the
+/// socket.
 pub async fn accept_until(
-    stop: impl Future<Output = ()>,
+    stop: oneshot::Receiver<AcceptStop>,
     listening: Rc<Listening>,
     id: SocketId,
     policy: Rc<CurrentPolicy>,
     context: Rc<WorkerContext>,
 ) {
-    tokio::select! {
+    let stop = tokio::select! {
         biased;
-        () = stop => {}
-        () = accept_all(&listening, &id, &policy, &context) => {}
+        stop = stop => stop.unwrap_or(AcceptStop::Empty),
+        never = accept_all(&listening, &id, &policy, &context) => match never {},
+    };
+    match stop {
+        AcceptStop::Empty => empty(&listening, &id, &policy.get(), &context),
+        AcceptStop::Leave => {}
     }
-    empty(&listening, &id, &policy.get(), &context);
 }
 
 /// Accepts the connections that the kernel's queue still holds.
@@ -96,7 +111,7 @@ async fn accept_all(
     id: &SocketId,
     policy: &CurrentPolicy,
     context: &Rc<WorkerContext>,
-) {
+) -> Infallible {
     loop {
         let first = listening.accept().await;
         let mut batch = 0;

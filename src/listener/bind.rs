@@ -17,9 +17,9 @@ use crate::sys::{Address, SocketFile, fault, landlock, process, socket};
 pub struct BoundSockets {
     /// The address; the port is the kernel's choice if the specification has port 0.
     pub address: Address,
-    /// One for each worker.
-    pub sockets: Vec<OwnedFd>,
-    /// The file of a Unix socket, which is removed on drop.
+    /// One for each worker, or more. Workers may share a socket.
+    pub sockets: Vec<Arc<OwnedFd>>,
+    /// The file of a Unix socket, which is removed on drop unless another program is responsible for it.
     pub file: Option<SocketFile>,
 }
 
@@ -158,8 +158,8 @@ pub struct BindRequest<'a> {
 /// requested address the other, the new sockets share the port from the start. Another process cannot have the port
 /// then, and the kernel gives a connection to the socket that names its address.
 ///
-/// A Unix socket exists only once. The workers have copies of its descriptor, and the first worker that
-/// accepts gets a connection.
+/// A Unix socket exists only once. The workers share its descriptor, and the first worker that accepts gets a
+/// connection.
 ///
 /// # Errors
 ///
@@ -194,12 +194,12 @@ fn bind_tcp(
         false => listen_alone(address, to, options)?,
     };
     let bound = socket::local_address(&first)?;
-    let mut sockets = vec![first];
+    let mut sockets = vec![Arc::new(first)];
     for _ in 1..workers {
         sockets.push(match listen(bound, to, options) {
             // Some kernels, such as gVisor, use the options that were set when the first socket was bound.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => sockets[0].try_clone()?,
-            socket => socket?,
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Arc::clone(&sockets[0]),
+            socket => Arc::new(socket?),
         });
     }
     Ok(BoundSockets { address: bound.into(), sockets, file: None })
@@ -211,11 +211,8 @@ fn bind_unix(
     workers: usize,
     options: &ListenOptions,
 ) -> io::Result<BoundSockets> {
-    let (first, file) = SocketFile::listen(path, mode, options.backlog)?;
-    let mut sockets = vec![first];
-    for _ in 1..workers {
-        sockets.push(sockets[0].try_clone()?);
-    }
+    let (socket, file) = SocketFile::listen(path, mode, options.backlog)?;
+    let sockets = vec![Arc::new(socket); workers];
     Ok(BoundSockets { address: Address::Unix(Arc::clone(path)), sockets, file: Some(file) })
 }
 
@@ -227,7 +224,7 @@ fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
         && one.ip().is_unspecified() != other.ip().is_unspecified()
 }
 
-fn warn_of_short_backlog(address: &Address, backlog: u32) {
+pub(super) fn warn_of_short_backlog(address: &Address, backlog: u32) {
     if let Some(longest) = process::longest_backlog().filter(|longest| *longest < backlog) {
         tracing::warn!(
             %address, backlog, somaxconn = longest,

@@ -1,12 +1,14 @@
-//! Binds the sockets of listeners, accepts connections, and handles failed accepts.
+//! Binds or inherits the sockets of listeners, accepts connections, and handles failed accepts.
 
 mod accept;
 mod bind;
+mod inherited;
 
 use std::sync::Arc;
 
-pub use accept::{CurrentPolicy, accept_until};
+pub use accept::{AcceptStop, CurrentPolicy, accept_until};
 pub use bind::{BindFault, BindRequest, BoundSockets, bind};
+pub use inherited::{InheritedAddress, InheritedSockets, SocketPart};
 
 use crate::snapshot::PolicySpec;
 use crate::sys::Address;

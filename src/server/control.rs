@@ -316,6 +316,7 @@ impl Control {
         let server = &mut self.server;
         // No socket was open before, so none is closed.
         let _closed = server.sockets.carry_out(sockets, &server.workers, change);
+        server.view.admin_sockets.resume();
         server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
         self.watchdog.notify(ServiceStage::Ready);
         tracing::info!(

@@ -8,6 +8,7 @@
 //! of a reload.
 
 mod access_log;
+mod admin_sockets;
 mod agents;
 mod backend_log;
 mod build;
@@ -49,6 +50,7 @@ mod tentative;
 mod view;
 mod work;
 
+pub use admin_sockets::{AdminSocket, AdminSockets, AdminStage};
 pub use build_fault::BuildFault;
 pub use census::{Census, CensusScope, SourceCount};
 pub use changes::Changes;

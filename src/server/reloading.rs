@@ -21,6 +21,7 @@ use super::sockets::{NewSockets, bind_missing};
 use super::tentative::wait_for_addresses;
 use super::work::{Work, on_thread};
 use crate::config::{self, Config};
+use crate::listener::InheritedSockets;
 use crate::pool::DiscoveryReport;
 use crate::reclaim;
 use crate::telemetry::ReloadOutcome;
@@ -147,7 +148,7 @@ impl Control {
         let (ours, workers) = (self.server.sockets.bound(), self.server.workers.len());
         let bind = on_thread(move || {
             let _until_the_end = waiting;
-            bind_missing(missing, ours, workers).map_err(ReloadFault::from)
+            bind_missing(missing, ours, &mut InheritedSockets::default(), workers).map_err(ReloadFault::from)
         });
         Ok(Preparing::Binding(checked, Work::within(FILE_SYSTEM_TIMEOUT, bind)))
     }

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
+use super::admin_sockets::{AdminSockets, AdminStage};
 use super::build::{self, FoundPools};
 use super::descriptors::Descriptors;
 use super::events::{ConfigState, EventLog};
@@ -20,6 +21,7 @@ use super::{access_log, list_files, own_backends, source};
 use crate::config::Config;
 use crate::conn::{MigrationSenders, ProcessBounds};
 use crate::limit::{Gate, Overload, SourceTable};
+use crate::listener::{InheritedSockets, SocketPart};
 use crate::live::Loads;
 use crate::pool::FailureReport;
 use crate::reclaim;
@@ -64,7 +66,21 @@ impl Server {
     /// # Errors
     ///
     /// If an address cannot be bound, a file cannot be opened, or a thread cannot be started.
-    pub fn start(mut config: Config) -> Result<Self, StartFault> {
+    pub fn start(config: Config) -> Result<Self, StartFault> {
+        Self::start_with(config, &mut InheritedSockets::default())
+    }
+
+    /// Starts as [`Server::start`] does, with the sockets of an incumbent for the addresses that it has too. Inherited
+    /// sockets of listeners that are not in the configuration are closed. Those of other parts stay in `inherited`. The
+    /// incumbent is not affected before [`Server::run`] accepts connections.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub fn start_with(
+        mut config: Config,
+        inherited_sockets: &mut InheritedSockets,
+    ) -> Result<Self, StartFault> {
         self_connect::learn();
         source::try_sources(&config)?;
         own_backends::refuse_cycles(&config)?;
@@ -94,7 +110,11 @@ impl Server {
         metrics.bound_refusal_lines(access_log::refusal_lines(&config.access_log));
         descriptors.bound(&bounds, &config, connections);
         let sockets = Sockets::default();
-        let fresh = bind_missing(sockets.missing(&config), Vec::new(), config.workers)?;
+        // The incumbent answers until this process accepts.
+        let admin_stage =
+            if inherited_sockets.is_empty() { AdminStage::Accepting } else { AdminStage::Paused };
+        let fresh = bind_missing(sockets.missing(&config), Vec::new(), inherited_sockets, config.workers)?;
+        inherited_sockets.close(SocketPart::Listener);
         let plan = sockets.plan(&config, fresh)?;
         let inherited = InheritedState::default();
         let inputs = build::BuildInputs { config: &config, inherited: &inherited, metrics: &metrics };
@@ -129,6 +149,7 @@ impl Server {
             events: EventLog::default(),
             standing: StandingFaults::default(),
             access_log: access_log.clone(),
+            admin_sockets: AdminSockets::new(admin_stage),
             config: Mutex::new(ConfigState::new(started)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),

@@ -51,16 +51,21 @@ impl Control {
     /// Starts to remove the files of Unix sockets, on a thread, before their queues close.
     fn remove_files(&mut self) -> DrainStep {
         let files = self.server.sockets.take_files();
-        if files.is_empty() {
+        let admin_files = self.server.view.admin_sockets.take_files();
+        if files.is_empty() && admin_files.is_empty() {
             return self.finish();
         }
-        let removing = on_thread(move || drop(files));
+        let removing = on_thread(move || drop((files, admin_files)));
         let removing = async move { timeout(REMOVING_FILES, removing).await.unwrap_or_default() };
         DrainStep::RemovingFiles(Work::new(removing))
     }
 
-    /// Refuses new connections. A worker ends with its last connection.
+    /// Refuses new connections and closes the admin listeners, so that another process can bind every address. A worker
+    /// ends with its last connection.
     fn finish(&mut self) -> DrainStep {
+        // The workers close the sockets when control has dropped them.
+        self.server.sockets.close();
+        self.server.view.admin_sockets.close();
         self.server.order_all(|| WorkerCommand::Finish);
         DrainStep::Finishing(Work::pause(self.server.config.shutdown.drain))
     }

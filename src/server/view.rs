@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot};
 
+use super::admin_sockets::AdminSockets;
 use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
@@ -53,6 +54,8 @@ pub struct View {
     pub standing: StandingFaults,
     /// The access log.
     pub access_log: AccessLog,
+    /// The sockets of the admin listeners.
+    pub admin_sockets: AdminSockets,
     /// Locked for a moment by a reload and by each reader.
     pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,

@@ -1,8 +1,10 @@
 //! Listening sockets: bind, listen, accept.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::libc;
@@ -95,6 +97,46 @@ pub fn listen(address: SocketAddr, to: BindTo, options: &ListenOptions) -> io::R
     }
 }
 
+/// Binds an address beside sockets that share its port, and sets the options, but does not listen yet. The kernel gives
+/// the socket no connection before [`reconfigure`] makes it listen.
+///
+/// # Errors
+///
+/// As [`listen_alone`].
+pub fn bind_beside(address: SocketAddr, to: BindTo, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = bind(address, to, Sharing::WithWorkers)?;
+    apply(&socket, options)?;
+    Ok(socket.into())
+}
+
+/// Returns the address of a listening stream socket, as the kernel has it.
+///
+/// # Errors
+///
+/// `InvalidInput` for anything else. Otherwise errors of `getsockopt` and `getsockname`.
+pub fn address_of(fd: impl AsFd) -> io::Result<Address> {
+    let fd = fd.as_fd();
+    let socket = SockRef::from(&fd);
+    let address = socket.local_addr()?;
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    match (address.as_socket(), address.as_pathname()) {
+        (Some(tcp), _) => Ok(Address::Tcp(tcp)),
+        (None, Some(path)) => Ok(Address::Unix(path.into())),
+        (None, None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Makes the calls on a socket return at once instead of waiting.
+///
+/// # Errors
+///
+/// Errors of `fcntl`.
+pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
+    SockRef::from(&fd.as_fd()).set_nonblocking(true)
+}
+
 fn start_to_listen(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))
 }
@@ -103,7 +145,8 @@ fn is_clash(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse
 }
 
-/// Sets the inherited options of a socket that already listens. Connections accepted from now on have them.
+/// Sets the inherited options of a bound socket, and makes it listen if it does not listen yet. Connections accepted from
+/// now on have them.
 ///
 /// # Errors
 ///
@@ -167,8 +210,11 @@ pub struct Accepted {
 
 /// A listening socket in the reactor of one worker. At most one task may wait for it at a time.
 pub struct Listening {
-    fd: OwnedFd,
+    /// Shared with control and, for a Unix socket, with other workers. The last of them closes it.
+    fd: Arc<OwnedFd>,
     registration: SocketRegistration,
+    /// False once the socket was removed from epoll.
+    is_registered: Cell<bool>,
 }
 
 impl Listening {
@@ -181,9 +227,9 @@ impl Listening {
     /// # Panics
     ///
     /// Panics on a thread without a reactor.
-    pub fn register(fd: OwnedFd) -> Result<Self, (OwnedFd, io::Error)> {
+    pub fn register(fd: Arc<OwnedFd>) -> Result<Self, (Arc<OwnedFd>, io::Error)> {
         match SocketRegistration::new(&fd, Readiness::NONE) {
-            Ok(registration) => Ok(Self { fd, registration }),
+            Ok(registration) => Ok(Self { fd, registration, is_registered: Cell::new(true) }),
             Err(error) => Err((fd, error)),
         }
     }
@@ -221,7 +267,7 @@ impl Listening {
     }
 
     fn accept_reported(&self) -> io::Result<Accepted> {
-        let result = accept(&self.fd);
+        let result = self.accept_now();
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             self.registration.clear(Readiness::READABLE);
         }
@@ -234,19 +280,28 @@ impl Listening {
     ///
     /// As [`Listening::try_accept`].
     pub fn accept_now(&self) -> io::Result<Accepted> {
-        accept(&self.fd)
+        accept(&*self.fd)
+    }
+
+    /// Removes the socket from the reactor. It stays open elsewhere, and may be registered with this reactor again at
+    /// once. [`Listening::accept`] is never ready any more.
+    pub fn leave(&self) {
+        if self.is_registered.replace(false) {
+            self.registration.leave(&self.fd);
+            self.registration.clear(Readiness::READABLE);
+        }
     }
 }
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        // A close does not remove it from epoll where other workers have copies of the same socket.
-        self.registration.leave(&self.fd);
+        // A close does not remove it from epoll where others have the same socket.
+        self.leave();
     }
 }
 
 impl AsFd for Listening {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
@@ -259,12 +314,22 @@ impl AsFd for Listening {
 pub fn accept(fd: impl AsFd) -> io::Result<Accepted> {
     // One descriptor for the client and one for its backend.
     descriptors::check_room(2)?;
+    let accepted = accept_past_bound(fd)?;
+    descriptors::note(&accepted.socket);
+    Ok(accepted)
+}
+
+/// Accepts a connection as [`accept`] does, also with a descriptor that connections leave free.
+///
+/// # Errors
+///
+/// Errors of `accept4`, `WouldBlock` included.
+pub fn accept_past_bound(fd: impl AsFd) -> io::Result<Accepted> {
     let listening = fd.as_fd().as_raw_fd();
     let (raw, peer) = retry(|| accept4(listening))?;
     // SAFETY: accept4 has just returned this descriptor, and no other value owns it.
     #[allow(unsafe_code)]
     let socket = unsafe { OwnedFd::from_raw_fd(raw) };
-    descriptors::note(&socket);
     let peer = match peer.as_socket() {
         Some(address) => Address::Tcp(address),
         None => Address::Unix(std::path::Path::new("").into()),

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod control_connect;
+mod control_listen;
 pub mod descriptors;
 pub mod directory_watch;
 pub mod fault;
@@ -31,9 +32,10 @@ mod unix_connect;
 pub mod watch;
 
 pub use address::Address;
+pub use control_listen::ControlListening;
 pub use listen::Listening;
 pub use pipe::Pipe;
-pub use socket_file::SocketFile;
+pub use socket_file::{FileIdentity, SocketFile};
 pub use stream::Stream;
 
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -28,18 +29,34 @@ pub fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
+/// The device and the inode of a file, which identify it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    /// The device.
+    pub device: u64,
+    /// The inode.
+    pub inode: u64,
+}
+
+impl FileIdentity {
+    fn of(found: &fs::Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
 /// The file of a socket on which this process listens. The file is removed when this value is dropped, unless another
-/// file has replaced it.
+/// file has replaced it, or another process is responsible for the file.
 #[derive(Debug)]
 pub struct SocketFile {
     path: Arc<Path>,
-    /// Device and inode, which identify the file.
-    identity: (u64, u64),
+    identity: FileIdentity,
+    /// True if this process removes the file.
+    is_own: AtomicBool,
 }
 
 impl SocketFile {
-    /// Creates a socket that listens at `path` and can be shared by copies of its descriptor. It replaces a socket
-    /// that exists there without a listener, which a process that is gone has left.
+    /// Creates a socket that listens at `path` and whose descriptor can be shared. It replaces a socket that exists there
+    /// without a listener, which a process that is gone has left.
     ///
     /// `mode` sets the permissions; without it they are those that the umask leaves. Processes that may write to the
     /// file may connect.
@@ -59,12 +76,41 @@ impl SocketFile {
         }
         socket.bind(&SockAddr::unix(path)?)?;
         let found = fs::symlink_metadata(path)?;
-        let file = Self { path: Arc::clone(path), identity: (found.dev(), found.ino()) };
+        let file = Self {
+            path: Arc::clone(path),
+            identity: FileIdentity::of(&found),
+            is_own: AtomicBool::new(true),
+        };
         if let Some(mode) = mode {
             file.set_mode(mode)?;
         }
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         Ok((socket.into(), file))
+    }
+
+    /// Returns the file of a socket that another process has created and still serves. This process does not remove the
+    /// file before [`SocketFile::own`]. The result is `None` if the file at `path` is no socket or another file than
+    /// `expected`.
+    pub fn of_another(path: &Arc<Path>, expected: Option<FileIdentity>) -> Option<Self> {
+        let found = fs::symlink_metadata(path).ok().filter(|found| found.file_type().is_socket())?;
+        let identity = FileIdentity::of(&found);
+        let is_expected = expected.is_none_or(|expected| expected == identity);
+        is_expected.then(|| Self { path: Arc::clone(path), identity, is_own: AtomicBool::new(false) })
+    }
+
+    /// Makes this process responsible for the file: it removes the file in the end.
+    pub fn own(&self) {
+        self.is_own.store(true, Ordering::Relaxed);
+    }
+
+    /// Leaves the file to another process.
+    pub fn disown(&self) {
+        self.is_own.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns the identity of the file.
+    pub fn identity(&self) -> FileIdentity {
+        self.identity
     }
 
     /// Returns the path of the socket.
@@ -84,8 +130,8 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.identity;
-        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+        let is_ours = |found: fs::Metadata| FileIdentity::of(&found) == self.identity;
+        if self.is_own.load(Ordering::Relaxed) && fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -199,6 +245,25 @@ mod tests {
         assert_eq!(mode(), 0o666, "whatever the umask");
         file.set_mode(0o640).unwrap();
         assert_eq!(mode(), 0o640);
+    }
+
+    #[test]
+    fn a_file_is_removed_by_the_process_that_is_responsible() {
+        let folder = SocketFolder::new();
+        let (_socket, first) = SocketFile::listen(&folder.path(), None, 8).unwrap();
+        let wrong = FileIdentity { inode: first.identity().inode + 1, ..first.identity() };
+        assert!(SocketFile::of_another(&folder.path(), Some(wrong)).is_none());
+        drop(SocketFile::of_another(&folder.path(), None).expect("it is a socket"));
+        assert!(folder.path().exists(), "the first is responsible");
+        let second = SocketFile::of_another(&folder.path(), Some(first.identity())).unwrap();
+        second.own();
+        first.disown();
+        drop(first);
+        assert!(folder.path().exists(), "the second is responsible");
+        drop(second);
+        assert!(!folder.path().exists());
+        fs::write(folder.path(), "no socket").unwrap();
+        assert!(SocketFile::of_another(&folder.path(), None).is_none());
     }
 
     #[test]

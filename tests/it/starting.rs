@@ -187,6 +187,48 @@ fn the_next_one_starts_while_the_last_one_drains() {
     assert_eq!(last.end().code(), Some(0));
 }
 
+/// A stop closes the admin listeners with the listeners: until then they answer that the process is about to end.
+#[test]
+fn the_next_one_has_every_address_while_the_last_one_drains() {
+    let folder = Folder::new("next-admin");
+    let backend = Backend::echo();
+    let (bind, admin) = (own_address(), own_address());
+    let socket = std::env::temp_dir().join(format!("pointsman-next-{}.sock", std::process::id()));
+    let process = format!(
+        "{OFF}\nshutdown.drain = \"1h\"\nshutdown.grace = \"1h\"\n\
+         admin.listen = [\"{admin}\", \"unix:{}\"]",
+        socket.display()
+    );
+    let path = folder.write("next.toml", &file(&process, &bind.to_string(), backend.address));
+    let mut last = Program::serve(&path);
+    last.stderr.wait_for_nth(2, "admin listens address");
+    let mut open = echo(bind);
+    last.signal("TERM");
+    last.stderr.wait_for("stopping");
+    let ready = || pointsman::admin::ask(admin, "/ready", PATIENCE).map(|(code, _)| code);
+    assert_eq!(ready().unwrap(), 503, "the grace is not over");
+    last.signal("TERM");
+    last.stderr.wait_for_nth(2, "admin listens no more");
+    wait_for("refusal", || TcpStream::connect(bind).is_err());
+
+    let mut next = Program::serve(&path);
+    drop(echo(bind));
+    next.stderr.wait_for_nth(2, "admin listens address");
+    assert_eq!(ready().unwrap(), 200);
+    let unix = format!("unix:{}", socket.display());
+    assert_eq!(run(&["health", "--ready", "--admin", &unix]).status.code(), Some(0));
+    open.write_all(b"still").unwrap();
+    open.read_exact(&mut [0; 5]).unwrap();
+    assert_eq!(last.child.try_wait().unwrap(), None, "it drains");
+    drop(open);
+    assert_eq!(last.end().code(), Some(0));
+    assert!(socket.exists(), "it is the socket of the next one");
+    for _ in 0..3 {
+        next.signal("TERM");
+    }
+    assert_eq!(next.end().code(), Some(0));
+}
+
 #[test]
 fn an_admin_address_that_is_taken_is_had_later() {
     let folder = Folder::new("admin-later");

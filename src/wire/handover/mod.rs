@@ -164,6 +164,10 @@ pub struct HandedSocket {
     pub configured: String,
     /// The address at which the socket listens.
     pub address: String,
+    /// The device of the file of a Unix socket. 0 if the file is not known.
+    pub device: u64,
+    /// The inode of that file.
+    pub inode: u64,
 }
 
 /// The successor is built.

@@ -2,9 +2,13 @@
 //!
 //! A bind of a Unix socket, and the removal of its file, may wait for a file system. So a reload does both on blocking
 //! threads: it binds the addresses that [`Sockets::missing`] returns and makes the [`FileChanges`] there.
+//!
+//! Control has each socket beside the workers. So it can lend the sockets to a successor, stop the workers without
+//! closing a socket, and give them the same sockets again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,25 +19,68 @@ use tokio::time::timeout;
 use super::in_force::InForce;
 use super::work::{Work, on_thread};
 use crate::config::Config;
-use crate::listener::{self, BindFault, BindRequest, BoundSockets, ListenerSpec};
+use crate::listener::{
+    self, BindFault, BindRequest, BoundSockets, InheritedSockets, ListenerSpec, SocketPart,
+};
 use crate::snapshot::SocketId;
-use crate::sys::listen::{BindTo, ListenOptions};
+use crate::sys::listen::{self, BindTo, ListenOptions};
 use crate::sys::{Address, SocketFile};
+use crate::wire::handover::HandedSocket;
 use crate::worker::{Worker, WorkerCommand};
 
 /// The time that the removal of socket files may delay the close of their sockets.
 const FILES_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A listening socket that the workers have.
+/// The sockets of one address, which the workers have too.
 #[derive(Clone, Debug)]
 struct ListeningSocket {
     listener: Arc<str>,
+    /// The position in the listener, and the address as configured.
+    index: usize,
+    bind: Address,
     address: Address,
+    /// One for each worker, or more. Workers may share a socket. A socket is closed when control and the workers have
+    /// dropped it.
+    descriptors: Vec<Arc<OwnedFd>>,
     options: ListenOptions,
     mode: Option<u32>,
     /// The file of a Unix socket, shared by the open sockets and the planned ones. The file is removed with the
     /// last of these sockets.
     file: Option<Arc<SocketFile>>,
+}
+
+impl ListeningSocket {
+    /// Passes the sockets to the workers. Sets the options before, because another program may have set others, and
+    /// because sockets that are bound beside inherited ones do not listen yet.
+    fn serve(&mut self, id: &SocketId, workers: &[Worker]) {
+        for at in 0..self.descriptors.len() {
+            let socket = &self.descriptors[at];
+            if let Err(error) = listen::reconfigure(socket, &self.options) {
+                tracing::warn!(%error, socket = %id, "the options of a listening socket are not set");
+                if listen::address_of(socket).is_err() {
+                    // It does not listen. The first socket does, or none does.
+                    self.descriptors[at] = Arc::clone(&self.descriptors[0]);
+                }
+            }
+        }
+        self.file.iter().for_each(|file| file.own());
+        for (socket, worker) in self.descriptors.iter().zip(workers.iter().cycle()) {
+            worker.order(WorkerCommand::Listen { id: id.clone(), socket: Arc::clone(socket) });
+        }
+    }
+
+    /// Returns the description of the sockets for a successor.
+    fn handed(&self) -> HandedSocket {
+        let identity = self.file.as_ref().map(|file| file.identity());
+        HandedSocket {
+            part: SocketPart::Listener.word().to_owned(),
+            listener: self.listener.to_string(),
+            configured: self.bind.to_string(),
+            address: self.address.to_string(),
+            device: identity.map_or(0, |identity| identity.device),
+            inode: identity.map_or(0, |identity| identity.inode),
+        }
+    }
 }
 
 /// The listening sockets of the process.
@@ -48,8 +95,8 @@ pub(super) struct Sockets {
 #[derive(Default)]
 pub(super) struct SocketPlan {
     next: BTreeMap<SocketId, ListeningSocket>,
-    /// The sockets that are bound already. If the plan is dropped, they are closed.
-    fresh: Vec<(SocketId, BoundSockets)>,
+    /// The sockets that the workers do not have yet. If the plan is dropped, they are closed.
+    fresh: Vec<SocketId>,
     left_out: BTreeSet<Address>,
 }
 
@@ -68,8 +115,8 @@ pub(super) struct MissingSocket {
 /// The sockets of new addresses, or the fault of an address that may be left out.
 pub(super) type NewSockets = BTreeMap<SocketId, Result<BoundSockets, BindFault>>;
 
-/// Binds addresses for `workers` workers. It may wait for a file system. `ours` are the addresses that are bound
-/// already.
+/// Binds addresses for `workers` workers, or takes their sockets out of the inherited ones. It may wait for a file
+/// system. `ours` are the addresses that are bound already.
 ///
 /// # Errors
 ///
@@ -77,12 +124,19 @@ pub(super) type NewSockets = BTreeMap<SocketId, Result<BoundSockets, BindFault>>
 pub(super) fn bind_missing(
     missing: Vec<MissingSocket>,
     mut ours: Vec<Address>,
+    inherited: &mut InheritedSockets,
     workers: usize,
 ) -> Result<NewSockets, BindFault> {
+    // The incumbent has these addresses too, also those that are not in this configuration.
+    ours.extend(inherited.addresses(SocketPart::Listener).cloned());
     let mut fresh = NewSockets::new();
     for MissingSocket { id, name, address, mode, to, options, may_leave_out } in missing {
         let request = BindRequest { address: &address, mode, to, options: &options };
-        let bound = listener::bind(request, &ours, workers);
+        let taken = inherited.take(SocketPart::Listener, &name, &address);
+        let bound = match taken.and_then(|inherited| inherited.for_workers(request, workers)) {
+            Some(bound) => Ok(bound),
+            None => listener::bind(request, &ours, workers),
+        };
         let bound = match bound.map_err(|fault| fault.of_listener(&name)) {
             Err(fault) if may_leave_out && fault.is_of_a_missing_family() => Err(fault),
             bound => {
@@ -133,12 +187,13 @@ impl Sockets {
             let mut missing: Vec<BindFault> = Vec::new();
             for (index, bind) in spec.binds.iter().enumerate() {
                 let id = SocketId::new(&spec.name, index, bind);
-                let (address, file) = match (self.open.get(&id), fresh.remove(&id)) {
-                    (Some(socket), _) => (socket.address.clone(), socket.file.clone()),
-                    (None, Some(Ok(mut bound))) => {
-                        let found = (bound.address.clone(), bound.file.take().map(Arc::new));
-                        plan.fresh.push((id.clone(), bound));
-                        found
+                let (address, descriptors, file) = match (self.open.get(&id), fresh.remove(&id)) {
+                    (Some(socket), _) => {
+                        (socket.address.clone(), socket.descriptors.clone(), socket.file.clone())
+                    }
+                    (None, Some(Ok(BoundSockets { address, sockets, file }))) => {
+                        plan.fresh.push(id.clone());
+                        (address, sockets, file.map(Arc::new))
                     }
                     (None, Some(Err(fault))) => {
                         missing.push(fault);
@@ -147,7 +202,10 @@ impl Sockets {
                     (None, None) => continue,
                 };
                 let listener = Arc::clone(&spec.name);
-                plan.next.insert(id, ListeningSocket { listener, address, options, mode: spec.mode, file });
+                let (bind, mode) = (bind.clone(), spec.mode);
+                let socket =
+                    ListeningSocket { listener, index, bind, address, descriptors, options, mode, file };
+                plan.next.insert(id, socket);
             }
             self.leave_out(missing, spec, &mut plan)?;
         }
@@ -208,13 +266,15 @@ impl Sockets {
         let (closed, all_closed) = mpsc::channel(1);
         self.left_out = std::mem::take(&mut plan.left_out);
         let old = std::mem::replace(&mut self.open, std::mem::take(&mut plan.next));
-        for (id, bound) in plan.fresh.drain(..) {
-            for (worker, socket) in workers.iter().zip(bound.sockets) {
-                worker.order(WorkerCommand::Listen { id: id.clone(), socket });
+        for id in plan.fresh.drain(..) {
+            if let Some(socket) = self.open.get_mut(&id) {
+                socket.serve(&id, workers);
             }
         }
-        for (id, was) in old {
+        for (id, mut was) in old {
             let now = self.open.get(&id).map(|socket| socket.options);
+            // A removed socket is closed when the last worker drops it.
+            was.descriptors.clear();
             for worker in workers {
                 let id = id.clone();
                 match now {
@@ -227,6 +287,48 @@ impl Sockets {
             }
         }
         all_closed
+    }
+
+    /// Returns each listening socket with its description, in the order of the configuration. The sockets stay open as
+    /// long as the result exists.
+    pub(super) fn lend(&self) -> Vec<(HandedSocket, Arc<OwnedFd>)> {
+        let mut sockets: Vec<_> = self.open.values().collect();
+        sockets.sort_by_key(|socket| (&socket.listener, socket.index));
+        let mut lent: Vec<(HandedSocket, Arc<OwnedFd>)> = Vec::new();
+        for socket in sockets {
+            let begin = lent.len();
+            for descriptor in &socket.descriptors {
+                if lent[begin..].iter().all(|(_, other)| !Arc::ptr_eq(other, descriptor)) {
+                    lent.push((socket.handed(), Arc::clone(descriptor)));
+                }
+            }
+        }
+        lent
+    }
+
+    /// Makes the workers accept no more connections. The sockets stay open, and clients wait in the kernel's queues. The
+    /// returned channel ends when no worker accepts any more.
+    pub(super) fn leave(&self, workers: &[Worker]) -> mpsc::Receiver<Infallible> {
+        let (left, all_left) = mpsc::channel(1);
+        workers.iter().for_each(|worker| worker.order(WorkerCommand::LeaveSockets { left: left.clone() }));
+        all_left
+    }
+
+    /// Makes the workers accept again after [`Sockets::leave`].
+    pub(super) fn resume(&mut self, workers: &[Worker]) {
+        self.open.iter_mut().for_each(|(id, socket)| socket.serve(id, workers));
+    }
+
+    /// Drops the sockets. A socket stays open as long as a worker or a successor has it.
+    pub(super) fn close(&mut self) {
+        self.open.values_mut().for_each(|socket| socket.descriptors.clear());
+    }
+
+    /// Drops the sockets and leaves the files of Unix sockets to a successor. The workers must have
+    /// [left](Self::leave) the sockets.
+    pub(super) fn disarm(&mut self) {
+        self.close();
+        self.open.values_mut().filter_map(|socket| socket.file.take()).for_each(|file| file.disown());
     }
 
     /// Returns the addresses of each listener.
@@ -297,3 +399,6 @@ fn addresses(sockets: &BTreeMap<SocketId, ListeningSocket>) -> Addresses {
     }
     addresses
 }
+
+#[cfg(test)]
+mod tests;
