@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::sys::Address;
 
+/// The held backends of a source, each with the end of its hold.
+pub(super) type HeldBackends = Arc<[(Discovered, Instant)]>;
+
 /// The backends in the last answer of a source, and the backends of earlier answers that the last answer left out.
 #[derive(Debug)]
 pub(super) struct Hold {
@@ -31,6 +34,23 @@ impl Hold {
     /// Returns a value that holds no backend yet. A backend in `before` is held if the first answer leaves it out.
     pub(super) fn new(time: Duration, before: DiscoveredSet) -> Self {
         Self { time, last: before, held: BTreeMap::new(), is_good: false, rests: false }
+    }
+
+    /// Returns a value that goes on with the backends of another process: those in the last answer, and the held ones
+    /// with the ends of their holds.
+    pub(super) fn restored(
+        time: Duration,
+        last: DiscoveredSet,
+        held: impl IntoIterator<Item = (Discovered, Instant)>,
+    ) -> Self {
+        let held = held.into_iter().take(MOST_BACKENDS);
+        let held = held.map(|(one, until)| (Arc::clone(&one.name), (one, until))).collect();
+        Self { held, ..Self::new(time, last) }
+    }
+
+    /// Returns the held backends with the ends of their holds.
+    pub(super) fn held(&self) -> HeldBackends {
+        self.held.values().cloned().collect()
     }
 
     /// Sets that the held backends take no new connections (`rests`), or that they take them again. Returns true if this

@@ -67,7 +67,7 @@ fn names(spec: &PoolSpec, found: Option<(Vec<Arc<Discovery>>, Vec<DiscoveredSet>
 
 fn report(number: u64, found: Option<DiscoveredSet>, fault: Option<DnsFault>) -> DiscoveryReport {
     let outcome = fault.map_or(LookOutcome::Good, |fault| LookOutcome::Failed(fault.into()));
-    DiscoveryReport { pool: "p".into(), number, found, outcome }
+    DiscoveryReport { pool: "p".into(), number, found, held: HeldBackends::default(), outcome }
 }
 
 fn at(seconds: u64) -> SystemTime {

@@ -13,6 +13,7 @@ mod counts;
 mod distribution;
 pub mod families;
 mod family;
+mod handed;
 mod listener;
 mod pool;
 mod process;
