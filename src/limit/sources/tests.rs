@@ -163,12 +163,12 @@ fn restored_sources_fill_the_table_and_no_more() {
     let table = table(8);
     let now = Moment::from_nanos(SECOND);
     let limits = SourceLimits { rate: rate(1, 2), ..SourceLimits::default() };
-    let held = table.admit(&request(99, SECOND), &SourceLimits::default()).unwrap().unwrap();
+    let held = table.admit(&request(1000, SECOND), &SourceLimits::default()).unwrap().unwrap();
     for n in 0..100 {
         let (recovers_in, over_for) = if n % 2 == 0 { (u64::MAX, u64::MAX) } else { (SECOND, 0) };
         table.restore(&SourceRate { listener: LISTENER, source: source(n), recovers_in, over_for }, now);
     }
-    assert_eq!((table.known(), table.evictions(), table.open_of(LISTENER, source(99))), (8, 0, 1));
+    assert_eq!((table.known(), table.evictions(), table.open_of(LISTENER, source(1000))), (8, 0, 1));
     assert!(table.rates(100, now).iter().all(|rate| rate.over_for > 0), "those over their rate stay");
     let first = SourceKey::from_bits(table.rates(1, now)[0].source.bits());
     let again = AdmissionRequest { source: first, ..request(0, 4 * SECOND) };

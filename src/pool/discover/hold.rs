@@ -194,6 +194,19 @@ mod tests {
         assert_eq!(names(&hold.expire(now + Duration::from_secs(30))), "2");
     }
 
+    /// A move to another process does not make a hold longer.
+    #[test]
+    fn a_hold_goes_on_in_another_process() {
+        let (mut old, start) = (Hold::new(Duration::from_secs(30), set("1 2")), Instant::now());
+        old.note_answer(set("2 3"), true, start);
+        let held: Vec<_> = old.held().iter().cloned().collect();
+        assert_eq!(held.len(), 1);
+        let mut new = Hold::restored(Duration::from_secs(30), set("2 3"), held);
+        assert_eq!(new.next(), None, "no hold ends before the first answer");
+        assert_eq!(names(&new.note_answer(set("3"), true, start + Duration::from_secs(20))), "1 2 3");
+        assert_eq!(names(&new.expire(start + Duration::from_secs(30))), "2 3");
+    }
+
     #[test]
     fn what_is_held_rests_with_its_service() {
         let (mut hold, now) = (Hold::new(Duration::from_secs(30), DiscoveredSet::default()), Instant::now());

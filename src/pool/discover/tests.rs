@@ -339,3 +339,35 @@ async fn tasks_end_with_their_owner() {
     drop(discoveries);
     while reports.recv().await.is_some() {}
 }
+
+/// A source begins with the backends that another process found, and its first answer decides what is held.
+#[tokio::test]
+async fn a_source_begins_with_what_another_process_found() {
+    let (mut old, _reports) = Discoveries::new();
+    let spec = pool("p", Some(silent("a")));
+    old.prepare(std::slice::from_ref(&spec));
+    old.apply_report(report(1, Some(set(&["10.0.0.1:1", "10.0.0.2:1"])), None), at(5));
+    old.apply_report(report(1, None, Some(DnsFault::Timeout)), at(6));
+    old.commit();
+    let now = tokio::time::Instant::now();
+    let handed: Vec<_> = old.copies().iter().map(|copy| copy.hand_over(now)).collect();
+    assert_eq!((handed.len(), handed[0].failures, handed[0].succeeded_ms), (1, 1, 5000));
+
+    let (mut new, _reports) = Discoveries::new();
+    let mut hostile = handed.clone();
+    hostile[0].pool = "q".into();
+    hostile[0].found[0].address = "nonsense".into();
+    new.restore(handed.iter().cloned().chain(hostile).collect());
+    new.prepare(std::slice::from_ref(&spec));
+    assert!(new.are_found() && new.have_backends() && !new.have_reported());
+    let (states, _) = new.prepared(&spec).unwrap();
+    assert_eq!((states[0].failures(), states[0].succeeded()), (1, Some(at(5))));
+    assert_eq!(states[0].addresses().await.len(), 2);
+    new.commit();
+    assert_eq!(held(&new, &spec), "10.0.0.1:1 10.0.0.2:1");
+    // The source fails, and the backends stay. The same backends are no change.
+    assert_eq!(new.apply_report(report(1, None, Some(DnsFault::Timeout)), at(7)), None);
+    assert_eq!(new.apply_report(report(1, Some(set(&["10.0.0.2:1", "10.0.0.1:1"])), None), at(7)), None);
+    assert_eq!(held(&new, &spec), "10.0.0.1:1 10.0.0.2:1");
+    assert!(new.apply_report(report(1, Some(set(&["10.0.0.2:1"])), None), at(8)).is_some());
+}

@@ -165,3 +165,52 @@ proptest! {
         prop_assert_eq!(joined(parts), whole);
     }
 }
+
+/// The state as version 0.2.0 writes it.
+const OF_0_2_0: &str = include_str!("../../../../tests/fixtures/handover/0.2.0/world.json");
+
+#[test]
+fn the_state_of_each_release_is_read() {
+    let world: World = serde_json::from_str(OF_0_2_0).unwrap();
+    let health = world.backends[0].health.as_ref().unwrap();
+    assert_eq!((&*health.state, health.agent_share, health.checks.is_down), ("down", Some(75), true));
+    assert_eq!(health.ejections.present.as_ref().map(|present| present.left_ms), Some(12_345));
+    assert_eq!(world.backends[0].counts.closed["fin"], 800);
+    assert_eq!((world.discovered[0].found.len(), world.discovered[0].held[0].left_ms), (2, 20_000));
+    assert_eq!((world.additions[0].left_ms, world.additions[1].left_ms), (Some(3_600_000), None));
+    assert_eq!(world.marks[0].key, (1_234_567_890_123_456_789, 9_876_543_210_987_654_321));
+    assert_eq!(world.counters[1].labels["listener"], "a");
+    // No field of that release was renamed or lost.
+    let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&world).unwrap()).unwrap();
+    assert_eq!(again, serde_json::from_str::<serde_json::Value>(OF_0_2_0).unwrap());
+}
+
+/// A program that is older than a field does not send it.
+#[test]
+fn each_field_of_a_release_may_be_missing() {
+    let whole: serde_json::Value = serde_json::from_str(OF_0_2_0).unwrap();
+    let mut paths = Vec::new();
+    fields(&whole, "", &mut paths);
+    assert!(paths.len() > 80, "{paths:?}");
+    for path in paths {
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        let mut without = whole.clone();
+        without.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field).unwrap();
+        let read: Result<World, _> = serde_json::from_value(without);
+        assert!(read.is_ok(), "{path}: {read:?}");
+    }
+}
+
+/// Adds the path of each field below a value.
+fn fields(value: &serde_json::Value, path: &str, paths: &mut Vec<String>) {
+    if let Some(list) = value.as_array() {
+        for (at, item) in list.iter().enumerate() {
+            fields(item, &format!("{path}/{at}"), paths);
+        }
+    }
+    for (name, item) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{name}");
+        fields(item, &path, paths);
+        paths.push(path);
+    }
+}
