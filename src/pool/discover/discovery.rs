@@ -55,9 +55,12 @@ impl Discovery {
     }
 
     /// Takes over the counts and the time of the last success, in milliseconds of Unix time, of another process.
-    pub(super) fn restore(&self, failures: u64, succeeded: u64) {
+    /// A time after `now` counts as `now`.
+    pub(super) fn restore(&self, failures: u64, succeeded: u64, now: SystemTime) {
         self.add_failures(failures);
-        self.succeeded.store(succeeded, Ordering::Relaxed);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let latest = u64::try_from(now).unwrap_or(u64::MAX);
+        self.succeeded.store(succeeded.min(latest), Ordering::Relaxed);
     }
 
     /// Adds failures that another process counted.

@@ -14,13 +14,13 @@ mod document;
 mod fault;
 mod file;
 mod follow;
-mod handed;
 mod hold;
 mod hosts;
 mod report;
 mod resolv_conf;
 mod schedule;
 mod set;
+mod source_seeds;
 mod system;
 
 use std::collections::{BTreeMap, HashSet};
@@ -42,11 +42,11 @@ pub(super) use dns::{Askers, QuestionLimits};
 pub use document::DocumentFault;
 pub use fault::{DiscoverFault, DnsFault, FileFault};
 pub use file::read as read_file;
-pub use handed::SourceCopy;
-use handed::SourceSeeds;
 pub use report::DiscoveryReport;
 use report::ReportSender;
 pub use set::{DiscoveredSet, join};
+pub use source_seeds::SourceCopy;
+use source_seeds::SourceSeeds;
 pub(super) use system::SystemNames;
 
 /// The most reports that wait for control. If this number waits, the tasks wait too.

@@ -4,7 +4,7 @@
 //! them waits for no answer, and if the source fails then, the backends stay.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -12,8 +12,15 @@ use super::discovery::Discovery;
 use super::hold::{HeldBackends, Hold};
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use super::{Discoveries, SourceSlot};
+use crate::pool::destination;
 use crate::pool::discover_spec::DiscoverSource;
 use crate::wire::handover::{HandedDiscovered, HandedDiscovery, HandedHold, from_millis, left_millis};
+
+/// The word for the host names of checks and agents.
+const CHECK: &str = "check";
+
+/// The longest name of a backend that is accepted. Names of hosts are shorter.
+const LONGEST_NAME: usize = 512;
 
 /// A source with the backends that it found last. To make it costs little; another thread does the rest.
 #[derive(Debug)]
@@ -54,11 +61,21 @@ fn to_handed(backend: &Discovered) -> HandedDiscovered {
     }
 }
 
-/// Returns a backend of another process, or `None` if its address cannot be read.
-fn from_handed(handed: &HandedDiscovered) -> Option<Discovered> {
+/// Returns a backend of another process. `None` if its address is no address of a backend, or, for the host of a check,
+/// no address of a host; also if its name cannot be shown.
+fn from_handed(handed: &HandedDiscovered, part: &str) -> Option<Discovered> {
+    let address = handed.address.parse().ok()?;
+    let checked = match part {
+        CHECK => destination::check_host(&address),
+        _ => destination::check(&address),
+    };
+    let is_shown = |text: &str| text.len() <= LONGEST_NAME && !text.chars().any(char::is_control);
+    if checked.is_err() || !is_shown(&handed.name) || !handed.zone.as_deref().is_none_or(is_shown) {
+        return None;
+    }
     Some(Discovered {
         name: handed.name.as_str().into(),
-        address: handed.address.parse().ok()?,
+        address,
         weight: handed.weight,
         zone: handed.zone.as_deref().map(Arc::from),
         backup: handed.backup,
@@ -70,7 +87,7 @@ fn part(slot: &SourceSlot) -> &'static str {
     match slot {
         SourceSlot::Host(_) => "host",
         SourceSlot::Listed(_) => "listed",
-        SourceSlot::CheckName(_) => "check",
+        SourceSlot::CheckName(_) => CHECK,
     }
 }
 
@@ -128,7 +145,7 @@ impl HandedSeed {
     /// Publishes the backends. Returns them, and the state of their holds.
     pub(super) fn begin(self, state: &Discovery, time: Duration, now: Instant) -> (DiscoveredSet, Hold) {
         let Self(seed) = self;
-        let found = seed.found.iter().filter_map(from_handed).take(MOST_BACKENDS);
+        let found = seed.found.iter().filter_map(|one| from_handed(one, &seed.part)).take(MOST_BACKENDS);
         let found = DiscoveredSet::new(found.collect());
         let held: Vec<_> = seed
             .held
@@ -136,12 +153,12 @@ impl HandedSeed {
             .take(MOST_BACKENDS)
             .filter_map(|held| {
                 // A hold of this process is at most as long as the configuration allows.
-                Some((from_handed(&held.backend)?, now + from_millis(held.left_ms).min(time)))
+                Some((from_handed(&held.backend, &seed.part)?, now + from_millis(held.left_ms).min(time)))
             })
             .collect();
         let is_answered = |one: &&Discovered| !held.iter().any(|(held, _)| held.name == one.name);
         let last = DiscoveredSet::new(found.iter().filter(is_answered).cloned().collect());
-        state.restore(seed.failures, seed.succeeded_ms);
+        state.restore(seed.failures, seed.succeeded_ms, SystemTime::now());
         state.publish(&Some(found.clone()));
         (found, Hold::restored(time, last, held))
     }
