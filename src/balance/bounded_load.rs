@@ -77,6 +77,11 @@ impl LoadBound {
         self.overflows.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds connections that another process counted.
+    pub(super) fn add_overflows(&self, count: u64) {
+        self.overflows.fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(super) fn overflows(&self) -> u64 {
         self.overflows.load(Ordering::Relaxed)
     }

@@ -18,5 +18,5 @@ pub use rate::{Moment, Rate, RateGate};
 pub use shortage::Shortage;
 pub use sources::{
     AdmissionRequest, Link, PrefixLengths, SourceBy, SourceKey, SourceLimits, SourceName, SourcePass,
-    SourceRefusal, SourceReport, SourceTable, WhenFull,
+    SourceRate, SourceRefusal, SourceReport, SourceTable, WhenFull,
 };

@@ -116,6 +116,11 @@ impl Quota {
         self.rate.refund();
     }
 
+    /// The rate of new connections.
+    pub fn rate(&self) -> &RateGate {
+        &self.rate
+    }
+
     /// The number of open connections.
     pub fn open(&self) -> u64 {
         self.gate.inside()

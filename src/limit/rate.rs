@@ -125,6 +125,20 @@ impl RateGate {
         false
     }
 
+    /// Returns the time until the rate has recovered, in nanoseconds; 0 without a limit.
+    pub fn recovers_in(&self, now: Moment) -> u64 {
+        match self.interval.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.arrival.load(Ordering::Relaxed).saturating_sub(now.0),
+        }
+    }
+
+    /// Puts a rate in the state of a rate that recovers in this many nanoseconds. A state in which it recovers later
+    /// stays.
+    pub fn restore(&self, recovers_in: u64, now: Moment) {
+        self.arrival.fetch_max(now.0.saturating_add(recovers_in), Ordering::Relaxed);
+    }
+
     /// Refunds the token of an event that was admitted just now: one interval.
     pub fn refund(&self) {
         let interval = self.interval.load(Ordering::Relaxed);
@@ -209,6 +223,21 @@ mod tests {
         gate.set(Some(rate(10, 1, 10)));
         assert!(!gate.admit(at(2)), "a burst was used up");
         assert_eq!((0..100).filter(|_| gate.admit(at(3))).count(), 10);
+    }
+
+    #[test]
+    fn a_restored_rate_goes_on() {
+        let at = |seconds| Moment::from_nanos(seconds * SECOND);
+        let gates = [(); 2].map(|()| RateGate::new(Some(rate(1, 1, 5))));
+        assert!((0..4).all(|_| gates[0].admit(at(10))));
+        // The clock of the other process has another beginning.
+        gates[1].restore(gates[0].recovers_in(at(11)), at(1000));
+        let admitted = |gate: &RateGate, now| (0..9).filter(|_| gate.admit(now)).count();
+        assert_eq!((admitted(&gates[0], at(11)), admitted(&gates[1], at(1000))), (2, 2));
+        assert_eq!(RateGate::new(None).recovers_in(at(1)), 0);
+        let hostile = RateGate::new(Some(rate(1, 1, 5)));
+        hostile.restore(u64::MAX, at(1));
+        assert_eq!((admitted(&hostile, at(1)), admitted(&hostile, at(6))), (0, 5), "a burst is its bound");
     }
 
     proptest! {

@@ -177,6 +177,17 @@ impl Pool {
         self.tiers.panic_picks()
     }
 
+    /// Adds the picks in panic mode of another process.
+    pub fn add_panic_picks(&self, count: u64) {
+        self.tiers.add_panic_picks(count);
+    }
+
+    /// Adds the overflows of the hash tables in another process. They count at the first tier with that bound.
+    pub fn add_overflows(&self, count: u64) {
+        let mut tables = self.tiers.list().iter().filter_map(Tier::maglev);
+        _ = tables.any(|maglev| maglev.add_overflows(count));
+    }
+
     /// The part of its share that a backend takes now: 1 is all of it; less in a slow start, or if its agent allows
     /// only a part.
     pub fn share(&self, backend: &Backend, now: Instant) -> f64 {

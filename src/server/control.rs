@@ -71,7 +71,7 @@ impl Control {
     /// # Errors
     ///
     /// If the kernel refuses the handlers of signals.
-    pub(super) fn new(server: Server, signals: Signals) -> io::Result<Self> {
+    pub(super) fn new(mut server: Server, signals: Signals) -> io::Result<Self> {
         let (file, log, signals) = match signals {
             Signals::Ignore => (None, None, SignalStreams::default()),
             Signals::Obey { early, file, log } => (file, log, early.hand_over()?),
@@ -80,7 +80,7 @@ impl Control {
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
-            followers: Followers::new(&server),
+            followers: Followers::new(&mut server),
             queue: ReloadQueue::default(),
             waiting: Weak::new(),
             file,
@@ -252,6 +252,7 @@ impl Control {
         let sockets = std::mem::take(&mut self.server.held);
         if !self.server.config.pools.iter().any(PoolSpec::has_sources) {
             let change = InForce::bound(&self.server.view);
+            self.server.world = None;
             return Continue(self.accept_clients(sockets, &change));
         }
         let answers = AwaitedAnswers::new(EnoughAnswers::Backends);
@@ -271,6 +272,9 @@ impl Control {
             }
             StartStep::Building(work, held) => match work.result() {
                 Ok(Ok(snapshot)) => {
+                    if let Some(mut world) = self.server.world.take() {
+                        world.restore_backends(&snapshot);
+                    }
                     let change = InForce::configuration(&self.server.view, snapshot);
                     log_found(&change);
                     self.followers.in_force(&change, &self.server);

@@ -3,7 +3,7 @@
 //! A listener whose name comes back in that time is the same listener. A backend whose pool, name and address come back
 //! is the same backend. Both keep their id and counts, and their connections are no longer to be closed.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::ids::BackendId;
 use crate::live::ConnectionGroup;
 use crate::pool::{Backend, Pool};
 use crate::snapshot::{Snapshot, UsageLimit};
+use crate::sys::Address;
+use crate::wire::handover::{HandedDrain, from_millis};
 
 /// The time after which connections get the order to close once more. A connection that was on its way between two
 /// workers or two backends did not get the first order.
@@ -37,6 +39,26 @@ struct Removal {
     limits: Vec<(Arc<str>, UsageLimit)>,
 }
 
+impl Removal {
+    /// Returns a removal whose connections are closed at `deadline`.
+    fn at(deadline: Instant, listeners: Vec<DrainingListener>, backends: Vec<DrainingBackend>) -> Self {
+        let close_times = VecDeque::from([deadline, deadline + AGAIN]);
+        Self { close_times, listeners, backends, limits: Vec::new() }
+    }
+}
+
+/// A listener or a backend that drains, with the time at which its connections are closed.
+pub(super) struct DrainCopy {
+    pub(super) part: DrainingPart,
+    pub(super) until: Instant,
+}
+
+/// A listener, by its name, or a backend.
+pub(super) enum DrainingPart {
+    Listener(Arc<str>),
+    Backend(Arc<Backend>),
+}
+
 /// A backend that drains.
 struct DrainingBackend {
     backend: Arc<Backend>,
@@ -48,6 +70,11 @@ impl DrainingBackend {
     /// Starts the drain of a backend. A backend without open connections has nothing to drain.
     fn new(backend: &Arc<Backend>) -> Self {
         Self { backend: Arc::clone(backend), is_awaited: backend.active() > 0 }
+    }
+
+    /// Starts the drain of a backend whose connections come from another process.
+    fn adopted(pool: &Arc<str>, name: Arc<str>, address: Address) -> Self {
+        Self { backend: Backend::detached(pool, name, address), is_awaited: false }
     }
 
     fn group(&self) -> ConnectionGroup {
@@ -176,6 +203,77 @@ impl DrainingSet {
         inherited
     }
 
+    /// Returns the listeners and backends that have open connections, for a hand-over to another process. A name that
+    /// drains several times is there once for each time.
+    pub(super) fn copies(&self) -> Vec<DrainCopy> {
+        let of_removal = |removal: &Removal| {
+            let until = removal.close_times.front().copied();
+            let listeners = removal.listeners.iter().filter(|listener| listener.before.open() > 0);
+            let listeners = listeners.map(|listener| DrainingPart::Listener(Arc::clone(&listener.name)));
+            let backends = removal.backends.iter().filter(|draining| draining.backend.active() > 0);
+            let backends = backends.map(|draining| DrainingPart::Backend(Arc::clone(&draining.backend)));
+            let parts: Vec<_> = listeners.chain(backends).collect();
+            parts.into_iter().filter_map(move |part| Some(DrainCopy { part, until: until? }))
+        };
+        self.removals.iter().flat_map(of_removal).collect()
+    }
+
+    /// Adds the listeners and backends that drained in another process. Those that a snapshot has are left out.
+    pub(super) fn restore(&mut self, handed: Vec<HandedDrain>, snapshot: &Snapshot, now: Instant) {
+        let listens = |name: &str| snapshot.policies.values().any(|policy| &*policy.listener == name);
+        let mut removals: HashMap<u64, Removal> = HashMap::new();
+        for HandedDrain { listener, pool, backend, address, left_ms } in handed {
+            let left = removals.entry(left_ms);
+            let removal =
+                left.or_insert_with(|| Removal::at(now + from_millis(left_ms), Vec::new(), Vec::new()));
+            if let Some(listener) = listener.filter(|name| !listens(name)) {
+                removal.listeners.push(DrainingListener::new(listener.into()));
+            } else if let (Some(pool), Some(name), Some(address)) = (pool, backend, address)
+                && let Ok(address) = address.parse()
+                && !has_backend(snapshot, &pool, &name, &address)
+            {
+                removal.backends.push(DrainingBackend::adopted(&pool.into(), name.into(), address));
+            }
+        }
+        let is_used = |removal: &Removal| !(removal.listeners.is_empty() && removal.backends.is_empty());
+        self.removals.extend(removals.into_values().filter(is_used));
+    }
+
+    /// Returns the draining listener of that name for a connection of another process. If there is none, it drains from
+    /// now on, and its connections are closed at `deadline`.
+    pub(super) fn adopt_listener(&mut self, name: &Arc<str>, deadline: Instant) -> InheritedListener {
+        let mut known = self.removals.iter().rev().flat_map(|removal| &removal.listeners);
+        if let Some(listener) = known.find(|listener| listener.name == *name) {
+            return listener.before.clone();
+        }
+        let listener = DrainingListener::new(Arc::clone(name));
+        let before = listener.before.clone();
+        self.removals.push(Removal::at(deadline, vec![listener], Vec::new()));
+        before
+    }
+
+    /// Returns the draining backend of that pool, name and address for a connection of another process. If there is
+    /// none, it drains from now on, and its connections are closed at `deadline`.
+    pub(super) fn adopt_backend(
+        &mut self,
+        pool: &Arc<str>,
+        name: &Arc<str>,
+        address: &Address,
+        deadline: Instant,
+    ) -> Arc<Backend> {
+        let is_it = |draining: &&DrainingBackend| {
+            let backend = &draining.backend;
+            (backend.pool(), backend.name(), backend.address()) == (pool, name, address)
+        };
+        if let Some(known) = self.removals.iter().flat_map(|removal| &removal.backends).find(is_it) {
+            return Arc::clone(&known.backend);
+        }
+        let draining = DrainingBackend::adopted(pool, Arc::clone(name), address.clone());
+        let backend = Arc::clone(&draining.backend);
+        self.removals.push(Removal::at(deadline, Vec::new(), vec![draining]));
+        backend
+    }
+
     /// Returns the time at which the next connections are to be closed.
     pub(super) fn next(&self) -> Option<Instant> {
         self.removals.iter().filter_map(|removal| removal.close_times.front()).min().copied()
@@ -206,6 +304,11 @@ impl DrainingSet {
 }
 
 impl DrainingListener {
+    /// Starts the drain of a listener whose connections come from another process.
+    fn new(name: Arc<str>) -> Self {
+        Self { name, before: InheritedListener::nothing(), is_reported: false }
+    }
+
     fn group(&self) -> ConnectionGroup {
         ConnectionGroup::Listener(self.before.id)
     }
@@ -249,6 +352,11 @@ fn close_times(now: Instant, drain: Duration, longest_dial: Duration) -> VecDequ
         close_times.push_back(last_dial + AGAIN);
     }
     close_times
+}
+
+fn has_backend(snapshot: &Snapshot, pool: &str, name: &str, address: &Address) -> bool {
+    let backend = snapshot.pools.get(pool).and_then(|served| served.pool.backend(name));
+    backend.is_some_and(|backend| backend.address() == address)
 }
 
 fn backends(snapshot: &Snapshot) -> impl Iterator<Item = &Arc<Backend>> {

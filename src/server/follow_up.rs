@@ -124,8 +124,19 @@ impl FollowUp {
         for (backend, change) in served.pool.settle(Instant::now()) {
             self.follow(server, served, &backend, change);
         }
+        // The ejections of an earlier process are not changes of this one.
+        for backend in served.pool.backends() {
+            self.note_ejection(backend);
+        }
         self.review_pool(server, served);
         self.review_notices(server, served);
+    }
+
+    /// Notes the end of a backend's ejection, if it has one.
+    fn note_ejection(&mut self, backend: &Arc<Backend>) {
+        if let Some(ejection) = backend.health().ejection() {
+            self.ejected.insert(backend.id(), (ejection.until, Arc::clone(backend)));
+        }
     }
 
     /// Reviews the panic and the availability of a pool.
@@ -203,9 +214,7 @@ impl FollowUp {
     fn follow(&mut self, server: &Server, served: &ServedPool, backend: &Arc<Backend>, change: StateChange) {
         backend_log::log(&served.pool, backend, change, &server.view.events);
         self.review_pool(server, served);
-        if let Some(ejection) = backend.health().ejection().filter(|_| change.to == BackendState::Ejected) {
-            self.ejected.insert(backend.id(), (ejection.until, Arc::clone(backend)));
-        }
+        self.note_ejection(backend);
         self.review_notice(server, served, backend);
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Followers {
 
 impl Followers {
     /// Starts to follow the configuration of the start.
-    pub(super) fn new(server: &Server) -> Self {
+    pub(super) fn new(server: &mut Server) -> Self {
         let mut followers = Self {
             discovery: DiscoveryFollower::new(),
             draining: DrainingSet::default(),
@@ -46,6 +46,11 @@ impl Followers {
             route_files: RouteFiles::new(),
             list_files: ListFiles::new(),
         };
+        if let Some(world) = &mut server.world {
+            followers.discovery.sources.restore(world.take_discovered());
+            let snapshot = server.view.snapshot.load();
+            followers.draining.restore(world.take_draining(), &snapshot, Instant::now());
+        }
         followers.in_force(&InForce::bound(&server.view), server);
         followers
     }

@@ -26,6 +26,7 @@ mod events;
 mod faults;
 mod follow_up;
 mod followers;
+mod handover;
 mod in_force;
 mod inherited;
 mod list_files;

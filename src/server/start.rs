@@ -13,6 +13,7 @@ use super::build::{self, FoundPools};
 use super::descriptors::Descriptors;
 use super::events::{ConfigState, EventLog};
 use super::faults::StartFault;
+use super::handover::world::PendingWorld;
 use super::inherited::InheritedState;
 use super::sockets::{SocketPlan, Sockets, bind_missing};
 use super::standing::StandingFaults;
@@ -28,6 +29,7 @@ use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::self_connect;
 use crate::telemetry::{AccessLog, Metrics, SaturationLog};
+use crate::wire::handover::World;
 use crate::worker::{Worker, WorkerCommand, WorkerResources};
 
 /// The failure reports that may wait. Further reports are lost. They are sent again while clients fail.
@@ -57,6 +59,8 @@ pub struct Server {
     pub(super) requests: mpsc::UnboundedReceiver<ControlRequest>,
     /// The reports of workers that clients failed at a backend.
     pub(super) failure_reports: mpsc::Receiver<FailureReport>,
+    /// The state of an incumbent that is not in force yet. `None` once clients are accepted.
+    pub(super) world: Option<Box<PendingWorld>>,
 }
 
 impl Server {
@@ -175,7 +179,14 @@ impl Server {
             remote,
             requests,
             failure_reports,
+            world: None,
         })
+    }
+
+    /// Restores the state of the incumbent. Must be called before [`Server::run`]. The backends that are to be
+    /// discovered are restored when they are found.
+    pub fn restore_world(&mut self, world: World) {
+        self.world = Some(Box::new(PendingWorld::restore(world, &self.view)));
     }
 
     /// Puts the process limits in force, as the configuration sets them.

@@ -129,6 +129,22 @@ impl Additions {
         Ok(if before.is_some() { AdditionOutcome::Again } else { AdditionOutcome::New })
     }
 
+    /// Adds entries of another process, up to [`MOST_ADDITIONS`] entries in all. An existing entry keeps its end.
+    /// Builds the set once.
+    pub fn restore(&self, restored: impl IntoIterator<Item = (IpPrefix, Option<Instant>)>, now: Instant) {
+        let mut entries = self.lock();
+        entries.retain(|_, end| is_present(*end, now));
+        for (prefix, end) in restored {
+            if entries.len() >= MOST_ADDITIONS {
+                break;
+            }
+            if is_present(end, now) {
+                entries.entry(prefix).or_insert(end);
+            }
+        }
+        self.set.store(PresentEntries::of(&entries).into());
+    }
+
     /// Removes an entry. Returns true if it existed and had not ended.
     pub fn remove(&self, prefix: IpPrefix, now: Instant) -> bool {
         let mut entries = self.lock();
@@ -238,6 +254,25 @@ mod tests {
         assert_eq!(some.add(prefix("0.0.0.0"), None, clock.at(9)), Ok(AdditionOutcome::Again));
         assert_eq!(some.add(prefix("::1"), None, clock.at(10)), Ok(AdditionOutcome::New));
         assert_eq!(some.count(clock.at(10)), 2);
+    }
+
+    #[test]
+    fn restored_entries_are_bounded_and_end_by_themselves() {
+        let clock = Clock(Instant::now());
+        let some = Additions::default();
+        some.add(prefix("10.0.0.1"), Some(clock.at(5)), clock.at(0)).unwrap();
+        let entries = [("10.0.0.1", Some(90)), ("10.0.0.2", Some(10)), ("10.0.0.3", Some(0)), ("::1", None)];
+        let restored = entries.map(|(text, end)| (prefix(text), end.map(|end| clock.at(end))));
+        some.restore(restored, clock.at(1));
+        assert_eq!(some.all(clock.at(1)).len(), 3, "one has ended");
+        clock.check(&some, "10.0.0.1", 6, false);
+        clock.check(&some, "10.0.0.2", 9, true);
+        clock.check(&some, "10.0.0.2", 10, false);
+        clock.check(&some, "::1", 10_000, true);
+        let many =
+            (0..2 * MOST_ADDITIONS as u32).map(|n| (prefix(&Ipv4Addr::from_bits(n).to_string()), None));
+        some.restore(many, clock.at(1));
+        assert_eq!(some.count(clock.at(1)), MOST_ADDITIONS);
     }
 
     proptest! {

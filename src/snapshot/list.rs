@@ -187,6 +187,22 @@ impl ListState {
         self.empty_loads.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds reads that another process counted, by result: `ok`, `failed`, `empty`. Other results are ignored.
+    pub fn add_loads(&self, result: &str, count: u64) {
+        let counter = match result {
+            "ok" => &self.loads,
+            "failed" => &self.failed_loads,
+            "empty" => &self.empty_loads,
+            _ => return,
+        };
+        counter.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Adds refusals that another process counted.
+    pub fn add_refusals(&self, count: u64) {
+        self.refusals.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The number of successful reads of the file.
     pub fn loads(&self) -> u64 {
         self.loads.load(Ordering::Relaxed)

@@ -217,6 +217,11 @@ impl Maglev {
         self.bound.as_ref().map(LoadBound::overflows)
     }
 
+    /// Adds overflows that another process counted. Returns false without a bound.
+    pub fn add_overflows(&self, count: u64) -> bool {
+        self.bound.as_ref().map(|bound| bound.add_overflows(count)).is_some()
+    }
+
     fn draw(&self, key: u64, k: u8) -> usize {
         self.slots.at(remainder(self.hash.draw(k, key), self.slots.len()))
     }

@@ -13,6 +13,7 @@
 //! uncounted or is refused, as configured. Both are counted.
 
 mod name;
+mod restore;
 mod set;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use siphasher::sip::SipHasher13;
 use super::rate::{Moment, Rate};
 use crate::ids::ListenerId;
 pub use name::{Link, SourceName};
+pub use restore::SourceRate;
 use set::{SourceEntry, SourceSet, WAYS};
 
 /// The number of leading bits of an address that identify a source.
@@ -330,6 +332,12 @@ impl SourceTable {
     /// The number of connections whose source got no slot.
     pub fn full(&self) -> u64 {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Adds counts of another process.
+    pub fn add_counts(&self, evictions: u64, full: u64) {
+        self.evictions.fetch_add(evictions, Ordering::Relaxed);
+        self.full.fetch_add(full, Ordering::Relaxed);
     }
 
     /// Returns the sources with the most open connections, at most `count`, the heaviest first. It reads

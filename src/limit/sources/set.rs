@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::super::rate::Moment;
-use super::{AdmissionRequest, SourceKey, SourceLimits, SourceRefusal, SourceReport};
+use super::{AdmissionRequest, SourceKey, SourceLimits, SourceRate, SourceRefusal, SourceReport};
 use crate::ids::ListenerId;
 
 /// The slots of a set. If half of all slots have open connections, one set in fifty is full. If a quarter of all slots
@@ -77,12 +77,36 @@ impl SourceEntry {
     /// Returns the rank for eviction; the smallest is evicted first. Sources whose rate has recovered have the
     /// lowest ranks, then comes the source furthest below its limit. Sources over their rate have the highest
     /// ranks, in the order in which they are admitted again.
-    fn eviction_rank(&self, now: Moment) -> (u8, u64) {
+    pub(super) fn eviction_rank(&self, now: Moment) -> (u8, u64) {
         if self.arrival <= now.nanos() {
             (0, self.arrival)
         } else {
             (1 + u8::from(self.over_until > now.nanos()), self.over_until)
         }
+    }
+
+    /// Returns its rate, if the rate has not recovered.
+    pub(super) fn rate(&self, now: Moment) -> Option<SourceRate> {
+        let Self { source, listener, arrival, over_until, .. } = *self;
+        let recovers_in = arrival.saturating_sub(now.nanos());
+        let over_for = over_until.saturating_sub(now.nanos());
+        (recovers_in > 0).then_some(SourceRate { listener: listener?, source, recovers_in, over_for })
+    }
+
+    /// Returns the entry of a source without connections, with the rate that another process had.
+    pub(super) fn restored(rate: &SourceRate, now: Moment) -> Self {
+        let arrival = now.nanos().saturating_add(rate.recovers_in);
+        let over_until = match rate.over_for {
+            0 => 0,
+            over_for => now.nanos().saturating_add(over_for).min(arrival),
+        };
+        Self { arrival, over_until, ..Self::new(rate.listener, rate.source) }
+    }
+
+    /// Takes over a rate that recovers later.
+    pub(super) fn restore(&mut self, other: &Self) {
+        self.arrival = self.arrival.max(other.arrival);
+        self.over_until = self.over_until.max(other.over_until);
     }
 
     /// Returns its counts, or `None` if the slot is free.

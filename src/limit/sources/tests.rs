@@ -127,6 +127,57 @@ fn sources_over_their_rate_are_evicted_last() {
     drop(held);
 }
 
+/// A source that is over its rate in one process is over its rate in the next one, for the same time.
+#[test]
+fn restored_sources_are_still_over_their_rate() {
+    let (old, new) = (table(64), SourceTable::new(640, [3, 4], WhenFull::Pass));
+    let limits = SourceLimits { rate: rate(1, 2), ..SourceLimits::default() };
+    for _ in 0..2 {
+        drop(old.admit(&request(1, SECOND), &limits).unwrap());
+    }
+    let link = AdmissionRequest { source: SourceKey::of_link(0xea, "vpce-1"), ..request(0, SECOND) };
+    drop(old.admit(&link, &limits).unwrap());
+    drop(old.admit(&request(2, SECOND), &SourceLimits::default()).unwrap());
+    let (then, now) = (Moment::from_nanos(SECOND + SECOND / 2), Moment::from_nanos(90 * SECOND));
+    let rates = old.rates(100, then);
+    assert_eq!(rates.len(), 2, "a source without a rate is not among them");
+    for rate in &rates {
+        assert_eq!(SourceKey::from_bits(rate.source.bits()), rate.source);
+        new.restore(rate, now);
+    }
+    assert_eq!((new.known(), new.occupied(), new.open()), (2, 0, 0));
+    let mut found = new.rates(100, now);
+    found.sort_by_key(|rate| rates.iter().position(|other| other == rate));
+    assert_eq!(found, rates);
+    let is_admitted = |nanos| new.admit(&request(1, 90 * SECOND + nanos), &limits).is_ok();
+    assert!(!is_admitted(SECOND / 2 - 1) && is_admitted(SECOND / 2));
+    assert_eq!(
+        old.rates(1, then),
+        rates.iter().filter(|rate| rate.over_for > 0).copied().collect::<Vec<_>>()
+    );
+}
+
+/// Restored sources do not evict each other without an order, and no number is too large.
+#[test]
+fn restored_sources_fill_the_table_and_no_more() {
+    let table = table(8);
+    let now = Moment::from_nanos(SECOND);
+    let limits = SourceLimits { rate: rate(1, 2), ..SourceLimits::default() };
+    let held = table.admit(&request(1000, SECOND), &SourceLimits::default()).unwrap().unwrap();
+    for n in 0..100 {
+        let (recovers_in, over_for) = if n % 2 == 0 { (u64::MAX, u64::MAX) } else { (SECOND, 0) };
+        table.restore(&SourceRate { listener: LISTENER, source: source(n), recovers_in, over_for }, now);
+    }
+    assert_eq!((table.known(), table.evictions(), table.open_of(LISTENER, source(1000))), (8, 0, 1));
+    assert!(table.rates(100, now).iter().all(|rate| rate.over_for > 0), "those over their rate stay");
+    let first = SourceKey::from_bits(table.rates(1, now)[0].source.bits());
+    let again = AdmissionRequest { source: first, ..request(0, 4 * SECOND) };
+    assert!(table.admit(&again, &limits).is_err());
+    let later = AdmissionRequest { now: Moment::from_nanos(8 * SECOND), ..again };
+    assert!(table.admit(&later, &limits).is_ok(), "a burst is the bound of the wait");
+    drop(held);
+}
+
 /// A fleet of more sources than slots, each at its rate and closed again.
 #[test]
 fn a_fleet_that_comes_and_leaves_finds_the_table_open() {

@@ -3,15 +3,18 @@
 //! The state machine ([`Health`]) is behind a lock, for the one task that applies changes. Picks read copies of its
 //! results, which are atomics.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::allowance::Allowance;
+use super::handed::{add, words};
 use crate::pool::health::{
     BackendState, ChangeReason, CheckFailure, CheckFault, CheckFinding, CheckOutcome, Ejection, Health,
     HealthEvent, HealthRules, OperatorState, StateChange,
 };
+use crate::wire::agent::AgentDirective;
+use crate::wire::handover::{CountsByWord, HandedBackendCounts, HandedHealth, age_millis};
 
 /// The health of a backend: read by each pick, written a few times per check interval at the most. Shared by each
 /// [`Backend`](super::Backend) of one server that did not leave its pool.
@@ -19,8 +22,8 @@ use crate::pool::health::{
 pub struct HealthView {
     /// The [`BackendState`]: a copy of the state in `health`, to be read without the lock.
     state: AtomicU8,
-    /// The time at which the state began, in milliseconds after `born`.
-    since: AtomicU64,
+    /// The time at which the state began, in milliseconds after `born`. Negative if it began in an earlier process.
+    since: AtomicI64,
     born: Instant,
     /// True if other backends were up before `since`. Written before the state to which it belongs.
     starts_slowly: AtomicBool,
@@ -43,7 +46,7 @@ impl HealthView {
         let health = Health::new(operator_state, now);
         Self {
             state: AtomicU8::new(health.state() as u8),
-            since: AtomicU64::new(0),
+            since: AtomicI64::new(0),
             born: now,
             starts_slowly: AtomicBool::new(false),
             is_wanted: AtomicBool::new(health.is_wanted()),
@@ -70,7 +73,11 @@ impl HealthView {
     /// The time of the last change of its state; before any change, the time at which it was configured. For a
     /// backend that is up: the time since which it takes new connections.
     pub fn since(&self) -> Instant {
-        self.born + Duration::from_millis(self.since.load(Ordering::Relaxed))
+        let since = self.since.load(Ordering::Relaxed);
+        let distance = Duration::from_millis(since.unsigned_abs());
+        let moment =
+            if since < 0 { self.born.checked_sub(distance) } else { self.born.checked_add(distance) };
+        moment.unwrap_or(self.born)
     }
 
     /// The number of times that it entered a state; the initial state does not count.
@@ -156,12 +163,74 @@ impl HealthView {
         let change = health.on(event, rules, now);
         self.is_wanted.store(health.is_wanted(), Ordering::Relaxed);
         let change = change?;
-        let lived = health.since().saturating_duration_since(self.born).as_millis();
-        self.since.store(u64::try_from(lived).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.note_since(&health);
         self.start_slowly();
         self.entered[change.to as usize].fetch_add(1, Ordering::Relaxed);
         self.state.store(change.to as u8, Ordering::SeqCst);
         Some(change)
+    }
+
+    /// Copies the time at which the state began.
+    fn note_since(&self, health: &Health) {
+        let since = health.since();
+        let after = age_millis(since.saturating_duration_since(self.born));
+        let before = age_millis(self.born.saturating_duration_since(since));
+        let millis = i64::try_from(after).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
+        self.since.store(millis, Ordering::Relaxed);
+    }
+
+    /// Returns the health for a hand-over to another process.
+    pub(super) fn hand_over(&self, now: Instant) -> HandedHealth {
+        HandedHealth {
+            starts_slowly: self.starts_slowly(),
+            agent_share: Some(self.agent_share()).filter(|&share| share != 100),
+            agent_max_connections: self.agent_max_connections(),
+            ..self.lock().hand_over(now)
+        }
+    }
+
+    /// Puts the health of another process in force. Only for a backend that has no clients yet.
+    pub(super) fn restore(&self, handed: &HandedHealth, now: Instant) {
+        let mut health = self.lock();
+        health.restore(handed, now);
+        self.is_wanted.store(health.is_wanted(), Ordering::Relaxed);
+        self.note_since(&health);
+        // The demand of the operator may have ended a state.
+        let is_new = handed.state != health.state().word();
+        self.starts_slowly.store(handed.starts_slowly || is_new, Ordering::Relaxed);
+        self.state.store(health.state() as u8, Ordering::SeqCst);
+        if let Some(share) = handed.agent_share {
+            self.allowance.take_in(AgentDirective::Share(share));
+        }
+        if let Some(most) = handed.agent_max_connections {
+            self.allowance.take_in(AgentDirective::MaxConnections(u32::try_from(most).unwrap_or(u32::MAX)));
+        }
+    }
+
+    /// Returns the counts of entered states, by their words.
+    pub(super) fn entered_by_word(&self) -> CountsByWord {
+        words(BackendState::ALL, BackendState::word, |state| self.entered(state))
+    }
+
+    /// Returns the counts of checks, by result.
+    pub(super) fn checks_by_result(&self) -> CountsByWord {
+        let counters = self.check_counters().into_iter();
+        let counts = counters.map(|(word, counter)| (word.to_owned(), counter.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Adds the counts of another process.
+    pub(super) fn add_counts(&self, handed: &HandedBackendCounts) {
+        for state in BackendState::ALL {
+            add(&self.entered[state as usize], handed.entered.get(state.word()));
+        }
+        for (word, counter) in self.check_counters() {
+            add(counter, handed.checks.get(word));
+        }
+    }
+
+    fn check_counters(&self) -> [(&'static str, &AtomicU64); 3] {
+        [("passed", &self.passed), ("failed", &self.failed), ("not_made", &self.not_made)]
     }
 
     fn lock(&self) -> MutexGuard<'_, Health> {

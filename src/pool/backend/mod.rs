@@ -10,6 +10,7 @@
 //! health and zero counts. Connections to the old address count on the old value until they end.
 
 mod allowance;
+mod handed;
 mod health_view;
 mod traffic;
 

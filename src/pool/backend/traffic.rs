@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::handed::{add, words};
 use crate::ids::BackendId;
 use crate::pool::health::Trouble;
 use crate::pool::latency::Latency;
 use crate::pool::signals::PoolSignals;
-use crate::telemetry::BackendCounts;
+use crate::telemetry::{BackendCounts, CloseKind, Direction};
+use crate::wire::handover::HandedBackendCounts;
 
 /// The value of a limit that means "no limit".
 pub(super) const UNLIMITED: u64 = u64::MAX;
@@ -78,6 +80,40 @@ impl BackendTraffic {
     /// The number of times that clients had this trouble at the backend.
     pub fn troubles(&self, trouble: Trouble) -> u64 {
         self.troubles[trouble as usize].total.load(Ordering::Relaxed)
+    }
+
+    /// Returns the counts for a hand-over to another process.
+    pub(super) fn hand_over(&self) -> HandedBackendCounts {
+        let counts = &self.counts;
+        HandedBackendCounts {
+            connections: self.connections_total(),
+            troubles: words(Trouble::ALL, Trouble::word, |trouble| self.troubles(trouble)),
+            bytes: words(Direction::ALL, Direction::word, |direction| counts.bytes(direction)),
+            closed: words(CloseKind::ALL, CloseKind::word, |kind| counts.closed(kind)),
+            last_check_us: counts
+                .last_check()
+                .map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX)),
+            ..HandedBackendCounts::default()
+        }
+    }
+
+    /// Adds the counts of another process.
+    pub(super) fn add_counts(&self, handed: &HandedBackendCounts) {
+        add(&self.connections, Some(&handed.connections));
+        for trouble in Trouble::ALL {
+            add(&self.troubles[trouble as usize].total, handed.troubles.get(trouble.word()));
+        }
+        for direction in Direction::ALL {
+            let bytes = handed.bytes.get(direction.word()).copied().unwrap_or_default();
+            self.counts.moved(direction, bytes);
+        }
+        for kind in CloseKind::ALL {
+            let count = handed.closed.get(kind.word()).copied().unwrap_or_default();
+            self.counts.add_closed(kind, count);
+        }
+        if let Some(micros) = handed.last_check_us.filter(|_| self.counts.last_check().is_none()) {
+            self.counts.checked(Duration::from_micros(micros));
+        }
     }
 
     /// The expected time of a connect; zero before the first connect.

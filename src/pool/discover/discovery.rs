@@ -50,8 +50,27 @@ impl Discovery {
     pub fn succeeded(&self) -> Option<SystemTime> {
         match self.succeeded.load(Ordering::Relaxed) {
             0 => None,
-            millis => Some(UNIX_EPOCH + Duration::from_millis(millis)),
+            millis => UNIX_EPOCH.checked_add(Duration::from_millis(millis)),
         }
+    }
+
+    /// Takes over the counts and the time of the last success, in milliseconds of Unix time, of another process.
+    /// A time after `now` counts as `now`.
+    pub(super) fn restore(&self, failures: u64, succeeded: u64, now: SystemTime) {
+        self.add_failures(failures);
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let latest = u64::try_from(now).unwrap_or(u64::MAX);
+        self.succeeded.store(succeeded.min(latest), Ordering::Relaxed);
+    }
+
+    /// Adds failures that another process counted.
+    pub fn add_failures(&self, count: u64) {
+        self.failures.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Returns the time of the last success in milliseconds of Unix time; 0 is never.
+    pub(super) fn succeeded_millis(&self) -> u64 {
+        self.succeeded.load(Ordering::Relaxed)
     }
 
     /// Returns the standing fault of the source, or `None`.

@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::set::{Discovered, DiscoveredSet, MOST_BACKENDS};
 use crate::sys::Address;
 
+/// The held backends of a source, each with the end of its hold.
+pub(super) type HeldBackends = Arc<[(Discovered, Instant)]>;
+
 /// The backends in the last answer of a source, and the backends of earlier answers that the last answer left out.
 #[derive(Debug)]
 pub(super) struct Hold {
@@ -31,6 +34,23 @@ impl Hold {
     /// Returns a value that holds no backend yet. A backend in `before` is held if the first answer leaves it out.
     pub(super) fn new(time: Duration, before: DiscoveredSet) -> Self {
         Self { time, last: before, held: BTreeMap::new(), is_good: false, rests: false }
+    }
+
+    /// Returns a value that goes on with the backends of another process: those in the last answer, and the held ones
+    /// with the ends of their holds.
+    pub(super) fn restored(
+        time: Duration,
+        last: DiscoveredSet,
+        held: impl IntoIterator<Item = (Discovered, Instant)>,
+    ) -> Self {
+        let held = held.into_iter().take(MOST_BACKENDS);
+        let held = held.map(|(one, until)| (Arc::clone(&one.name), (one, until))).collect();
+        Self { held, ..Self::new(time, last) }
+    }
+
+    /// Returns the held backends with the ends of their holds.
+    pub(super) fn held(&self) -> HeldBackends {
+        self.held.values().cloned().collect()
     }
 
     /// Sets that the held backends take no new connections (`rests`), or that they take them again. Returns true if this
@@ -172,6 +192,19 @@ mod tests {
         let (mut hold, now) = (Hold::new(Duration::from_secs(30), set("1 2")), Instant::now());
         assert_eq!(names(&hold.note_answer(set("2"), true, now)), "1 2");
         assert_eq!(names(&hold.expire(now + Duration::from_secs(30))), "2");
+    }
+
+    /// A move to another process does not make a hold longer.
+    #[test]
+    fn a_hold_goes_on_in_another_process() {
+        let (mut old, start) = (Hold::new(Duration::from_secs(30), set("1 2")), Instant::now());
+        old.note_answer(set("2 3"), true, start);
+        let held: Vec<_> = old.held().iter().cloned().collect();
+        assert_eq!(held.len(), 1);
+        let mut new = Hold::restored(Duration::from_secs(30), set("2 3"), held);
+        assert_eq!(new.next(), None, "no hold ends before the first answer");
+        assert_eq!(names(&new.note_answer(set("3"), true, start + Duration::from_secs(20))), "1 2 3");
+        assert_eq!(names(&new.expire(start + Duration::from_secs(30))), "2 3");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod report;
 mod resolv_conf;
 mod schedule;
 mod set;
+mod source_seeds;
 mod system;
 
 use std::collections::{BTreeMap, HashSet};
@@ -31,7 +32,7 @@ use tokio::task::AbortHandle;
 
 use super::discover_spec::{DiscoverSource, DiscoverSpec};
 use super::pool_spec::PoolSpec;
-use hold::Hold;
+use hold::{HeldBackends, Hold};
 
 pub(super) use answer::Answer as DnsAnswer;
 pub(super) use answer::{Heard, Late};
@@ -44,6 +45,8 @@ pub use file::read as read_file;
 pub use report::DiscoveryReport;
 use report::ReportSender;
 pub use set::{DiscoveredSet, join};
+pub use source_seeds::SourceCopy;
+use source_seeds::SourceSeeds;
 pub(super) use system::SystemNames;
 
 /// The most reports that wait for control. If this number waits, the tasks wait too.
@@ -59,6 +62,8 @@ pub struct Discoveries {
     in_force: BTreeMap<Arc<str>, Vec<SourceFollower>>,
     /// The sources of a configuration that is not yet in force.
     prepared: BTreeMap<Arc<str>, PreparedPool>,
+    /// The backends that another process found. The first sources begin with them.
+    seeds: SourceSeeds,
     next: u64,
     limits: QuestionLimits,
     /// The files of the system that resolve names. Followed since the first source that uses them.
@@ -163,6 +168,8 @@ struct SourceFollower {
     number: u64,
     state: Arc<Discovery>,
     found: Option<DiscoveredSet>,
+    /// The backends of `found` that the last answer left out.
+    held: HeldBackends,
     has_reported: bool,
     task: AbortHandle,
 }
@@ -185,8 +192,8 @@ impl Discoveries {
     pub fn new() -> (Self, mpsc::Receiver<DiscoveryReport>) {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let limits = QuestionLimits::new(dns::NAMES_AT_ONCE, dns::LATE_AT_ONCE);
-        let (in_force, prepared) = Default::default();
-        (Self { in_force, prepared, next: 0, limits, system: None, report_to }, reports)
+        let (in_force, prepared, seeds) = Default::default();
+        (Self { in_force, prepared, seeds, next: 0, limits, system: None, report_to }, reports)
     }
 
     /// Starts to follow the sources of these pools that are not followed yet. A configuration that an earlier
@@ -227,7 +234,18 @@ impl Discoveries {
     fn start(&mut self, pool: &Arc<str>, spec: &DiscoverSpec, slot: SourceSlot) -> SourceFollower {
         self.next += 1;
         let (number, report_to) = (self.next, self.report_to.clone());
-        let hold = Hold::new(spec.hold, self.found_before(pool, spec, &slot));
+        let state = Arc::new(Discovery::new(&spec.source));
+        let (seed, now) = (self.seeds.take(pool, &spec.source, &slot), tokio::time::Instant::now());
+        let (found, held, hold) = match seed {
+            Some(seed) => {
+                let (found, hold) = seed.begin(&state, spec.hold, now);
+                (Some(found), hold.held(), hold)
+            }
+            None => {
+                let hold = Hold::new(spec.hold, self.found_before(pool, spec, &slot));
+                (None, HeldBackends::default(), hold)
+            }
+        };
         let reports = ReportSender { pool: Arc::clone(pool), number, hold, report_to };
         let task = match &spec.source {
             DiscoverSource::Dns(dns) => {
@@ -237,16 +255,8 @@ impl Discoveries {
             }
             DiscoverSource::File(path) => tokio::spawn(file::follow(Arc::clone(path), reports)),
         };
-        let (state, hold) = (Arc::new(Discovery::new(&spec.source)), spec.hold);
-        SourceFollower {
-            slot,
-            hold,
-            number,
-            state,
-            found: None,
-            has_reported: false,
-            task: task.abort_handle(),
-        }
+        let (hold, task) = (spec.hold, task.abort_handle());
+        SourceFollower { slot, hold, number, state, found, held, has_reported: false, task }
     }
 
     /// Returns the backends that the source in force has found at this slot. If the changed source reads
@@ -375,12 +385,13 @@ impl Discoveries {
             in_force.insert(pool, sources);
         }
         self.in_force = in_force;
+        self.seeds = SourceSeeds::default();
     }
 
     /// Takes in a report. Returns the pool and the index of the source if the source is in force and its backends have
     /// changed. Logs a change of the source's fault: a fault that repeats is logged once.
     pub fn apply_report(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<(Arc<str>, usize)> {
-        let DiscoveryReport { pool, number, found, outcome } = report;
+        let DiscoveryReport { pool, number, found, held, outcome } = report;
         let in_force = self.in_force.get_mut(&pool).into_iter().flatten();
         let prepared = self.prepared.get_mut(&pool).into_iter().flat_map(|pool| &mut pool.sources);
         let mut both = in_force.chain(prepared.filter_map(PreparedSource::following_mut));
@@ -405,6 +416,7 @@ impl Discoveries {
         }
         let found = found.filter(|found| following.found.as_ref() != Some(found));
         let has_changed = found.is_some();
+        following.held = held;
         following.found = found.or_else(|| following.found.take());
         following.state.publish(&following.found);
         if !has_changed || !following.has_backends() {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::fault::DiscoverFault;
-use super::hold::Hold;
+use super::hold::{HeldBackends, Hold};
 use super::set::DiscoveredSet;
 
 /// The outcome of one read of a source: a file, or the answers of the DNS.
@@ -40,6 +40,8 @@ pub struct DiscoveryReport {
     /// The number of the task, which is unique: a report may outlive its task.
     pub(super) number: u64,
     pub(super) found: Option<DiscoveredSet>,
+    /// The backends of `found` that the last answer left out.
+    pub(super) held: HeldBackends,
     pub(super) outcome: LookOutcome,
 }
 
@@ -91,7 +93,8 @@ impl ReportSender {
     }
 
     async fn send(&self, found: Option<DiscoveredSet>, outcome: LookOutcome) -> bool {
-        let report = DiscoveryReport { pool: Arc::clone(&self.pool), number: self.number, found, outcome };
+        let (pool, number, held) = (Arc::clone(&self.pool), self.number, self.hold.held());
+        let report = DiscoveryReport { pool, number, found, held, outcome };
         self.report_to.send(report).await.is_ok()
     }
 }

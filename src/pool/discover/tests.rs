@@ -67,7 +67,7 @@ fn names(spec: &PoolSpec, found: Option<(Vec<Arc<Discovery>>, Vec<DiscoveredSet>
 
 fn report(number: u64, found: Option<DiscoveredSet>, fault: Option<DnsFault>) -> DiscoveryReport {
     let outcome = fault.map_or(LookOutcome::Good, |fault| LookOutcome::Failed(fault.into()));
-    DiscoveryReport { pool: "p".into(), number, found, outcome }
+    DiscoveryReport { pool: "p".into(), number, found, held: HeldBackends::default(), outcome }
 }
 
 fn at(seconds: u64) -> SystemTime {
@@ -338,4 +338,41 @@ async fn tasks_end_with_their_owner() {
     discoveries.prepare(&[pool("p", Some(silent("a"))), pool("q", Some(silent("b")))]);
     drop(discoveries);
     while reports.recv().await.is_some() {}
+}
+
+/// A source begins with the backends that another process found, and its first answer decides what is held.
+#[tokio::test]
+async fn a_source_begins_with_what_another_process_found() {
+    let (mut old, _reports) = Discoveries::new();
+    let spec = pool("p", Some(silent("a")));
+    old.prepare(std::slice::from_ref(&spec));
+    old.apply_report(report(1, Some(set(&["10.0.0.1:1", "10.0.0.2:1"])), None), at(5));
+    old.apply_report(report(1, None, Some(DnsFault::Timeout)), at(6));
+    old.commit();
+    let now = tokio::time::Instant::now();
+    let handed: Vec<_> = old.copies().iter().map(|copy| copy.hand_over(now)).collect();
+    assert_eq!((handed.len(), handed[0].failures, handed[0].succeeded_ms), (1, 1, 5000));
+
+    let (mut new, _reports) = Discoveries::new();
+    let mut hostile = handed.clone();
+    hostile[0].pool = "q".into();
+    hostile[0].found[0].address = "nonsense".into();
+    hostile[0].found[1].address = "0.0.0.0:1".into();
+    (hostile[0].succeeded_ms, hostile[0].failures) = (u64::MAX, u64::MAX);
+    let other = pool("q", Some(silent("a")));
+    new.restore(handed.iter().cloned().chain(hostile).collect());
+    new.prepare(&[other.clone(), spec.clone()]);
+    let (states, found) = new.prepared(&other).unwrap();
+    assert_eq!((found[0].len(), states[0].succeeded() <= Some(SystemTime::now())), (0, true));
+    assert!(new.are_found() && !new.have_reported());
+    let (states, _) = new.prepared(&spec).unwrap();
+    assert_eq!((states[0].failures(), states[0].succeeded()), (1, Some(at(5))));
+    assert_eq!(states[0].addresses().await.len(), 2);
+    new.commit();
+    assert_eq!(held(&new, &spec), "10.0.0.1:1 10.0.0.2:1");
+    // The source fails, and the backends stay. The same backends are no change.
+    assert_eq!(new.apply_report(report(2, None, Some(DnsFault::Timeout)), at(7)), None);
+    assert_eq!(new.apply_report(report(2, Some(set(&["10.0.0.2:1", "10.0.0.1:1"])), None), at(7)), None);
+    assert_eq!(held(&new, &spec), "10.0.0.1:1 10.0.0.2:1");
+    assert!(new.apply_report(report(2, Some(set(&["10.0.0.2:1"])), None), at(8)).is_some());
 }

@@ -70,6 +70,11 @@ impl ForwardCounts {
         self.0[result as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds look-ups of another process.
+    pub(super) fn add(&self, result: LookupResult, count: u64) {
+        self.0[result as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
     pub(super) fn of(&self, result: LookupResult) -> u64 {
         self.0[result as usize].load(Ordering::Relaxed)
     }

@@ -176,6 +176,26 @@ impl Forward {
         self.marks.mark(first)
     }
 
+    /// Restores the mark of a connection that another process handed over.
+    pub fn restore_mark(&self, number: u64) -> ForwardMark {
+        self.marks.restore(number)
+    }
+
+    /// Returns the key of the marks, for another process to which connections go.
+    pub fn mark_key(&self) -> (u64, u64) {
+        self.marks.key()
+    }
+
+    /// Replaces the key of the marks. Must be called before the first connection.
+    pub fn set_mark_key(&self, key: (u64, u64)) {
+        self.marks.set_key(key);
+    }
+
+    /// Adds look-ups of another process.
+    pub fn add_lookups(&self, result: LookupResult, count: u64) {
+        self.counts.add(result, count);
+    }
+
     /// Returns the number of names in the cache.
     pub fn known(&self) -> usize {
         self.shared.names().known()

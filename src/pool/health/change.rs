@@ -36,6 +36,11 @@ impl BackendState {
         }
     }
 
+    /// Returns the state with this word, or `None` for an unknown word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.word() == word)
+    }
+
     /// The number in the metric of the state. 1 is up, as in the metric `pointsman_backend_up`.
     pub const fn number(self) -> u8 {
         match self {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::change::ChangeReason;
 use super::outcome::{CheckFault, CheckOutcome};
 use crate::pool::HealthSpec;
+use crate::telemetry::FailedCheck;
+use crate::wire::handover::{HandedChecks, HandedFailure};
 
 /// The failure of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,5 +90,31 @@ impl Checked {
         let failure = self.failure.take().filter(|_| !says_up);
         *self = Self { up: says_up, known: true, against: 0, failure };
         Some(reason)
+    }
+
+    /// Returns the state for a hand-over.
+    pub(super) fn hand_over(&self) -> HandedChecks {
+        let failure = self.failure.as_ref().map(|failure| HandedFailure {
+            fault: failure.fault.failed_check().word().to_owned(),
+            alert: match failure.fault {
+                CheckFault::TlsAlert(alert) => Some(alert),
+                _ => None,
+            },
+            heard: failure.heard.as_deref().map(str::to_owned),
+        });
+        HandedChecks { is_down: !self.up, is_known: self.known, against: self.against, failure }
+    }
+
+    /// Returns the state that was handed over.
+    pub(super) fn restored(handed: &HandedChecks) -> Self {
+        let fault = |failure: &HandedFailure| {
+            let kind = FailedCheck::ALL.into_iter().find(|kind| kind.word() == failure.fault);
+            CheckFault::of_failed_check(kind.unwrap_or(FailedCheck::Other), failure.alert)
+        };
+        let failure = handed.failure.as_ref().map(|failure| CheckFailure {
+            fault: fault(failure),
+            heard: failure.heard.as_deref().map(Arc::from),
+        });
+        Self { up: !handed.is_down, known: handed.is_known, against: handed.against, failure }
     }
 }

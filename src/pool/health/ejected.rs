@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::outcome::{CheckFault, CheckOutcome};
 use super::trouble::Trouble;
+use crate::wire::handover::{HandedEjection, HandedEjections, age_millis, from_millis, left_millis};
 
 /// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
 /// pass. Names and defaults are the same as in Envoy's outlier detection.
@@ -104,5 +105,35 @@ impl Ejections {
             self.ended = Some(now);
         }
         ended
+    }
+
+    /// Returns the ejections for a hand-over.
+    pub(super) fn hand_over(&self, now: Instant) -> HandedEjections {
+        let present = self.present.map(|present| HandedEjection {
+            trouble: present.trouble.word().to_owned(),
+            time_ms: age_millis(present.time),
+            left_ms: left_millis(present.until.saturating_duration_since(now)),
+            in_a_row: present.in_a_row,
+            failures: present.failures,
+            passed: present.passed,
+        });
+        let ended_age_ms = self.ended.map(|ended| age_millis(now.saturating_duration_since(ended)));
+        HandedEjections { present, row: self.row, ended_age_ms }
+    }
+
+    /// Returns the ejections that were handed over.
+    pub(super) fn restored(handed: &HandedEjections, now: Instant) -> Self {
+        let present = handed.present.as_ref().and_then(|present| {
+            Some(Ejection {
+                trouble: Trouble::of_word(&present.trouble)?,
+                time: from_millis(present.time_ms),
+                until: now + from_millis(present.left_ms),
+                in_a_row: present.in_a_row,
+                failures: present.failures,
+                passed: present.passed,
+            })
+        });
+        let ended = handed.ended_age_ms.and_then(|age| now.checked_sub(from_millis(age)));
+        Self { present, row: handed.row, ended }
     }
 }

@@ -33,6 +33,7 @@
 mod change;
 mod checked;
 mod ejected;
+mod handed;
 mod operator_state;
 mod outcome;
 mod trouble;

@@ -21,4 +21,8 @@ impl OperatorState {
             Self::Maintenance => "maintenance",
         }
     }
+    /// Returns the state with this word, or `None` for an unknown word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Ready, Self::Drain, Self::Maintenance].into_iter().find(|state| state.word() == word)
+    }
 }

@@ -67,6 +67,22 @@ impl CheckFault {
             Self::Other => FailedCheck::Other,
         }
     }
+
+    /// Returns the fault of a kind. `alert` is the number of the alert, if the kind is an alert.
+    pub fn of_failed_check(kind: FailedCheck, alert: Option<u8>) -> Self {
+        match kind {
+            FailedCheck::Refused => Self::Refused,
+            FailedCheck::Timeout => Self::Timeout,
+            FailedCheck::Unreachable => Self::Unreachable,
+            FailedCheck::Closed => Self::Closed,
+            FailedCheck::Unexpected => Self::Unexpected,
+            FailedCheck::TlsAlert => alert.map_or(Self::Other, Self::TlsAlert),
+            FailedCheck::Certificate => Self::Certificate,
+            FailedCheck::Dns => Self::NoAddress,
+            FailedCheck::Local => Self::Local,
+            FailedCheck::Other => Self::Other,
+        }
+    }
 }
 
 /// The result of one check, with details.

@@ -23,4 +23,8 @@ impl Trouble {
             Self::EarlyReset => "early_reset",
         }
     }
+    /// Returns the trouble with this word, or `None` for an unknown word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|trouble| trouble.word() == word)
+    }
 }

@@ -259,6 +259,11 @@ impl Tiers {
         self.panic.picks.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds the picks in panic mode of another process.
+    pub(super) fn add_panic_picks(&self, count: u64) {
+        self.panic.picks.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// The number of backends picked in panic mode.
     pub(super) fn panic_picks(&self) -> u64 {
         self.panic.picks.load(Ordering::Relaxed)

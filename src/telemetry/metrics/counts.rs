@@ -33,6 +33,11 @@ impl BackendCounts {
         self.closed[kind as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds connections that ended in this way in another process.
+    pub fn add_closed(&self, kind: CloseKind, count: u64) {
+        self.closed[kind as usize].fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Returns the number of connections that ended in this way.
     pub fn closed(&self, kind: CloseKind) -> u64 {
         self.closed[kind as usize].load(Ordering::Relaxed)
@@ -77,6 +82,11 @@ impl RouteCounts {
     /// Counts a connection that matched the route.
     pub fn take(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds connections that matched the route in another process.
+    pub fn add_taken(&self, count: u64) {
+        self.connections.fetch_add(count, Ordering::Relaxed);
     }
 
     /// Returns the number of connections that matched the route.

@@ -13,6 +13,7 @@ mod counts;
 mod distribution;
 pub mod families;
 mod family;
+mod handed_counters;
 mod listener;
 mod pool;
 mod process;

@@ -59,7 +59,7 @@ fn whole(metrics: &Metrics) -> String {
 }
 
 /// Returns metrics with a listener and a pool where every event can happen.
-fn fresh() -> Arc<Metrics> {
+pub(super) fn fresh() -> Arc<Metrics> {
     let metrics = Metrics::new();
     let (listener, pool) = (metrics.listener("l"), metrics.pool("p"));
     CloseReason::ALL.iter().for_each(|&reason| listener.may_close(reason));

@@ -40,6 +40,11 @@ pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
+/// Adds dropped lines that another process counted.
+pub fn add_dropped_lines(count: u64) {
+    DROPPED.fetch_add(count, Ordering::Relaxed);
+}
+
 /// The queue of the log. Clones share one queue and one thread.
 #[derive(Clone, Debug, Default)]
 pub struct ProgramLog(Arc<Shared>);

@@ -31,7 +31,12 @@ pub use connection::{
     HandedConnection, HandedFlow, HandedLog, HandedOffer, HandedOptions, HandedPeerTimeouts, HandedReading,
     HandedRelay,
 };
-pub use world::World;
+pub use world::{
+    CountsByWord, HandedAddition, HandedBackend, HandedBackendCounts, HandedChecks, HandedCounter,
+    HandedDiscovered, HandedDiscovery, HandedDrain, HandedEjection, HandedEjections, HandedFailure,
+    HandedHealth, HandedHold, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource, World, age_millis,
+    from_millis, left_millis,
+};
 
 /// The versions of the protocol that this program speaks.
 pub const PROTOCOLS: Protocols = Protocols { min: 1, max: 1 };

@@ -1,0 +1,3 @@
+//! The hand-over to a newer program.
+
+pub(super) mod world;

@@ -1,0 +1,216 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire::handover::Message;
+
+fn backend(number: usize) -> HandedBackend {
+    HandedBackend { pool: "p".into(), name: number.to_string(), ..HandedBackend::default() }
+}
+
+fn source(pool: &str, found: usize, held: usize) -> HandedDiscovery {
+    let one = |number: usize| HandedDiscovered { name: number.to_string(), ..HandedDiscovered::default() };
+    HandedDiscovery {
+        pool: pool.into(),
+        found: (0..found).map(one).collect(),
+        held: (0..held).map(|number| HandedHold { backend: one(number), left_ms: 5 }).collect(),
+        ..HandedDiscovery::default()
+    }
+}
+
+fn world(backends: usize, sources: &[(usize, usize)]) -> World {
+    let counter = HandedCounter { family: "f".into(), value: 5, ..HandedCounter::default() };
+    World {
+        backends: (0..backends).map(backend).collect(),
+        discovered: sources
+            .iter()
+            .enumerate()
+            .map(|(at, (found, held))| source(&at.to_string(), *found, *held))
+            .collect(),
+        additions: vec![HandedAddition::default(); 3],
+        sources: vec![HandedSource::default(); 3],
+        rates: vec![HandedRate::default(); 3],
+        draining: vec![HandedDrain::default(); 3],
+        marks: vec![HandedMarkKey::default(); 3],
+        routes: vec![HandedRouteCounts::default(); 3],
+        counters: vec![counter; 3],
+    }
+}
+
+fn joined(parts: Vec<World>) -> World {
+    let mut all = World::default();
+    parts.into_iter().for_each(|part| all.join(part));
+    all
+}
+
+#[test]
+fn a_state_without_items_is_one_part() {
+    assert_eq!(World::default().split(10), [World::default()]);
+}
+
+/// A part with the largest items is smaller than the largest frame.
+#[test]
+fn parts_are_small_enough() {
+    let long = "x".repeat(255);
+    let words = |count: usize| (0..count).map(|number| (format!("word_number_{number}"), u64::MAX)).collect();
+    let failure = HandedFailure { heard: Some("\u{1}".repeat(100)), ..HandedFailure::default() };
+    let backend = HandedBackend {
+        pool: long.clone(),
+        name: long.clone(),
+        address: long,
+        health: Some(HandedHealth {
+            checks: HandedChecks { failure: Some(failure), ..HandedChecks::default() },
+            ..HandedHealth::default()
+        }),
+        counts: HandedBackendCounts {
+            closed: words(10),
+            entered: words(5),
+            checks: words(3),
+            bytes: words(2),
+            troubles: words(2),
+            ..HandedBackendCounts::default()
+        },
+    };
+    let world = World { backends: vec![backend; World::ITEMS_OF_PART], ..World::default() };
+    let parts = world.split(World::ITEMS_OF_PART);
+    assert_eq!(parts.len(), 1);
+    let (_, json) = Message::World(parts[0].clone().into()).encode();
+    assert!(json.len() < 8 << 20, "{}", json.len());
+}
+
+#[test]
+fn counts_since_an_earlier_state_are_the_difference() {
+    let count = |word: &str, count: u64| CountsByWord::from([(word.to_owned(), count)]);
+    let state = |connections: u64, closed: u64, accepted: u64, gone: u64| World {
+        backends: vec![
+            HandedBackend {
+                health: Some(HandedHealth::default()),
+                counts: HandedBackendCounts {
+                    connections,
+                    closed: count("fin", closed),
+                    last_check_us: Some(7),
+                    ..HandedBackendCounts::default()
+                },
+                ..backend(1)
+            },
+            backend(2),
+        ],
+        routes: vec![HandedRouteCounts {
+            listener: "l".into(),
+            route: "r".into(),
+            connections,
+            bytes: count("from_client", closed),
+        }],
+        counters: vec![
+            HandedCounter { family: "accepted".into(), value: accepted, ..HandedCounter::default() },
+            HandedCounter { family: "gone".into(), value: gone, ..HandedCounter::default() },
+        ],
+        additions: vec![HandedAddition::default()],
+        ..World::default()
+    };
+    let expected = World {
+        backends: vec![HandedBackend {
+            counts: HandedBackendCounts { connections: 2, ..HandedBackendCounts::default() },
+            ..backend(1)
+        }],
+        routes: vec![HandedRouteCounts {
+            listener: "l".into(),
+            route: "r".into(),
+            connections: 2,
+            ..HandedRouteCounts::default()
+        }],
+        counters: vec![HandedCounter { family: "accepted".into(), value: 3, ..HandedCounter::default() }],
+        ..World::default()
+    };
+    assert_eq!(state(7, 4, 10, 1).counts_since(&state(5, 4, 7, 2)), expected);
+    let all = state(7, 4, 10, 1).counts_since(&World::default());
+    assert_eq!((all.counters.len(), all.backends[0].counts.closed.clone()), (2, count("fin", 4)));
+    assert_eq!(state(7, 4, 10, 1).counts_since(&state(7, 4, 10, 1)), World::default());
+}
+
+#[test]
+fn unknown_fields_are_ignored_and_missing_ones_have_defaults() {
+    let json =
+        br#"{"later": {"a": [1]}, "backends": [{"pool": "p", "name": "1", "later": 3}], "draining": [{}]}"#;
+    let Message::World(read) = Message::decode(5, json).unwrap() else { panic!("it is a world") };
+    let expected =
+        World { backends: vec![backend(1)], draining: vec![HandedDrain::default()], ..World::default() };
+    assert_eq!(*read, expected);
+}
+
+#[test]
+fn times_are_never_too_short_and_never_too_long() {
+    assert_eq!(age_millis(Duration::from_nanos(1_999_999)), 1);
+    assert_eq!(left_millis(Duration::from_nanos(1_000_001)), 2);
+    assert_eq!(left_millis(Duration::MAX), u64::MAX);
+    assert_eq!(from_millis(1500), Duration::from_millis(1500));
+    assert!(std::time::Instant::now().checked_add(from_millis(u64::MAX)).is_some());
+}
+
+proptest! {
+    #[test]
+    fn split_states_are_joined_again(
+        backends in 0_usize..30,
+        sources in prop::collection::vec((0_usize..12, 0_usize..12), 0..5),
+        most_items in 0_usize..25,
+    ) {
+        let whole = world(backends, &sources);
+        let parts = whole.clone().split(most_items);
+        for part in &parts {
+            let found = part.discovered.iter().map(|source| 1 + source.found.len() + source.held.len());
+            let others = [part.backends.len(), part.additions.len(), part.sources.len(), part.rates.len(),
+                part.draining.len(), part.marks.len(), part.routes.len(), part.counters.len()];
+            let items = found.sum::<usize>() + others.iter().sum::<usize>();
+            prop_assert!((1..=most_items.max(2)).contains(&items), "{items}");
+        }
+        prop_assert_eq!(joined(parts), whole);
+    }
+}
+
+/// The state as version 0.2.0 writes it.
+const OF_0_2_0: &str = include_str!("../../../../tests/fixtures/handover/0.2.0/world.json");
+
+#[test]
+fn the_state_of_each_release_is_read() {
+    let world: World = serde_json::from_str(OF_0_2_0).unwrap();
+    let health = world.backends[0].health.as_ref().unwrap();
+    assert_eq!((&*health.state, health.agent_share, health.checks.is_down), ("down", Some(75), true));
+    assert_eq!(health.ejections.present.as_ref().map(|present| present.left_ms), Some(12_345));
+    assert_eq!(world.backends[0].counts.closed["fin"], 800);
+    assert_eq!((world.discovered[0].found.len(), world.discovered[0].held[0].left_ms), (2, 20_000));
+    assert_eq!((world.additions[0].left_ms, world.additions[1].left_ms), (Some(3_600_000), None));
+    assert_eq!(world.marks[0].key, (1_234_567_890_123_456_789, 9_876_543_210_987_654_321));
+    assert_eq!(world.counters[1].labels["listener"], "a");
+    // No field of that release was renamed or lost.
+    let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&world).unwrap()).unwrap();
+    assert_eq!(again, serde_json::from_str::<serde_json::Value>(OF_0_2_0).unwrap());
+}
+
+/// A program that is older than a field does not send it.
+#[test]
+fn each_field_of_a_release_may_be_missing() {
+    let whole: serde_json::Value = serde_json::from_str(OF_0_2_0).unwrap();
+    let mut paths = Vec::new();
+    fields(&whole, "", &mut paths);
+    assert!(paths.len() > 80, "{paths:?}");
+    for path in paths {
+        let (parent, field) = path.rsplit_once('/').unwrap();
+        let mut without = whole.clone();
+        without.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field).unwrap();
+        let read: Result<World, _> = serde_json::from_value(without);
+        assert!(read.is_ok(), "{path}: {read:?}");
+    }
+}
+
+/// Adds the path of each field below a value.
+fn fields(value: &serde_json::Value, path: &str, paths: &mut Vec<String>) {
+    if let Some(list) = value.as_array() {
+        for (at, item) in list.iter().enumerate() {
+            fields(item, &format!("{path}/{at}"), paths);
+        }
+    }
+    for (name, item) in value.as_object().into_iter().flatten() {
+        let path = format!("{path}/{name}");
+        fields(item, &path, paths);
+        paths.push(path);
+    }
+}
