@@ -39,6 +39,7 @@ mod route_files;
 mod run;
 mod saturation;
 mod series;
+mod service_manager;
 mod signals;
 mod sockets;
 mod source;

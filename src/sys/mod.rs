@@ -17,6 +17,7 @@ pub mod frames;
 pub mod landlock;
 pub mod listen;
 pub mod memory;
+pub mod notify_socket;
 pub mod pipe;
 pub mod privileges;
 pub mod process;
