@@ -5,9 +5,6 @@ use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
 
-/// The name of the hand-over's socket in a runtime directory.
-const NAME: &str = "handover.sock";
-
 /// The hand-over to a new program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum HandoverSpec {
@@ -22,6 +19,9 @@ pub enum HandoverSpec {
 }
 
 impl HandoverSpec {
+    /// The name of the socket in a runtime directory.
+    pub const NAME: &str = "handover.sock";
+
     /// Returns the socket of the hand-over, or `None` if there is no hand-over. Reads the environment.
     #[must_use]
     pub fn socket(&self) -> Option<Arc<Path>> {
@@ -36,7 +36,7 @@ impl HandoverSpec {
 /// Returns the socket in the first directory of a `:` list.
 fn in_runtime_directory(directories: Option<&OsStr>) -> Option<Arc<Path>> {
     let first = env::split_paths(directories?).next()?;
-    first.is_absolute().then(|| first.join(NAME).into())
+    first.is_absolute().then(|| first.join(HandoverSpec::NAME).into())
 }
 
 #[cfg(test)]

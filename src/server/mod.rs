@@ -25,6 +25,7 @@ mod events;
 mod faults;
 mod follow_up;
 mod followers;
+pub mod handover;
 mod in_force;
 mod inherited;
 mod list_files;

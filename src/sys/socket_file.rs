@@ -28,6 +28,28 @@ pub fn is_socket(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|found| found.file_type().is_socket())
 }
 
+/// The facts about a file that decide whether it may be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// True if the file is a socket.
+    pub is_socket: bool,
+    /// The user who owns the file.
+    pub owner: u32,
+    /// The permissions.
+    pub mode: u32,
+}
+
+/// Returns the facts about a file. It waits for the file system.
+///
+/// # Errors
+///
+/// Errors of the file system.
+pub fn facts(path: &Path) -> io::Result<FileFacts> {
+    let found = fs::metadata(path)?;
+    let is_socket = found.file_type().is_socket();
+    Ok(FileFacts { is_socket, owner: found.uid(), mode: found.mode() & 0o777 })
+}
+
 /// The file of a socket on which this process listens. The file is removed when this value is dropped, unless another
 /// file has replaced it.
 #[derive(Debug)]
