@@ -229,7 +229,6 @@ fn a_refused_successor_reports_the_reason() {
     let place = Place::new("upgrade-successor");
     let (log, written) = (place.folder.path("log"), place.folder.path("log"));
     let file = place.file.clone();
-    let mut hello = None;
     let incumbent = place.incumbent(move |message, socket| match message {
         Message::Query(_) => {
             let log = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
@@ -238,7 +237,6 @@ fn a_refused_successor_reports_the_reason() {
             true
         }
         Message::Hello(found) => {
-            hello = Some(found.clone());
             let Hello { pid, nofile, .. } = found;
             assert!(*pid != std::process::id() && *nofile > 3, "{found:?}");
             send(socket, &Message::Refused(Refused { reason: "no: it is busy".to_owned() }), &[]);

@@ -5,7 +5,7 @@
 
 mod access;
 mod ask;
-mod listener;
+mod listening;
 mod refusals;
 mod report;
 

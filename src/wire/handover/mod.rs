@@ -141,7 +141,7 @@ pub struct Welcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Refused {
-    /// What happened, and the command to use instead.
+    /// The cause, and the command to use instead.
     pub reason: String,
 }
 
