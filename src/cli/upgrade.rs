@@ -85,7 +85,7 @@ pub(super) fn upgrade(args: &UpgradeArgs) -> ExitCode {
 }
 
 fn try_upgrade(args: &UpgradeArgs) -> Result<(), Failure> {
-    let given = args.file.as_deref().map(|file| checked(file)).transpose()?;
+    let given = args.file.as_deref().map(checked).transpose()?;
     let socket = socket_of(args.socket.as_deref(), given.as_ref())?;
     let (welcome, outputs) = handover::query(&socket).map_err(|fault| unanswered(&fault))?;
     let (file, config) = match (&args.file, given) {
