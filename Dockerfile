@@ -28,6 +28,8 @@ FROM scratch
 COPY --from=build /pointsman /pointsman
 COPY --from=build --chown=65532:65532 /socket /run/pointsman
 USER 65532:65532
+# The socket of the hand-over to a new program is there.
+ENV RUNTIME_DIRECTORY=/run/pointsman
 EXPOSE 8443 10190
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s CMD ["/pointsman", "health"]

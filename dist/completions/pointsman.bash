@@ -43,6 +43,9 @@ _pointsman() {
             pointsman,tproxy-rules)
                 cmd="pointsman__subcmd__tproxy__subcmd__rules"
                 ;;
+            pointsman,upgrade)
+                cmd="pointsman__subcmd__upgrade"
+                ;;
             pointsman__subcmd__help,check)
                 cmd="pointsman__subcmd__help__subcmd__check"
                 ;;
@@ -69,6 +72,9 @@ _pointsman() {
                 ;;
             pointsman__subcmd__help,tproxy-rules)
                 cmd="pointsman__subcmd__help__subcmd__tproxy__subcmd__rules"
+                ;;
+            pointsman__subcmd__help,upgrade)
+                cmd="pointsman__subcmd__help__subcmd__upgrade"
                 ;;
             pointsman__subcmd__help__subcmd__list,add)
                 cmd="pointsman__subcmd__help__subcmd__list__subcmd__add"
@@ -110,7 +116,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run check health status list tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status list tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -174,7 +180,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run check health status list tproxy-rules schema completions help"
+            opts="run upgrade check health status list tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -355,6 +361,20 @@ _pointsman() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pointsman__subcmd__help__subcmd__upgrade)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pointsman__subcmd__list)
             opts="-h --help add remove show help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -514,7 +534,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__run)
-            opts="-h --listen --backend --admin --help"
+            opts="-h --listen --backend --admin --take-over --socket --report --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -529,6 +549,10 @@ _pointsman() {
                     return 0
                     ;;
                 --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --socket)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -582,6 +606,28 @@ _pointsman() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__upgrade)
+            opts="-h --again --socket --admin --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --socket)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

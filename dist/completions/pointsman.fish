@@ -27,6 +27,7 @@ end
 complete -c pointsman -n "__fish_pointsman_needs_command" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_needs_command" -s V -l version -d 'Print version'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
+complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "upgrade" -d 'Move the sockets and the open connections of the running pointsman to this program'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
@@ -38,7 +39,14 @@ complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "help" -d 'Print
 complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l listen -d 'Without a file: an address to listen on, such as `:5432` or `127.0.0.1:5432`; may be repeated' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l backend -d 'Without a file: a backend, such as `10.0.0.1:5432` or `db1:5432`; may be repeated' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l admin -d 'A further admin listener, beside those of the file: `unix:/PATH` or an address' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l socket -d 'The socket of the running pointsman; the default is `[handover] socket`, else handover.sock in $RUNTIME_DIRECTORY' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l take-over -d 'Take the listening sockets and the open connections of the running pointsman; if none is running, this is an ordinary start'
+complete -c pointsman -n "__fish_pointsman_using_subcommand run" -l report -d 'Report each step at standard input, which is a socket of `pointsman upgrade`'
 complete -c pointsman -n "__fish_pointsman_using_subcommand run" -s h -l help -d 'Print help'
+complete -c pointsman -n "__fish_pointsman_using_subcommand upgrade" -l socket -d 'The socket of the running program; the default is `[handover] socket` of the file, else handover.sock in $RUNTIME_DIRECTORY, else /run/pointsman/handover.sock' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand upgrade" -l admin -d 'The further admin listener of the new program; the default is that of the running program' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand upgrade" -l again -d 'Start a new process even if the running program has the same version and file'
+complete -c pointsman -n "__fish_pointsman_using_subcommand upgrade" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand check" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand health" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
@@ -73,15 +81,16 @@ complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_see
 complete -c pointsman -n "__fish_pointsman_using_subcommand tproxy-rules" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand schema" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run check health status list tproxy-rules schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "upgrade" -d 'Move the sockets and the open connections of the running pointsman to this program'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list tproxy-rules schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "add" -d 'Add a network or an address to a list; it stays until its time is over or the process ends'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "remove" -d 'Remove an added entry from a list; remove an entry of a file in the file itself'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "show" -d 'Show as JSON: all lists, one list with its added entries, or the reason why a list has an address'

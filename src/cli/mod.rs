@@ -5,6 +5,7 @@
 mod admin_client;
 mod list;
 mod status;
+mod upgrade;
 
 use std::future::{self, Future};
 use std::io::{self, IsTerminal, Write};
@@ -22,12 +23,14 @@ use crate::admin::AdminListener;
 use crate::config::{self, Config, Faults, Warnings};
 use crate::listener::InheritedSockets;
 use crate::pool::PoolSpec;
+use crate::server::handover::{Reporter, Takeover};
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin_client::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
+use upgrade::{TakeOverArgs, UpgradeArgs};
 
 /// The longest time in which the program's log writes its queued lines when the process ends. The reader of
 /// standard error may have stopped. The access log has the same time.
@@ -54,6 +57,8 @@ struct Cli {
 enum Command {
     /// Serve connections, with a configuration file or with --listen and --backend
     Run(RunArgs),
+    /// Move the sockets and the open connections of the running pointsman to this program
+    Upgrade(UpgradeArgs),
     /// Check a configuration file and report all its faults; binds no address
     Check {
         /// The configuration file; `-` is standard input
@@ -99,6 +104,7 @@ enum Command {
 
 #[derive(Args)]
 #[command(override_usage = "pointsman run <FILE>
+       pointsman run --take-over <FILE>
        pointsman run --listen <ADDRESS>... --backend <ADDRESS>...")]
 struct RunArgs {
     /// The configuration file; SIGHUP reads it again
@@ -113,12 +119,15 @@ struct RunArgs {
     /// A further admin listener, beside those of the file: `unix:/PATH` or an address
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<Address>,
+    #[command(flatten)]
+    take_over: TakeOverArgs,
 }
 
 /// Reads the arguments and runs the command.
 pub fn run() -> ExitCode {
     match Cli::try_parse().unwrap_or_else(|fault| with_suggestion(fault).exit()).command {
         Command::Run(args) => serve(&args),
+        Command::Upgrade(args) => upgrade::upgrade(&args),
         Command::Check { file } => check(&file),
         Command::Health { admin, ready } => show_page(&admin, if ready { "/ready" } else { "/healthz" }),
         Command::Status { admin, json: true, .. } => show_page(&admin, "/api/v1/status"),
@@ -172,15 +181,20 @@ fn with_suggestion(mut fault: clap::Error) -> clap::Error {
 
 fn check(file: &Path) -> ExitCode {
     match report_faults(config::check_given(file), &complain) {
-        Ok(config) => answer(&format!(
-            "{}: good: {}, {}, {}\n",
-            file.display(),
-            count(config.listeners.len(), "listener"),
-            count(config.pools.len(), "pool"),
-            count(config.pools.iter().map(PoolSpec::written).sum(), "backend")
-        )),
+        Ok(config) => answer(&format!("{}\n", good(file, &config))),
         Err(code) => code,
     }
+}
+
+/// Returns the result of a check without faults.
+fn good(file: &Path, config: &Config) -> String {
+    format!(
+        "{}: good: {}, {}, {}",
+        file.display(),
+        count(config.listeners.len(), "listener"),
+        count(config.pools.len(), "pool"),
+        count(config.pools.iter().map(PoolSpec::written).sum(), "backend")
+    )
 }
 
 /// Returns a count such as `1 pool` or `2 pools`.
@@ -226,46 +240,68 @@ fn serve(args: &RunArgs) -> ExitCode {
     memory::bound_free_end();
     let log = LogAtEnd(ProgramLog::new());
     let complain = |text: &str| log.0.complain(text);
-    // It must be set before the first file is read, because reading may take long.
-    let early = match EarlySignals::catch() {
-        Ok(early) => early,
+    let reporter = match args.take_over.reporter() {
+        Ok(reporter) => reporter,
         Err(error) => {
-            complain(&format!("cannot catch signals: {error}"));
+            complain(&format!("--report: standard input cannot be used: {error}"));
             return ExitCode::from(FAILED);
         }
     };
-    let mut config = match read(args.file.as_deref(), &args.listen, &args.backends, &complain) {
-        Ok(config) => config,
-        Err(code) => return code,
-    };
-    if let Some(address) = &args.admin
-        && let Err(fault) = admin_client::give(&mut config, address)
-    {
-        complain(&fault);
-        return ExitCode::from(FAULTY);
-    }
-    // The program's log goes to standard error: standard output may have the access log.
-    let control = match program_log::send_events(config.log, log.0.clone()) {
-        Ok(control) => control,
-        Err(fault) => {
-            complain(&fault.to_string());
-            return ExitCode::from(FAULTY);
-        }
-    };
-    program_log::log_panics();
-    tracing::info!(version = VERSION, commit = COMMIT, "starting");
-    // Threads inherit the confinement, so it comes before the first thread, which is the log's.
-    let prepared = confine(&config, args.file.as_deref()).map_err(Into::into);
-    let prepared = prepared
-        .and_then(|()| log.0.start().map_err(|error| format!("cannot start the log: {error}").into()));
-    let signals = Signals::Obey { early, file: args.file.clone(), log: Some(control) };
-    match prepared.and_then(|()| serve_config(config, signals)) {
+    match try_serve(args, &log.0, &reporter) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(ServeFault::Reported(code)) => {
+            reporter.fail("the new program did not start; its log has the reason");
+            ExitCode::from(code)
+        }
+        Err(ServeFault::Early(fault, code)) => {
+            complain(&fault);
+            reporter.fail(&fault);
+            ExitCode::from(code)
+        }
+        Err(ServeFault::Late(error)) => {
             tracing::error!("{error}");
+            reporter.fail(&error);
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// The reason why `run` ends with a failure.
+enum ServeFault {
+    /// The log has the faults already. The exit code follows.
+    Reported(u8),
+    /// A fault before the log takes events, with the exit code.
+    Early(String, u8),
+    /// A fault after that.
+    Late(String),
+}
+
+fn try_serve(args: &RunArgs, log: &ProgramLog, reporter: &Reporter) -> Result<(), ServeFault> {
+    use ServeFault::{Early, Late, Reported};
+    let complain = |text: &str| log.complain(text);
+    // It must be set before the first file is read, because reading may take long.
+    let early =
+        EarlySignals::catch().map_err(|error| Early(format!("cannot catch signals: {error}"), FAILED))?;
+    let mut config =
+        read(args.file.as_deref(), &args.listen, &args.backends, &complain).map_err(|_| Reported(FAULTY))?;
+    if let Some(address) = &args.admin {
+        admin_client::give(&mut config, address).map_err(|fault| Early(fault, FAULTY))?;
+    }
+    // The program's log goes to standard error: standard output may have the access log.
+    let control = program_log::send_events(config.log, log.clone())
+        .map_err(|fault| Early(fault.to_string(), FAULTY))?;
+    program_log::log_panics();
+    tracing::info!(version = VERSION, commit = COMMIT, "starting");
+    // Landlock would keep the socket of the running program out of reach.
+    let takeover = args.take_over.take_over(&config, reporter).map_err(|fault| match fault {
+        (fault, FAILED) => Late(fault),
+        (fault, code) => Early(fault, code),
+    })?;
+    // Threads inherit the confinement, so it comes before the first thread, which is the log's.
+    confine(&config, args.file.as_deref()).map_err(|fault| Late(fault.to_string()))?;
+    log.start().map_err(|error| Late(format!("cannot start the log: {error}")))?;
+    let signals = Signals::Obey { early, file: args.file.clone(), log: Some(control) };
+    serve_config(config, signals, takeover).map_err(|error| Late(error.to_string()))
 }
 
 /// Writes the queued lines of the log when it is dropped.
@@ -279,8 +315,13 @@ impl Drop for LogAtEnd {
 }
 
 /// Connects the admin listener to the server, and serves until the end.
-fn serve_config(config: Config, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
+fn serve_config(
+    config: Config,
+    signals: Signals,
+    takeover: Option<Takeover>,
+) -> Result<(), Box<dyn std::error::Error>> {
     Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
+    drop(takeover);
     let admin: Vec<_> = config.admins().cloned().collect();
     let mut inherited = InheritedSockets::default();
     let server = Server::start_with(config, &mut inherited)?;

@@ -235,7 +235,7 @@ fn moment(value: &Value) -> String {
 }
 
 /// Returns the two largest units: `3h 12m`.
-fn duration(seconds: u64) -> String {
+pub(super) fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
     let mut left = seconds;
     let mut parts = Vec::new();

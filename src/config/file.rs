@@ -16,7 +16,7 @@ use super::read::{ArrayOf, Key, NamedTables, OneOrMany, Path, Read, TableEntry, 
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
     DnsName, Factor, FileMode, FilePath, HashKey, Keyword, KeywordEnum, LogTarget, Name, Number, Percent,
-    SniPattern, Time, TimeOrOff,
+    SniPattern, SocketPath, Time, TimeOrOff,
 };
 use crate::balance::Algorithm;
 use crate::pool::{HashOn, OperatorState};
@@ -68,6 +68,8 @@ tables! {
         log: Log,
         /// The end of the process after SIGTERM.
         shutdown: Shutdown,
+        /// The hand-over to a new program.
+        handover: Handover,
         /// Listeners by name: the addresses on which clients connect.
         listener: NamedTables<Listener>,
         /// Pools by name: the backends to which connections go.
@@ -150,6 +152,17 @@ tables! {
         /// The time that open connections get after the grace; "0s" to "7days". Then they are closed. Default
         /// "30s".
         drain: Time<0, { 7 * DAY }>,
+    }
+
+    /// The hand-over of listening sockets and open connections to a new program, with `pointsman upgrade`. A change
+    /// needs a restart.
+    "the hand-over" struct Handover {
+        /// The Unix socket at which a new program asks for the hand-over: an absolute path of at most 107 bytes, or
+        /// "off". The file has the mode 0600, and only processes of the same user or of root are answered. Default:
+        /// handover.sock in the directory of the environment variable RUNTIME_DIRECTORY, which systemd sets; without
+        /// the variable there is no hand-over. A program that may connect gets all connections, so the directory must
+        /// not be writable for others.
+        socket: SocketPath,
     }
 
     /// Addresses on which clients connect, and the treatment of their connections.

@@ -20,6 +20,7 @@ mod fault;
 mod file;
 mod findings;
 mod foreign;
+mod handover_keys;
 mod hints;
 mod limits;
 mod list_file;
@@ -52,6 +53,7 @@ pub use admin_keys::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
 pub use fault::{Diagnostic, FaultLabel, Faults, Span, Warnings};
 pub(crate) use findings::did_you_mean;
+pub use handover_keys::HandoverSpec;
 pub use list_file::ListReader;
 pub use load::{check_given, load, load_given, one_liner, parse};
 pub use routes_file::{RoutesReader, left_to_wider};
@@ -92,6 +94,8 @@ pub struct Config {
     pub lists: Vec<ListSpec>,
     /// The end of the process.
     pub shutdown: ShutdownSpec,
+    /// The hand-over to a new program. A change needs a restart.
+    pub handover: HandoverSpec,
 }
 
 impl Config {

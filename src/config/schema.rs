@@ -18,7 +18,7 @@ use super::read::{ArrayOf, Key, NamedTables, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
 use super::words::{
     DnsName, Factor, FileMode, FilePath, HashKey, Keyword, KeywordEnum, LogTarget, Name, Number, Percent,
-    SniPattern, Time, TimeOrOff,
+    SniPattern, SocketPath, Time, TimeOrOff,
 };
 
 const DURATION: &str = r"^\s*([0-9]+(\.[0-9]+)?\s*[A-Za-zµ]+\s*)+$";
@@ -110,6 +110,7 @@ described! {
     impl [] Fingerprint = |_made| json_schema!({ "type": "string", "pattern": r"^([0-9A-Za-z_]{36}|[0-9A-Za-z_]{1,35}\*)$" });
     impl [] RateWord = |_made| json_schema!({ "type": "string", "pattern": r"^ *[0-9]+ */ *[sm] *$" });
     impl [] LogTarget = |_made| json_schema!({ "type": "string", "pattern": "^(stdout|off|.*/.*[^/])$" });
+    impl [] SocketPath = |_made| json_schema!({ "type": "string", "pattern": "^(off|/.*[^/])$" });
     impl [] Bind = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.*:[0-9]+(-[0-9]+)?)$" });
     impl [] AdminAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|.+:[0-9]+)$" });
     impl [] TargetAddress = |_made| json_schema!({ "type": "string", "pattern": r"^(unix:/.+|[0-9A-Fa-f.:\[\]]+|[A-Za-z0-9_.-]+(:[0-9]+)?)$" });

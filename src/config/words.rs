@@ -1,6 +1,7 @@
 //! The kinds of values in a configuration: numbers, durations, names, choices.
 
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::{DeInteger, DeValue};
@@ -401,6 +402,35 @@ impl Read for FileMode {
             found.add(fault.label(value.span().into(), "\"0000\" to \"0777\", such as \"0660\""));
         }
         mode.map(Self)
+    }
+}
+
+/// The path of a Unix socket, or `None` for "off".
+#[derive(Clone, Debug)]
+pub(super) struct SocketPath(pub(super) Option<Arc<path::Path>>);
+
+impl Read for SocketPath {
+    fn read(value: &Value<'_>, key: Path<'_>, found: &mut Findings<'_>) -> Option<Self> {
+        /// The longest path of a Unix socket in bytes, which Linux sets.
+        const LONGEST: usize = 107;
+
+        let text = string(value, key, "\"off\" or the absolute path of a socket", found)?;
+        if text == "off" {
+            return Some(Self(None));
+        }
+        let hint = match text.strip_prefix("unix:") {
+            Some(rest) if rest.starts_with('/') => format!("write the path alone: {rest:?}"),
+            _ if !text.starts_with('/') => "it takes \"off\" or an absolute path".to_owned(),
+            _ if text.ends_with('/') || text.contains('\0') => "it takes the path of a file".to_owned(),
+            _ if text.len() > LONGEST => {
+                format!("the path of a socket has at most {LONGEST} bytes, and this path has {}", text.len())
+            }
+            _ => return Some(Self(Some(path::Path::new(text).into()))),
+        };
+        let message = format!("{text:?} is not the path of a socket");
+        let fault = Diagnostic::new(Code::BadAddress, key, message);
+        found.add(fault.label(value.span().into(), hint));
+        None
     }
 }
 

@@ -68,6 +68,7 @@ impl Changes {
             ("workers", old.workers != new.workers),
             ("admin", old.admin != new.admin),
             ("process", old.landlock != new.landlock),
+            ("handover", old.handover != new.handover),
             ("limits.sources", old.limits.sources != new.limits.sources),
         ];
         changes.needs_restart =

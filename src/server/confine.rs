@@ -159,7 +159,8 @@ fn written(config: &Config) -> Vec<PathBuf> {
         Address::Unix(path) => Some(path.to_path_buf()),
         Address::Tcp(_) | Address::Scoped(_) => None,
     });
-    log.into_iter().chain(sockets).collect()
+    let handover = config.handover.socket().map(|path| path.to_path_buf());
+    log.into_iter().chain(sockets).chain(handover).collect()
 }
 
 fn uses_dns(config: &Config) -> bool {
@@ -283,7 +284,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_file_is_granted() {
-        let admin = "[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'\n\
+        let admin = "[handover]\nsocket = '/h/handover'\n[admin]\nlisten = 'unix:/run/x/admin'\ntoken_file = '/a/token'\n[list.bad]\nfile = '/e/bad'\n\
              [list.near]\nfile = '/f/near.mmdb'\ncountries = 'DE'";
         let mut config =
             config("protocol = 'tls'\nroutes_file = '/b/routes'", "discover = { file = '/c/found' }", admin);
@@ -296,7 +297,7 @@ mod tests {
             files,
             paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad", "/f/near.mmdb", "/g/ca.pem"])
         );
-        assert_eq!(written(&config), paths(&["/run/x/admin"]));
+        assert_eq!(written(&config), paths(&["/run/x/admin", "/h/handover"]));
     }
 
     /// Collects the names of the configuration keys that take the path of a file.

@@ -27,6 +27,7 @@ use super::notify::{ServiceStage, Watchdog};
 use super::phase::{Flow, Phase, StartStep, Starting};
 use super::reload_queue::ReloadQueue;
 use super::saturation::SaturationWatch;
+use super::service_manager::ServiceManager;
 use super::signals::{SignalStreams, Signals, log_sigquit, log_sigusr2};
 use super::sockets::SocketPlan;
 use super::start::Server;
@@ -86,7 +87,10 @@ impl Control {
             file,
             log,
             signals,
-            watchdog: Watchdog::new(server.view.metrics.process().notify_failures.clone()),
+            watchdog: Watchdog::new(
+                &ServiceManager::from_environment(),
+                server.view.metrics.process().notify_failures.clone(),
+            ),
             saturation: SaturationWatch::default(),
             upkeep,
             server,

@@ -4,18 +4,17 @@
 //! sent again until the manager takes it or a later stage replaces it. The watchdog is fed again at its next beat.
 
 use std::collections::{HashMap, VecDeque};
-use std::env;
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout_at};
 
+use super::service_manager::ServiceManager;
 use crate::live::TICK;
+use crate::sys::notify_socket::address;
 use crate::telemetry::Counter;
 use crate::worker::Worker;
 
@@ -34,6 +33,8 @@ pub(super) enum ServiceStage {
     Reloading,
     /// The process stops.
     Stopping,
+    /// The process serves as the successor of the process with this id.
+    TookOver(u32),
 }
 
 impl ServiceStage {
@@ -46,6 +47,9 @@ impl ServiceStage {
                 Err(_) => NotifyState::Reloading.to_string(),
             },
             Self::Stopping => NotifyState::Stopping.to_string(),
+            Self::TookOver(from) => {
+                format!("{}\nSTATUS=Took over from process {from}", NotifyState::Ready)
+            }
         }
     }
 }
@@ -146,15 +150,6 @@ impl Notifier {
     }
 }
 
-/// Returns the address in NOTIFY_SOCKET: a path, or a name without a file after `@`.
-fn address(name: &OsStr) -> io::Result<SocketAddr> {
-    match name.as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-        [b'/', ..] => SocketAddr::from_pathname(name),
-        _ => Err(ErrorKind::InvalidInput.into()),
-    }
-}
-
 /// The notifications of the control loop, and the watchdog that the manager requires by WATCHDOG_USEC.
 pub(super) struct Watchdog {
     notifier: Notifier,
@@ -168,15 +163,32 @@ pub(super) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Reads the environment for the manager and its watchdog. `failures` counts notifications that could not be sent.
-    pub(super) fn new(failures: Counter) -> Self {
-        let notifier = Notifier::new(env::var_os("NOTIFY_SOCKET").as_deref(), failures);
-        let interval = sd_notify::watchdog_enabled().map(|limit| {
-            let mut interval = interval((limit / 2).max(Duration::from_millis(100)));
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        });
-        Self { notifier, interval, is_due: false, beats: HashMap::new(), compared_at: Instant::now() }
+    /// Returns the notifications of a manager. `failures` counts notifications that could not be sent.
+    pub(super) fn new(manager: &ServiceManager, failures: Counter) -> Self {
+        Self {
+            notifier: Notifier::new(manager.socket.as_deref(), failures),
+            interval: manager.watchdog.map(feeding),
+            is_due: false,
+            beats: HashMap::new(),
+            compared_at: Instant::now(),
+        }
+    }
+
+    /// Ends all notifications: the successor of this process sends them from now on. Stages that wait are dropped.
+    pub(super) fn hand_over(&mut self) {
+        self.notifier.manager = None;
+        self.notifier.pending.clear();
+        self.notifier.retry = None;
+        self.interval = None;
+        self.is_due = false;
+    }
+
+    /// Begins to notify the manager of the process `from`, which has made this process the main process. Until then
+    /// the manager takes nothing from this process.
+    pub(super) fn take_over(&mut self, manager: &ServiceManager, from: u32) {
+        let failures = self.notifier.failures.clone();
+        *self = Self::new(manager, failures);
+        self.notify(ServiceStage::TookOver(from));
     }
 
     /// Notifies the manager of a stage; does nothing without a manager. Never waits.
@@ -233,8 +245,17 @@ impl Watchdog {
     }
 }
 
+/// Returns the interval at which the watchdog is fed.
+fn feeding(limit: Duration) -> Interval {
+    let mut interval = interval((limit / 2).max(Duration::from_millis(100)));
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::os::linux::net::SocketAddrExt;
     use std::path::PathBuf;
 
     use super::*;
@@ -326,6 +347,37 @@ mod tests {
         let manager = Manager::new("gone");
         notifier.send_pending();
         assert_eq!(manager.read(), ["READY=1"]);
+    }
+
+    #[test]
+    fn after_a_hand_over_the_successor_notifies() {
+        let manager = Manager::new("hand-over");
+        let service = ServiceManager { socket: Some(manager.path.clone().into()), watchdog: None };
+        let mut incumbent = Watchdog::new(&service, Counter::noop());
+        let mut successor = Watchdog::new(&ServiceManager::default(), Counter::noop());
+        incumbent.notify(ServiceStage::Ready);
+        successor.notify(ServiceStage::Ready);
+        incumbent.hand_over();
+        incumbent.notify(ServiceStage::Stopping);
+        successor.take_over(&service, 812);
+        successor.notify(ServiceStage::Stopping);
+        assert_eq!(manager.read(), ["READY=1", "READY=1", "STOPPING=1"]);
+        assert_eq!(ServiceStage::TookOver(812).text(), "READY=1\nSTATUS=Took over from process 812");
+    }
+
+    #[tokio::test]
+    async fn the_successor_feeds_the_watchdog_of_the_incumbent() {
+        let manager = Manager::new("fed");
+        let limit = Duration::from_millis(1);
+        let service = ServiceManager { socket: Some(manager.path.clone().into()), watchdog: Some(limit) };
+        let mut successor = Watchdog::new(&ServiceManager::default(), Counter::noop());
+        successor.take_over(&service, 1);
+        successor.due().await;
+        successor.beat(&[]);
+        assert_eq!(manager.read(), ["READY=1", "WATCHDOG=1"]);
+        successor.hand_over();
+        successor.beat(&[]);
+        assert!(manager.read().is_empty());
     }
 
     #[test]

@@ -200,6 +200,7 @@ fn with_running_keys(new: Config, running: &Config) -> Config {
         admin: running.admin.clone(),
         given_admin: running.given_admin.clone(),
         landlock: running.landlock,
+        handover: running.handover.clone(),
         limits: LimitsSpec { sources: running.limits.sources, ..new.limits },
         ..new
     }

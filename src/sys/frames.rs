@@ -8,13 +8,14 @@
 //! the socket, so only threads that may wait use them.
 
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, sockopt};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::retry;
 
@@ -117,13 +118,28 @@ impl FrameSocket {
         Ok(Self(socket))
     }
 
-    /// Connects to a process that listens at a path.
+    /// Connects to a process that listens at a path. Waits for at most 10 s if the queue of that process is full.
     ///
     /// # Errors
     ///
     /// Errors of `connect`.
     pub fn connect(path: &Path) -> io::Result<Self> {
-        Self::new(UnixStream::connect(path)?)
+        const LIMIT: Duration = Duration::from_secs(10);
+        let socket = Socket::new_raw(Domain::UNIX, Type::STREAM.cloexec(), None)?;
+        socket.set_write_timeout(Some(LIMIT))?;
+        socket.connect(&SockAddr::unix(path)?)?;
+        socket.set_write_timeout(None)?;
+        Self::new(OwnedFd::from(socket).into())
+    }
+
+    /// Accepts a connection at a listening socket. If the listening socket is non-blocking, it does not wait.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `accept`.
+    pub fn accept(listening: impl AsFd) -> io::Result<Self> {
+        let (socket, _) = retry(|| SockRef::from(&listening).accept())?;
+        Self::new(OwnedFd::from(socket).into())
     }
 
     /// Sets the longest time without progress of a call. `None` waits for ever.
@@ -266,8 +282,6 @@ fn bounded(length: u64, most: usize) -> Result<usize, FrameFault> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     fn pair() -> (FrameSocket, FrameSocket) {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::disallowed_methods, reason = "files of /proc, which the kernel answers at once")]
 
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -22,6 +25,37 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// Returns the effective user id of this process.
 pub fn user() -> u32 {
     nix::unistd::geteuid().as_raw()
+}
+
+/// Returns the control groups of this process as /proc has them.
+pub fn control_group() -> Option<String> {
+    std::fs::read_to_string("/proc/self/cgroup").ok()
+}
+
+/// Returns the path of the program that this process runs, to start it again. If its file was replaced or removed since
+/// the start, this is the kernel's link to the file of the start.
+pub fn own_program() -> PathBuf {
+    const LINK: &str = "/proc/self/exe";
+    let file = std::fs::read_link(LINK).ok();
+    // The kernel marks the path of a removed file, and no file of this name exists.
+    file.filter(|file| file.exists()).unwrap_or_else(|| LINK.into())
+}
+
+/// Makes this process the leader of a session of its own, without a terminal. Does nothing if it leads a group of
+/// processes already.
+pub fn start_session() {
+    let _ = nix::unistd::setsid();
+}
+
+/// Returns the standard input of this process, which becomes empty.
+///
+/// # Errors
+///
+/// Errors of the kernel.
+pub fn take_standard_input() -> io::Result<OwnedFd> {
+    let taken = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(taken)
 }
 
 /// Returns the number of open descriptors.

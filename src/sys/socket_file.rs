@@ -44,6 +44,28 @@ impl FileIdentity {
     }
 }
 
+/// The facts about a file that decide whether it may be connected to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// True if the file is a socket.
+    pub is_socket: bool,
+    /// The user who owns the file.
+    pub owner: u32,
+    /// The permissions.
+    pub mode: u32,
+}
+
+/// Returns the facts about a file. It waits for the file system.
+///
+/// # Errors
+///
+/// Errors of the file system.
+pub fn facts(path: &Path) -> io::Result<FileFacts> {
+    let found = fs::metadata(path)?;
+    let is_socket = found.file_type().is_socket();
+    Ok(FileFacts { is_socket, owner: found.uid(), mode: found.mode() & 0o777 })
+}
+
 /// The file of a socket on which this process listens. The file is removed when this value is dropped, unless another
 /// file has replaced it, or another process is responsible for the file.
 #[derive(Debug)]

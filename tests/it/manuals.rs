@@ -44,6 +44,10 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
                 "The admin listener that `status`, `health` and `list` query if `--admin` is not given.",
             ),
             ("POINTSMAN_LOG", "The level of the log. It overrides `log.level`."),
+            (
+                "RUNTIME_DIRECTORY",
+                "The directory of `handover.sock`, the socket of the hand-over, if `[handover] socket` is not set.",
+            ),
         ],
     ),
     (
@@ -53,6 +57,10 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
             (
                 "/run/pointsman/admin.sock",
                 "The admin listener that the systemd unit opens, for root and members of the group pointsman.",
+            ),
+            (
+                "/run/pointsman/handover.sock",
+                "The socket at which a new program takes over, under the systemd unit and in the image.",
             ),
             (
                 "/var/log/pointsman",

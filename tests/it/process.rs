@@ -41,7 +41,14 @@ impl Drop for Folder {
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     command.args(arguments).stdin(Stdio::null());
-    for variable in ["POINTSMAN_ADMIN", "POINTSMAN_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] {
+    for variable in [
+        "POINTSMAN_ADMIN",
+        "POINTSMAN_LOG",
+        "NOTIFY_SOCKET",
+        "WATCHDOG_USEC",
+        "WATCHDOG_PID",
+        "RUNTIME_DIRECTORY",
+    ] {
         command.env_remove(variable);
     }
     command

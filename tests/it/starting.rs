@@ -131,15 +131,16 @@ fn a_request_to_end_is_obeyed_in_the_wait_for_the_dns() {
     stderr.wait_for("not reloaded: the process is about to end");
 }
 
-/// `systemctl reload` runs these lines one after the other, and stops at the first that fails.
+/// `systemctl reload` runs this line. It checks the file first.
 #[test]
-fn the_unit_checks_the_file_before_a_reload() {
+fn the_unit_upgrades_at_a_reload() {
     let unit = include_str!("../../dist/pointsman.service");
     let lines: Vec<_> = unit.lines().filter_map(|line| line.strip_prefix("ExecReload=")).collect();
-    assert_eq!(
-        lines,
-        ["/usr/bin/pointsman check /etc/pointsman/config.toml", "/bin/sh -c 'kill -HUP $MAINPID'"]
-    );
+    assert_eq!(lines, ["/usr/bin/pointsman upgrade /etc/pointsman/config.toml"]);
+    let keys: Vec<_> = unit.lines().filter_map(|line| line.split_once('=')).map(|(key, _)| key).collect();
+    // The new process would be killed at a stop, or at the end of the command that started it.
+    assert!(!keys.contains(&"KillMode") && !keys.contains(&"Delegate"), "{keys:?}");
+    assert!(keys.contains(&"RuntimeDirectory"), "the socket of the hand-over is there");
     let (general, service) = unit.split_once("[Service]").unwrap();
     assert!(general.contains("\nStartLimitIntervalSec=0\n") && service.contains("\nRestart=always\n"));
 }

@@ -23,6 +23,7 @@ pub(super) mod routes;
 mod tiers;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::code::Code;
@@ -30,8 +31,8 @@ use super::fault::{Diagnostic, Span};
 use super::file::File;
 use super::findings::Findings;
 use super::read::Key;
-use super::words::Number;
-use super::{Config, DEFAULT_HASH_KEY, ShutdownSpec};
+use super::words::{Number, SocketPath};
+use super::{Config, DEFAULT_HASH_KEY, HandoverSpec, ShutdownSpec};
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
 use crate::telemetry::{AccessLogSpec, AccessLogTarget, LogFormat, LogLevel, LogSpec};
@@ -44,6 +45,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let (mut pools, mut known) = pool::pools(&file.pool, hash_key, &node, &common, found);
     let mut binds = Binds::default();
     let admin = admin_listener::admin(file, &mut binds, found);
+    let handover = handover(file, &mut binds, found);
     let (lists, mut known_lists) = list_rules::Lists::of(file, found);
     let mut referred = listener::Referred { pools: &mut known, lists: &mut known_lists };
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
@@ -73,6 +75,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         pools,
         lists,
         shutdown: shutdown(file),
+        handover,
     }
 }
 
@@ -119,6 +122,20 @@ fn shutdown(file: &File) -> ShutdownSpec {
     ShutdownSpec {
         grace: words.and_then(|words| words.grace.value()).map_or(Duration::ZERO, |time| time.0),
         drain: words.and_then(|words| words.drain.value()).map_or(Duration::from_secs(30), |time| time.0),
+    }
+}
+
+fn handover(file: &File, binds: &mut Binds, found: &mut Findings<'_>) -> HandoverSpec {
+    let Some(socket) = file.handover.value().map(|words| &words.socket) else {
+        return HandoverSpec::default();
+    };
+    match (socket.value(), socket.place()) {
+        (Some(SocketPath(Some(path))), Some(place)) => {
+            binds.add(&[Address::Unix(Arc::clone(path))], place, "handover.socket", found);
+            HandoverSpec::At(Arc::clone(path))
+        }
+        (Some(SocketPath(None)), _) => HandoverSpec::Off,
+        _ => HandoverSpec::default(),
     }
 }
 

@@ -378,3 +378,24 @@ fn listeners_that_deny_everybody_are_told() {
     check(&whole("deny = '0.0.0.0/0'\nproxy_protocol = { trusted = '10.0.0.0/8' }", "", ""), &[]);
     check(&whole("", "", "[lists]\ndeny = ['0.0.0.0/0', '::/0']"), &["C0309"]);
 }
+
+#[test]
+fn the_socket_of_the_hand_over_is_off_or_an_absolute_path() {
+    let check_socket = |value: &str, expected: &[&str]| {
+        check(
+            &whole("", "", &format!("[admin]\nlisten = 'unix:/a'\n[handover]\nsocket = {value}")),
+            expected,
+        );
+    };
+    check_socket("'off'", &[]);
+    check_socket("'/run/h'", &[]);
+    check_socket(&format!("'/{}'", "h".repeat(106)), &[]);
+    check_socket(&format!("'/{}'", "h".repeat(107)), &["C0204"]);
+    check_socket("'run/h'", &["C0204"]);
+    check_socket("'unix:/run/h'", &["C0204"]);
+    check_socket("'/run/'", &["C0204"]);
+    check_socket("\"/run/\\u0000\"", &["C0204"]);
+    check_socket("false", &["C0104"]);
+    // Another part of the process has it.
+    check_socket("'/a'", &["C0307"]);
+}

@@ -144,6 +144,7 @@ fn the_smallest_configuration_has_every_default() {
     assert_eq!(config.log, LogSpec { level: LogLevel::Info, format: LogFormat::Text });
     let seconds = Duration::from_secs;
     assert_eq!(config.shutdown, ShutdownSpec { grace: Duration::ZERO, drain: seconds(30) });
+    assert_eq!(config.handover, HandoverSpec::RuntimeDirectory);
 
     let [listener] = &config.listeners[..] else { panic!("one listener") };
     assert_eq!(&*listener.name, "db");
@@ -168,7 +169,7 @@ fn every_key_reaches_its_spec() {
     let config = good(
         "workers = 3\nzone = 'a'\nzones = ['c']\nmax_connections = 1_000\nmax_checks = 7\nhash_key = '000102030405060708090A0b0c0d0e0f'\n\
          [admin]\nlisten = '[::1]:9100'\n[access_log]\nto = './log'\nformat = 'text'\n\
-         [log]\nlevel = 'trace'\nformat = 'json'\n[shutdown]\ngrace = '5s'\ndrain = '1m 30s'\n\
+         [log]\nlevel = 'trace'\nformat = 'json'\n[shutdown]\ngrace = '5s'\ndrain = '1m 30s'\n[handover]\nsocket = '/run/h'\n\
          [listener.tls]\nbind = [':443', '127.0.0.1:8443']\nprotocol = 'tls'\nno_sni = 'p'\nunmatched = 'p'\n\
          routes = [{ sni = ['A.example.', '*.b.example'], pool = 'p' }]\n\
          first_byte_timeout = '1ms'\nhello_timeout = '2ms'\nhello_max_size = 65536\nidle_timeout = '3s'\n\
@@ -194,6 +195,7 @@ fn every_key_reaches_its_spec() {
     assert_eq!(config.access_log.format, Some(AccessLogFormat::Text));
     assert_eq!(config.log, LogSpec { level: LogLevel::Trace, format: LogFormat::Json });
     assert_eq!(config.shutdown, ShutdownSpec { grace: millis(5000), drain: millis(90_000) });
+    assert_eq!(config.handover, HandoverSpec::At(Path::new("/run/h").into()));
 
     let listener = &config.listeners[0];
     assert_eq!(listener.binds.len(), 3);

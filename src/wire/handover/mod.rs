@@ -129,6 +129,10 @@ pub struct Welcome {
     pub connections: u64,
     /// The file of its configuration, if it has one.
     pub config_file: Option<String>,
+    /// The address of `run --admin`, if it was given.
+    pub admin: Option<String>,
+    /// Its working directory. Relative paths in its configuration begin there.
+    pub directory: Option<String>,
     /// The socket of the service manager, if it has one.
     pub notify_socket: Option<String>,
     /// The interval of the service manager's watchdog in microseconds, if it has one.
@@ -143,7 +147,7 @@ pub struct Welcome {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Refused {
-    /// What happened, and the command to use instead.
+    /// The cause, and the command to use instead.
     pub reason: String,
 }
 

@@ -1,0 +1,87 @@
+//! The reasons for which the incumbent refuses, each with the command to use instead.
+
+use std::time::Duration;
+
+use crate::wire::handover::Refused;
+
+/// A hand-over is under way.
+pub(crate) fn under_way(successor: u32, age: Duration) -> Refused {
+    refused(format!(
+        "process {successor} takes over since {} s: wait for its end, which `pointsman status` shows, and run the command \
+         again",
+        age.as_secs()
+    ))
+}
+
+/// A reload is under way.
+pub(crate) fn reloading() -> Refused {
+    refused(
+        "a reload of the configuration is under way: run the command again after it; the log has a line at its end"
+            .to_owned(),
+    )
+}
+
+/// A reload is requested during a hand-over.
+pub(crate) fn no_reload(successor: u32) -> Refused {
+    refused(format!(
+        "process {successor} takes over with the configuration that it has read: run `pointsman upgrade` again after it"
+    ))
+}
+
+/// The process has not started yet.
+pub(crate) fn starting() -> Refused {
+    refused("the running program is still starting: run the command again when it serves".to_owned())
+}
+
+/// The process ends.
+pub(crate) fn stopping() -> Refused {
+    refused(
+        "the running program drains its connections and ends: start the new program with `pointsman run FILE`, or with \
+         `systemctl start pointsman`"
+            .to_owned(),
+    )
+}
+
+/// The process was started without a configuration file.
+pub(crate) fn no_file() -> Refused {
+    refused(
+        "the running program was started without a configuration file, so it cannot reload: run `pointsman upgrade FILE`"
+            .to_owned(),
+    )
+}
+
+/// The successor may open too few descriptors.
+pub(crate) fn few_descriptors(allowed: u64, needed: u64) -> Refused {
+    refused(format!(
+        "the new program may open {allowed} descriptors, and the open connections and sockets need {needed}: start it with \
+         a higher limit, such as `ulimit -n {needed}`, or LimitNOFILE= of its unit"
+    ))
+}
+
+fn refused(reason: String) -> Refused {
+    Refused { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_names_what_to_do() {
+        let all = [
+            under_way(4711, Duration::from_millis(2500)),
+            reloading(),
+            no_reload(4711),
+            starting(),
+            stopping(),
+            no_file(),
+            few_descriptors(1024, 4000),
+        ];
+        for refusal in &all {
+            let words = ["run the command again", "pointsman upgrade", "pointsman run", "ulimit -n"];
+            assert!(words.iter().any(|word| refusal.reason.contains(word)), "{}", refusal.reason);
+        }
+        assert!(all[0].reason.contains("process 4711 takes over since 2 s"), "{}", all[0].reason);
+        assert!(all[6].reason.contains("1024") && all[6].reason.contains("4000"), "{}", all[6].reason);
+    }
+}
