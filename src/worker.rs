@@ -187,6 +187,17 @@ impl Worker {
 pub struct WorkerHandle(mpsc::UnboundedSender<WorkerCommand>);
 
 impl WorkerHandle {
+    /// Orders at most `most` connections to leave for the queue of the successor. `ordered` gets the number of orders, or
+    /// is dropped if the worker has ended.
+    pub fn hand_over(
+        &self,
+        queue: Arc<LeavingQueue>,
+        most: usize,
+        ordered: std::sync::mpsc::SyncSender<usize>,
+    ) {
+        let _ = self.0.send(WorkerCommand::HandOver { queue, most, ordered });
+    }
+
     /// Requests the list of open connections. A worker that is not overloaded sends it within a [`TICK`]. The
     /// channel closes if the worker has ended.
     pub fn list_open(&self) -> oneshot::Receiver<OpenConnections> {

@@ -12,7 +12,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -23,7 +23,7 @@ use crate::admin::AdminListener;
 use crate::config::{self, Config, Faults, Warnings};
 use crate::listener::InheritedSockets;
 use crate::pool::PoolSpec;
-use crate::server::handover::{Reporter, Takeover};
+use crate::server::handover::{self, HandoverSocket, Reporter, Takeover};
 use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_for_addresses};
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
@@ -301,7 +301,7 @@ fn try_serve(args: &RunArgs, log: &ProgramLog, reporter: &Reporter) -> Result<()
     confine(&config, args.file.as_deref()).map_err(|fault| Late(fault.to_string()))?;
     log.start().map_err(|error| Late(format!("cannot start the log: {error}")))?;
     let signals = Signals::Obey { early, file: args.file.clone(), log: Some(control) };
-    serve_config(config, signals, takeover).map_err(|error| Late(error.to_string()))
+    serve_config(config, signals, takeover, reporter).map_err(|error| Late(error.to_string()))
 }
 
 /// Writes the queued lines of the log when it is dropped.
@@ -319,15 +319,29 @@ fn serve_config(
     config: Config,
     signals: Signals,
     takeover: Option<Takeover>,
+    reporter: &Reporter,
 ) -> Result<(), Box<dyn std::error::Error>> {
     Builder::new_current_thread().enable_time().build()?.block_on(wait_for_addresses(&config));
-    drop(takeover);
+    let asked = Instant::now();
+    let path = config.handover.socket();
+    let mut inheritance = takeover.map(handover::receive).transpose()?;
+    let sockets =
+        inheritance.as_mut().map(|inheritance| std::mem::take(&mut inheritance.sockets)).unwrap_or_default();
+    let count = sockets.len();
+    let mut inherited = InheritedSockets::new(sockets);
     let admin: Vec<_> = config.admins().cloned().collect();
-    let mut inherited = InheritedSockets::default();
-    let server = Server::start_with(config, &mut inherited)?;
+    let mut server = Server::start_with(config, &mut inherited)?;
     // The admin listeners bind last: if an address is in both, the listener gets it and clients are served.
     let admin = admin.into_iter().map(|spec| AdminListener::open(spec, &mut inherited));
     let admin = admin.collect::<Result<Vec<_>, _>>()?;
+    if let Some(path) = path
+        && let Some(socket) = HandoverSocket::inherit_or_open(&path, &mut inherited)
+    {
+        server.set_handover_socket(socket);
+    }
+    if let Some(inheritance) = inheritance {
+        server.take_over(inheritance, count, asked, reporter.clone());
+    }
     let view = std::sync::Arc::clone(server.remote().view());
     let mut serving: Vec<_> =
         admin.into_iter().map(|listener| Box::pin(listener.serve(std::sync::Arc::clone(&view)))).collect();

@@ -73,6 +73,16 @@ impl Holds<MigratingEntry> {
         self.marks.get_or_insert_default().session = Some(session);
     }
 
+    /// Holds the mark of a connection that is forwarded by its name.
+    pub(super) fn hold_forward(&mut self, mark: ForwardMark) {
+        self.marks.get_or_insert_default().forward = Some(mark);
+    }
+
+    /// Returns the number of its mark, if it is forwarded by its name.
+    pub(super) fn forward_mark(&self) -> Option<u64> {
+        self.marks.as_ref()?.forward.as_ref().map(ForwardMark::number)
+    }
+
     /// Returns true if requests to cancel a query find its backend by it.
     pub(super) fn is_session(&self) -> bool {
         self.marks.as_ref().is_some_and(|marks| marks.session.is_some())

@@ -347,9 +347,14 @@ impl ConnectionEntry {
         self.limit_silence(limit);
     }
 
-    /// Sets the limit of the present wait for silence. The time for which no byte has moved counts.
+    /// Sets the limit of the present wait for silence. The time for which no byte has moved counts. If it has reached the
+    /// limit, [`ConnectionCommand::Expire`] comes at once: a connection that moves again and again may meet no sweep.
     pub fn limit_silence(&self, limit: Duration) {
         self.quiet_limit.set(ticks(limit));
+        let quiet = self.quiet.get();
+        if quiet != FRESH && quiet >= self.quiet_limit.get() {
+            self.send_command(ConnectionCommand::Expire);
+        }
     }
 
     /// Waits for the command to go on in the successor, and takes it.

@@ -41,6 +41,28 @@ fn silence_expires_and_bytes_prolong() {
     assert_eq!(entry.total(Direction::FromClient), 1);
 }
 
+/// A wait goes on in another worker or program.
+#[test]
+fn a_move_neither_prolongs_nor_shortens_a_wait() {
+    let (registry, entry) = one();
+    entry.establish();
+    entry.limit_silence(TICK * 3);
+    for _ in 0..2 {
+        registry.sweep();
+    }
+    let migrating = entry.leave();
+    assert_eq!(migrating.quiet(), TICK, "the first sweep may come at once, so it does not count");
+    let entry = registry.readmit(migrating, registry.worker_slot());
+    entry.limit_silence(TICK * 3);
+    registry.sweep();
+    assert_eq!(command(&entry), None);
+    registry.sweep();
+    assert_eq!(command(&entry), Some(ConnectionCommand::Expire));
+    let entry = registry.readmit(entry.leave(), registry.worker_slot());
+    entry.limit_silence(TICK * 3);
+    assert_eq!(command(&entry), Some(ConnectionCommand::Expire), "no sweep is needed");
+}
+
 /// A sweep may come right after the start of a wait. The time from the start of the wait to this sweep was then
 /// shorter than a tick.
 #[test]

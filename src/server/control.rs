@@ -21,6 +21,11 @@ use super::discovery::{AwaitedAnswers, EnoughAnswers, HeldReports};
 use super::event::{BackendEvent, ControlEvent, FileEvent, RoutineEvent};
 use super::events::{EventKind, Severity};
 use super::followers::Followers;
+use super::handing_over::SuccessorState;
+use super::handover::incumbent::WelcomeFacts;
+use super::handover::listening::HandoverListener;
+use super::handover::port::HandoverPort;
+use super::handover::refusals;
 use super::in_force::InForce;
 use super::list_files;
 use super::notify::{ServiceStage, Watchdog};
@@ -31,6 +36,7 @@ use super::service_manager::ServiceManager;
 use super::signals::{SignalStreams, Signals, log_sigquit, log_sigusr2};
 use super::sockets::SocketPlan;
 use super::start::Server;
+use super::taking_over::Incumbent;
 use super::view::LifeStage;
 use super::work::{Work, on_thread};
 use crate::pool::{DiscoveryReport, PoolSpec};
@@ -60,6 +66,14 @@ pub(super) struct Control {
     pub(super) signals: SignalStreams,
     /// The notifications of the service manager.
     pub(super) watchdog: Watchdog,
+    /// The programs that ask to take over, and the threads of their sessions.
+    pub(super) port: HandoverPort,
+    /// The program from which this one takes over; `None` after an ordinary start.
+    pub(super) incumbent: Option<Incumbent>,
+    /// The reason for which this program stops although nobody has asked for that.
+    pub(super) failure: Option<String>,
+    /// The state of the session with a successor that has the sockets and the connections.
+    pub(super) successor: SuccessorState,
     /// The episodes of saturation.
     saturation: SaturationWatch,
     /// The time of the next upkeep.
@@ -78,6 +92,19 @@ impl Control {
             Signals::Obey { early, file, log } => (file, log, early.hand_over()?),
         };
         server.view.config_state().file.clone_from(&file);
+        let manager = ServiceManager::from_environment();
+        let listener = server.handover_socket.take().map(HandoverListener::new).transpose()?;
+        let facts = WelcomeFacts {
+            manager: manager.clone(),
+            admin: server.config.given_admin.as_ref().map(|admin| admin.listen.to_string()),
+            drain: server.config.shutdown.drain,
+        };
+        let mut port = HandoverPort::new(listener, facts, Arc::clone(&server.view));
+        let incumbent = server.incumbent.take();
+        // A successor answers further programs once it is the main program.
+        if incumbent.is_none() {
+            port.open(manager.clone());
+        }
         let mut upkeep = interval(UPKEEP);
         upkeep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
@@ -87,10 +114,11 @@ impl Control {
             file,
             log,
             signals,
-            watchdog: Watchdog::new(
-                &ServiceManager::from_environment(),
-                server.view.metrics.process().notify_failures.clone(),
-            ),
+            watchdog: Watchdog::new(&manager, server.view.metrics.process().notify_failures.clone()),
+            port,
+            incumbent,
+            failure: None,
+            successor: SuccessorState::None,
             saturation: SaturationWatch::default(),
             upkeep,
             server,
@@ -107,7 +135,12 @@ impl Control {
         loop {
             let mut phase = match flow {
                 Continue(phase) => phase,
-                Break(result) => return result,
+                Break(result) => {
+                    self.end_after_hand_over().await;
+                    return result.and_then(|()| {
+                        self.failure.map_or(Ok(()), |failure| Err(io::Error::other(failure)))
+                    });
+                }
             };
             let event = self.next(&mut phase).await;
             flow = self.step(phase, event);
@@ -129,6 +162,7 @@ impl Control {
             effect = self.signals.next() => effect.into(),
             Some(request) = server.requests.recv() => request.into(),
             (at, result) = any_worker(&mut server.workers) => ControlEvent::Worker(at, result),
+            event = self.port.next() => event.into(),
             () = poll_fn(|cx| phase.poll_due(cx, has_change)) => ControlEvent::Due,
             Some(report) = followers.discovery.reports.recv(), if takes_discovery => ControlEvent::Discovered(report),
             report = followers.route_files.next() => ControlEvent::File(FileEvent::Routes(report)),
@@ -146,8 +180,12 @@ impl Control {
 
     /// Handles an event, and returns the phase after it.
     pub(super) fn step(&mut self, phase: Phase, event: ControlEvent) -> Flow {
-        use ControlEvent::{Backend, Discovered, Due, File, Reload, Routine, Stop, Worker};
-        use Phase::{Closing, Draining, Preparing, Reading, Rebuilding, Serving, Settling, Starting};
+        use ControlEvent::{
+            Backend, Discovered, Due, File, HandOver, Reload, Routine, Stop, TakeOver, Worker,
+        };
+        use Phase::{
+            Closing, Draining, HandingOver, Preparing, Reading, Rebuilding, Serving, Settling, Starting,
+        };
         match (phase, event) {
             // The start.
             (Starting(starting), Due) => self.continue_start(starting),
@@ -185,6 +223,41 @@ impl Control {
                 Continue(phase)
             }
 
+            // The hand-over to a successor.
+            (Serving, HandOver(event)) => Continue(self.hand_over_while_serving(event)),
+            (HandingOver(handing), HandOver(event)) => self.hand_over_goes_on(handing, event),
+            (HandingOver(handing), Due) => Continue(self.continue_hand_over(handing)),
+            (HandingOver(handing), Stop) => Continue(self.stop_hand_over(handing)),
+            (HandingOver(_), Worker(at, result)) => Break(Err(self.lost(at, result))),
+            (phase @ HandingOver(_), Reload(request)) => {
+                request.refuse_during_hand_over();
+                Continue(phase)
+            }
+            (phase @ Starting(_), HandOver(event)) => {
+                self.hand_over_meanwhile(event, refusals::starting());
+                Continue(phase)
+            }
+            (phase @ (Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)), HandOver(event)) => {
+                self.hand_over_meanwhile(event, refusals::reloading());
+                Continue(phase)
+            }
+            (phase @ (Draining(_) | Closing(_)), HandOver(event)) => {
+                self.hand_over_while_stopping(event);
+                Continue(phase)
+            }
+
+            // The hand-over from the incumbent.
+            (Starting(starting), TakeOver(event)) => self.take_over_while_starting(starting, event),
+            (
+                phase @ (Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
+                | HandingOver(_)),
+                TakeOver(event),
+            ) => Continue(self.take_over_while_serving(phase, event)),
+            (phase @ (Draining(_) | Closing(_)), TakeOver(event)) => {
+                self.take_over_goes_on(event);
+                Continue(phase)
+            }
+
             // The stop.
             (Draining(draining), Due) => self.continue_drain(draining),
             (Draining(draining), Stop) => Continue(self.shorten_drain(draining)),
@@ -200,7 +273,8 @@ impl Control {
 
             // The same in every phase.
             (
-                phase @ (Serving | Rebuilding(_) | Reading(..) | Settling(..) | Draining(_) | Closing(_)),
+                phase @ (Serving | Rebuilding(_) | Reading(..) | Settling(..) | HandingOver(_) | Draining(_)
+                | Closing(_)),
                 Discovered(report),
             ) => {
                 self.followers.apply_discovery(report, &self.server);
@@ -208,7 +282,7 @@ impl Control {
             }
             (
                 phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
-                | Draining(_) | Closing(_)),
+                | HandingOver(_) | Draining(_) | Closing(_)),
                 File(event),
             ) => {
                 self.followers.note(event);
@@ -216,7 +290,7 @@ impl Control {
             }
             (
                 phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
-                | Draining(_) | Closing(_)),
+                | HandingOver(_) | Draining(_) | Closing(_)),
                 Backend(event),
             ) => {
                 self.followers.apply(event, &self.server);
@@ -224,7 +298,7 @@ impl Control {
             }
             (
                 phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)
-                | Draining(_) | Closing(_)),
+                | HandingOver(_) | Draining(_) | Closing(_)),
                 Routine(event),
             ) => {
                 self.do_routine(event);
@@ -257,7 +331,7 @@ impl Control {
         if !self.server.config.pools.iter().any(PoolSpec::has_sources) {
             let change = InForce::bound(&self.server.view);
             self.server.world = None;
-            return Continue(self.accept_clients(sockets, &change));
+            return self.accept_or_take_over(sockets, change);
         }
         let answers = AwaitedAnswers::new(EnoughAnswers::Backends);
         self.continue_start(Starting { sockets, step: StartStep::Discovering(answers) })
@@ -282,13 +356,13 @@ impl Control {
                     let change = InForce::configuration(&self.server.view, snapshot);
                     log_found(&change);
                     self.followers.in_force(&change, &self.server);
-                    let phase = self.accept_clients(sockets, &change);
                     self.followers.apply_held(held, &self.server);
-                    return Continue(phase);
+                    return self.accept_or_take_over(sockets, change);
                 }
                 Ok(Err(fault)) => return Break(Err(io::Error::other(fault))),
                 Err(work) => StartStep::Building(work, held),
             },
+            waiting @ StartStep::TakingOver(_) => waiting,
         };
         Continue(Phase::Starting(Starting { sockets, step }))
     }
@@ -300,9 +374,9 @@ impl Control {
                 held.push(report);
                 Continue(Phase::Starting(Starting { sockets, step: StartStep::Building(work, held) }))
             }
-            discovering @ Starting { step: StartStep::Discovering(_), .. } => {
+            starting @ Starting { step: StartStep::Discovering(_) | StartStep::TakingOver(_), .. } => {
                 self.followers.apply_discovery(report, &self.server);
-                self.continue_start(discovering)
+                self.continue_start(starting)
             }
         }
     }
@@ -320,13 +394,15 @@ impl Control {
     }
 
     /// Starts to accept clients. `change` is the proof that their policies are in force.
-    fn accept_clients(&mut self, sockets: SocketPlan, change: &InForce) -> Phase {
+    pub(super) fn accept_clients(&mut self, sockets: SocketPlan, change: &InForce) -> Phase {
         let server = &mut self.server;
         // No socket was open before, so none is closed.
         let _closed = server.sockets.carry_out(sockets, &server.workers, change);
         server.view.admin_sockets.resume();
         server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
-        self.watchdog.notify(ServiceStage::Ready);
+        if self.incumbent.is_none() {
+            self.watchdog.notify(ServiceStage::Ready);
+        }
         tracing::info!(
             workers = server.workers.len(),
             max_connections = server.view.bounds.connections.limit(),

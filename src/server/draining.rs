@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::events::{EventKind, EventLog, Severity};
 use super::in_force::{ChangedPart, InForce};
 use super::inherited::{InheritedListener, InheritedState};
+use crate::conn::handover::{DepartedListener, DepartedParts};
 use crate::ids::BackendId;
 use crate::live::ConnectionGroup;
 use crate::pool::{Backend, Pool};
@@ -185,6 +186,38 @@ impl DrainingSet {
         });
     }
 
+    /// Adds listeners and backends of adopted connections that this program does not have, to be closed after `drain`.
+    pub(super) fn note_departed(&mut self, parts: DepartedParts, now: Instant, drain: Duration) {
+        let DepartedParts { listeners, backends } = parts;
+        let close_times = close_times(now, drain, Duration::ZERO);
+        let listeners = listeners.into_iter().map(|(name, departed)| {
+            let before =
+                InheritedListener { id: departed.id, gate: departed.gate, ..InheritedListener::nothing() };
+            DrainingListener { name, before, is_reported: false }
+        });
+        let backends = backends.iter().map(DrainingBackend::new).collect();
+        self.removals.push(Removal {
+            close_times,
+            listeners: listeners.collect(),
+            backends,
+            limits: Vec::new(),
+        });
+    }
+
+    /// Returns the listeners and backends that drain.
+    pub(super) fn departed(&self) -> DepartedParts {
+        let mut departed = DepartedParts::default();
+        for removal in &self.removals {
+            let listeners = removal.listeners.iter().map(|listener| {
+                let InheritedListener { id, gate, .. } = &listener.before;
+                (Arc::clone(&listener.name), DepartedListener { id: *id, gate: Arc::clone(gate) })
+            });
+            departed.listeners.extend(listeners);
+            departed.backends.extend(removal.backends.iter().map(|draining| Arc::clone(&draining.backend)));
+        }
+        departed
+    }
+
     /// Returns the state that a new configuration takes over if it has these listeners, backends and limits
     /// again. If two listeners have one name, the state of the listener that was removed last is returned.
     pub(super) fn inherited(&self) -> InheritedState {
@@ -237,41 +270,6 @@ impl DrainingSet {
         }
         let is_used = |removal: &Removal| !(removal.listeners.is_empty() && removal.backends.is_empty());
         self.removals.extend(removals.into_values().filter(is_used));
-    }
-
-    /// Returns the draining listener of that name for a connection of another process. If there is none, it drains from
-    /// now on, and its connections are closed at `deadline`.
-    pub(super) fn adopt_listener(&mut self, name: &Arc<str>, deadline: Instant) -> InheritedListener {
-        let mut known = self.removals.iter().rev().flat_map(|removal| &removal.listeners);
-        if let Some(listener) = known.find(|listener| listener.name == *name) {
-            return listener.before.clone();
-        }
-        let listener = DrainingListener::new(Arc::clone(name));
-        let before = listener.before.clone();
-        self.removals.push(Removal::at(deadline, vec![listener], Vec::new()));
-        before
-    }
-
-    /// Returns the draining backend of that pool, name and address for a connection of another process. If there is
-    /// none, it drains from now on, and its connections are closed at `deadline`.
-    pub(super) fn adopt_backend(
-        &mut self,
-        pool: &Arc<str>,
-        name: &Arc<str>,
-        address: &Address,
-        deadline: Instant,
-    ) -> Arc<Backend> {
-        let is_it = |draining: &&DrainingBackend| {
-            let backend = &draining.backend;
-            (backend.pool(), backend.name(), backend.address()) == (pool, name, address)
-        };
-        if let Some(known) = self.removals.iter().flat_map(|removal| &removal.backends).find(is_it) {
-            return Arc::clone(&known.backend);
-        }
-        let draining = DrainingBackend::adopted(pool, Arc::clone(name), address.clone());
-        let backend = Arc::clone(&draining.backend);
-        self.removals.push(Removal::at(deadline, Vec::new(), vec![draining]));
-        backend
     }
 
     /// Returns the time at which the next connections are to be closed.

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::handover::port::{HandOverEvent, SessionEvent, TakeOverEvent};
 use super::list_files::ListReport;
 use super::reload_queue::ReloadRequest;
 use super::route_files::RoutesReport;
@@ -21,6 +22,10 @@ pub(super) enum ControlEvent {
     Reload(ReloadRequest),
     /// The work of the phase is done or its time is over, or the phase has a change to take up.
     Due,
+    /// A step of a hand-over to a successor.
+    HandOver(HandOverEvent),
+    /// A step of the hand-over from the incumbent.
+    TakeOver(TakeOverEvent),
     /// A discovery source was read or queried.
     Discovered(DiscoveryReport),
     /// A file that is followed was read.
@@ -77,6 +82,15 @@ impl From<SignalEffect> for ControlEvent {
             SignalEffect::ReopenLog => Self::Routine(RoutineEvent::ReopenLog),
             SignalEffect::LogSigusr2 => Self::Routine(RoutineEvent::LogSigusr2),
             SignalEffect::LogSigquit => Self::Routine(RoutineEvent::LogSigquit),
+        }
+    }
+}
+
+impl From<SessionEvent> for ControlEvent {
+    fn from(event: SessionEvent) -> Self {
+        match event {
+            SessionEvent::HandOver(event) => Self::HandOver(event),
+            SessionEvent::TakeOver(event) => Self::TakeOver(event),
         }
     }
 }

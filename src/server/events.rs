@@ -30,6 +30,8 @@ pub enum EventKind {
     List,
     /// The routes of a listener.
     Routes,
+    /// A hand-over to or from another program.
+    Upgrade,
 }
 
 impl EventKind {
@@ -43,6 +45,7 @@ impl EventKind {
             Self::Saturation => "saturation",
             Self::List => "list",
             Self::Routes => "routes",
+            Self::Upgrade => "upgrade",
         }
     }
 }

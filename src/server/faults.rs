@@ -101,6 +101,16 @@ pub enum ReloadFault {
     /// The process is about to end.
     #[error("the server is stopping")]
     Stopping,
+    /// A new program takes over.
+    #[error(
+        "a new program is taking over, with the configuration that it has read: run `pointsman upgrade` again after it"
+    )]
+    HandingOver,
+    /// There is no file to read again.
+    #[error(
+        "the running program was started without a configuration file, so it cannot reload: run `pointsman upgrade FILE`"
+    )]
+    NoFile,
 }
 
 impl ReloadFault {

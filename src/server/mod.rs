@@ -26,6 +26,7 @@ mod events;
 mod faults;
 mod follow_up;
 mod followers;
+mod handing_over;
 pub mod handover;
 mod in_force;
 mod inherited;
@@ -48,7 +49,9 @@ mod source;
 mod standing;
 mod start;
 mod stop;
+mod taking_over;
 mod tentative;
+mod upgrade_state;
 mod view;
 mod work;
 
@@ -65,6 +68,7 @@ pub use source::{SourceFault, tproxy_rules};
 pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
+pub use upgrade_state::{UpgradeReport, UpgradeRole, UpgradeState};
 pub use view::{LifeStage, ServerHandle, View};
 
 #[cfg(test)]

@@ -9,8 +9,8 @@
 //!             Reading -> Preparing -> Settling (a reload)
 //! ```
 //!
-//! Each phase but the last two may also go to `Draining`. A hand-over to a successor will be one more phase: it begins in
-//! `Serving`, goes on to `Draining` when the successor serves, and back to `Serving` if the successor fails.
+//! Each phase but the last two may also go to `Draining`. `HandingOver` begins in `Serving`. It goes on to `Draining` when
+//! the successor has the connections, and back to `Serving` if the successor fails.
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ use super::build_fault::BuildFault;
 use super::changes::Changes;
 use super::discovery::{AwaitedAnswers, HeldReports};
 use super::faults::ReloadFault;
+use super::handing_over::HandingOver;
+use super::in_force::InForce;
 use super::reload::{BuildingReload, BuiltConfig, CheckedReload, PlannedReload, PreparedReload};
 use super::reload_queue::ReloadRun;
 use super::route_files::BuiltRoutes;
@@ -43,7 +45,9 @@ pub(super) enum Phase {
     Preparing(ReloadRun, Preparing),
     /// A reload is in force, and workers close the sockets that it removed.
     Settling(ReloadRun, Settling),
-    /// A stop was requested. Clients are served until their connections end or the time is over.
+    /// A new program takes over the sockets and the connections.
+    HandingOver(HandingOver),
+    /// A stop was requested, or a successor has taken over. Clients are served until their connections end or the time is over.
     Draining(Draining),
     /// The connections were ordered to close. The work ends at the time at which they must be closed.
     Closing(Work<()>),
@@ -62,6 +66,8 @@ pub(super) enum StartStep {
     Discovering(AwaitedAnswers),
     /// The snapshot with the backends that were found is built on a thread. Reports wait.
     Building(Work<Result<Arc<Snapshot>, BuildFault>>, HeldReports),
+    /// The snapshot is in force. The incumbent still accepts, and its session decides when this process accepts.
+    TakingOver(InForce),
 }
 
 /// The steps of a reload before it comes into force.
@@ -110,6 +116,7 @@ impl Phase {
             Self::Starting(starting) => match &mut starting.step {
                 StartStep::Discovering(answers) => answers.poll_deadline(cx),
                 StartStep::Building(work, _) => work.poll_done(cx),
+                StartStep::TakingOver(_) => Poll::Pending,
             },
             Self::Serving if has_change => Poll::Ready(()),
             Self::Serving => Poll::Pending,
@@ -117,6 +124,7 @@ impl Phase {
             Self::Reading(_, work) => work.poll_done(cx),
             Self::Preparing(_, preparing) => preparing.poll_due(cx),
             Self::Settling(_, settling) => settling.closed.poll_done(cx),
+            Self::HandingOver(handing) => handing.poll_due(cx),
             Self::Draining(draining) => draining.poll_due(cx, has_change),
             Self::Closing(time) => time.poll_done(cx),
         }
@@ -135,6 +143,7 @@ impl Phase {
             | Self::Reading(..)
             | Self::Preparing(..)
             | Self::Settling(..)
+            | Self::HandingOver(_)
             | Self::Draining(_)
             | Self::Closing(_) => true,
         }

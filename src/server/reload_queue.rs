@@ -16,6 +16,8 @@ pub(super) type ReloadReply = oneshot::Sender<Result<Changes, ReloadFault>>;
 pub(super) enum ReloadRequest {
     /// SIGHUP: read the file again.
     File,
+    /// Read the file again. The requester waits for the result.
+    FileFor(ReloadReply),
     /// Put this configuration in force.
     Config(Box<Config>, ReloadReply),
 }
@@ -23,10 +25,19 @@ pub(super) enum ReloadRequest {
 impl ReloadRequest {
     /// Refuses the request, because the process stops.
     pub(super) fn refuse(self) {
+        self.refuse_for(ReloadFault::Stopping);
+    }
+
+    /// Refuses the request, because a new program takes over.
+    pub(super) fn refuse_during_hand_over(self) {
+        self.refuse_for(ReloadFault::HandingOver);
+    }
+
+    fn refuse_for(self, fault: ReloadFault) {
         match self {
-            Self::File => tracing::warn!("not reloaded: the process is stopping"),
+            Self::File => tracing::warn!("not reloaded: {fault}"),
             // A requester that is gone needs no answer.
-            Self::Config(_, reply) => drop(reply.send(Err(ReloadFault::Stopping))),
+            Self::FileFor(reply) | Self::Config(_, reply) => drop(reply.send(Err(fault))),
         }
     }
 }
@@ -72,6 +83,8 @@ pub(super) struct ReloadRun {
 pub(super) enum ReloadOrigin {
     /// SIGHUP. The service manager gets notifications of the start and the end.
     File,
+    /// A request to read the file again, whose sender waits for the result. The service manager is notified too.
+    FileFor(ReloadReply),
     /// A request, whose sender waits for the result.
     Request(ReloadReply),
 }

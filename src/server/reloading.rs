@@ -42,7 +42,8 @@ impl Control {
                 let run = ReloadRun::new(ReloadOrigin::Request(reply));
                 self.check(run, Ok(*config))
             }
-            Some(ReloadRequest::File) => self.read_file(),
+            Some(ReloadRequest::File) => self.read_file(ReloadOrigin::File),
+            Some(ReloadRequest::FileFor(reply)) => self.read_file(ReloadOrigin::FileFor(reply)),
             None => match self.apply_noted() {
                 Some(work) => Phase::Rebuilding(work),
                 None => Phase::Serving,
@@ -80,13 +81,20 @@ impl Control {
     }
 
     /// Starts to read the configuration file, on a thread: a list of millions takes seconds.
-    fn read_file(&mut self) -> Phase {
+    fn read_file(&mut self, origin: ReloadOrigin) -> Phase {
         let Some(path) = self.file.clone() else {
-            tracing::warn!("SIGHUP reloads a file, and this process was started without one");
+            match origin {
+                ReloadOrigin::File => {
+                    tracing::warn!("SIGHUP reloads a file, and this process was started without one");
+                }
+                ReloadOrigin::FileFor(reply) | ReloadOrigin::Request(reply) => {
+                    drop(reply.send(Err(ReloadFault::NoFile)));
+                }
+            }
             return Phase::Serving;
         };
         self.watchdog.notify(ServiceStage::Reloading);
-        let run = ReloadRun::new(ReloadOrigin::File);
+        let run = ReloadRun::new(origin);
         match self.begin_wait() {
             Some(waiting) => {
                 let read = read_and_settle(waiting, path);
@@ -306,6 +314,10 @@ impl Control {
     fn answer(&mut self, origin: ReloadOrigin, result: Result<Changes, ReloadFault>) {
         match origin {
             ReloadOrigin::File => self.watchdog.notify(ServiceStage::Ready),
+            ReloadOrigin::FileFor(reply) => {
+                self.watchdog.notify(ServiceStage::Ready);
+                drop(reply.send(result));
+            }
             // A requester that is gone needs no answer.
             ReloadOrigin::Request(reply) => drop(reply.send(result)),
         }

@@ -104,6 +104,16 @@ impl EarlySignals {
     }
 }
 
+impl SignalStreams {
+    /// Waits for a signal that ends the process. Without handlers it returns at once.
+    pub(super) async fn stopped(&mut self) {
+        if self.streams.is_empty() {
+            return;
+        }
+        while self.next().await != SignalEffect::Stop {}
+    }
+}
+
 /// The signals of a control loop.
 #[derive(Default)]
 pub(super) struct SignalStreams {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -13,10 +13,14 @@ use super::build::{self, FoundPools};
 use super::descriptors::Descriptors;
 use super::events::{ConfigState, EventLog};
 use super::faults::StartFault;
+use super::handover::listening::HandoverSocket;
 use super::handover::world::PendingWorld;
+use super::handover::{Inheritance, Reporter};
 use super::inherited::InheritedState;
 use super::sockets::{SocketPlan, Sockets, bind_missing};
 use super::standing::StandingFaults;
+use super::taking_over::Incumbent;
+use super::upgrade_state::UpgradeState;
 use super::view::{self, ControlRequest, LifeStage, ServerHandle, View};
 use super::{access_log, list_files, own_backends, source};
 use crate::config::Config;
@@ -54,6 +58,16 @@ pub struct Server {
     pub(super) held: SocketPlan,
     /// The workers that have not ended. Dropping a worker's value does not end its thread.
     pub(super) workers: Vec<Worker>,
+    /// The channels by which connections move between workers.
+    pub(super) migration_senders: Arc<MigrationSenders>,
+    /// The loads of the workers.
+    pub(super) loads: Arc<Loads>,
+    /// The program from which this one takes over.
+    pub(super) incumbent: Option<Incumbent>,
+    /// The reports to the command that started this program to take over.
+    pub(super) reporter: Reporter,
+    /// The socket at which a successor asks; `None` if there is no hand-over. The control loop takes it.
+    pub(super) handover_socket: Option<HandoverSocket>,
     remote: ServerHandle,
     /// The requests of other threads. `remote` has a sender, so the channel never ends.
     pub(super) requests: mpsc::UnboundedReceiver<ControlRequest>,
@@ -129,14 +143,15 @@ impl Server {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let (migration_senders, migrations) = MigrationSenders::new(config.workers);
         let (failure_sender, failure_reports) = mpsc::channel(FAILURE_REPORTS);
+        let loads = Loads::new(config.workers);
         let resources = WorkerResources {
             snapshot: Arc::clone(&snapshot),
             bounds: Arc::clone(&bounds),
             access_log: access_log.clone(),
             metrics: Arc::clone(&metrics),
             pipes: descriptors.pipes_of_a_worker(),
-            migration_senders,
-            loads: Loads::new(config.workers),
+            migration_senders: Arc::clone(&migration_senders),
+            loads: Arc::clone(&loads),
             failure_reports: failure_sender,
         };
         let workers = migrations
@@ -152,6 +167,7 @@ impl Server {
             started,
             events: EventLog::default(),
             standing: StandingFaults::default(),
+            upgrade: UpgradeState::default(),
             access_log: access_log.clone(),
             admin_sockets: AdminSockets::new(admin_stage),
             config: Mutex::new(ConfigState::new(started)),
@@ -176,11 +192,36 @@ impl Server {
             sockets,
             held: plan,
             workers,
+            migration_senders,
+            loads,
+            incumbent: None,
+            reporter: Reporter::default(),
+            handover_socket: None,
             remote,
             requests,
             failure_reports,
             world: None,
         })
+    }
+
+    /// Waits for a successor at this socket.
+    pub(crate) fn set_handover_socket(&mut self, socket: HandoverSocket) {
+        self.handover_socket = Some(socket);
+    }
+
+    /// Takes over from a running program: [`Server::run`] accepts connections when that program has stopped to accept.
+    /// `asked` is the time of the request.
+    pub fn take_over(
+        &mut self,
+        inheritance: Inheritance,
+        sockets: usize,
+        asked: Instant,
+        reporter: Reporter,
+    ) {
+        let Inheritance { welcome, world, session, .. } = inheritance;
+        self.restore_world(world);
+        self.incumbent = Some(Incumbent { welcome, link: Some(session), asked, sockets });
+        self.reporter = reporter;
     }
 
     /// Restores the state of the incumbent. Must be called before [`Server::run`]. The backends that are to be

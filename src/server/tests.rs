@@ -177,6 +177,7 @@ fn name(phase: &Phase) -> &'static str {
     match phase {
         Phase::Starting(Starting { step: StartStep::Discovering(_), .. }) => "starting: discovering",
         Phase::Starting(Starting { step: StartStep::Building(..), .. }) => "starting: building",
+        Phase::Starting(Starting { step: StartStep::TakingOver(_), .. }) => "starting: taking over",
         Phase::Serving => "serving",
         Phase::Rebuilding(_) => "rebuilding",
         Phase::Reading(..) => "reading",
@@ -186,6 +187,7 @@ fn name(phase: &Phase) -> &'static str {
         Phase::Preparing(_, Preparing::Building(..)) => "preparing: building",
         Phase::Preparing(_, Preparing::ChangingFiles(..)) => "preparing: changing files",
         Phase::Settling(..) => "settling",
+        Phase::HandingOver(_) => "handing over",
         Phase::Draining(Draining { step: DrainStep::Grace(_), .. }) => "draining: grace",
         Phase::Draining(Draining { step: DrainStep::RemovingFiles(_), .. }) => "draining: removing files",
         Phase::Draining(Draining { step: DrainStep::Finishing(_), .. }) => "draining: finishing",

@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
 use super::standing::StandingFaults;
+use super::upgrade_state::UpgradeState;
 use crate::config::Config;
 use crate::conn::ProcessBounds;
 use crate::snapshot::Snapshot;
@@ -54,6 +55,8 @@ pub struct View {
     pub standing: StandingFaults,
     /// The access log.
     pub access_log: AccessLog,
+    /// The last hand-over.
+    pub upgrade: UpgradeState,
     /// The sockets of the admin listeners.
     pub admin_sockets: AdminSockets,
     /// Locked for a moment by a reload and by each reader.

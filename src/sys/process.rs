@@ -27,6 +27,11 @@ pub fn user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// Returns true if this is the first process of its container or machine.
+pub fn is_first() -> bool {
+    std::process::id() == 1
+}
+
 /// Returns the control groups of this process as /proc has them.
 pub fn control_group() -> Option<String> {
     std::fs::read_to_string("/proc/self/cgroup").ok()

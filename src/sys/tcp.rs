@@ -87,6 +87,7 @@ struct TcpInfo {
 /// Positions in [`TcpInfo::words`].
 const RTO: usize = 0;
 const UNACKED: usize = 4;
+const LAST_DATA_SENT: usize = 9;
 const LAST_DATA_RECV: usize = 11;
 const LAST_ACK_RECV: usize = 12;
 
@@ -112,6 +113,15 @@ pub fn peer_state(fd: impl AsFd) -> io::Result<Option<PeerState>> {
         window: info.snd_wnd,
         silent: Duration::from_millis(silent.into()),
     }))
+}
+
+/// Returns the time since the last byte of data was sent or received on a TCP socket. Returns `None` for a Unix socket,
+/// and if the kernel does not answer.
+pub fn quiet_time(fd: impl AsFd) -> Option<Duration> {
+    let mut info = TcpInfo::default();
+    option(fd.as_fd(), libc::TCP_INFO, &mut info).ok()?;
+    let last = info.words[LAST_DATA_SENT].min(info.words[LAST_DATA_RECV]);
+    Some(Duration::from_millis(last.into()))
 }
 
 /// From linux/tcp.h, since Linux 6.15: the longest time between two retransmissions or two probes of a closed

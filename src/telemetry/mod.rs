@@ -22,7 +22,7 @@ pub use line::AccessLogFormat;
 pub use metrics::{
     ActiveConnection, AdminRefusal, AgentAnswer, BackendCounts, ClientOpening, ConnectOutcome,
     EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
-    ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts,
+    ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts, UpgradeOutcome,
 };
 pub use offered::Offered;
 pub use phase::{EndedBy, Phase};

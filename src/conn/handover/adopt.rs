@@ -19,6 +19,7 @@ use crate::conn::reading::{FirstBytes, StoppedClient};
 use crate::ids::ListenerId;
 use crate::limit::{AdmissionRequest, Gate, Link, Moment, Permit, SourceKey};
 use crate::live::{ConnectionTallies, HandedEntry, Loads, WorkerSlot};
+use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, Lease};
 use crate::relay::{RelaySettings, StoppedFlow};
 use crate::snapshot::{Policy, Snapshot, UsageLimit};
@@ -73,6 +74,13 @@ pub struct DepartedParts {
     pub listeners: HashMap<Arc<str>, DepartedListener>,
     /// The backends.
     pub backends: Vec<Arc<Backend>>,
+}
+
+impl DepartedParts {
+    /// Returns true if there is neither a listener nor a backend.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty() && self.backends.is_empty()
+    }
 }
 
 /// Makes connections of this program from those of another program.
@@ -305,6 +313,9 @@ impl Adopter {
         if let Some(session) = session {
             holds.hold_session(session);
         }
+        if let Some(mark) = relay.and_then(|relay| self.forward_mark(relay)) {
+            holds.hold_forward(mark);
+        }
         let age = Duration::from_micros(handed.age_us);
         let fields = RecordFields {
             began: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
@@ -316,6 +327,12 @@ impl Adopter {
             log,
         };
         MigratingRecord { holds, fields }
+    }
+
+    /// Returns the mark of a connection that is forwarded by its name.
+    fn forward_mark(&self, relay: &HandedRelay) -> Option<ForwardMark> {
+        let served = self.table.snapshot.pools.get(&*relay.pool)?;
+        Some(served.pool.forward()?.restore_mark(relay.forward_mark?))
     }
 
     /// Returns the id of a listener and the gate that counts its connections.
@@ -356,7 +373,7 @@ impl Adopter {
         if let Some(backend) = self.departed.backends.iter().find(is_it) {
             return Arc::clone(backend);
         }
-        let backend = Backend::departed(&pool.into(), name, address.clone());
+        let backend = Backend::detached(&pool.into(), name.into(), address.clone());
         self.departed.backends.push(Arc::clone(&backend));
         self.new.backends.push(Arc::clone(&backend));
         backend

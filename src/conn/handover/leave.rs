@@ -13,6 +13,7 @@ use crate::conn::migration::{
 use crate::limit::{Gate, GatePass};
 use crate::relay::StoppedFlow;
 use crate::snapshot::Snapshot;
+use crate::sys::tcp;
 use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
     HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay,
@@ -77,6 +78,11 @@ impl RouteNames {
 }
 
 impl LeavingConnection {
+    /// The connection's number.
+    pub fn id(&self) -> u64 {
+        self.record().map_or(0, |record| record.holds.entry.id())
+    }
+
     /// Returns the time since the connection has left its worker.
     pub fn pause(&self) -> Duration {
         self.left.elapsed()
@@ -112,7 +118,9 @@ impl LeavingConnection {
             MigrationContent::Relay(stopped) => {
                 let index = options.index(words::options(&stopped.settings));
                 let relay = Some(Box::new(relay(stopped, index, names)));
-                HandedConnection { relay, ..connection(&stopped.record) }
+                let connection = connection(&stopped.record);
+                let quiet_ms = connection.quiet_ms.max(quiet_in_kernel(stopped).map_or(0, words::millis));
+                HandedConnection { relay, quiet_ms, ..connection }
             }
         }
     }
@@ -159,6 +167,12 @@ fn connection(record: &MigratingRecord) -> HandedConnection {
     }
 }
 
+/// Returns the time for which neither side sent a byte, as the kernel has it. The sweeps of a worker count whole ticks, so
+/// a connection that moves more often than they come would never be silent.
+fn quiet_in_kernel(stopped: &StoppedRelay) -> Option<Duration> {
+    Some(tcp::quiet_time(&stopped.client)?.min(tcp::quiet_time(&stopped.backend)?))
+}
+
 fn reading(stopped: &StoppedReading) -> HandedReading {
     let first = &stopped.client.first;
     HandedReading {
@@ -179,6 +193,7 @@ fn relay(stopped: &StoppedRelay, options: usize, names: &RouteNames) -> HandedRe
         total_from_backend: holds.entry.total(Direction::FromBackend),
         dropped: holds.entry.total_dropped(),
         is_session: holds.is_session(),
+        forward_mark: holds.forward_mark(),
         route: names.find(holds.permit.route(), holds.entry.tallies().route()).map(|name| name.to_string()),
         holds_route: holds.permit.route().is_some(),
         holds_pool: holds.permit.has_pool(),

@@ -61,12 +61,6 @@ impl Backend {
         }
     }
 
-    /// Returns a backend that belongs to no pool of this program. Its connections come from another program, whose
-    /// configuration has the backend.
-    pub fn departed(pool: &Arc<str>, name: &str, address: Address) -> Arc<Self> {
-        Arc::new(Self::new(pool, &BackendSpec::new(name, address), Instant::now(), &Arc::default()))
-    }
-
     /// This backend, with a slow start from now on, as after each time that it comes up.
     pub(super) fn starting_slowly(self) -> Self {
         self.health.start_slowly();

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::{AccessFault, connect};
@@ -59,6 +60,8 @@ impl AskFault {
 pub struct Takeover {
     /// The running program.
     pub welcome: Welcome,
+    /// The path of the socket at which it listens.
+    pub path: Arc<Path>,
     /// The connection to it, on which the hand-over goes on.
     pub socket: FrameSocket,
 }
@@ -81,7 +84,7 @@ pub fn ask(path: &Path) -> Result<Takeover, AskFault> {
         (Message::Welcome(welcome), _) if !is_same_service(&welcome) => {
             Err(AskFault::OtherService { pid: welcome.pid })
         }
-        (Message::Welcome(welcome), _) => Ok(Takeover { welcome: *welcome, socket }),
+        (Message::Welcome(welcome), _) => Ok(Takeover { welcome: *welcome, path: path.into(), socket }),
         (other, _) => Err(unexpected(other)),
     }
 }

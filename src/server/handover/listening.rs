@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::access::check_peer;
+use crate::listener::{InheritedAddress, InheritedSockets, SocketPart};
 use crate::sys::frame_listener::FrameListener;
 use crate::sys::frames::FrameSocket;
-use crate::sys::{SocketFile, process};
+use crate::sys::{Address, SocketFile, process};
 use crate::wire::handover::HandedSocket;
 
 /// The part of the program that listens at this socket, in [`HandedSocket`].
@@ -54,6 +55,15 @@ impl HandoverSocket {
                 );
                 None
             }
+        }
+    }
+
+    /// Takes the socket of the incumbent if it listens at `path`, or opens it as [`HandoverSocket::open`] does.
+    pub(crate) fn inherit_or_open(path: &Arc<Path>, inherited: &mut InheritedSockets) -> Option<Self> {
+        let of_incumbent = inherited.take(SocketPart::Handover, "", &Address::Unix(Arc::clone(path)));
+        match of_incumbent.and_then(InheritedAddress::single) {
+            Some((socket, Some(file))) => Some(Self::from_inherited(socket, file)),
+            _ => Self::open(path),
         }
     }
 
@@ -122,9 +132,14 @@ impl HandoverListener {
         (handed, Arc::clone(self.socket.socket()))
     }
 
-    /// Returns the file of the socket.
-    pub(crate) fn file(&self) -> &SocketFile {
-        &self.file
+    /// Leaves the file of the socket to the successor.
+    pub(crate) fn disarm(self) {
+        self.file.disown();
+    }
+
+    /// Becomes responsible for the file of an inherited socket.
+    pub(crate) fn own(&self) {
+        self.file.own();
     }
 
     fn pause(&mut self, error: &io::Error) {

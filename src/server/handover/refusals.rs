@@ -21,13 +21,6 @@ pub(crate) fn reloading() -> Refused {
     )
 }
 
-/// A reload is requested during a hand-over.
-pub(crate) fn no_reload(successor: u32) -> Refused {
-    refused(format!(
-        "process {successor} takes over with the configuration that it has read: run `pointsman upgrade` again after it"
-    ))
-}
-
 /// The process has not started yet.
 pub(crate) fn starting() -> Refused {
     refused("the running program is still starting: run the command again when it serves".to_owned())
@@ -38,14 +31,6 @@ pub(crate) fn stopping() -> Refused {
     refused(
         "the running program drains its connections and ends: start the new program with `pointsman run FILE`, or with \
          `systemctl start pointsman`"
-            .to_owned(),
-    )
-}
-
-/// The process was started without a configuration file.
-pub(crate) fn no_file() -> Refused {
-    refused(
-        "the running program was started without a configuration file, so it cannot reload: run `pointsman upgrade FILE`"
             .to_owned(),
     )
 }
@@ -71,10 +56,8 @@ mod tests {
         let all = [
             under_way(4711, Duration::from_millis(2500)),
             reloading(),
-            no_reload(4711),
             starting(),
             stopping(),
-            no_file(),
             few_descriptors(1024, 4000),
         ];
         for refusal in &all {
@@ -82,6 +65,6 @@ mod tests {
             assert!(words.iter().any(|word| refusal.reason.contains(word)), "{}", refusal.reason);
         }
         assert!(all[0].reason.contains("process 4711 takes over since 2 s"), "{}", all[0].reason);
-        assert!(all[6].reason.contains("1024") && all[6].reason.contains("4000"), "{}", all[6].reason);
+        assert!(all[4].reason.contains("1024") && all[4].reason.contains("4000"), "{}", all[4].reason);
     }
 }

@@ -33,7 +33,7 @@ pub use self::families::{METRICS, markdown_table};
 pub use self::family::{MetricDoc, MetricKind};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
-pub use self::process::{AdminRefusal, PipeFallback, ProcessMetrics, ReloadOutcome};
+pub use self::process::{AdminRefusal, PipeFallback, ProcessMetrics, ReloadOutcome, UpgradeOutcome};
 
 /// The origin of a registered metric. The recorder keeps it for filters, which are not used here.
 const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);

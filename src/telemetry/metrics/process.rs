@@ -62,6 +62,29 @@ impl ReloadOutcome {
     }
 }
 
+/// The result of a hand-over between two programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum UpgradeOutcome {
+    /// The new program has taken over.
+    Ok,
+    /// The new program did not take over; this program goes on.
+    Failed,
+}
+
+impl UpgradeOutcome {
+    /// Both results, in the order of the declaration.
+    pub const ALL: [Self; 2] = [Self::Ok, Self::Failed];
+
+    /// Returns the value of the label `result`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The reason for which the admin listener refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -152,6 +175,8 @@ pub struct ProcessMetrics {
     admin_refusals: [Counter; AdminRefusal::ALL.len()],
     pipe_fallbacks: [Counter; PipeFallback::ALL.len()],
     reloads: [Counter; ReloadOutcome::ALL.len()],
+    upgrades: [Counter; UpgradeOutcome::ALL.len()],
+    upgrade_remaining: Gauge,
     reload_seconds: Histogram,
     last_reload_success: Gauge,
     last_reload_timestamp: Gauge,
@@ -164,6 +189,8 @@ impl ProcessMetrics {
             |reason: PipeFallback| registry.counter(&families::PIPE_FALLBACKS, &[("reason", reason.word())]);
         let refusal =
             |reason: AdminRefusal| registry.counter(&families::ADMIN_REFUSED, &[("reason", reason.word())]);
+        let upgrade =
+            |outcome: UpgradeOutcome| registry.counter(&families::UPGRADES, &[("result", outcome.word())]);
         let reload =
             |outcome: ReloadOutcome| registry.counter(&families::RELOADS, &[("result", outcome.word())]);
         Self {
@@ -189,6 +216,8 @@ impl ProcessMetrics {
             admin_refusals: AdminRefusal::ALL.map(refusal),
             pipe_fallbacks: PipeFallback::ALL.map(fallback),
             reloads: ReloadOutcome::ALL.map(reload),
+            upgrades: UpgradeOutcome::ALL.map(upgrade),
+            upgrade_remaining: registry.gauge(&families::UPGRADE_REMAINING, &[]),
             reload_seconds: registry.histogram(&families::RELOAD_SECONDS, &[]),
             last_reload_success: registry.gauge(&families::LAST_RELOAD_SUCCESS, &[]),
             last_reload_timestamp: registry.gauge(&families::LAST_RELOAD_TIMESTAMP, &[]),
@@ -209,6 +238,16 @@ impl ProcessMetrics {
     pub fn started(&self, at: SystemTime) {
         self.last_reload_success.set(1.0);
         self.last_reload_timestamp.set(unix_seconds(at));
+    }
+
+    /// Counts a hand-over.
+    pub fn upgrade(&self, outcome: UpgradeOutcome) {
+        self.upgrades[outcome as usize].increment(1);
+    }
+
+    /// Sets the connections that remain in the program before this one.
+    pub fn set_upgrade_remaining(&self, connections: u64) {
+        self.upgrade_remaining.set(connections as f64);
     }
 
     /// Records a reload that ended at this time and took this long.

@@ -72,7 +72,7 @@ pub enum Message {
     /// Some listening sockets, with their descriptors.
     Sockets(Sockets),
     /// A part of the state of the process.
-    World(Box<World>),
+    World(Box<WorldPart>),
     /// The successor can accept.
     Ready(Ready),
     /// The successor may accept.
@@ -177,6 +177,16 @@ pub struct HandedSocket {
     pub device: u64,
     /// The inode of that file.
     pub inode: u64,
+}
+
+/// A part of the state of the process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorldPart {
+    /// The part.
+    pub world: World,
+    /// True if further parts follow.
+    pub more: bool,
 }
 
 /// The successor is built.

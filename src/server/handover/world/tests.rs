@@ -18,7 +18,7 @@ use crate::server::phase::Phase;
 use crate::server::signals::Signals;
 use crate::server::start::Server;
 use crate::telemetry::metrics::families;
-use crate::wire::handover::{HandedDrain, Message, World};
+use crate::wire::handover::{HandedDrain, Message, World, WorldPart};
 use crate::worker::WorkerCommand;
 
 /// The time after which a start counts as a start that waits for answers. A start without any waits 5 s.
@@ -68,9 +68,10 @@ impl Fixture {
         let copies = ControlCopies::new(&followers.draining, &followers.discovery.sources);
         let mut joined = World::default();
         for part in export(&self.control.server.view, &copies).split(2) {
-            let (kind, json) = Message::World(part.into()).encode();
+            let part = WorldPart { world: part, more: false };
+            let (kind, json) = Message::World(Box::new(part)).encode();
             let Ok(Message::World(part)) = Message::decode(kind, &json) else { panic!("it is a world") };
-            joined.join(*part);
+            joined.join(part.world);
         }
         joined
     }
@@ -240,17 +241,14 @@ fn what_drained_drains_on() {
         let set = &mut new.control.followers.draining;
         let minute = tokio::time::Instant::now() + Duration::from_secs(60);
         assert!(set.next().is_some_and(|next| next <= minute));
-        let later = tokio::time::Instant::now() + Duration::from_secs(3600);
-        let (pool, name) = ("a".into(), "127.0.0.1:9".into());
-        let address = "127.0.0.1:9".parse().unwrap();
-        let backend = set.adopt_backend(&pool, &name, &address, later);
         assert!(set.copies().is_empty(), "nothing is open yet");
-        backend.add_counts(&Default::default());
-        assert!(Arc::ptr_eq(&backend, &set.adopt_backend(&pool, &name, &address, later)));
-        let gone = set.adopt_listener(&"gone".into(), later).id;
-        assert_eq!(set.adopt_listener(&"gone".into(), later).id, gone);
-        let other = set.adopt_listener(&"other".into(), later).id;
-        assert_eq!(set.adopt_listener(&"other".into(), later).id, other);
+        let departed = set.departed();
+        let mut listeners: Vec<_> = departed.listeners.keys().map(|name| &**name).collect();
+        listeners.sort_unstable();
+        assert_eq!(listeners, ["for_ever", "gone"], "the configuration has the others");
+        let backends: Vec<_> =
+            departed.backends.iter().map(|backend| backend.address().to_string()).collect();
+        assert_eq!(backends, ["127.0.0.1:9"]);
     });
 }
 

@@ -129,6 +129,18 @@ pub(crate) const RELOADS: MetricDoc = doc(
     &["result"],
     "Reloads of the configuration: ok, or failed (the configuration did not change).",
 );
+pub(crate) const UPGRADES: MetricDoc = doc(
+    "pointsman_upgrades_total",
+    Counter,
+    &["result"],
+    "Hand-overs between two programs: ok, counted by the new program, or failed, counted by the program that goes on.",
+);
+pub(crate) const UPGRADE_REMAINING: MetricDoc = doc(
+    "pointsman_upgrade_connections_remaining",
+    Gauge,
+    &[],
+    "Connections that were still open in the program before this one when it handed over; 0 once that program has ended.",
+);
 pub(crate) const RELOAD_SECONDS: MetricDoc = doc(
     "pointsman_config_reload_seconds",
     Histogram(RELOAD_BOUNDS),
@@ -472,6 +484,8 @@ pub const METRICS: &[MetricDoc] = &[
     LOG_LINES_DROPPED,
     NOTIFY_FAILURES,
     RELOADS,
+    UPGRADES,
+    UPGRADE_REMAINING,
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,
     LAST_RELOAD_TIMESTAMP,

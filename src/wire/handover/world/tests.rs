@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::handover::Message;
+use crate::wire::handover::{Message, WorldPart};
 
 fn backend(number: usize) -> HandedBackend {
     HandedBackend { pool: "p".into(), name: number.to_string(), ..HandedBackend::default() }
@@ -73,7 +73,7 @@ fn parts_are_small_enough() {
     let world = World { backends: vec![backend; World::ITEMS_OF_PART], ..World::default() };
     let parts = world.split(World::ITEMS_OF_PART);
     assert_eq!(parts.len(), 1);
-    let (_, json) = Message::World(parts[0].clone().into()).encode();
+    let (_, json) = Message::World(Box::new(WorldPart { world: parts[0].clone(), more: false })).encode();
     assert!(json.len() < 8 << 20, "{}", json.len());
 }
 
@@ -130,11 +130,11 @@ fn counts_since_an_earlier_state_are_the_difference() {
 #[test]
 fn unknown_fields_are_ignored_and_missing_ones_have_defaults() {
     let json =
-        br#"{"later": {"a": [1]}, "backends": [{"pool": "p", "name": "1", "later": 3}], "draining": [{}]}"#;
+        br#"{"world": {"later": {"a": [1]}, "backends": [{"pool": "p", "name": "1", "later": 3}], "draining": [{}]}}"#;
     let Message::World(read) = Message::decode(5, json).unwrap() else { panic!("it is a world") };
     let expected =
         World { backends: vec![backend(1)], draining: vec![HandedDrain::default()], ..World::default() };
-    assert_eq!(*read, expected);
+    assert_eq!(*read, WorldPart { world: expected, more: false });
 }
 
 #[test]

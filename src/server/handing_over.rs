@@ -1,0 +1,253 @@
+//! The steps of the incumbent in a hand-over: it offers its sockets, stops to accept, and drains when the successor has
+//! its connections.
+
+use std::ops::ControlFlow::Continue;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::control::Control;
+use super::events::{EventKind, Severity};
+use super::handover::MoveReport;
+use super::handover::incumbent::Offer;
+use super::handover::moving::MoverParts;
+use super::handover::port::{HandOverEvent, ReadyReply, SessionEnd, SessionStop, SuccessorRequest};
+use super::handover::refusals;
+use super::handover::world::ControlCopies;
+use super::phase::{DrainStep, Draining, Flow, Phase};
+use super::reload_queue::ReloadRequest;
+use super::upgrade_state::UpgradeRole;
+use super::view::LifeStage;
+use super::work::Work;
+use crate::sys::process;
+use crate::telemetry::UpgradeOutcome;
+use crate::wire::handover::Refused;
+use crate::worker::WorkerCommand;
+
+/// Numbers of connections that the incumbent may still give after it has stopped to accept.
+const SPARE_NUMBERS: u64 = 100_000;
+
+/// A hand-over that is under way.
+pub(super) struct HandingOver {
+    successor: u32,
+    version: String,
+    began: Instant,
+    stop: SessionStop,
+    step: HandOverStep,
+}
+
+/// The session with a successor that has the sockets and the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SuccessorState {
+    /// There is no such successor.
+    None,
+    /// The successor waits for the last counts.
+    Counting,
+    /// The session is over.
+    Done,
+}
+
+/// The steps of a hand-over.
+enum HandOverStep {
+    /// The successor is being built. Clients are accepted here.
+    Offering,
+    /// The workers stop to accept. Then the successor gets the number of its first connection.
+    Pausing(Work<()>, ReadyReply),
+    /// The successor accepts, and the connections move.
+    Moving,
+}
+
+impl HandingOver {
+    /// Returns ready when the step is done.
+    pub(super) fn poll_due(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        match &mut self.step {
+            HandOverStep::Offering | HandOverStep::Moving => std::task::Poll::Pending,
+            HandOverStep::Pausing(work, _) => work.poll_done(cx),
+        }
+    }
+}
+
+impl Control {
+    /// Handles an event of a hand-over while clients are served and no change is under way.
+    pub(super) fn hand_over_while_serving(&mut self, event: HandOverEvent) -> Phase {
+        match event {
+            HandOverEvent::Asked(request) => self.begin_hand_over(request),
+            other => {
+                self.hand_over_meanwhile(other, refusals::starting());
+                Phase::Serving
+            }
+        }
+    }
+
+    /// Handles an event of a hand-over in a phase in which none can begin. `busy` is the reason for a refusal.
+    pub(super) fn hand_over_meanwhile(&mut self, event: HandOverEvent, busy: Refused) {
+        match event {
+            HandOverEvent::Asked(request) => refuse(&request, busy),
+            HandOverEvent::Reload(reply) => self.queue.push(ReloadRequest::FileFor(reply)),
+            // The session ended in another phase.
+            HandOverEvent::Ready(_) | HandOverEvent::Moved(_) | HandOverEvent::Ended(_) => {}
+        }
+    }
+
+    /// Handles an event of a hand-over while the process stops.
+    pub(super) fn hand_over_while_stopping(&mut self, event: HandOverEvent) {
+        match event {
+            HandOverEvent::Reload(reply) => ReloadRequest::FileFor(reply).refuse(),
+            HandOverEvent::Ended(_) if self.successor == SuccessorState::Counting => {
+                self.successor = SuccessorState::Done;
+            }
+            other => self.hand_over_meanwhile(other, refusals::stopping()),
+        }
+    }
+
+    /// Begins a hand-over: offers the sockets.
+    fn begin_hand_over(&mut self, request: SuccessorRequest) -> Phase {
+        let SuccessorRequest { hello, reply, stop } = request;
+        let server = &self.server;
+        let mut sockets = server.sockets.lend();
+        sockets.extend(server.view.admin_sockets.lend());
+        sockets.extend(self.port.lend());
+        let offer = Offer {
+            sockets,
+            mover: MoverParts {
+                workers: server.workers.iter().map(crate::worker::Worker::inbox).collect(),
+                senders: server.migration_senders.clone(),
+            },
+            copies: ControlCopies::new(&self.followers.draining, &self.followers.discovery.sources),
+        };
+        tracing::info!(
+            successor = hello.pid, version = %hello.version, commit = %hello.commit,
+            "a new program takes over"
+        );
+        if reply.send(Ok(offer)).is_err() {
+            return Phase::Serving;
+        }
+        Phase::HandingOver(HandingOver {
+            successor: hello.pid,
+            version: hello.version,
+            began: Instant::now(),
+            stop,
+            step: HandOverStep::Offering,
+        })
+    }
+
+    /// Handles an event of the hand-over that is under way.
+    pub(super) fn hand_over_goes_on(&mut self, mut handing: HandingOver, event: HandOverEvent) -> Flow {
+        match event {
+            HandOverEvent::Asked(request) => {
+                refuse(&request, refusals::under_way(handing.successor, handing.began.elapsed()));
+            }
+            HandOverEvent::Reload(reply) => ReloadRequest::FileFor(reply).refuse_during_hand_over(),
+            HandOverEvent::Ready(reply) => {
+                let mut left = self.server.sockets.leave(&self.server.workers);
+                self.server.view.admin_sockets.pause();
+                let left = Work::new(async move { while left.recv().await.is_some() {} });
+                handing.step = HandOverStep::Pausing(left, reply);
+            }
+            HandOverEvent::Moved(report) => return Continue(self.handed_over(&handing, &report)),
+            HandOverEvent::Ended(SessionEnd::Failed { reason, moved }) => {
+                self.take_back(&handing, &reason, moved);
+                return Continue(Phase::Serving);
+            }
+            HandOverEvent::Ended(SessionEnd::Done) => {}
+        }
+        Continue(Phase::HandingOver(handing))
+    }
+
+    /// Lets the successor accept, once the workers have stopped to accept.
+    pub(super) fn continue_hand_over(&mut self, handing: HandingOver) -> Phase {
+        let HandingOver { step, .. } = handing;
+        let step = match step {
+            HandOverStep::Pausing(work, reply) => match work.result() {
+                Ok(()) => {
+                    let next = self.server.view.bounds.next_id.load(Ordering::Relaxed) + SPARE_NUMBERS;
+                    // If the session is over, its end follows.
+                    let _ = reply.send(next);
+                    HandOverStep::Moving
+                }
+                Err(work) => HandOverStep::Pausing(work, reply),
+            },
+            step @ (HandOverStep::Offering | HandOverStep::Moving) => step,
+        };
+        Phase::HandingOver(HandingOver { step, ..handing })
+    }
+
+    /// Goes on alone: the successor did not take over.
+    fn take_back(&mut self, handing: &HandingOver, reason: &str, moved: u64) {
+        let HandingOver { successor, .. } = *handing;
+        self.resume(handing);
+        let view = &self.server.view;
+        view.metrics.process().upgrade(UpgradeOutcome::Failed);
+        tracing::error!(successor, %reason, moved, "the new program did not take over; this program goes on");
+        let text = format!("process {successor} did not take over: {reason}");
+        view.events.note(EventKind::Upgrade, Severity::Error, text);
+        view.upgrade.note(UpgradeRole::Incumbent, (successor, &handing.version), Err(reason.to_owned()));
+    }
+
+    /// Accepts clients again, if the workers have stopped to accept.
+    fn resume(&mut self, handing: &HandingOver) {
+        if !matches!(handing.step, HandOverStep::Offering) {
+            self.server.sockets.resume(&self.server.workers);
+            self.server.view.admin_sockets.resume();
+        }
+    }
+
+    /// Drains: the successor has the sockets and the connections.
+    fn handed_over(&mut self, handing: &HandingOver, report: &MoveReport) -> Phase {
+        let successor = handing.successor;
+        self.successor = SuccessorState::Counting;
+        self.watchdog.hand_over();
+        self.server.sockets.disarm();
+        self.server.view.admin_sockets.disarm();
+        self.port.disarm();
+        let view = &self.server.view;
+        view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);
+        view.metrics.process().upgrade(UpgradeOutcome::Ok);
+        let MoveReport { moved, remaining, took, longest_pause, .. } = *report;
+        tracing::info!(
+            successor,
+            moved,
+            remaining,
+            ?took,
+            ?longest_pause,
+            "the new program has taken over; this program ends with its last connection"
+        );
+        view.upgrade.note(UpgradeRole::Incumbent, (successor, &handing.version), Ok(report.clone()));
+        self.queue.refuse_all();
+        self.server.order_all(|| WorkerCommand::Finish);
+        let drain = self.server.config.shutdown.drain;
+        Phase::Draining(Draining::new(DrainStep::Finishing(Work::pause(drain))))
+    }
+
+    /// Begins the stop in a hand-over. The connections that the successor does not have drain here.
+    pub(super) fn stop_hand_over(&mut self, handing: HandingOver) -> Phase {
+        handing.stop.stop();
+        self.resume(&handing);
+        self.stop(self.server.config.shutdown.grace)
+    }
+
+    /// Waits until the successor has the last counts. The first process of a container then stays until it is stopped:
+    /// if it ended, the container would be started again and would take over back.
+    pub(super) async fn end_after_hand_over(&mut self) {
+        match self.successor {
+            SuccessorState::None => return,
+            SuccessorState::Counting => self.port.ended().await,
+            SuccessorState::Done => {}
+        }
+        if process::is_first() {
+            tracing::info!(
+                "the first process of a container stays, without connections, until it is stopped"
+            );
+            self.signals.stopped().await;
+        }
+    }
+}
+
+/// Refuses a program that asks to take over.
+fn refuse(request: &SuccessorRequest, refused: Refused) {
+    tracing::warn!(
+        pid = request.hello.pid,
+        reason = refused.reason,
+        "a new program asked to take over and is refused"
+    );
+    let _ = request.reply.send(Err(refused));
+}

@@ -1,0 +1,249 @@
+//! The side of the running program: answers programs that connect, and hands over to a successor.
+//!
+//! Each program that connects has a thread. Control decides by its phase whether a successor is accepted, and gives the
+//! thread an [`Offer`]. From then on the thread sends; control reacts to its reports.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+
+use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
+use super::moving::{Mover, MoverParts};
+use super::port::{HandOverEvent, SessionEnd, SessionSender, SessionStop, SuccessorRequest};
+use super::refusals;
+use super::world::{self, ControlCopies};
+use crate::server::service_manager::ServiceManager;
+use crate::server::view::View;
+use crate::sys::frames::{FrameSocket, MOST_DESCRIPTORS};
+use crate::sys::process;
+use crate::telemetry::{COMMIT, VERSION};
+use crate::wire::handover::{
+    Done, Go, HandedSocket, Hello, Message, PROTOCOLS, Protocols, Refused, Reloaded, Sockets, Welcome, World,
+    WorldPart,
+};
+
+/// The time in which a program that connects must send its first message.
+const FIRST_MESSAGE: Duration = Duration::from_secs(5);
+
+/// The time in which a successor must be built: it reads its files and builds its tables.
+const BUILDING: Duration = Duration::from_secs(60);
+
+/// The time in which a successor must answer while connections move.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The descriptors that a successor needs beside those of connections: sockets, files, epoll.
+const FURTHER_DESCRIPTORS: u64 = 128;
+
+/// The facts by which this program describes itself, besides those that change.
+#[derive(Clone, Debug, Default)]
+pub(in crate::server) struct WelcomeFacts {
+    /// The service manager.
+    pub(in crate::server) manager: ServiceManager,
+    /// The address of `run --admin`, if it was given.
+    pub(in crate::server) admin: Option<String>,
+    /// The time that connections may take to end when the process stops.
+    pub(in crate::server) drain: Duration,
+}
+
+/// All that a session needs of the running program.
+pub(in crate::server) struct Offer {
+    /// The listening sockets.
+    pub(in crate::server) sockets: Vec<(HandedSocket, Arc<OwnedFd>)>,
+    /// The parts by which connections move.
+    pub(in crate::server) mover: MoverParts,
+    /// The state that only control has.
+    pub(in crate::server) copies: ControlCopies,
+}
+
+/// Answers a program that connected. It ends with the connection.
+pub(super) fn answer(socket: FrameSocket, facts: &WelcomeFacts, view: &Arc<View>, sender: &SessionSender) {
+    let link = SessionLink::new(socket);
+    if let Err(fault) = answer_link(&link, facts, view, sender) {
+        tracing::debug!(%fault, "a program at the hand-over socket was not answered to the end");
+    }
+}
+
+fn answer_link(
+    link: &SessionLink,
+    facts: &WelcomeFacts,
+    view: &Arc<View>,
+    sender: &SessionSender,
+) -> Result<(), SessionFault> {
+    link.set_timeout(FIRST_MESSAGE)?;
+    match link.receive()?.message {
+        Message::Query(query) => send_welcome(link, welcome(facts, view, query.protocols)),
+        Message::Reload(_) => reload(link, sender),
+        Message::Hello(hello) => {
+            hand_over(link, hello, facts, view, sender);
+            Ok(())
+        }
+        other => {
+            let fault = unexpected("Hello", &other);
+            link.refuse(Refused { reason: fault.to_string() });
+            Err(fault)
+        }
+    }
+}
+
+/// Returns the description of this program.
+fn welcome(facts: &WelcomeFacts, view: &View, protocols: Protocols) -> Welcome {
+    Welcome {
+        protocol: PROTOCOLS.common(protocols),
+        version: VERSION.to_owned(),
+        commit: COMMIT.to_owned(),
+        pid: std::process::id(),
+        started_ms: millis_since_1970(view.started),
+        connections: view.bounds.connections.inside(),
+        config_file: view.config().file.map(|file| file.display().to_string()),
+        admin: facts.admin.clone(),
+        directory: std::env::current_dir().ok().map(|directory| directory.display().to_string()),
+        notify_socket: facts.manager.socket.as_deref().and_then(OsStr::to_str).map(str::to_owned),
+        watchdog_us: facts.manager.watchdog.map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)),
+        cgroup: process::control_group(),
+        drain_ms: u64::try_from(facts.drain.as_millis()).unwrap_or(u64::MAX),
+    }
+}
+
+/// Sends the description, with the standard output and the standard error of this program: a successor without a service
+/// manager writes there too.
+fn send_welcome(link: &SessionLink, welcome: Welcome) -> Result<(), SessionFault> {
+    let (output, errors) = (std::io::stdout(), std::io::stderr());
+    link.send_with(&Message::Welcome(Box::new(welcome)), &[], &[output.as_fd(), errors.as_fd()])
+}
+
+fn millis_since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reloads the configuration for a program that asked.
+fn reload(link: &SessionLink, sender: &SessionSender) -> Result<(), SessionFault> {
+    let (reply, result) = oneshot::channel();
+    sender.send_hand_over(HandOverEvent::Reload(reply));
+    let reloaded = match result.blocking_recv() {
+        Ok(Ok(changes)) => Reloaded { changes: Some(changes.to_string()), fault: None },
+        Ok(Err(fault)) => Reloaded { changes: None, fault: Some(fault.to_string()) },
+        Err(_) => Reloaded { changes: None, fault: Some("the process is stopping".to_owned()) },
+    };
+    link.send(&Message::Reloaded(reloaded))
+}
+
+/// Hands over to a successor, or refuses it. Control gets the end of the session.
+fn hand_over(
+    link: &SessionLink,
+    hello: Hello,
+    facts: &WelcomeFacts,
+    view: &Arc<View>,
+    sender: &SessionSender,
+) {
+    let needed = 2 * view.bounds.connections.inside() + FURTHER_DESCRIPTORS;
+    if hello.nofile < needed {
+        return link.refuse(refusals::few_descriptors(hello.nofile, needed));
+    }
+    let Ok(stop) = SessionStop::of(link) else {
+        return link.refuse(Refused { reason: "the running program has no free descriptor".to_owned() });
+    };
+    let (reply, offered) = sync_channel(1);
+    let protocols = hello.protocols;
+    let pid = hello.pid;
+    sender.send_hand_over(HandOverEvent::Asked(SuccessorRequest { hello, reply, stop }));
+    let offer = match offered.recv() {
+        Ok(Ok(offer)) => offer,
+        Ok(Err(refused)) => return link.refuse(refused),
+        Err(_) => return link.refuse(refusals::stopping()),
+    };
+    let welcome = welcome(facts, view, protocols);
+    let session = Session { link, welcome, facts, view, sender, successor: pid };
+    let end = session.run(offer);
+    sender.send_hand_over(HandOverEvent::Ended(end));
+}
+
+/// A session with a successor that control has accepted.
+struct Session<'a> {
+    link: &'a SessionLink,
+    welcome: Welcome,
+    facts: &'a WelcomeFacts,
+    view: &'a Arc<View>,
+    sender: &'a SessionSender,
+    /// The process id of the successor.
+    successor: u32,
+}
+
+impl Session<'_> {
+    /// Runs the session to its end.
+    fn run(self, offer: Offer) -> SessionEnd {
+        let Offer { sockets, mover, copies } = offer;
+        let world = world::export(self.view, &copies);
+        let next_id = match self.offer(&sockets, world.clone()) {
+            Ok(next_id) => next_id,
+            Err(fault) => {
+                self.link.refuse(Refused { reason: fault.to_string() });
+                return SessionEnd::Failed { reason: fault.to_string(), moved: 0 };
+            }
+        };
+        // From now on the successor accepts.
+        let mut mover = Mover::new(mover, self.link, self.view);
+        let moved = self.link.send(&Message::Go(Go { next_id })).and_then(|()| match self.welcome.protocol {
+            Some(_) => mover.move_all(),
+            // Only the sockets are handed over.
+            None => Ok(()),
+        });
+        if let Err(fault) = moved {
+            let moved = mover.abandon();
+            self.link.refuse(Refused { reason: fault.to_string() });
+            return SessionEnd::Failed { reason: fault.to_string(), moved };
+        }
+        let mut report = mover.report();
+        if let Err(fault) = self.facts.manager.make_main(self.successor) {
+            tracing::warn!(%fault, successor = self.successor, "the successor is not the main process of the service");
+        }
+        report.remaining = self.view.bounds.connections.inside();
+        self.sender.send_hand_over(HandOverEvent::Moved(report.clone()));
+        let rest = self.link.send(&Message::Rest((&report).into()));
+        if let Err(fault) = rest.and_then(|()| mover.move_rest(self.welcome.protocol.is_some())) {
+            tracing::warn!(%fault, "the successor is gone; the remaining connections end here");
+            mover.abandon();
+            return SessionEnd::Done;
+        }
+        let counts = world::export(self.view, &copies).counts_since(&world);
+        if let Err(fault) = self.link.send(&Message::Done(Done { world: counts })) {
+            tracing::warn!(%fault, "the successor did not take the last counts");
+        }
+        SessionEnd::Done
+    }
+
+    /// Sends the sockets and the state. Waits until the successor is built and control has stopped to accept.
+    fn offer(&self, sockets: &[(HandedSocket, Arc<OwnedFd>)], world: World) -> Result<u64, SessionFault> {
+        self.link.set_timeout(ANSWER)?;
+        send_welcome(self.link, self.welcome.clone())?;
+        let mut chunks = sockets.chunks(MOST_DESCRIPTORS).peekable();
+        loop {
+            let chunk = chunks.next().unwrap_or_default();
+            let more = chunks.peek().is_some();
+            let list = chunk.iter().map(|(socket, _)| socket.clone()).collect();
+            let descriptors: Vec<_> = chunk.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
+            self.link.send_with(&Message::Sockets(Sockets { sockets: list, more }), &[], &descriptors)?;
+            if !more {
+                break;
+            }
+        }
+        if self.welcome.protocol.is_some() {
+            let mut parts = world.split(World::ITEMS_OF_PART).into_iter().peekable();
+            while let Some(world) = parts.next() {
+                let more = parts.peek().is_some();
+                self.link.send(&Message::World(Box::new(WorldPart { world, more })))?;
+            }
+        }
+        self.link.set_timeout(BUILDING)?;
+        let ReceivedMessage { message, .. } = self.link.receive()?;
+        let Message::Ready(_) = message else { return Err(unexpected("Ready", &message)) };
+        self.link.set_timeout(ANSWER)?;
+        let (reply, paused) = sync_channel(1);
+        self.sender.send_hand_over(HandOverEvent::Ready(reply));
+        paused.recv().map_err(|_| SessionFault::Stopped("the process is stopping"))
+    }
+}

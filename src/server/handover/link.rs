@@ -1,0 +1,117 @@
+//! Messages between the two programs of a hand-over, over a socket.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use crate::sys::frames::{FrameFault, FrameSocket};
+use crate::wire::handover::{Message, MessageFault, Refused};
+
+/// The reason for which a hand-over ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionFault {
+    /// A frame could not be sent or received.
+    #[error(transparent)]
+    Frame(#[from] FrameFault),
+    /// A frame has no readable message.
+    #[error("the other program sent {0}")]
+    Message(#[from] MessageFault),
+    /// The message is not the one that must come now.
+    #[error("the other program sent {found} where {expected} is expected")]
+    Unexpected {
+        /// The names of the messages that may come.
+        expected: &'static str,
+        /// The name of the message that came.
+        found: &'static str,
+    },
+    /// The other program refuses, or has stopped the hand-over.
+    #[error("{0}")]
+    Refused(String),
+    /// This program ends or stopped the hand-over.
+    #[error("the hand-over was stopped here: {0}")]
+    Stopped(&'static str),
+}
+
+impl SessionFault {
+    /// Returns true if the other program has ended.
+    pub(super) fn is_of_a_program_that_is_gone(&self) -> bool {
+        matches!(self, Self::Frame(FrameFault::Closed | FrameFault::Truncated))
+    }
+}
+
+impl From<io::Error> for SessionFault {
+    fn from(error: io::Error) -> Self {
+        Self::Frame(error.into())
+    }
+}
+
+/// A message with the parts of its frame.
+pub(super) struct ReceivedMessage {
+    pub(super) message: Message,
+    pub(super) raw: Vec<u8>,
+    pub(super) descriptors: Vec<OwnedFd>,
+}
+
+/// The connection to the other program. All calls block, so only threads of their own use it.
+#[derive(Debug)]
+pub(super) struct SessionLink(FrameSocket);
+
+impl SessionLink {
+    pub(super) fn new(socket: FrameSocket) -> Self {
+        Self(socket)
+    }
+
+    /// Returns a second value for the same connection.
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
+    /// Sets the longest time without progress of a call.
+    pub(super) fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.0.set_timeout(Some(timeout))
+    }
+
+    /// Lets calls wait for ever.
+    pub(super) fn set_no_timeout(&self) -> io::Result<()> {
+        self.0.set_timeout(None)
+    }
+
+    /// Ends the connection: a call on another thread returns.
+    pub(super) fn shut_down(&self) {
+        self.0.shut_down();
+    }
+
+    pub(super) fn send(&self, message: &Message) -> Result<(), SessionFault> {
+        self.send_with(message, &[], &[])
+    }
+
+    /// Sends a message with bytes and descriptors.
+    pub(super) fn send_with(
+        &self,
+        message: &Message,
+        raw: &[&[u8]],
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(), SessionFault> {
+        let (kind, json) = message.encode();
+        Ok(self.0.send(kind, &json, raw, descriptors)?)
+    }
+
+    /// Refuses the other program. It may be gone.
+    pub(super) fn refuse(&self, refused: Refused) {
+        let _ = self.send(&Message::Refused(refused));
+    }
+
+    /// Receives a message. A [`Message::Refused`] is a fault.
+    pub(super) fn receive(&self) -> Result<ReceivedMessage, SessionFault> {
+        let frame = self.0.receive()?;
+        match Message::decode(frame.kind, &frame.json)? {
+            Message::Refused(Refused { reason }) => Err(SessionFault::Refused(reason)),
+            message => Ok(ReceivedMessage { message, raw: frame.raw, descriptors: frame.descriptors }),
+        }
+    }
+}
+
+/// Returns the fault of a message that must not come now.
+pub(super) fn unexpected(expected: &'static str, found: &Message) -> SessionFault {
+    SessionFault::Unexpected { expected, found: found.name() }
+}

@@ -1,0 +1,288 @@
+//! Moves the connections of this program to its successor, in batches that the successor acknowledges.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
+use crate::conn::MigrationSenders;
+use crate::conn::handover::{BatchOptions, LeavingConnection, LeavingQueue, RouteNames};
+use crate::server::view::View;
+use crate::wire::handover::{Adopted, Batch, Declined, Message, Rest};
+use crate::worker::WorkerHandle;
+
+/// The connections of a batch. A batch stands still while it is sent and read, so it is small.
+const BATCH: usize = 63;
+
+/// The bytes of a batch, besides those of its last connection.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// The batches that are not acknowledged at the same time.
+const WINDOW: usize = 2;
+
+/// The time for which a batch waits for a connection that was ordered to leave: a stream has its turn within it.
+const PATIENCE: Duration = Duration::from_millis(2);
+
+/// The time in which a worker must take an order.
+const WORKER: Duration = Duration::from_secs(2);
+
+/// The time between two looks for connections that became able to move.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The parts by which connections leave.
+pub(in crate::server) struct MoverParts {
+    /// The workers.
+    pub(in crate::server) workers: Vec<WorkerHandle>,
+    /// The channels by which connections go back.
+    pub(in crate::server) senders: Arc<MigrationSenders>,
+}
+
+/// The result of a move.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MoveReport {
+    /// The connections that moved.
+    pub moved: u64,
+    /// The connections that remain in the incumbent.
+    pub remaining: u64,
+    /// The time from the first batch to the last acknowledgement.
+    pub took: Duration,
+    /// The longest time for which a connection stood still.
+    pub longest_pause: Duration,
+    /// The 99th percentile of these times.
+    pub p99_pause: Duration,
+}
+
+impl From<&MoveReport> for Rest {
+    fn from(report: &MoveReport) -> Self {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            moved: report.moved,
+            remaining: report.remaining,
+            moved_in_us: micros(report.took),
+            longest_pause_us: micros(report.longest_pause),
+            p99_pause_us: micros(report.p99_pause),
+        }
+    }
+}
+
+impl From<Rest> for MoveReport {
+    fn from(rest: Rest) -> Self {
+        Self {
+            moved: rest.moved,
+            remaining: rest.remaining,
+            took: Duration::from_micros(rest.moved_in_us),
+            longest_pause: Duration::from_micros(rest.longest_pause_us),
+            p99_pause: Duration::from_micros(rest.p99_pause_us),
+        }
+    }
+}
+
+/// A batch that was sent and is not acknowledged.
+struct SentBatch {
+    number: u64,
+    connections: Vec<LeavingConnection>,
+}
+
+/// Moves the connections.
+pub(super) struct Mover<'a> {
+    parts: MoverParts,
+    queue: Arc<LeavingQueue>,
+    link: &'a SessionLink,
+    view: &'a View,
+    names: RouteNames,
+    sent: VecDeque<SentBatch>,
+    next_number: u64,
+    /// The most connections of a batch. It falls when the successor declines a batch.
+    most: usize,
+    /// The numbers of connections that the successor does not take.
+    declined: HashSet<u64>,
+    began: Instant,
+    last: Instant,
+    pauses: Vec<Duration>,
+}
+
+impl<'a> Mover<'a> {
+    pub(super) fn new(parts: MoverParts, link: &'a SessionLink, view: &'a View) -> Self {
+        let names = RouteNames::of(&view.snapshot.load());
+        let now = Instant::now();
+        Self {
+            parts,
+            queue: LeavingQueue::new(),
+            link,
+            view,
+            names,
+            sent: VecDeque::new(),
+            next_number: 1,
+            most: BATCH,
+            declined: HashSet::new(),
+            began: now,
+            last: now,
+            pauses: Vec::new(),
+        }
+    }
+
+    /// Moves all connections that can move, until every worker has none.
+    pub(super) fn move_all(&mut self) -> Result<(), SessionFault> {
+        loop {
+            if self.round()? == 0 {
+                return self.await_acknowledgements(0);
+            }
+        }
+    }
+
+    /// Moves the connections that become able to move, until no connection is left. With `moves` false the connections
+    /// stay, and this waits for their end.
+    pub(super) fn move_rest(&mut self, moves: bool) -> Result<(), SessionFault> {
+        while self.view.bounds.connections.inside() > 0 {
+            if !moves || self.round()? == 0 {
+                self.await_acknowledgements(0)?;
+                thread::sleep(PAUSE);
+            }
+        }
+        self.await_acknowledgements(0)
+    }
+
+    /// Sends a batch of each worker. Returns the number of connections that were sent.
+    fn round(&mut self) -> Result<usize, SessionFault> {
+        let mut sent = 0;
+        for at in 0..self.parts.workers.len() {
+            let ordered = self.order(at);
+            let connections = self.queue.gather(ordered, PATIENCE);
+            sent += self.send(connections)?;
+        }
+        Ok(sent)
+    }
+
+    /// Orders connections of a worker to leave. Returns their number.
+    fn order(&self, worker: usize) -> usize {
+        let (ordered, answer) = sync_channel(1);
+        self.parts.workers[worker].hand_over(Arc::clone(&self.queue), self.most, ordered);
+        match answer.recv_timeout(WORKER) {
+            Ok(ordered) => ordered,
+            // The worker has ended, or is stuck.
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => 0,
+        }
+    }
+
+    /// Sends connections in batches. Returns the number of connections that were sent.
+    fn send(&mut self, connections: Vec<LeavingConnection>) -> Result<usize, SessionFault> {
+        let mut batch = Vec::new();
+        let (mut count, mut bytes) = (0, 0);
+        let mut rest = connections.into_iter();
+        while let Some(connection) = rest.next() {
+            if self.declined.contains(&connection.id()) {
+                connection.give_back(&self.parts.senders);
+                continue;
+            }
+            count += 1;
+            bytes += connection.held_bytes().iter().map(|held| held.len()).sum::<usize>();
+            batch.push(connection);
+            if batch.len() >= self.most || bytes >= BATCH_BYTES {
+                bytes = 0;
+                if let Err(fault) = self.send_batch(std::mem::take(&mut batch)) {
+                    rest.for_each(|connection| connection.give_back(&self.parts.senders));
+                    return Err(fault);
+                }
+            }
+        }
+        if !batch.is_empty() {
+            self.send_batch(batch)?;
+        }
+        Ok(count)
+    }
+
+    fn send_batch(&mut self, connections: Vec<LeavingConnection>) -> Result<(), SessionFault> {
+        let number = self.next_number;
+        self.next_number += 1;
+        let mut options = BatchOptions::default();
+        let list =
+            connections.iter().map(|connection| connection.message(&self.names, &mut options)).collect();
+        let batch = Batch { number, connections: list, options: options.into_list() };
+        let message = Message::Batch(batch);
+        // Kept before they are sent, so that a fault gives them back.
+        self.sent.push_back(SentBatch { number, connections });
+        let kept = &self.sent.back().expect("it was just added").connections;
+        let raw: Vec<_> = kept.iter().flat_map(LeavingConnection::held_bytes).collect();
+        let descriptors: Vec<_> = kept.iter().flat_map(LeavingConnection::descriptors).collect();
+        self.link.send_with(&message, &raw, &descriptors)?;
+        self.await_acknowledgements(WINDOW - 1)
+    }
+
+    /// Waits until at most `left` batches are not acknowledged.
+    fn await_acknowledgements(&mut self, left: usize) -> Result<(), SessionFault> {
+        while self.sent.len() > left {
+            self.acknowledge()?;
+        }
+        Ok(())
+    }
+
+    /// Receives the acknowledgement of the oldest batch.
+    fn acknowledge(&mut self) -> Result<(), SessionFault> {
+        let ReceivedMessage { message, .. } = self.link.receive()?;
+        let is_first = |number: u64| self.sent.front().is_some_and(|batch| batch.number == number);
+        match message {
+            Message::Adopted(Adopted { number, declined }) if is_first(number) => {
+                let Some(batch) = self.sent.pop_front() else { return Ok(()) };
+                self.last = Instant::now();
+                self.declined.extend(declined);
+                for connection in batch.connections {
+                    if self.declined.contains(&connection.id()) {
+                        connection.give_back(&self.parts.senders);
+                    } else {
+                        self.pauses.push(connection.pause());
+                        connection.handed_over();
+                    }
+                }
+                Ok(())
+            }
+            Message::Declined(Declined { number, reason }) if is_first(number) => {
+                let Some(batch) = self.sent.pop_front() else { return Ok(()) };
+                tracing::warn!(%reason, connections = batch.connections.len(), "the successor does not take some connections; they go on here");
+                if let [only] = &batch.connections[..] {
+                    self.declined.insert(only.id());
+                }
+                self.most = (batch.connections.len() / 4).max(1);
+                batch
+                    .connections
+                    .into_iter()
+                    .for_each(|connection| connection.give_back(&self.parts.senders));
+                Ok(())
+            }
+            other => Err(unexpected("Adopted for the oldest batch", &other)),
+        }
+    }
+
+    /// Ends the move: takes the acknowledgements that have come, and gives back all other connections. Returns the number
+    /// of connections that moved.
+    pub(super) fn abandon(&mut self) -> u64 {
+        // A successor that died may have acknowledged batches before.
+        let _ = self.link.set_timeout(PAUSE);
+        while !self.sent.is_empty() && self.acknowledge().is_ok() {}
+        let waiting = self.queue.close();
+        let unacknowledged = self.sent.drain(..).flat_map(|batch| batch.connections);
+        unacknowledged.chain(waiting).for_each(|connection| connection.give_back(&self.parts.senders));
+        self.pauses.len() as u64
+    }
+
+    /// Returns the report of the connections that moved so far.
+    pub(super) fn report(&mut self) -> MoveReport {
+        self.pauses.sort_unstable();
+        let at = (self.pauses.len() * 99).div_ceil(100).saturating_sub(1);
+        MoveReport {
+            moved: self.pauses.len() as u64,
+            remaining: 0,
+            took: self.last - self.began,
+            longest_pause: self.pauses.last().copied().unwrap_or_default(),
+            p99_pause: self.pauses.get(at).copied().unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Mover<'_> {
+    /// Gives back the connections that are still here.
+    fn drop(&mut self) {
+        self.abandon();
+    }
+}

@@ -1,0 +1,186 @@
+//! The side of the new program: asks the running program, and adopts its connections.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::ask::{Takeover, query};
+use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
+use super::port::{SessionSender, TakeOverEvent};
+use crate::conn::handover::{AdoptFault, Adopter};
+use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, Ready, Welcome, World};
+
+/// The time in which the next message with sockets or state must come.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The time in which the running program must stop to accept, and in which the next batch must come.
+const NEXT: Duration = Duration::from_secs(60);
+
+/// The most messages with state. Each is bounded, so this bounds the memory.
+const MOST_PARTS: usize = 256;
+
+/// The most messages with sockets.
+const MOST_SOCKETS: usize = 1024;
+
+/// The sockets and the state of the running program, which waits until this program is built.
+///
+/// If this is dropped, the running program goes on as before.
+pub struct Inheritance {
+    /// The running program.
+    pub welcome: Welcome,
+    /// Its listening sockets.
+    pub sockets: Vec<(HandedSocket, OwnedFd)>,
+    /// Its state.
+    pub world: World,
+    /// The session.
+    pub session: SuccessorLink,
+}
+
+/// The connection to the running program while this program is built.
+pub struct SuccessorLink {
+    link: SessionLink,
+    /// The path of the socket at which the running program listens.
+    path: Arc<Path>,
+}
+
+/// Receives the sockets and the state of a program that has agreed to hand over. Blocks until they have come.
+///
+/// # Errors
+///
+/// If the running program ends, or sends something else.
+pub fn receive(takeover: Takeover) -> Result<Inheritance, SessionFault> {
+    let Takeover { welcome, path, socket } = takeover;
+    let link = SessionLink::new(socket);
+    link.set_timeout(ANSWER)?;
+    let sockets = receive_sockets(&link)?;
+    let world = if welcome.protocol.is_some() { receive_world(&link)? } else { World::default() };
+    Ok(Inheritance { welcome, sockets, world, session: SuccessorLink { link, path } })
+}
+
+fn receive_sockets(link: &SessionLink) -> Result<Vec<(HandedSocket, OwnedFd)>, SessionFault> {
+    let mut all = Vec::new();
+    for _ in 0..MOST_SOCKETS {
+        let ReceivedMessage { message, descriptors, .. } = link.receive()?;
+        let Message::Sockets(list) = message else { return Err(unexpected("Sockets", &message)) };
+        if list.sockets.len() != descriptors.len() {
+            return Err(SessionFault::Refused(AdoptFault::Descriptors.to_string()));
+        }
+        all.extend(list.sockets.into_iter().zip(descriptors));
+        if !list.more {
+            return Ok(all);
+        }
+    }
+    Err(SessionFault::Stopped("the running program sends too many sockets"))
+}
+
+fn receive_world(link: &SessionLink) -> Result<World, SessionFault> {
+    let mut world = World::default();
+    for _ in 0..MOST_PARTS {
+        let ReceivedMessage { message, .. } = link.receive()?;
+        let Message::World(part) = message else { return Err(unexpected("World", &message)) };
+        world.join(part.world);
+        if !part.more {
+            return Ok(world);
+        }
+    }
+    Err(SessionFault::Stopped("the running program sends too much state"))
+}
+
+impl SuccessorLink {
+    /// Starts the thread that takes over the connections.
+    ///
+    /// # Errors
+    ///
+    /// If the thread cannot be started.
+    pub(in crate::server) fn start(self, adopter: Adopter, sender: SessionSender) -> std::io::Result<()> {
+        let Self { link, path } = self;
+        let mut session = SuccessorSession { link, path, adopter, sender, has_rest: false };
+        let run = move || {
+            if let Err(fault) = session.run() {
+                session.fail(&fault);
+            }
+        };
+        thread::Builder::new().name("handover".to_owned()).spawn(run).map(drop)
+    }
+}
+
+struct SuccessorSession {
+    link: SessionLink,
+    path: Arc<Path>,
+    adopter: Adopter,
+    sender: SessionSender,
+    /// True once this program is the main program.
+    has_rest: bool,
+}
+
+impl SuccessorSession {
+    fn run(&mut self) -> Result<(), SessionFault> {
+        self.link.set_timeout(NEXT)?;
+        self.link.send(&Message::Ready(Ready {}))?;
+        let ReceivedMessage { message, .. } = self.link.receive()?;
+        let Message::Go(go) = message else { return Err(unexpected("Go", &message)) };
+        self.sender.send_take_over(TakeOverEvent::Go(go.next_id));
+        loop {
+            let ReceivedMessage { message, raw, descriptors } = self.link.receive()?;
+            match message {
+                Message::Batch(batch) => self.adopt(batch, raw, descriptors)?,
+                Message::Rest(rest) => {
+                    self.has_rest = true;
+                    // The rest may take as long as the drain of the other program.
+                    self.link.set_no_timeout()?;
+                    self.sender.send_take_over(TakeOverEvent::TookOver(rest.into()));
+                }
+                Message::Done(done) => {
+                    self.sender.send_take_over(TakeOverEvent::Alone(Box::new(done.world)));
+                    return Ok(());
+                }
+                other => return Err(unexpected("Batch, Rest or Done", &other)),
+            }
+        }
+    }
+
+    fn adopt(&mut self, batch: Batch, raw: Vec<u8>, descriptors: Vec<OwnedFd>) -> Result<(), SessionFault> {
+        let number = batch.number;
+        match self.adopter.adopt(batch, raw, descriptors) {
+            Ok(adopted) => {
+                let declined = adopted.declined().to_vec();
+                // From now on the other program does not take them back, so no byte may move before.
+                self.link.send(&Message::Adopted(Adopted { number, declined }))?;
+                self.adopter.deliver(adopted);
+                let departed = self.adopter.take_departed();
+                if !departed.is_empty() {
+                    self.sender.send_take_over(TakeOverEvent::Departed(departed));
+                }
+                Ok(())
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "some connections cannot be taken over; they go on in the program before this one");
+                self.link.send(&Message::Declined(Declined { number, reason: fault.to_string() }))
+            }
+        }
+    }
+
+    fn fail(&self, fault: &SessionFault) {
+        self.link.shut_down();
+        let end = match self.has_rest {
+            true => SuccessorEnd::Late,
+            // A program that goes on answers.
+            false if fault.is_of_a_program_that_is_gone() && query(&self.path).is_err() => SuccessorEnd::Gone,
+            false => SuccessorEnd::Failed,
+        };
+        self.sender.send_take_over(TakeOverEvent::Left(end, fault.to_string()));
+    }
+}
+
+/// The end of a session in the successor before the other program had no connection left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum SuccessorEnd {
+    /// The other program refuses, or the session failed. It goes on, so this program must not accept.
+    Failed,
+    /// The other program has ended. This program is the only one.
+    Gone,
+    /// This program was the main program already.
+    Late,
+}
