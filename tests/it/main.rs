@@ -60,5 +60,6 @@ mod tidy_workers;
 mod tiers;
 mod tls;
 mod unix;
+mod upgrade;
 mod version;
 mod workers;

@@ -1,0 +1,12 @@
+//! Hand-overs between real processes, under a load that verifies every byte.
+//!
+//! The load ([`load`]) has clients of each kind that a hand-over treats in a way of its own ([`clients`]). A test starts
+//! processes of the program one after the other ([`stage`]), and at the end no client may have failed.
+
+mod backends;
+mod bytes;
+mod clients;
+mod load;
+mod rows;
+mod stage;
+mod tally;
