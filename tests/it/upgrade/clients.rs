@@ -1,10 +1,9 @@
 //! The clients of a load. Each verifies every byte, and goes on until the load ends.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,6 +15,7 @@ use super::backends::{GREETING, Task, answer_seed};
 use super::bytes::{Sequence, Stream, end, exchange, expect, expect_end, fill, in_time, wrong};
 use super::tally::Tally;
 use crate::support::hello::hello;
+use crate::support::pair::{self, expect_bytes, patient};
 
 /// The name that TLS clients ask for.
 pub(super) const NAME: &str = "api.test";
@@ -244,7 +244,7 @@ impl ClientContext {
             let over = self.over.clone();
             let read = async {
                 while in_time(came.verify(&mut reader, &tally)).await? > 0 {
-                    beat.fetch_add(1, Ordering::Relaxed);
+                    beat.step();
                 }
                 io::Result::Ok(())
             };
@@ -259,8 +259,6 @@ impl ClientContext {
                 in_time(writer.shutdown()).await
             };
             tokio::try_join!(read, write)?;
-            // The end of the load is no standstill.
-            beat.fetch_add(1 << 32, Ordering::Relaxed);
         }
         self.compare(seed, sent.at, came.at).await
     }
@@ -289,10 +287,9 @@ impl ClientContext {
             number += 1;
             let length = 1 + (number * 37) % 700;
             exchange(&mut stream, seed.wrapping_add(number as u64), length, &self.tally).await?;
-            beat.fetch_add(1, Ordering::Relaxed);
+            beat.step();
             pace.tick().await;
         }
-        beat.fetch_add(1 << 32, Ordering::Relaxed);
         end(&mut stream).await
     }
 
@@ -303,9 +300,8 @@ impl ClientContext {
         in_time(stream.shutdown()).await?;
         let beat = self.tally.beat();
         while in_time(came.verify(&mut stream, &self.tally)).await? > 0 {
-            beat.fetch_add(1, Ordering::Relaxed);
+            beat.step();
         }
-        beat.fetch_add(1 << 32, Ordering::Relaxed);
         self.compare(seed, sent.at, came.at).await
     }
 
@@ -317,10 +313,9 @@ impl ClientContext {
         let mut pace = interval(super::backends::PACE);
         while !self.is_over() {
             sent.send(&mut stream, 2000).await?;
-            beat.fetch_add(1, Ordering::Relaxed);
+            beat.step();
             pace.tick().await;
         }
-        beat.fetch_add(1 << 32, Ordering::Relaxed);
         in_time(stream.shutdown()).await?;
         self.compare(seed, sent.at, came.at).await
     }
@@ -462,11 +457,22 @@ impl ClientContext {
             let mut stream = self.begin(0, Task::Echo, seed, 0).await?;
             exchange(&mut stream, seed, 100, &self.tally).await?;
             end(&mut stream).await?;
-            beat.fetch_add(1, Ordering::Relaxed);
+            beat.step();
         }
-        beat.fetch_add(1 << 32, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Makes one connection, exchanges some bytes and ends, on the thread of the caller. Panics if anything fails.
+#[track_caller]
+pub(super) fn short_client(listeners: &ListenerAddresses, tally: &Tally) {
+    let mut stream = patient(std::net::TcpStream::connect(listeners.plain[0]).unwrap());
+    tally.connected();
+    stream.write_all(&Task::Echo.written(0, 0)).unwrap();
+    stream.write_all(b"a new client").unwrap();
+    expect_bytes(&stream, b"a new client");
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    pair::expect_end(&stream);
 }
 
 /// Returns a message of PostgreSQL without a type: its length, a code, and a body.

@@ -91,6 +91,7 @@ pub(crate) struct Load {
     pub(crate) tally: Arc<Tally>,
     over: watch::Sender<bool>,
     switches: watch::Sender<u64>,
+    clients: u64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -131,7 +132,7 @@ impl Load {
         crate::support::wait_for("the connections of the load", || {
             tally.failures() > 0 || tally.connections() >= count
         });
-        Self { tally, over: backends.over.clone(), switches, thread: Some(thread) }
+        Self { tally, over: backends.over.clone(), switches, clients: count, thread: Some(thread) }
     }
 
     /// Notes a switch to another process.
@@ -139,9 +140,24 @@ impl Load {
         self.switches.send_modify(|number| *number += 1);
     }
 
+    /// Returns the number of clients.
+    pub(crate) fn clients(&self) -> u64 {
+        self.clients
+    }
+
+    /// Ends the load. Each client sends its last bytes.
+    pub(crate) fn end(&self) {
+        self.over.send_replace(true);
+    }
+
+    /// Returns true if the last client has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Ends the load, waits for the last client, and returns the results.
     pub(crate) fn finish(mut self) -> Arc<Tally> {
-        self.over.send_replace(true);
+        self.end();
         self.thread.take().unwrap().join().unwrap();
         Arc::clone(&self.tally)
     }
@@ -149,6 +165,6 @@ impl Load {
 
 impl Drop for Load {
     fn drop(&mut self) {
-        self.over.send_replace(true);
+        self.end();
     }
 }

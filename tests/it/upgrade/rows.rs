@@ -4,7 +4,7 @@ use super::load::{Load, LoadPlan};
 use super::stage::{Generations, Stage};
 
 /// Ends a load, and checks that nothing was lost.
-fn check_all(stage: &Stage, load: Load) {
+pub(super) fn check_all(stage: &Stage, load: Load) {
     let tally = load.finish();
     println!("{}", tally.text());
     tally.assert_clean();

@@ -200,9 +200,14 @@ impl Generations {
         Self { current: program, file: file.to_owned(), pids }
     }
 
+    /// Starts a program that takes over, or tries to.
+    pub(crate) fn spawn_successor(&self, program: &Path) -> Program {
+        start(program, &["run", "--take-over"], &self.file)
+    }
+
     /// Starts a program that takes over, and returns the process before it. Does not wait for the end of that process.
     pub(crate) fn take_over_by(&mut self, program: &Path) -> Program {
-        let next = start(program, &["run", "--take-over"], &self.file);
+        let next = self.spawn_successor(program);
         next.stderr.wait_for("serving");
         self.pids.push(next.child.id());
         std::mem::replace(&mut self.current, next)
