@@ -16,6 +16,7 @@ use super::load::{Load, LoadPlan};
 use super::peers::{PlayedPeer, hello};
 use super::rows::check_all;
 use super::stage::{Generations, Stage};
+use crate::process::Program;
 use crate::support::pair::patient;
 use crate::support::wait_for;
 
@@ -381,7 +382,7 @@ fn frames_that_are_cut_or_lose_their_descriptors_end_a_hand_over_and_no_connecti
     let mut running = Running::start("upgrade-cut", 8);
     for (sender, name) in EARLY {
         for verdict in [Verdict::CutAfter(9), Verdict::CutAfter(17), Verdict::Close, Verdict::LoseDescriptors] {
-            if verdict == Verdict::LoseDescriptors && !["Welcome", "Sockets", "Batch"].contains(&name) {
+            if matches!(verdict, Verdict::LoseDescriptors) && !["Sockets", "Batch"].contains(&name) {
                 continue;
             }
             let case = format!("{verdict:?} at {name}");
@@ -408,6 +409,49 @@ fn a_successor_that_is_killed_after_half_takes_only_its_own_with_it() {
     drop(proxy);
     assert!(adopted > 0);
     check_losses(&mut running, adopted);
+}
+
+/// Starts a real successor that never gets to say that it is ready.
+fn held_before_ready(running: &Running) -> (FrameProxy, Program) {
+    let proxy = FrameProxy::at(&running.stage.socket(), |passing| match passing.message {
+        Message::Ready(_) => Verdict::Stall,
+        _ => Verdict::Pass,
+    });
+    let successor = running.generations.spawn_successor(Path::new(env!("CARGO_BIN_EXE_pointsman")));
+    wait_for("a successor that is ready", || proxy.has_seen("Ready"));
+    (proxy, successor)
+}
+
+#[test]
+fn a_reload_is_refused_while_a_successor_is_served() {
+    let mut running = Running::start("upgrade-reload", 2);
+    let (proxy, successor) = held_before_ready(&running);
+    let before = running.generations.current.stderr.all().len();
+    running.generations.current.signal("HUP");
+    wait_for("the refusal", || {
+        let lines = running.generations.current.stderr.all();
+        lines[before..].iter().any(|line| line.contains("reload"))
+    });
+    running.check("a reload");
+    drop((successor, proxy));
+    running.check("the successor is gone");
+    running.finish();
+}
+
+/// Both drain, and no open connection is cut.
+#[test]
+fn a_stop_in_the_middle_lets_open_connections_end() {
+    let mut running = Running::start("upgrade-stop", 2);
+    let (proxy, mut successor) = held_before_ready(&running);
+    running.generations.current.signal("TERM");
+    successor.signal("TERM");
+    successor.end();
+    drop(proxy);
+    running.load.tally.wait_for_progress();
+    running.load.end();
+    wait_for("the last client", || running.load.has_ended());
+    running.load.tally.assert_clean();
+    assert!(running.generations.current.end().success());
 }
 
 /// Kills the incumbent at a message. The successor has the listeners and the connections that it acknowledged, or it

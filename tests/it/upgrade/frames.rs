@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pointsman::sys::frames::{Frame, FrameSocket};
 use pointsman::wire::handover::Message;
+use serde_json::Value;
 
 /// The program that sent a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +34,12 @@ pub(crate) struct Passing<'a> {
 }
 
 /// The next step of the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Verdict {
     /// The frame is passed on.
     Pass,
-    /// The frame is lost.
-    Lose,
+    /// The frame is passed on with other JSON.
+    Rewrite(fn(&mut Value)),
     /// The frame comes without its descriptors.
     LoseDescriptors,
     /// The frame ends after this number of its bytes, and both connections are closed.
@@ -159,14 +160,19 @@ enum Next {
 
 /// Does what a verdict says.
 fn apply(verdict: Verdict, frame: &Frame, sink: &FrameSocket, raw_sink: &UnixStream) -> Next {
-    let pass = || {
+    let send = |json: &[u8]| {
         let descriptors: Vec<_> = frame.descriptors.iter().map(AsFd::as_fd).collect();
-        let sent = sink.send(frame.kind, &frame.json, &[&frame.raw], &descriptors);
+        let sent = sink.send(frame.kind, json, &[&frame.raw], &descriptors);
         if sent.is_ok() { Next::GoOn } else { Next::SinkIsGone }
     };
+    let pass = || send(&frame.json);
     match verdict {
         Verdict::Pass => pass(),
-        Verdict::Lose => Next::GoOn,
+        Verdict::Rewrite(change) => {
+            let mut json = serde_json::from_slice(&frame.json).unwrap();
+            change(&mut json);
+            send(&serde_json::to_vec(&json).unwrap())
+        }
         Verdict::LoseDescriptors => {
             let _ = (&*raw_sink).write_all(&bytes(frame));
             Next::GoOn

@@ -11,6 +11,7 @@ mod bytes;
 mod clients;
 mod faults;
 mod frames;
+mod kept;
 mod load;
 mod peers;
 mod rows;

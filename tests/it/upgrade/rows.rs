@@ -1,7 +1,15 @@
-//! Hand-overs in a row.
+//! Hand-overs in a row: by the same program, by another build, with programs that have other fields.
 
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::frames::{FrameProxy, Sender, Verdict};
 use super::load::{Load, LoadPlan};
-use super::stage::{Generations, Stage};
+use super::stage::{Generations, Stage, check_end};
+
+/// The variable with the path of another build.
+const OTHER: &str = "POINTSMAN_OTHER";
 
 /// Ends a load, and checks that nothing was lost.
 pub(super) fn check_all(stage: &Stage, load: Load) {
@@ -66,4 +74,87 @@ fn three_hand_overs_in_a_row_lose_nothing() {
 #[ignore = "takes some minutes"]
 fn fifty_hand_overs_in_a_row_lose_nothing() {
     hand_over("upgrade-fifty", "workers = 2", 50, 6);
+}
+
+/// Landlock allows 16 layers in a process. A successor is a new process, so it begins with none.
+#[test]
+#[ignore = "takes a minute"]
+fn twenty_hand_overs_in_a_row_with_landlock_lose_nothing() {
+    hand_over("upgrade-landlock", "workers = 2\nprocess.landlock = true", 20, 2);
+}
+
+#[test]
+fn the_number_of_workers_may_change() {
+    let stage = Stage::new("upgrade-workers");
+    let mut generations = Generations::start(&stage.write("workers = 1"));
+    let load = Load::start(&LoadPlan::all(2), stage.listeners.clone(), &stage.backends);
+    for workers in [4, 2, 1, 3] {
+        load.tally.wait_for_progress();
+        stage.write(&format!("workers = {workers}"));
+        generations.take_over();
+        load.switched();
+    }
+    load.tally.wait_for_progress();
+    check_all(&stage, load);
+}
+
+/// Another build takes over, and then this build again.
+#[test]
+#[ignore = "needs POINTSMAN_OTHER, a second build of the program, which .ci/run makes"]
+fn going_forth_and_back_between_two_builds_loses_nothing() {
+    let other = PathBuf::from(std::env::var_os(OTHER).expect(OTHER));
+    let own = Path::new(env!("CARGO_BIN_EXE_pointsman"));
+    let stage = Stage::new("upgrade-other");
+    let mut generations = Generations::start(&stage.write("workers = 2"));
+    let load = Load::start(&LoadPlan::all(3), stage.listeners.clone(), &stage.backends);
+    for program in [&other, own, &other, own, own, &other] {
+        load.tally.wait_for_progress();
+        check_end(generations.take_over_by(program));
+        load.switched();
+        load.tally.assert_clean();
+    }
+    load.tally.wait_for_progress();
+    check_all(&stage, load);
+}
+
+/// Runs hand-overs in which a proxy changes each message of a sender.
+fn rewritten(test: &str, from: Sender, change: fn(&mut Value)) {
+    let stage = Stage::new(test);
+    let mut generations = Generations::start(&stage.write("workers = 2"));
+    let load = Load::start(&LoadPlan::all(2), stage.listeners.clone(), &stage.backends);
+    for _ in 0..2 {
+        load.tally.wait_for_progress();
+        let proxy = FrameProxy::at(&stage.socket(), move |passing| {
+            if passing.from == from { Verdict::Rewrite(change) } else { Verdict::Pass }
+        });
+        generations.take_over();
+        assert!(proxy.has_seen("Rest"));
+        drop(proxy);
+        load.switched();
+        load.tally.assert_clean();
+    }
+    load.tally.wait_for_progress();
+    check_all(&stage, load);
+}
+
+/// Adds fields to each object, as a later version may.
+fn add_fields(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.values_mut().for_each(add_fields);
+            fields.insert("added_by_a_later_version".to_owned(), json!([1, {"deep": null}]));
+        }
+        Value::Array(values) => values.iter_mut().for_each(add_fields),
+        _ => {}
+    }
+}
+
+#[test]
+fn fields_of_a_later_incumbent_are_ignored() {
+    rewritten("upgrade-later-incumbent", Sender::Incumbent, add_fields);
+}
+
+#[test]
+fn fields_of_a_later_successor_are_ignored() {
+    rewritten("upgrade-later-successor", Sender::Successor, add_fields);
 }

@@ -152,7 +152,7 @@ impl Stage {
         for line in text.lines() {
             let record: serde_json::Value =
                 serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}"));
-            *reasons.entry(record["close_reason"].as_str().unwrap_or("none").to_owned()).or_default() += 1;
+            *reasons.entry(record["close"].as_str().unwrap_or("none").to_owned()).or_default() += 1;
             if let Some(other) = ids.insert(record["id"].as_u64().unwrap(), line) {
                 panic!("two records of one connection:\n{other}\n{line}");
             }
