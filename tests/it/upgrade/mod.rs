@@ -14,6 +14,7 @@ mod frames;
 mod kept;
 mod load;
 mod peers;
+mod played;
 mod rows;
 mod stage;
 mod tally;

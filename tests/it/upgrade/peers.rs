@@ -143,18 +143,18 @@ pub(super) fn welcome() -> Welcome {
     }
 }
 
-/// Listens in the place of an incumbent, and plays it for each program that connects. Each connection is closed at the
-/// end of `play`.
-pub(super) fn play_incumbent(place: &Path, play: impl Fn(&PlayedPeer) + Send + Sync + 'static) {
+/// Listens in the place of an incumbent, and plays it for one program that connects. From then on the file is a socket
+/// that nobody serves. The connection is closed at the end of `play`.
+pub(super) fn play_incumbent(place: &Path, play: impl FnOnce(&PlayedPeer) + Send + 'static) {
     let _ = fs::remove_file(place);
     let listener = UnixListener::bind(place).unwrap();
     fs::set_permissions(place, fs::Permissions::from_mode(0o600)).unwrap();
     thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
-            let peer = PlayedPeer::new(stream);
-            play(&peer);
-            peer.frames.shut_down();
-        }
+        let (stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let peer = PlayedPeer::new(stream);
+        play(&peer);
+        peer.frames.shut_down();
     });
 }
 
