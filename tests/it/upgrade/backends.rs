@@ -9,13 +9,20 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
-use tokio::time::interval;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::bytes::{Sequence, Stream, in_time};
 use super::tally::{BackendReport, Tally};
 
-/// The time between two chunks of a stream with a pace.
-pub(super) const PACE: Duration = Duration::from_millis(4);
+/// The time between two chunks of a stream with a pace, and between two messages.
+const PACE: Duration = Duration::from_millis(10);
+
+/// Returns the clock of a stream with a pace. A late tick is not made up for.
+pub(super) fn pace() -> Interval {
+    let mut clock = interval(PACE);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    clock
+}
 
 /// The greeting of the backend that speaks first.
 pub(super) const GREETING: &[u8] = b"220 the server speaks first\r\n";
@@ -121,8 +128,7 @@ pub(super) async fn start(
     let first = listen(Prelude::Greeting, &state).await?;
     let tls = listen(Prelude::Record, &state).await?;
     let proxied = listen(Prelude::Header, &state).await?;
-    let postgres =
-        [listen(Prelude::Startup(0), &state).await?, listen(Prelude::Startup(1), &state).await?];
+    let postgres = [listen(Prelude::Startup(0), &state).await?, listen(Prelude::Startup(1), &state).await?];
     let scarce = listen(Prelude::Counted, &state).await?;
     Ok(BackendAddresses { plain, first, tls, proxied, postgres, scarce })
 }
@@ -241,7 +247,7 @@ async fn run(
         }
         Task::StreamAfterEnd => {
             while came.verify(stream, tally).await? > 0 {}
-            let mut pace = interval(PACE);
+            let mut pace = pace();
             while !*over.borrow() {
                 sent.send(stream, 4096).await?;
                 pace.tick().await;
@@ -308,7 +314,7 @@ async fn both(
         io::Result::Ok(())
     };
     let write = async {
-        let mut pace = interval(PACE);
+        let mut pace = pace();
         while !*is_done.borrow() {
             sent.send(&mut writer, u64::MAX).await?;
             if is_paced {

@@ -44,7 +44,9 @@ pub(super) fn wrong(what: impl std::fmt::Display) -> io::Error {
 
 /// Waits for a step of a busy connection.
 pub(super) async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(STUCK, step).await.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved")))
+    timeout(STUCK, step)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "nothing moved")))
 }
 
 /// The bytes of a seed, from a position on.
@@ -73,7 +75,11 @@ impl Sequence {
     }
 
     /// Sends this many bytes.
-    pub(super) async fn send_all(&mut self, to: &mut (impl AsyncWrite + Unpin), count: u64) -> io::Result<()> {
+    pub(super) async fn send_all(
+        &mut self,
+        to: &mut (impl AsyncWrite + Unpin),
+        count: u64,
+    ) -> io::Result<()> {
         let end = self.at + count;
         while self.at < end {
             self.send(to, end - self.at).await?;
@@ -82,7 +88,11 @@ impl Sequence {
     }
 
     /// Reads some bytes and compares them. Returns their number, 0 at the end. Waits as long as nothing comes.
-    pub(super) async fn verify(&mut self, from: &mut (impl AsyncRead + Unpin), tally: &Tally) -> io::Result<usize> {
+    pub(super) async fn verify(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        tally: &Tally,
+    ) -> io::Result<usize> {
         let count = from.read(&mut self.buffer).await?;
         let mut expected = vec![0; count];
         fill(self.seed, self.at, &mut expected);

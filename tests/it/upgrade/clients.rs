@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, UnixStream};
 use tokio::sync::watch;
 use tokio::time::interval;
 
-use super::backends::{GREETING, Task, answer_seed};
+use super::backends::{GREETING, Task, answer_seed, pace};
 use super::bytes::{Sequence, Stream, end, exchange, expect, expect_end, fill, in_time, wrong};
 use super::tally::Tally;
 use crate::support::hello::hello;
@@ -20,7 +20,7 @@ use crate::support::pair::{self, expect_bytes, patient};
 /// The name that TLS clients ask for.
 pub(super) const NAME: &str = "api.test";
 
-/// The bytes of a flood: more than the sockets and a pipe of 1 MiB hold.
+/// The bytes of a flood: more than the sockets and a pipe of 1 MiB hold, with the bounds of the listener `splice`.
 const FLOOD: u64 = 12 << 20;
 
 /// The time for which a client keeps a connection of the scarce backend.
@@ -238,7 +238,7 @@ impl ClientContext {
         let mut stream = self.begin(engine, Task::Both, seed, u64::from(is_paced)).await?;
         let (mut sent, mut came) = (Sequence::new(seed), Sequence::new(answer_seed(seed)));
         {
-            let beat = self.tally.beat();
+            let beat = self.tally.beat(seed);
             let tally = Arc::clone(&self.tally);
             let (mut reader, mut writer) = tokio::io::split(&mut stream);
             let over = self.over.clone();
@@ -249,7 +249,7 @@ impl ClientContext {
                 io::Result::Ok(())
             };
             let write = async {
-                let mut pace = interval(super::backends::PACE);
+                let mut pace = pace();
                 while !*over.borrow() {
                     sent.send(&mut writer, u64::MAX).await?;
                     if is_paced {
@@ -280,8 +280,8 @@ impl ClientContext {
 
     /// Exchanges small messages until the load ends.
     async fn ping_pong(&mut self, mut stream: Stream, seed: u64) -> io::Result<()> {
-        let beat = self.tally.beat();
-        let mut pace = interval(super::backends::PACE);
+        let beat = self.tally.beat(seed);
+        let mut pace = pace();
         let mut number = 0;
         while !self.is_over() {
             number += 1;
@@ -298,7 +298,7 @@ impl ClientContext {
         let (mut sent, mut came) = (Sequence::new(seed), Sequence::new(answer_seed(seed)));
         sent.send_all(&mut stream, 50_000).await?;
         in_time(stream.shutdown()).await?;
-        let beat = self.tally.beat();
+        let beat = self.tally.beat(seed);
         while in_time(came.verify(&mut stream, &self.tally)).await? > 0 {
             beat.step();
         }
@@ -309,8 +309,8 @@ impl ClientContext {
         let mut stream = self.begin(1, Task::ReadAfterEnd, seed, 50_000).await?;
         let (mut sent, mut came) = (Sequence::new(seed), Sequence::new(answer_seed(seed)));
         came.verify_to_end(&mut stream, &self.tally).await?;
-        let beat = self.tally.beat();
-        let mut pace = interval(super::backends::PACE);
+        let beat = self.tally.beat(seed);
+        let mut pace = pace();
         while !self.is_over() {
             sent.send(&mut stream, 2000).await?;
             beat.step();
@@ -333,8 +333,9 @@ impl ClientContext {
         let mut stream = self.begin(1, Task::SlowSink, seed, 0).await?;
         let mut bytes = vec![0; FLOOD as usize];
         fill(seed, 0, &mut bytes);
-        // This takes until the end of the load.
+        // This takes until the end of the load, unless buffers hold all of it.
         stream.write_all(&bytes).await?;
+        self.end_of_load().await;
         in_time(stream.shutdown()).await?;
         expect_end(&mut stream).await?;
         self.compare(seed, FLOOD, 0).await
@@ -449,7 +450,7 @@ impl ClientContext {
 
     /// Makes short connections, one after the other.
     async fn short(&mut self, seed: u64) -> io::Result<()> {
-        let beat = self.tally.beat();
+        let beat = self.tally.beat(seed);
         let mut number = 0;
         while !self.is_over() {
             number += 1;
@@ -495,4 +496,3 @@ fn proxy_header(source: SocketAddrV4, is_text: bool) -> Vec<u8> {
     bytes.extend(443_u16.to_be_bytes());
     bytes
 }
-

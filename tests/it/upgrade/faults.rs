@@ -381,7 +381,8 @@ fn the_incumbent_goes_on_if_its_successor_is_killed_before_it_has_a_connection()
 fn frames_that_are_cut_or_lose_their_descriptors_end_a_hand_over_and_no_connection() {
     let mut running = Running::start("upgrade-cut", 8);
     for (sender, name) in EARLY {
-        for verdict in [Verdict::CutAfter(9), Verdict::CutAfter(17), Verdict::Close, Verdict::LoseDescriptors] {
+        for verdict in [Verdict::CutAfter(9), Verdict::CutAfter(17), Verdict::Close, Verdict::LoseDescriptors]
+        {
             if matches!(verdict, Verdict::LoseDescriptors) && !["Sockets", "Batch"].contains(&name) {
                 continue;
             }
@@ -486,7 +487,10 @@ fn a_successor_goes_on_alone_if_the_incumbent_is_killed() {
         let log = successor.stderr.all().join("\n");
         assert!(!log.contains("panicked"), "{name}: {log}");
         assert!(status.is_none() || !must_serve, "{name}: {status:?}\n{log}");
-        assert!(status.is_none_or(|status| !status.success()), "{name}: it ended as if all were well:\n{log}");
+        assert!(
+            status.is_none_or(|status| !status.success()),
+            "{name}: it ended as if all were well:\n{log}"
+        );
         running.load.tally.wait_for_progress();
         let survivors = running.load.clients() - running.load.tally.failures();
         running.load.end();
@@ -511,4 +515,3 @@ fn is_served(stage: &Stage) -> bool {
         && stream.read_exact(&mut answer).is_ok()
         && &answer == b"hello"
 }
-

@@ -98,7 +98,9 @@ impl FrameProxy {
         });
         let acknowledged: Vec<u64> = acknowledged.collect();
         let batches = seen.iter().filter_map(|(_, message)| match message {
-            Message::Batch(batch) if acknowledged.contains(&batch.number) => Some(batch.connections.len() as u64),
+            Message::Batch(batch) if acknowledged.contains(&batch.number) => {
+                Some(batch.connections.len() as u64)
+            }
             _ => None,
         });
         batches.sum()
@@ -132,7 +134,9 @@ fn connect(
                 let nth = {
                     let mut seen = seen.lock().unwrap();
                     seen.push((from, message.clone()));
-                    seen.iter().filter(|(side, other)| *side == from && other.name() == message.name()).count()
+                    seen.iter()
+                        .filter(|(side, other)| *side == from && other.name() == message.name())
+                        .count()
                 };
                 let verdict = judge(&Passing { from, nth, message: &message, successor: pid });
                 match apply(verdict, &frame, &sink, &raw_sink) {
@@ -206,7 +210,8 @@ pub(crate) fn end_now(pid: u32) {
 
 /// Returns the bytes of a frame.
 pub(crate) fn bytes(frame: &Frame) -> Vec<u8> {
-    let mut bytes = head(frame.kind, frame.descriptors.len() as u16, frame.json.len() as u32, frame.raw.len() as u64);
+    let mut bytes =
+        head(frame.kind, frame.descriptors.len() as u16, frame.json.len() as u32, frame.raw.len() as u64);
     bytes.extend(&frame.json);
     bytes.extend(&frame.raw);
     bytes

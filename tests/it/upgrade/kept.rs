@@ -89,7 +89,8 @@ fn limit_stays_full(test: &str, process: &str, listener: &str, pool: &str, one_s
     let pool = format!("{}\n{pool}", echo_pool(&backend));
     let mut generations = Generations::start(&place.write(process, listener, &pool, ""));
     let source = |number: u8| if one_source { 1 } else { number };
-    let mut clients = open(&place, &[(source(1), true), (source(2), true), (source(3), true), (source(4), false)]);
+    let mut clients =
+        open(&place, &[(source(1), true), (source(2), true), (source(3), true), (source(4), false)]);
     for _ in 0..2 {
         generations.take_over();
         assert!(clients.iter_mut().all(exchange), "{test}: a client was lost");
@@ -275,5 +276,8 @@ fn a_connection_lives_through_ten_processes() {
     });
     let text = std::fs::read_to_string(place.folder.path("access.log")).unwrap();
     let record: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
-    assert_eq!((record["from_client_bytes"].as_u64(), record["from_backend_bytes"].as_u64()), (Some(55), Some(55)));
+    assert_eq!(
+        (record["from_client_bytes"].as_u64(), record["from_backend_bytes"].as_u64()),
+        (Some(55), Some(55))
+    );
 }

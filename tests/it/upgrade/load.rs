@@ -123,7 +123,11 @@ impl Load {
                 let all = async { while clients.join_next().await.is_some() {} };
                 if timeout(LAST_CLIENT, all).await.is_err() {
                     let left = format!("{} clients have no end", clients.len());
-                    context.tally.ended("load", 0, Err(std::io::Error::new(std::io::ErrorKind::TimedOut, left)));
+                    context.tally.ended(
+                        "load",
+                        0,
+                        Err(std::io::Error::new(std::io::ErrorKind::TimedOut, left)),
+                    );
                 }
             });
         });

@@ -83,13 +83,12 @@ fn a_proxy_kills_before_or_after_a_frame() {
     for is_before in [true, false] {
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let pid = child.id();
-        let (got, _, of_successor) = between("proxy-kill", move |passing| {
-            match (passing.from, passing.message) {
+        let (got, _, of_successor) =
+            between("proxy-kill", move |passing| match (passing.from, passing.message) {
                 (Sender::Successor, Message::Adopted(_)) if is_before => Verdict::KillAndPass(pid),
                 (Sender::Successor, Message::Adopted(_)) => Verdict::PassAndKill(pid),
                 _ => Verdict::Pass,
-            }
-        });
+            });
         assert_eq!((got.len(), of_successor), (3, 2));
         assert!(!child.wait().unwrap().success());
     }

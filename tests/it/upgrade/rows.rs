@@ -60,7 +60,8 @@ fn a_restart_fails_clients_of_the_load() {
     load.tally.assert_clean();
     generations.restart();
     let tally = load.finish();
-    for kind in ["PingPong", "Bulk(0)", "HalfClosed", "Idle", "SlowReader", "HelloInPieces", "Unix", "Queued"] {
+    for kind in ["PingPong", "Bulk(0)", "HalfClosed", "Idle", "SlowReader", "HelloInPieces", "Unix", "Queued"]
+    {
         assert!(tally.has_failed(kind), "{kind} did not fail:\n{}", tally.text());
     }
 }

@@ -18,6 +18,9 @@ use crate::support::{PATIENCE, own_address, wait_for};
 const LISTENERS: [&str; 10] =
     ["auto", "splice", "copy", "first", "tls", "egress", "postgres", "proxied", "scarce", "unix"];
 
+/// The bytes that the kernel may hold for a peer of the listener `splice`.
+const BOUNDS: &str = "max_unsent = 131072\nmax_unread = 131072";
+
 /// The folder, the backends and the file.
 pub(crate) struct Stage {
     pub(crate) folder: Folder,
@@ -83,12 +86,22 @@ impl Stage {
             text.push_str(&format!("[listener.{name}]\nbind = \"{bind}\"\n{keys}\n"));
         };
         for (engine, address) in ENGINES.iter().zip(at.plain) {
-            listener(engine, &address.to_string(), &format!("engine = \"{engine}\"\npool = \"plain\""));
+            // So that most of a flood waits in a pipe, and not in a socket.
+            let (pool, bounds) = if *engine == "splice" { ("bounded", BOUNDS) } else { ("plain", "") };
+            listener(
+                engine,
+                &address.to_string(),
+                &format!("engine = \"{engine}\"\npool = \"{pool}\"\n{bounds}"),
+            );
         }
         let patient = "first_byte_timeout = \"1h\"\nhello_timeout = \"1h\"";
         listener("first", &at.first.to_string(), "pool = \"first\"");
         listener("tls", &at.tls.to_string(), &format!("protocol = \"tls\"\nunmatched = \"tls\"\n{patient}"));
-        listener("egress", &at.egress.to_string(), &format!("protocol = \"tls\"\nunmatched = \"egress\"\n{patient}"));
+        listener(
+            "egress",
+            &at.egress.to_string(),
+            &format!("protocol = \"tls\"\nunmatched = \"egress\"\n{patient}"),
+        );
         listener("postgres", &at.postgres.to_string(), "protocol = \"postgres\"\nplaintext = \"postgres\"");
         listener(
             "proxied",
@@ -98,9 +111,12 @@ impl Stage {
         listener("scarce", &at.scarce.to_string(), "pool = \"scarce\"");
         listener("unix", &format!("unix:{}", at.unix.display()), "pool = \"unix\"");
         let mut pool = |name: &str, backends: &[String], keys: &str| {
-            text.push_str(&format!("[pool.{name}]\nbackends = {backends:?}\nhealth.check = \"off\"\n{keys}\n"));
+            text.push_str(&format!(
+                "[pool.{name}]\nbackends = {backends:?}\nhealth.check = \"off\"\n{keys}\n"
+            ));
         };
         pool("plain", &[to.plain.to_string()], "");
+        pool("bounded", &[to.plain.to_string()], BOUNDS);
         pool("first", &[to.first.to_string()], "");
         pool("tls", &[to.tls.to_string()], "");
         pool("proxied", &[to.proxied.to_string()], "proxy_protocol = \"v2\"");
@@ -122,7 +138,8 @@ impl Stage {
 
     /// Returns the metrics of the process that has the admin listener.
     pub(crate) fn metrics(&self) -> String {
-        admin::ask(self.admin(), "/metrics", PATIENCE).map_or_else(|error| error.to_string(), |(_, text)| text)
+        admin::ask(self.admin(), "/metrics", PATIENCE)
+            .map_or_else(|error| error.to_string(), |(_, text)| text)
     }
 
     /// Waits until the counters of the process with the admin listener add up for each listener.
@@ -173,7 +190,9 @@ fn faults_of(metrics: &str) -> String {
         let value = |name: &str| sum(&format!("pointsman_connections_{name}"), listener);
         let [accepted, adopted, closed, active, handed_over] =
             ["total", "adopted_total", "closed_total", "active", "handed_over_total"].map(value);
-        if accepted + adopted != closed + active + handed_over || accepted + adopted == 0.0 && metrics.len() < 100 {
+        if accepted + adopted != closed + active + handed_over
+            || accepted + adopted == 0.0 && metrics.len() < 100
+        {
             faults.push_str(&format!(
                 "{listener}: accepted {accepted} + adopted {adopted} != closed {closed} + active {active} + handed over \
                  {handed_over}\n"

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::support::wait_for;
+use crate::support::PATIENCE;
 
 /// The most failures that are kept as text. All are counted.
 const MOST_KEPT: usize = 40;
@@ -51,7 +53,7 @@ pub(crate) struct Tally {
     /// The first failures.
     texts: Mutex<Vec<String>>,
     /// The steps of each client that never pauses.
-    beats: Mutex<Vec<Arc<AtomicU64>>>,
+    beats: Mutex<Vec<(u64, Arc<AtomicU64>)>>,
     /// The reports of the backends, by the seed of the connection.
     reports: Mutex<BTreeMap<u64, BackendReport>>,
     /// The backend of each session, by its key, and the requests to cancel that came there.
@@ -88,9 +90,9 @@ impl Tally {
     }
 
     /// Returns the counter of a new client that never pauses.
-    pub(crate) fn beat(&self) -> Beat {
+    pub(crate) fn beat(&self, seed: u64) -> Beat {
         let steps = Arc::default();
-        self.beats.lock().unwrap().push(Arc::clone(&steps));
+        self.beats.lock().unwrap().push((seed, Arc::clone(&steps)));
         Beat(steps)
     }
 
@@ -117,7 +119,9 @@ impl Tally {
 
     /// Notes a request to cancel, if it came to the backend of its session.
     pub(crate) fn cancelled(&self, key: u64, backend: u8) {
-        if let Some(session) = self.sessions.lock().unwrap().get_mut(&key).filter(|session| session.0 == backend) {
+        if let Some(session) =
+            self.sessions.lock().unwrap().get_mut(&key).filter(|session| session.0 == backend)
+        {
             session.1 += 1;
         }
     }
@@ -187,8 +191,17 @@ impl Tally {
     pub(crate) fn wait_for_progress(&self) {
         let beats = self.beats.lock().unwrap().clone();
         assert!(!beats.is_empty(), "no client runs");
-        let goals: Vec<_> = beats.iter().map(|beat| beat.load(Ordering::Relaxed) + 3).collect();
-        let moved = || beats.iter().zip(&goals).all(|(beat, goal)| beat.load(Ordering::Relaxed) >= *goal);
-        wait_for("progress of each client", moved);
+        let goals: Vec<_> = beats.iter().map(|(_, beat)| beat.load(Ordering::Relaxed) + 3).collect();
+        let late = || -> Vec<u64> {
+            let late =
+                beats.iter().zip(&goals).filter(|((_, beat), goal)| beat.load(Ordering::Relaxed) < **goal);
+            late.map(|((seed, _), _)| *seed).collect()
+        };
+        // With many clients on a busy machine, this takes longer than one answer may.
+        let until = Instant::now() + 3 * PATIENCE;
+        while !late().is_empty() {
+            assert!(Instant::now() < until, "clients without progress: {:?}; {}", late(), self.text());
+            thread::park_timeout(Duration::from_millis(5));
+        }
     }
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::Output;
 
 use pointsman::wire::handover::{
-    Batch, Go, HandedConnection, HandedReading, HandedRelay, HandedSocket, Message, Refused, Rest, Sockets, Welcome,
-    World,
+    Batch, Go, HandedConnection, HandedReading, HandedRelay, HandedSocket, Message, Refused, Rest, Sockets,
+    Welcome, World,
 };
 
 use super::frames::head;
@@ -137,14 +137,23 @@ const FAULTS: &[Fault] = &[
         peer.send(&Message::Rest(Rest::default()));
     }),
     ("sends a batch without descriptors", Serves, |peer| {
-        batch(peer, Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() }, &[]);
+        batch(
+            peer,
+            Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() },
+            &[],
+        );
     }),
     ("sends a batch of empty connections", Serves, |peer| {
-        batch(peer, Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() }, b"");
+        batch(
+            peer,
+            Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() },
+            b"",
+        );
     }),
     ("sends relays of unknown listeners and options", Serves, |peer| {
         let relay = HandedRelay { options: 7, pool: "nowhere".to_owned(), ..HandedRelay::default() };
-        let connection = HandedConnection { id: 3, relay: Some(Box::new(relay)), ..HandedConnection::default() };
+        let connection =
+            HandedConnection { id: 3, relay: Some(Box::new(relay)), ..HandedConnection::default() };
         batch(peer, Batch { number: 1, connections: vec![connection], options: Vec::new() }, b"");
     }),
     ("sends relays that hold more bytes than come", Serves, |peer| {
@@ -231,7 +240,9 @@ fn a_successor_ends_or_serves_after_each_fault_of_an_incumbent() {
         let (code, log) = outcome(&stage, &file);
         assert!(!log.contains("panicked"), "{case}: {log}");
         match expected {
-            Ends(words) => assert!(code.is_some_and(|code| code != 0) && log.contains(words), "{case}: {code:?}\n{log}"),
+            Ends(words) => {
+                assert!(code.is_some_and(|code| code != 0) && log.contains(words), "{case}: {code:?}\n{log}")
+            }
             Serves => assert_eq!(code, None, "{case}:\n{log}"),
             EndsOrServes => assert_ne!(code, Some(0), "{case}:\n{log}"),
         }
@@ -312,7 +323,14 @@ fn a_bad_file_is_refused_before_the_incumbent_is_asked() {
     check_refused(&upgrade(&["--again", "--socket", socket.to_str().unwrap()], &bad), 2, &["C0104"]);
     let output = program(Path::new(BINARY), &["run", "--take-over"]).arg(&bad).output().unwrap();
     check_refused(&output, 2, &["C0104"]);
-    assert!(!generations.current.stderr.all().iter().any(|line| line.contains("hand-over") || line.contains("successor")));
+    assert!(
+        !generations
+            .current
+            .stderr
+            .all()
+            .iter()
+            .any(|line| line.contains("hand-over") || line.contains("successor"))
+    );
     load.tally.wait_for_progress();
     generations.take_over();
     load.switched();
@@ -325,7 +343,8 @@ fn a_successor_with_few_descriptors_is_refused_with_both_numbers() {
     let file = stage.write("workers = 2");
     let mut generations = Generations::start(&file);
     let load = Load::start(&LoadPlan::steady(12), stage.listeners.clone(), &stage.backends);
-    let mut limited = program(Path::new("/bin/sh"), &["-c", "ulimit -n 100; exec \"$0\" run --take-over \"$1\"", BINARY]);
+    let mut limited =
+        program(Path::new("/bin/sh"), &["-c", "ulimit -n 100; exec \"$0\" run --take-over \"$1\"", BINARY]);
     let output = limited.arg(&file).output().unwrap();
     check_refused(&output, 1, &["100"]);
     load.tally.wait_for_progress();
