@@ -104,7 +104,7 @@ enum Prelude {
     Counted,
 }
 
-/// What the backends share.
+/// The state that all backends share.
 struct BackendState {
     tally: Arc<Tally>,
     over: watch::Receiver<bool>,

@@ -114,7 +114,7 @@ pub(crate) struct ListenerAddresses {
     pub(crate) unix: PathBuf,
 }
 
-/// What the clients share.
+/// The values that all clients share.
 #[derive(Clone)]
 pub(super) struct ClientContext {
     pub(super) listeners: Arc<ListenerAddresses>,
@@ -403,7 +403,7 @@ impl ClientContext {
         let source = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, seed as u8), 1 + (seed as u16 >> 1));
         loop {
             let mut stream = self.connect(self.listeners.proxied).await?;
-            let header = proxy_header(source, seed % 2 == 0);
+            let header = proxy_header(source, seed.is_multiple_of(2));
             let (one, other) = header.split_at(header.len() / 2);
             in_time(stream.write_all(one)).await?;
             if in_pieces {

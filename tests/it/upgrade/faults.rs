@@ -36,13 +36,8 @@ impl Running {
         let load = Load::start(&LoadPlan::steady(each), stage.listeners.clone(), &stage.backends);
         load.tally.wait_for_progress();
         let mut running = Self { stage, generations, load, descriptors: 0 };
-        running.descriptors = running.open_descriptors();
+        running.descriptors = running.generations.descriptors();
         running
-    }
-
-    fn open_descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.generations.current.child.id());
-        std::fs::read_dir(folder).unwrap().count()
     }
 
     /// Checks that the incumbent serves as if nothing had happened.
@@ -54,7 +49,7 @@ impl Running {
         assert_eq!(self.load.tally.failures(), 0, "{case}: {}\n{}", self.load.tally.text(), log());
         short_client(&self.stage.listeners, &self.load.tally);
         // Each failed hand-over may keep few descriptors for a moment, and none for ever.
-        wait_for(&format!("{case}: descriptors"), || self.open_descriptors() <= self.descriptors + 16);
+        wait_for(&format!("{case}: descriptors"), || self.generations.descriptors() <= self.descriptors + 16);
         self.generations.check_alive();
     }
 

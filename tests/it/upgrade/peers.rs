@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use pointsman::sys::frames::{Frame, FrameFault, FrameSocket};
-use pointsman::wire::handover::{Adopted, Hello, Message, PROTOCOLS, Ready, Sockets, Welcome, World};
+use pointsman::wire::handover::{Adopted, Hello, Message, PROTOCOLS, Ready, Sockets, Welcome};
 
 use crate::support::PATIENCE;
 
@@ -144,7 +144,7 @@ pub(super) fn welcome() -> Welcome {
 }
 
 /// Listens in the place of an incumbent, and plays it for one program that connects. From then on the file is a socket
-/// that nobody serves. The connection is closed at the end of `play`.
+/// without a listener. The connection is closed at the end of `play`.
 pub(super) fn play_incumbent(place: &Path, play: impl FnOnce(&PlayedPeer) + Send + 'static) {
     let _ = fs::remove_file(place);
     let listener = UnixListener::bind(place).unwrap();
@@ -168,6 +168,6 @@ pub(super) fn send_welcome(peer: &PlayedPeer, welcome: Welcome) {
 pub(super) fn until_ready(peer: &PlayedPeer) {
     send_welcome(peer, welcome());
     peer.send(&Message::Sockets(Sockets::default()));
-    peer.send(&Message::World(Box::new(World::default())));
+    peer.send(&Message::World(Box::default()));
     let _ = peer.receive();
 }

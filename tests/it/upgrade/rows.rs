@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::frames::{FrameProxy, Sender, Verdict};
 use super::load::{Load, LoadPlan};
 use super::stage::{Generations, Stage, check_end};
+use crate::support::wait_for;
 
 /// The variable with the path of another build.
 const OTHER: &str = "POINTSMAN_OTHER";
@@ -14,7 +15,6 @@ const OTHER: &str = "POINTSMAN_OTHER";
 /// Ends a load, and checks that nothing was lost.
 pub(super) fn check_all(stage: &Stage, load: Load) {
     let tally = load.finish();
-    println!("{}", tally.text());
     tally.assert_clean();
     stage.check_records(tally.connections());
     stage.wait_until_counters_add_up();
@@ -25,13 +25,16 @@ fn hand_over(test: &str, keys: &str, times: usize, each: usize) {
     let stage = Stage::new(test);
     let mut generations = Generations::start(&stage.write(keys));
     let load = Load::start(&LoadPlan::all(each), stage.listeners.clone(), &stage.backends);
+    load.tally.wait_for_progress();
+    let descriptors = generations.descriptors();
     for _ in 0..times {
-        load.tally.wait_for_progress();
-        load.tally.assert_clean();
         generations.take_over();
         load.switched();
+        load.tally.wait_for_progress();
+        load.tally.assert_clean();
+        // Clients come and go, but a descriptor that each hand-over leaves open would show.
+        wait_for("no more descriptors than before", || generations.descriptors() <= descriptors + 40);
     }
-    load.tally.wait_for_progress();
     check_all(&stage, load);
 }
 

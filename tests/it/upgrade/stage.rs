@@ -246,6 +246,11 @@ impl Generations {
         self.current.stderr.wait_for("serving");
     }
 
+    /// Returns the number of descriptors that the current process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.current.child.id())).unwrap().count()
+    }
+
     /// Panics if the current process has ended.
     #[track_caller]
     pub(crate) fn check_alive(&mut self) {

@@ -23,7 +23,7 @@ pub(crate) struct BackendReport {
     pub(crate) fault: Option<String>,
 }
 
-/// Counts the steps of a client that never pauses. From its drop on, nobody waits for a step of this client.
+/// Counts the steps of a client that never pauses. After its drop, no further step of this client is awaited.
 pub(crate) struct Beat(Arc<AtomicU64>);
 
 impl Beat {

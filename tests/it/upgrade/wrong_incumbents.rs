@@ -61,7 +61,7 @@ const FAULTS: &[Fault] = &[
     ("closes after World", EndsOrServes, |peer| {
         send_welcome(peer, welcome());
         peer.send(&Message::Sockets(Sockets::default()));
-        peer.send(&Message::World(Box::new(World::default())));
+        peer.send(&Message::World(Box::default()));
     }),
     ("closes after Ready", EndsOrServes, until_ready),
     ("closes after Go", Serves, |peer| {
@@ -106,7 +106,7 @@ const FAULTS: &[Fault] = &[
         send_welcome(peer, welcome());
         let socket = handed("auto", "127.0.0.1:1");
         peer.send(&Message::Sockets(Sockets { sockets: vec![socket.clone(), socket], more: false }));
-        peer.send(&Message::World(Box::new(World::default())));
+        peer.send(&Message::World(Box::default()));
         let _ = peer.receive_to_end();
     }),
     ("sends a file as a socket", EndsOrServes, |peer| {
@@ -114,7 +114,7 @@ const FAULTS: &[Fault] = &[
         let file = fs::File::open("/dev/null").unwrap();
         let sockets = vec![handed("auto", "127.0.0.1:1")];
         peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], &[file.as_fd()]);
-        peer.send(&Message::World(Box::new(World::default())));
+        peer.send(&Message::World(Box::default()));
         let _ = peer.receive();
     }),
     ("sends a socket that does not listen", EndsOrServes, |peer| {
@@ -123,7 +123,7 @@ const FAULTS: &[Fault] = &[
         let sockets = vec![handed("auto", "127.0.0.1:1"), handed("nowhere", "no address")];
         let descriptors = [one.as_fd(), one.as_fd()];
         peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], &descriptors);
-        peer.send(&Message::World(Box::new(World::default())));
+        peer.send(&Message::World(Box::default()));
         let _ = peer.receive();
     }),
     ("sends a listener that the file does not have", Serves, |peer| {
@@ -131,24 +131,18 @@ const FAULTS: &[Fault] = &[
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = vec![handed("gone", &listener.local_addr().unwrap().to_string())];
         peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], &[listener.as_fd()]);
-        peer.send(&Message::World(Box::new(World::default())));
+        peer.send(&Message::World(Box::default()));
         let _ = peer.receive();
         peer.send(&Message::Go(Go { next_id: 5 }));
         peer.send(&Message::Rest(Rest::default()));
     }),
     ("sends a batch without descriptors", Serves, |peer| {
-        batch(
-            peer,
-            Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() },
-            &[],
-        );
+        batch_with(peer, three_empty(), b"", 0);
     }),
+    ("sends a batch with too few descriptors", Serves, |peer| batch_with(peer, three_empty(), b"", 2)),
+    ("sends a batch with too many descriptors", Serves, |peer| batch_with(peer, three_empty(), b"", 9)),
     ("sends a batch of empty connections", Serves, |peer| {
-        batch(
-            peer,
-            Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() },
-            b"",
-        );
+        batch(peer, three_empty(), b"");
     }),
     ("sends relays of unknown listeners and options", Serves, |peer| {
         let relay = HandedRelay { options: 7, pool: "nowhere".to_owned(), ..HandedRelay::default() };
@@ -197,14 +191,22 @@ fn handed(listener: &str, address: &str) -> HandedSocket {
     }
 }
 
+fn three_empty() -> Batch {
+    Batch { number: 1, connections: vec![HandedConnection::default(); 3], options: Vec::new() }
+}
+
 /// Plays an incumbent up to a batch. Each descriptor is one end of a pair of sockets.
 fn batch(peer: &PlayedPeer, batch: Batch, raw: &[u8]) {
+    let count = batch.connections.iter().map(|one| if one.relay.is_some() { 2 } else { 1 }).sum();
+    batch_with(peer, batch, raw, count);
+}
+
+/// Plays the same with this number of descriptors.
+fn batch_with(peer: &PlayedPeer, batch: Batch, raw: &[u8], descriptors: usize) {
     until_ready(peer);
     peer.send(&Message::Go(Go { next_id: 100 }));
-    let pairs: Vec<_> = (0..6).map(|_| UnixStream::pair().unwrap()).collect();
-    let count: usize = batch.connections.iter().map(|one| if one.relay.is_some() { 2 } else { 1 }).sum();
-    let descriptors: Vec<_> = pairs.iter().take(count).map(|pair| pair.0.as_fd()).collect();
-    // The first case has a raw part without end, and no descriptor.
+    let pairs: Vec<_> = (0..descriptors).map(|_| UnixStream::pair().unwrap()).collect();
+    let descriptors: Vec<_> = pairs.iter().map(|pair| pair.0.as_fd()).collect();
     peer.send_with(&Message::Batch(batch), raw, &descriptors);
     let _ = peer.receive();
 }
@@ -369,11 +371,11 @@ fn upgrade_reports_what_moved() {
     assert!(lines.iter().all(|word| text.lines().any(|line| line.starts_with(word))), "{text}");
     let successor = text.lines().find(|line| line.starts_with("successor")).unwrap();
     let pid = successor.split("pid ").nth(1).unwrap().split([',', ' ', ';']).next().unwrap().parse().unwrap();
+    let guard = EndedLater(pid);
     let ended = generations.current.end();
     assert!(ended.success(), "{ended}");
     load.switched();
     load.tally.wait_for_progress();
-    let guard = EndedLater(pid);
     check_all(&stage, load);
     drop(guard);
 }
