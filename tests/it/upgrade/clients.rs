@@ -21,7 +21,7 @@ use crate::support::pair::{self, expect_bytes, patient};
 pub(super) const NAME: &str = "api.test";
 
 /// The bytes of a flood: more than the sockets and a pipe of 1 MiB hold, with the bounds of the listener `splice`.
-const FLOOD: u64 = 12 << 20;
+const FLOOD: u64 = 16 << 20;
 
 /// The time for which a client keeps a connection of the scarce backend.
 const HOLD: Duration = Duration::from_millis(100);

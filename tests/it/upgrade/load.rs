@@ -31,7 +31,8 @@ impl LoadPlan {
         let each = std::env::var(EACH).ok().and_then(|text| text.parse().ok()).unwrap_or(each);
         let count = |kind: Kind| match kind {
             Kind::BulkFull => 1,
-            Kind::SlowReader | Kind::SlowBackend => each.min(20),
+            // The kernel holds some 10 MiB for each.
+            Kind::SlowReader | Kind::SlowBackend => each.min(4),
             Kind::Short | Kind::Bulk(_) => each.min(8),
             // More than the scarce backend serves at once.
             Kind::Queued => each.clamp(5, 20),

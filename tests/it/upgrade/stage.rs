@@ -18,8 +18,9 @@ use crate::support::{PATIENCE, own_address, wait_for};
 const LISTENERS: [&str; 10] =
     ["auto", "splice", "copy", "first", "tls", "egress", "postgres", "proxied", "scarce", "unix"];
 
-/// The bytes that the kernel may hold for a peer of the listener `splice`.
-const BOUNDS: &str = "max_unsent = 131072\nmax_unread = 131072";
+/// The bytes that the kernel may hold for a slow peer of the listener `splice`. A relay reads as much as has come, and
+/// waits with it in the pipe.
+const BOUNDS: &str = "max_unsent = 65536";
 
 /// The folder, the backends and the file.
 pub(crate) struct Stage {
