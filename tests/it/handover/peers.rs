@@ -108,7 +108,7 @@ impl PlayedPeer {
 
     /// Acknowledges a batch of this number.
     pub(super) fn adopt(&self, number: u64) {
-        self.send(&Message::Adopted(Adopted { number }));
+        self.send(&Message::Adopted(Adopted { number, ..Adopted::default() }));
     }
 }
 

@@ -11,7 +11,7 @@ use std::process::Output;
 
 use pointsman::wire::handover::{
     Batch, Go, HandedConnection, HandedReading, HandedRelay, HandedSocket, Message, Refused, Rest, Sockets,
-    Welcome, World,
+    Welcome,
 };
 
 use super::frames::head;
@@ -188,6 +188,7 @@ fn handed(listener: &str, address: &str) -> HandedSocket {
         listener: listener.to_owned(),
         configured: address.to_owned(),
         address: address.to_owned(),
+        ..HandedSocket::default()
     }
 }
 
