@@ -50,7 +50,8 @@ pub(crate) enum Verdict {
     KillAndPass(u32),
     /// The frame is passed on, then the process is killed.
     PassAndKill(u32),
-    /// Neither this frame nor a later one of the same sender is passed on. Both connections stay open.
+    /// Neither this frame nor a later one of the same sender is passed on. Both connections stay open
+    /// until the sender closes its own.
     Stall,
 }
 
@@ -143,6 +144,7 @@ fn connect(
                     Next::GoOn => {}
                     // Frames of the receiver may still be on their way; the other thread passes them on to the last.
                     Next::SinkIsGone => return,
+                    Next::LoseRest => while source.receive().is_ok() {},
                     Next::CloseBoth => {
                         source.shut_down();
                         break;
@@ -160,6 +162,8 @@ enum Next {
     GoOn,
     SinkIsGone,
     CloseBoth,
+    /// Nothing more is passed on in this direction. Its end is.
+    LoseRest,
 }
 
 /// Does what a verdict says.
@@ -196,10 +200,7 @@ fn apply(verdict: Verdict, frame: &Frame, sink: &FrameSocket, raw_sink: &UnixStr
             end_now(pid);
             next
         }
-        // The other direction goes on; this one never does.
-        Verdict::Stall => loop {
-            thread::park();
-        },
+        Verdict::Stall => Next::LoseRest,
     }
 }
 

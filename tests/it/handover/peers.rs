@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use pointsman::sys::frames::{Frame, FrameFault, FrameSocket};
-use pointsman::wire::handover::{Adopted, Hello, Message, PROTOCOLS, Ready, Sockets, Welcome};
+use pointsman::wire::handover::{Adopted, HandedSocket, Hello, Message, PROTOCOLS, Ready, Sockets, Welcome};
 
 use crate::support::PATIENCE;
 
@@ -166,8 +166,18 @@ pub(super) fn send_welcome(peer: &PlayedPeer, welcome: Welcome) {
 
 /// Plays an incumbent without sockets and without a state, until the successor is ready.
 pub(super) fn until_ready(peer: &PlayedPeer) {
+    until_ready_with(peer, Vec::new(), &[]);
+}
+
+/// Plays the same with these sockets.
+pub(super) fn until_ready_with(
+    peer: &PlayedPeer,
+    sockets: Vec<HandedSocket>,
+    descriptors: &[BorrowedFd<'_>],
+) {
+    let _ = peer.receive();
     send_welcome(peer, welcome());
-    peer.send(&Message::Sockets(Sockets::default()));
+    peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], descriptors);
     peer.send(&Message::World(Box::default()));
     let _ = peer.receive();
 }

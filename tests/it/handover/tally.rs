@@ -35,9 +35,12 @@ impl Beat {
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        self.0.fetch_add(1 << 32, Ordering::Relaxed);
+        self.0.fetch_add(ENDED, Ordering::Relaxed);
     }
 }
+
+/// The steps of a client that has ended are more than these.
+const ENDED: u64 = 1 << 32;
 
 /// The results of a load.
 #[derive(Default)]
@@ -189,8 +192,9 @@ impl Tally {
     /// Waits until each client that never pauses has taken further steps, or has ended.
     #[track_caller]
     pub(crate) fn wait_for_progress(&self) {
-        let beats = self.beats.lock().unwrap().clone();
+        let mut beats = self.beats.lock().unwrap().clone();
         assert!(!beats.is_empty(), "no client runs");
+        beats.retain(|(_, beat)| beat.load(Ordering::Relaxed) < ENDED);
         let goals: Vec<_> = beats.iter().map(|(_, beat)| beat.load(Ordering::Relaxed) + 3).collect();
         let late = || -> Vec<u64> {
             let late =

@@ -16,7 +16,7 @@ use pointsman::wire::handover::{
 
 use super::frames::head;
 use super::load::{Load, LoadPlan};
-use super::peers::{PlayedPeer, play_incumbent, send_welcome, until_ready, welcome};
+use super::peers::{PlayedPeer, play_incumbent, send_welcome, until_ready, until_ready_with, welcome};
 use super::rows::check_all;
 use super::stage::{Generations, Stage, program};
 use crate::process::Program;
@@ -110,29 +110,18 @@ const FAULTS: &[Fault] = &[
         let _ = peer.receive_to_end();
     }),
     ("sends a file as a socket", EndsOrServes, |peer| {
-        send_welcome(peer, welcome());
         let file = fs::File::open("/dev/null").unwrap();
-        let sockets = vec![handed("auto", "127.0.0.1:1")];
-        peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], &[file.as_fd()]);
-        peer.send(&Message::World(Box::default()));
-        let _ = peer.receive();
+        until_ready_with(peer, vec![handed("auto", "127.0.0.1:1")], &[file.as_fd()]);
     }),
     ("sends a socket that does not listen", EndsOrServes, |peer| {
-        send_welcome(peer, welcome());
         let (one, _other) = UnixStream::pair().unwrap();
         let sockets = vec![handed("auto", "127.0.0.1:1"), handed("nowhere", "no address")];
-        let descriptors = [one.as_fd(), one.as_fd()];
-        peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], &descriptors);
-        peer.send(&Message::World(Box::default()));
-        let _ = peer.receive();
+        until_ready_with(peer, sockets, &[one.as_fd(), one.as_fd()]);
     }),
     ("sends a listener that the file does not have", Serves, |peer| {
-        send_welcome(peer, welcome());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = vec![handed("gone", &listener.local_addr().unwrap().to_string())];
-        peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], &[listener.as_fd()]);
-        peer.send(&Message::World(Box::default()));
-        let _ = peer.receive();
+        until_ready_with(peer, sockets, &[listener.as_fd()]);
         peer.send(&Message::Go(Go { next_id: 5 }));
         peer.send(&Message::Rest(Rest::default()));
     }),
@@ -174,7 +163,7 @@ const FAULTS: &[Fault] = &[
         batch(peer, Batch { number: 1, connections: vec![connection], options: Vec::new() }, b"abc");
     }),
     ("sends batch 2 first", Serves, |peer| batch(peer, Batch { number: 2, ..Batch::default() }, b"")),
-    ("sends Go twice", Serves, |peer| {
+    ("sends Go twice", EndsOrServes, |peer| {
         until_ready(peer);
         peer.send(&Message::Go(Go { next_id: 1 }));
         peer.send(&Message::Go(Go { next_id: 1 }));
