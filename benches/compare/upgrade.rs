@@ -174,6 +174,8 @@ struct Upgradable {
     session: Option<u32>,
     /// The master of nginx before the last upgrade.
     retired_master: Option<u32>,
+    /// The starts and reloads of HAProxy that its log reports.
+    reloads: usize,
     started: usize,
 }
 
@@ -199,6 +201,7 @@ impl Upgradable {
             programs: Vec::new(),
             session: None,
             retired_master: None,
+            reloads: 1,
             started: 0,
         };
         let mut program = running.launch(&running.command.clone())?;
@@ -297,8 +300,14 @@ impl Upgradable {
                 self.until("a new worker", most, || {
                     self.processes().iter().any(|pid| !before.contains(pid))
                 })?;
-                // The worker accepts soon after; HAProxy does not say when.
-                Ok(Some(Times { serves: millis(begun), gone: None }))
+                let serves = millis(begun);
+                // Before that the master loses the next signal.
+                self.until("the end of the reload", most, || {
+                    let log = fs::read_to_string(self.log()).unwrap_or_default();
+                    log.matches("Loading success").count() > self.reloads
+                })?;
+                self.reloads += 1;
+                Ok(Some(Times { serves, gone: None }))
             }
             Peer::Nginx => {
                 let old = self.pid_in("nginx.pid").ok_or(io::ErrorKind::NotFound)?;
