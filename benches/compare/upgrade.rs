@@ -297,7 +297,14 @@ impl Upgradable {
             Peer::Haproxy => {
                 let before = self.processes();
                 self.programs[0].signal(Signal::SIGUSR2);
+                let mut sent = Instant::now();
+                let signalled = &self.programs[0];
                 self.until("a new worker", most, || {
+                    // A master that is still busy with the reload before loses the signal.
+                    if sent.elapsed() > Duration::from_secs(1) {
+                        signalled.signal(Signal::SIGUSR2);
+                        sent = Instant::now();
+                    }
                     self.processes().iter().any(|pid| !before.contains(pid))
                 })?;
                 let serves = millis(begun);
