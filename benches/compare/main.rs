@@ -11,6 +11,7 @@
 //! cargo bench --bench compare -- --growth --rounds 3           many routes, backends, connections
 //! cargo bench --bench compare -- --failover                    backends that fail under load
 //! cargo bench --bench compare -- --checks --rounds 3           10,000 backends checked
+//! cargo bench --bench compare -- --upgrade --rounds 3          upgrades under load
 //! cargo bench --bench compare                                  only: does everything work?
 //! ```
 //!
@@ -60,6 +61,8 @@ mod smoke;
 mod svg;
 mod tokio_copy;
 mod trace;
+mod upgrade;
+mod upgrade_load;
 
 use std::io;
 use std::process::ExitCode;
@@ -141,6 +144,8 @@ fn mode(bench: &Bench<'_>, options: &Options) -> io::Result<u64> {
         failover::run(bench, failover::Extent::full(rounds))?
     } else if options.checks {
         (checks::run(bench, checks::Extent::full(rounds))?, 0)
+    } else if options.upgrade {
+        upgrade::run(bench, &rounds::installed(&options.peers), upgrade::Extent::full(rounds))?
     } else {
         let peers = rounds::installed(&options.peers);
         if !options.strace {

@@ -31,7 +31,7 @@ pub(crate) struct Options {
         default_value = "pointsman,haproxy,haproxy-1m,nginx,sniproxy,envoy,tokio-copy,direct"
     )]
     pub(crate) peers: Vec<Peer>,
-    /// Threads of each proxy: 1, or 2 with --busy. Several numbers take turns in one run, and each is also
+    /// Threads of each proxy: 1, or 2 with --busy and --upgrade. Several numbers take turns in one run, and each is also
     /// compared with the first. If every proxy has a single thread, the proxy is pinned to its own CPU;
     /// otherwise no process is pinned.
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=256))]
@@ -61,6 +61,9 @@ pub(crate) struct Options {
     /// Measure pointsman alone instead, while it checks 10,000 backends.
     #[arg(long, group = "mode")]
     pub(crate) checks: bool,
+    /// Measure upgrades under load instead, of pointsman, HAProxy and nginx: three in a row with 5,000 connections.
+    #[arg(long, group = "mode")]
+    pub(crate) upgrade: bool,
     /// Also write plots to this directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) svg: Option<PathBuf>,
@@ -85,7 +88,7 @@ impl Options {
             }
         }
         if workers.is_empty() {
-            workers.push(if self.busy { 2 } else { 1 });
+            workers.push(if self.busy || self.upgrade { 2 } else { 1 });
         }
         workers
     }

@@ -72,13 +72,43 @@ pub(crate) fn softirq_thread(cpu: usize) -> Option<u32> {
         .find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name))
 }
 
-/// Returns the proportional set size in KiB. A shared page counts by its share.
+/// Returns the processes of a session that have not ended.
+pub(crate) fn session(leader: u32) -> Vec<u32> {
+    numbers("/proc")
+        .into_iter()
+        .filter(|pid| field(*pid, 3) == Some(leader.into()) && is_alive(*pid))
+        .collect()
+}
+
+/// Returns the time at which the process was started, in clock ticks since the start of the system.
+pub(crate) fn started(pid: u32) -> u64 {
+    field(pid, 19).unwrap_or(0)
+}
+
+/// Returns true if the process has not ended. A process that its parent has not awaited has ended.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Returns a number of the process, by its place behind the name and from 0; the state has place 0.
+fn field(pid: u32, place: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(place)?.parse().ok()
+}
+
+/// Returns the proportional set size of the process and its descendants in KiB. A shared page counts by its share.
 pub(crate) fn pss_kib(root: u32) -> u64 {
+    pss_kib_of(&tree(root))
+}
+
+/// Returns the proportional set size of some processes in KiB.
+pub(crate) fn pss_kib_of(processes: &[u32]) -> u64 {
     let of = |pid: u32| -> Option<u64> {
         let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
         rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?.split_whitespace().next()?.parse().ok()
     };
-    tree(root).into_iter().filter_map(of).sum()
+    processes.iter().copied().filter_map(of).sum()
 }
 
 /// Returns the memory of the kernel's own objects in KiB. Sockets and the heads of their buffers are among

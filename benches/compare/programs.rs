@@ -66,7 +66,7 @@ pub(crate) fn command(peer: Peer, setup: &Setup, shape: Shape) -> io::Result<Com
         Peer::Pointsman => configurations::pointsman(setup, shape),
         Peer::Haproxy => configurations::haproxy(setup, ""),
         Peer::Haproxy1m => configurations::haproxy(setup, "tune.pipesize 1048576"),
-        Peer::Nginx => configurations::nginx(setup, stream_module(&says(peer, "-V")?).as_deref()),
+        Peer::Nginx => configurations::nginx(setup, nginx_module()?.as_deref()),
         Peer::Sniproxy => configurations::sniproxy(setup),
         Peer::Envoy => configurations::envoy(setup),
         Peer::TokioCopy | Peer::Direct => String::new(),
@@ -91,6 +91,14 @@ pub(crate) fn command(peer: Peer, setup: &Setup, shape: Shape) -> io::Result<Com
         }
     };
     Ok(command)
+}
+
+/// Returns the file that the installed nginx must load for `stream`, if it must.
+///
+/// # Errors
+/// Returns an error if nginx cannot be run.
+pub(crate) fn nginx_module() -> io::Result<Option<String>> {
+    Ok(stream_module(&says(Peer::Nginx, "-V")?))
 }
 
 /// Returns the file that nginx must load for `stream`, from the output of `nginx -V`. `None` if the module is

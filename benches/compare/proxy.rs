@@ -147,7 +147,7 @@ impl Proxy {
     }
 }
 
-fn free_port() -> io::Result<u16> {
+pub(crate) fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }
 
@@ -158,7 +158,7 @@ fn end_of(log: &Path) -> String {
 }
 
 /// Sends a hello in two pieces and reads back the bytes that follow it.
-fn prove(address: SocketAddr) -> io::Result<()> {
+pub(crate) fn prove(address: SocketAddr) -> io::Result<()> {
     let forward = || {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;

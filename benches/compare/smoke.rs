@@ -15,6 +15,7 @@ use crate::points::{ProxyVariant, Reference, Test};
 use crate::report;
 use crate::rounds;
 use crate::scrape;
+use crate::upgrade;
 
 /// Runs every test and mode that needs no other program and no privilege. Returns the number of errors of
 /// pointsman.
@@ -46,6 +47,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<u64> {
         growth::run(bench, 1, Extent::Smallest, None)?,
         failover::run(bench, failover::Extent::brief())?,
         (checks::run(bench, checks::Extent::brief())?, 0),
+        upgrade::run(bench, &[Peer::Pointsman], upgrade::Extent::brief())?,
     ] {
         println!("{text}");
         errors += further;

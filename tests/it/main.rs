@@ -20,6 +20,7 @@ mod files;
 mod forward;
 mod gone;
 mod guarded;
+mod handover;
 mod injection;
 mod life;
 mod limits;

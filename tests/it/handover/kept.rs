@@ -1,0 +1,283 @@
+//! The state that a hand-over keeps: limits, bans, the health of backends, idle times, marks of departing listeners.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use pointsman::admin;
+use pointsman::sys::Address;
+
+use super::stage::{Generations, check_end};
+use crate::process::Folder;
+use crate::support::pair::{connect_from, expect_bytes, patient};
+use crate::support::{Backend, PATIENCE, own_address, wait_for};
+
+/// A folder with a file, and the address of the listener `main`.
+struct Place {
+    folder: Folder,
+    main: SocketAddr,
+}
+
+impl Place {
+    fn new(test: &str) -> Self {
+        Self { folder: Folder::new(test), main: own_address() }
+    }
+
+    fn admin(&self) -> Address {
+        format!("unix:{}", self.folder.path("admin.sock").display()).parse().unwrap()
+    }
+
+    /// Writes a file: keys of the process, of the listener and of the pool, and further tables.
+    fn write(&self, process: &str, listener: &str, pool: &str, tables: &str) -> PathBuf {
+        let text = format!(
+            "{process}\n[admin]\nlisten = \"{}\"\n[access_log]\nto = {:?}\n[handover]\nsocket = \
+             {:?}\n[listener.main]\nbind = \"{}\"\npool = \"main\"\n{listener}\n[pool.main]\n{pool}\n{tables}\n",
+            self.admin(),
+            self.folder.path("access.log"),
+            self.folder.path("handover.sock"),
+            self.main,
+        );
+        self.folder.write("config.toml", &text)
+    }
+
+    fn metrics(&self) -> String {
+        admin::ask(self.admin(), "/metrics", PATIENCE).unwrap().1
+    }
+
+    fn has_metric(&self, line: &str) -> bool {
+        self.metrics().lines().any(|other| other == line)
+    }
+
+    /// Connects and exchanges a message. Returns `None` if the connection is refused.
+    fn client(&self, source: IpAddr) -> Option<TcpStream> {
+        let mut stream = patient(connect_from(source, self.main));
+        exchange(&mut stream).then_some(stream)
+    }
+}
+
+/// Exchanges a message. Returns false if the connection has ended.
+fn exchange(stream: &mut TcpStream) -> bool {
+    let mut answer = [0; 5];
+    stream.write_all(b"hello").is_ok() && stream.read_exact(&mut answer).is_ok() && &answer == b"hello"
+}
+
+fn local(last: u8) -> IpAddr {
+    IpAddr::from([127, 0, 5, last])
+}
+
+fn echo_pool(backend: &Backend) -> String {
+    format!("backends = [\"{}\"]\nhealth.check = \"off\"", backend.address)
+}
+
+/// Opens clients from these sources, and checks which of them are served.
+#[track_caller]
+fn open(place: &Place, sources: &[(u8, bool)]) -> Vec<TcpStream> {
+    let mut clients = Vec::new();
+    for (source, is_served) in sources {
+        let client = place.client(local(*source));
+        assert_eq!(client.is_some(), *is_served, "a client of {source}");
+        clients.extend(client);
+    }
+    clients
+}
+
+/// Fills a limit, hands over, and checks that the limit is full as before and has room again when a client leaves.
+fn limit_stays_full(test: &str, process: &str, listener: &str, pool: &str, one_source: bool) {
+    let (place, backend) = (Place::new(test), Backend::echo());
+    let pool = format!("{}\n{pool}", echo_pool(&backend));
+    let mut generations = Generations::start(&place.write(process, listener, &pool, ""));
+    let source = |number: u8| if one_source { 1 } else { number };
+    let mut clients =
+        open(&place, &[(source(1), true), (source(2), true), (source(3), true), (source(4), false)]);
+    for _ in 0..2 {
+        generations.take_over();
+        assert!(clients.iter_mut().all(exchange), "{test}: a client was lost");
+        open(&place, &[(source(5), false)]);
+        drop(clients.pop());
+        // The slot is free when the end of the connection was noticed.
+        let mut next = None;
+        wait_for("a free slot", || {
+            next = place.client(local(source(6)));
+            next.is_some()
+        });
+        clients.extend(next);
+        open(&place, &[(source(7), false)]);
+    }
+    assert!(clients.iter_mut().all(exchange), "{test}: a client was lost");
+}
+
+#[test]
+fn limits_are_full_before_and_after() {
+    limit_stays_full("kept-listener", "workers = 2", "max_connections = 3", "", false);
+    limit_stays_full("kept-process", "workers = 2\nmax_connections = 3", "", "", false);
+    limit_stays_full("kept-source", "workers = 2", "per_source = { connections = 3 }", "", true);
+    limit_stays_full("kept-backend", "workers = 2", "", "max_connections = 3", false);
+    limit_stays_full("kept-pool", "workers = 2", "", "limits = { connections = 3 }", false);
+}
+
+/// The file of the successor may have a lower limit. What is open goes on.
+#[test]
+fn connections_move_past_a_lower_limit() {
+    let (place, backend) = (Place::new("kept-lower"), Backend::echo());
+    let pool = echo_pool(&backend);
+    let mut generations = Generations::start(&place.write("workers = 2", "max_connections = 5", &pool, ""));
+    let sources: Vec<_> = (1..=5).map(|number| (number, true)).collect();
+    let mut clients = open(&place, &sources);
+    place.write("workers = 2\nmax_connections = 4", "max_connections = 2", &pool, "");
+    generations.take_over();
+    assert!(clients.iter_mut().all(exchange));
+    open(&place, &[(6, false)]);
+    clients.truncate(2);
+    wait_for("three ends", || place.has_metric("pointsman_connections_active{listener=\"main\"} 2"));
+    open(&place, &[(6, false)]);
+    clients.truncate(1);
+    wait_for("room", || place.client(local(7)).is_some());
+    assert!(clients.iter_mut().all(exchange));
+}
+
+#[test]
+fn a_source_over_its_rate_stays_over_it() {
+    let (place, backend) = (Place::new("kept-rate"), Backend::echo());
+    let listener = "per_source = { rate = \"1/m\", burst = 2 }";
+    let file = place.write("workers = 2", listener, &echo_pool(&backend), "");
+    let mut generations = Generations::start(&file);
+    let _clients = open(&place, &[(1, true), (1, true), (1, false), (2, true)]);
+    generations.take_over();
+    open(&place, &[(1, false), (3, true), (3, true), (3, false)]);
+}
+
+#[test]
+fn bans_that_were_added_stay_in_force() {
+    let (place, backend) = (Place::new("kept-bans"), Backend::echo());
+    let file = place.write("workers = 2", "deny = \"bans\"", &echo_pool(&backend), "[list.bans]\n");
+    let mut generations = Generations::start(&file);
+    let _clients = open(&place, &[(1, true), (2, true)]);
+    for entry in ["127.0.5.1", "127.0.5.2?ttl=1h"] {
+        let path = format!("/api/v1/lists/bans/{entry}");
+        assert_eq!(admin::change(place.admin(), "POST", &path, PATIENCE).unwrap().0, 200);
+    }
+    open(&place, &[(1, false), (2, false), (3, true)]);
+    for _ in 0..2 {
+        generations.take_over();
+        open(&place, &[(1, false), (2, false), (3, true)]);
+    }
+    let (_, list) = admin::ask(place.admin(), "/api/v1/lists/bans", PATIENCE).unwrap();
+    assert!(list.contains("127.0.5.1") && list.contains("127.0.5.2"), "{list}");
+    let path = "/api/v1/lists/bans/127.0.5.1";
+    assert_eq!(admin::change(place.admin(), "DELETE", path, PATIENCE).unwrap().0, 200);
+    open(&place, &[(1, true)]);
+}
+
+/// A backend that greets checks if it is well, and serves clients in any case.
+struct CheckedBackend {
+    address: SocketAddr,
+    is_well: Arc<AtomicBool>,
+    clients: Arc<AtomicUsize>,
+}
+
+impl CheckedBackend {
+    fn start() -> Self {
+        let (is_well, clients) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+        let (well, count) = (Arc::clone(&is_well), Arc::clone(&clients));
+        let backend = Backend::serve(move |mut stream| {
+            if well.load(Ordering::Relaxed) {
+                let _ = stream.write_all(b"well\n");
+            }
+            let mut buffer = [0; 100];
+            while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                count.fetch_add(1, Ordering::Relaxed);
+                let _ = stream.write_all(&buffer[..n]);
+            }
+        });
+        Self { address: backend.address, is_well, clients }
+    }
+}
+
+/// The first check of the successor takes as long as its time limit, because the backend answers nothing. Until then
+/// only the state of the incumbent keeps clients away.
+#[test]
+fn a_backend_that_is_down_gets_no_client() {
+    let place = Place::new("kept-down");
+    let (good, bad) = (CheckedBackend::start(), CheckedBackend::start());
+    let pool = format!(
+        "balance = \"round-robin\"\nbackends = [\"{}\", {{ name = \"bad\", address = \"{}\" }}]\nhealth = {{ check = \
+         \"send-expect\", steps = [{{ expect = \"well\" }}], interval = \"1s\", timeout = \"1s\", fall = 2, rise = 2 }}",
+        good.address, bad.address
+    );
+    let mut generations = Generations::start(&place.write("workers = 2", "", &pool, ""));
+    bad.is_well.store(false, Ordering::Relaxed);
+    let is_down = "pointsman_backend_up{pool=\"main\",backend=\"bad\"} 0";
+    wait_for("the backend is down", || place.has_metric(is_down));
+    let before = bad.clients.load(Ordering::Relaxed);
+    for round in 0..3 {
+        generations.take_over();
+        assert!(place.has_metric(is_down), "round {round}: {}", place.metrics());
+        for number in 0..20 {
+            let mut client = patient(connect_from(local(number), place.main));
+            expect_bytes(&client, b"well\n");
+            assert!(exchange(&mut client));
+        }
+        assert_eq!(bad.clients.load(Ordering::Relaxed), before, "round {round}");
+    }
+    bad.is_well.store(true, Ordering::Relaxed);
+    wait_for("the backend is up", || !place.has_metric(is_down));
+}
+
+/// The connection ends although it is moved again and again: the silence so far moves with it.
+#[test]
+fn an_idle_timeout_is_not_prolonged_by_moves() {
+    let (place, backend) = (Place::new("kept-idle"), Backend::echo());
+    let listener = "idle_timeout = \"6s\"";
+    let mut generations = Generations::start(&place.write("workers = 2", listener, &echo_pool(&backend), ""));
+    let mut client = place.client(local(1)).unwrap();
+    let reason = "pointsman_connections_closed_total{listener=\"main\",reason=\"idle_timeout\"} 1";
+    let mut moves = 0;
+    while !place.has_metric(reason) {
+        assert!(moves < 60, "it is open after {moves} moves");
+        generations.take_over();
+        moves += 1;
+    }
+    assert!(moves >= 3, "it ended after {moves} moves: the moves show nothing");
+    assert!(client.read(&mut [0]).map_or(true, |count| count == 0), "it is closed");
+}
+
+/// A listener that the file of the successor does not have is closed; its connections go on until the drain is over.
+#[test]
+fn connections_of_a_listener_that_is_gone_go_on() {
+    let (place, backend, other) = (Place::new("kept-gone"), Backend::echo(), own_address());
+    let further = format!("[listener.other]\nbind = \"{other}\"\npool = \"main\"\n");
+    let pool = echo_pool(&backend);
+    let mut generations = Generations::start(&place.write("workers = 2", "", &pool, &further));
+    let mut client = patient(TcpStream::connect(other).unwrap());
+    assert!(exchange(&mut client));
+    place.write("workers = 2", "", &pool, "");
+    generations.take_over();
+    assert!(exchange(&mut client));
+    wait_for("a refusal", || TcpStream::connect(other).is_err());
+    assert!(exchange(&mut client));
+}
+
+/// A server that speaks last: each process in a row hands its connection to the next.
+#[test]
+fn a_connection_lives_through_ten_processes() {
+    let (place, backend) = (Place::new("kept-ten"), Backend::echo());
+    let mut generations = Generations::start(&place.write("workers = 2", "", &echo_pool(&backend), ""));
+    let mut client = place.client(local(1)).unwrap();
+    let own = std::path::Path::new(env!("CARGO_BIN_EXE_pointsman"));
+    for _ in 0..10 {
+        check_end(generations.take_over_by(own));
+        assert!(exchange(&mut client));
+    }
+    drop(client);
+    wait_for("one record", || {
+        std::fs::read_to_string(place.folder.path("access.log")).is_ok_and(|text| text.lines().count() == 1)
+    });
+    let text = std::fs::read_to_string(place.folder.path("access.log")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+    assert_eq!(
+        (record["from_client_bytes"].as_u64(), record["from_backend_bytes"].as_u64()),
+        (Some(55), Some(55))
+    );
+}
