@@ -61,6 +61,11 @@ impl MigrationSenders {
         (Arc::new(Self(migration_senders)), migrations)
     }
 
+    /// The number of workers.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Sends a connection to a worker, or returns it if that worker has ended.
     pub(super) fn send(&self, worker: usize, migration: Migration) -> Result<(), Migration> {
         self.0[worker].send(migration).map_err(|returned| returned.0)

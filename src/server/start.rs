@@ -220,7 +220,7 @@ impl Server {
     ) {
         let Inheritance { welcome, world, session, .. } = inheritance;
         self.restore_world(world);
-        self.incumbent = Some(Incumbent { welcome, link: Some(session), asked, sockets });
+        self.incumbent = Some(Incumbent { welcome, link: Some(session), stop: None, asked, sockets });
         self.reporter = reporter;
     }
 

@@ -37,6 +37,7 @@ impl Control {
     }
 
     fn begin_drain(&mut self, grace: Duration) -> DrainStep {
+        self.leave_incumbent();
         let view = &self.server.view;
         view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);
         self.watchdog.notify(ServiceStage::Stopping);

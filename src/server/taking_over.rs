@@ -12,18 +12,20 @@ use tokio::time::Instant;
 use super::control::Control;
 use super::event::ControlEvent;
 use super::events::{EventKind, Severity};
-use super::handover::port::TakeOverEvent;
+use super::handover::port::{SessionStop, TakeOverEvent};
 use super::handover::successor::{SuccessorEnd, SuccessorLink};
 use super::handover::world;
 use super::handover::{MoveReport, UpgradeStep};
 use super::in_force::InForce;
+use super::notify::ServiceStage;
 use super::phase::{Flow, Phase, StartStep, Starting};
 use super::service_manager::ServiceManager;
 use super::sockets::SocketPlan;
 use super::upgrade_state::UpgradeRole;
+use super::view::LifeStage;
 use crate::conn::handover::{Adopter, AdopterResources};
 use crate::telemetry::{COMMIT, UpgradeOutcome, VERSION};
-use crate::wire::handover::{Welcome, World};
+use crate::wire::handover::{Go, Welcome, World};
 
 /// The program from which this one takes over.
 pub(super) struct Incumbent {
@@ -31,6 +33,8 @@ pub(super) struct Incumbent {
     pub(super) welcome: Welcome,
     /// The session, until it starts.
     pub(super) link: Option<SuccessorLink>,
+    /// Ends the session; `None` once this program is the main program.
+    pub(super) stop: Option<SessionStop>,
     /// The time of the request.
     pub(super) asked: std::time::Instant,
     /// The listening sockets that came.
@@ -77,7 +81,12 @@ impl Control {
             });
         }
         match link.start(adopter, self.port.sender()) {
-            Ok(()) => Continue(Phase::Starting(Starting { sockets, step: StartStep::TakingOver(change) })),
+            Ok(stop) => {
+                if let Some(incumbent) = &mut self.incumbent {
+                    incumbent.stop = Some(stop);
+                }
+                Continue(Phase::Starting(Starting { sockets, step: StartStep::TakingOver(change) }))
+            }
             Err(error) => Break(Err(error)),
         }
     }
@@ -85,8 +94,11 @@ impl Control {
     /// Handles an event of the session before this program accepts.
     pub(super) fn take_over_while_starting(&mut self, starting: Starting, event: TakeOverEvent) -> Flow {
         match (starting, event) {
-            (Starting { sockets, step: StartStep::TakingOver(change) }, TakeOverEvent::Go(next_id)) => {
-                self.server.view.bounds.next_id.store(next_id, Ordering::Relaxed);
+            (Starting { sockets, step: StartStep::TakingOver(change) }, TakeOverEvent::Go(go)) => {
+                let Go { next_id, additions } = go;
+                let view = &self.server.view;
+                view.bounds.next_id.store(next_id, Ordering::Relaxed);
+                world::restore_additions(&view.snapshot.load(), &additions, Instant::now().into_std());
                 Continue(self.accept_clients(sockets, &change))
             }
             (_, TakeOverEvent::Left(_, reason)) => {
@@ -130,6 +142,7 @@ impl Control {
                 tracing::error!(%fault, "this program does not take over and stops");
                 self.server.reporter.fail(&fault);
                 self.failure = Some(fault);
+                self.leave_sockets();
                 return true;
             }
             TakeOverEvent::Left(SuccessorEnd::Gone, reason) => {
@@ -143,9 +156,28 @@ impl Control {
         false
     }
 
+    /// Stops to accept, and leaves the sockets and their files to the incumbent, which goes on.
+    fn leave_sockets(&mut self) {
+        // The workers stop before they get any later command.
+        let _left = self.server.sockets.leave(&self.server.workers);
+        self.server.sockets.disarm();
+        self.server.view.admin_sockets.disarm();
+        self.port.disarm();
+    }
+
+    /// Ends the session with the incumbent, if this program is not the main program: the incumbent goes on with the
+    /// connections that this program does not have.
+    pub(super) fn leave_incumbent(&mut self) {
+        if let Some(stop) = self.incumbent.as_mut().and_then(|incumbent| incumbent.stop.take()) {
+            stop.stop();
+            self.leave_sockets();
+        }
+    }
+
     /// Becomes the main program.
     fn took_over(&mut self, report: &MoveReport) {
-        let Some(incumbent) = &self.incumbent else { return };
+        let Some(incumbent) = &mut self.incumbent else { return };
+        incumbent.stop = None;
         let welcome = &incumbent.welcome;
         let watchdog = welcome.watchdog_us.map(Duration::from_micros);
         let socket = welcome.notify_socket.clone().map(Into::into);
@@ -154,6 +186,9 @@ impl Control {
             ServiceManager { socket, watchdog },
         );
         self.watchdog.take_over(&manager, welcome.pid);
+        if self.server.view.life() == LifeStage::Draining {
+            self.watchdog.notify(ServiceStage::Stopping);
+        }
         self.port.open(manager);
         let MoveReport { moved, remaining, took, longest_pause, .. } = *report;
         tracing::info!(

@@ -166,9 +166,11 @@ impl Adopter {
         Ok(AdoptedConnections { adopted, declined })
     }
 
-    /// Gives connections to the workers, the next one to the worker that has the fewest.
-    pub fn deliver(&self, adopted: AdoptedConnections) {
+    /// Gives connections to the workers, the next one to the worker that has the fewest. Returns the number of connections
+    /// that no worker took, because all have ended; these are closed.
+    pub fn deliver(&self, adopted: AdoptedConnections) -> usize {
         let AdopterResources { senders, loads, .. } = &self.resources;
+        let mut lost = 0;
         for content in adopted.adopted {
             if let MigrationContent::Relay(stopped) = &content {
                 stopped.record.holds.listener.adopted();
@@ -176,11 +178,18 @@ impl Adopter {
             if let MigrationContent::Reading(stopped) = &content {
                 stopped.record.holds.listener.adopted();
             }
-            let worker = loads.fewest();
-            let worker_slot = WorkerSlot::take(loads, worker);
-            // If the worker has panicked, the process ends.
-            let _ = senders.send(worker, Migration { worker_slot, content });
+            let first = loads.fewest();
+            let workers = (0..senders.count()).map(|next| (first + next) % senders.count());
+            let refused = workers.into_iter().try_fold(content, |content, worker| {
+                let worker_slot = WorkerSlot::take(loads, worker);
+                match senders.send(worker, Migration { worker_slot, content }) {
+                    Ok(()) => Err(()),
+                    Err(returned) => Ok(returned.content),
+                }
+            });
+            lost += usize::from(refused.is_ok());
         }
+        lost
     }
 
     /// Takes the listeners of the snapshot in force.

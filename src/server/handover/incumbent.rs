@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
@@ -187,10 +187,13 @@ impl Session<'_> {
         };
         // From now on the successor accepts.
         let mut mover = Mover::new(mover, self.link, self.view);
-        let moved = self.link.send(&Message::Go(Go { next_id })).and_then(|()| match self.welcome.protocol {
-            Some(_) => mover.move_all(),
-            // Only the sockets are handed over.
-            None => Ok(()),
+        let additions = world::export_additions(&self.view.snapshot.load(), Instant::now());
+        let moved = self.link.send(&Message::Go(Go { next_id, additions })).and_then(|()| {
+            match self.welcome.protocol {
+                Some(_) => mover.move_all(),
+                // Only the sockets are handed over.
+                None => Ok(()),
+            }
         });
         if let Err(fault) = moved {
             let moved = mover.abandon();

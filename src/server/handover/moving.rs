@@ -25,6 +25,9 @@ const WINDOW: usize = 2;
 /// The time for which a batch waits for a connection that was ordered to leave: a stream has its turn within it.
 const PATIENCE: Duration = Duration::from_millis(2);
 
+/// The rounds in a row without a connection after which those that were ordered to leave count as unable to move.
+const EMPTY_ROUNDS: usize = 10;
+
 /// The time in which a worker must take an order.
 const WORKER: Duration = Duration::from_secs(2);
 
@@ -79,6 +82,14 @@ impl From<Rest> for MoveReport {
     }
 }
 
+/// The connections of a round over all workers.
+struct Round {
+    /// Those that were sent.
+    sent: usize,
+    /// Those that were ordered to leave. Connections that dial ignore the order.
+    ordered: usize,
+}
+
 /// A batch that was sent and is not acknowledged.
 struct SentBatch {
     number: u64,
@@ -123,20 +134,25 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Moves all connections that can move, until every worker has none.
+    /// Moves all connections that can move, until every worker has none. A stream may have its turn later than the others,
+    /// so some rounds without a connection are repeated.
     pub(super) fn move_all(&mut self) -> Result<(), SessionFault> {
-        loop {
-            if self.round()? == 0 {
-                return self.await_acknowledgements(0);
+        let mut empty = 0;
+        while empty < EMPTY_ROUNDS {
+            match self.round()? {
+                Round { sent: 0, ordered: 0 } => break,
+                Round { sent: 0, .. } => empty += 1,
+                Round { .. } => empty = 0,
             }
         }
+        self.await_acknowledgements(0)
     }
 
     /// Moves the connections that become able to move, until no connection is left. With `moves` false the connections
     /// stay, and this waits for their end.
     pub(super) fn move_rest(&mut self, moves: bool) -> Result<(), SessionFault> {
         while self.view.bounds.connections.inside() > 0 {
-            if !moves || self.round()? == 0 {
+            if !moves || self.round()?.sent == 0 {
                 self.await_acknowledgements(0)?;
                 thread::sleep(PAUSE);
             }
@@ -144,15 +160,16 @@ impl<'a> Mover<'a> {
         self.await_acknowledgements(0)
     }
 
-    /// Sends a batch of each worker. Returns the number of connections that were sent.
-    fn round(&mut self) -> Result<usize, SessionFault> {
-        let mut sent = 0;
+    /// Sends a batch of each worker.
+    fn round(&mut self) -> Result<Round, SessionFault> {
+        let mut round = Round { sent: 0, ordered: 0 };
         for at in 0..self.parts.workers.len() {
             let ordered = self.order(at);
+            round.ordered += ordered;
             let connections = self.queue.gather(ordered, PATIENCE);
-            sent += self.send(connections)?;
+            round.sent += self.send(connections)?;
         }
-        Ok(sent)
+        Ok(round)
     }
 
     /// Orders connections of a worker to leave. Returns their number.

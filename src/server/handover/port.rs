@@ -20,7 +20,7 @@ use crate::server::reload_queue::ReloadReply;
 use crate::server::service_manager::ServiceManager;
 use crate::server::view::View;
 use crate::sys::frames::FrameSocket;
-use crate::wire::handover::{HandedSocket, Hello, Refused, World};
+use crate::wire::handover::{Go, HandedSocket, Hello, Refused, World};
 
 /// The time in which the successor must take the last counts.
 const LAST_COUNTS: Duration = Duration::from_secs(2);
@@ -49,8 +49,8 @@ pub(in crate::server) enum HandOverEvent {
 
 /// An event of the new program.
 pub(in crate::server) enum TakeOverEvent {
-    /// This program may accept. Its first connection has this number.
-    Go(u64),
+    /// This program may accept.
+    Go(Go),
     /// Connections came whose listeners and backends are not configured here.
     Departed(DepartedParts),
     /// All connections that can move have come. This program is the main program.

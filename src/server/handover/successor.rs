@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::ask::{Takeover, query};
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
-use super::port::{SessionSender, TakeOverEvent};
+use super::port::{SessionSender, SessionStop, TakeOverEvent};
 use crate::conn::handover::{AdoptFault, Adopter};
 use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, Ready, Welcome, World};
 
@@ -89,20 +89,26 @@ fn receive_world(link: &SessionLink) -> Result<World, SessionFault> {
 }
 
 impl SuccessorLink {
-    /// Starts the thread that takes over the connections.
+    /// Starts the thread that takes over the connections. Returns the value that ends the session.
     ///
     /// # Errors
     ///
     /// If the thread cannot be started.
-    pub(in crate::server) fn start(self, adopter: Adopter, sender: SessionSender) -> std::io::Result<()> {
+    pub(in crate::server) fn start(
+        self,
+        adopter: Adopter,
+        sender: SessionSender,
+    ) -> std::io::Result<SessionStop> {
         let Self { link, path } = self;
+        let stop = SessionStop::of(&link)?;
         let mut session = SuccessorSession { link, path, adopter, sender, has_rest: false };
         let run = move || {
             if let Err(fault) = session.run() {
                 session.fail(&fault);
             }
         };
-        thread::Builder::new().name("handover".to_owned()).spawn(run).map(drop)
+        thread::Builder::new().name("handover".to_owned()).spawn(run)?;
+        Ok(stop)
     }
 }
 
@@ -121,7 +127,7 @@ impl SuccessorSession {
         self.link.send(&Message::Ready(Ready {}))?;
         let ReceivedMessage { message, .. } = self.link.receive()?;
         let Message::Go(go) = message else { return Err(unexpected("Go", &message)) };
-        self.sender.send_take_over(TakeOverEvent::Go(go.next_id));
+        self.sender.send_take_over(TakeOverEvent::Go(go));
         loop {
             let ReceivedMessage { message, raw, descriptors } = self.link.receive()?;
             match message {
@@ -148,7 +154,13 @@ impl SuccessorSession {
                 let declined = adopted.declined().to_vec();
                 // From now on the other program does not take them back, so no byte may move before.
                 self.link.send(&Message::Adopted(Adopted { number, declined }))?;
-                self.adopter.deliver(adopted);
+                let lost = self.adopter.deliver(adopted);
+                if lost > 0 {
+                    tracing::error!(
+                        lost,
+                        "this program ends: connections that it had just taken over are closed"
+                    );
+                }
                 let departed = self.adopter.take_departed();
                 if !departed.is_empty() {
                     self.sender.send_take_over(TakeOverEvent::Departed(departed));

@@ -200,6 +200,8 @@ pub struct Ready {}
 pub struct Go {
     /// The number of the successor's first own connection. All numbers of the incumbent are lower.
     pub next_id: u64,
+    /// The entries that were added to lists, as they are now. Some may have come after the [`World`].
+    pub additions: Vec<HandedAddition>,
 }
 
 /// Some connections. Each has one descriptor or two, in the order of the list: the client's, then the backend's. The raw
@@ -375,7 +377,7 @@ mod tests {
     #[test]
     fn unknown_fields_are_ignored_and_missing_fields_have_defaults() {
         let read = Message::decode(7, br#"{"next_id": 5, "later": [1, {"a": 2}]}"#).unwrap();
-        assert_eq!(read, Message::Go(Go { next_id: 5 }));
+        assert_eq!(read, Message::Go(Go { next_id: 5, additions: Vec::new() }));
         assert_eq!(Message::decode(7, b"{}").unwrap(), Message::Go(Go::default()));
         assert!(matches!(Message::decode(0, b"{}"), Err(MessageFault::Kind(0))));
         assert!(matches!(Message::decode(7, b"["), Err(MessageFault::Json { kind: "Go", .. })));

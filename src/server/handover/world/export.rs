@@ -58,7 +58,7 @@ pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> World {
     }
 }
 
-fn export_additions(snapshot: &Snapshot, now: Instant) -> Vec<HandedAddition> {
+pub(in crate::server) fn export_additions(snapshot: &Snapshot, now: Instant) -> Vec<HandedAddition> {
     let of_list = |(name, list): (&Arc<str>, &Arc<List>)| {
         let name = name.to_string();
         list.kept.additions.all(now).into_iter().map(move |(entry, end)| HandedAddition {

@@ -17,8 +17,8 @@ use crate::snapshot::{Policy, Snapshot};
 use crate::wire::handover::HandedBackend;
 
 pub(in crate::server) use counts::add_counts;
-pub(in crate::server) use export::{ControlCopies, export};
-pub(in crate::server) use restore::PendingWorld;
+pub(in crate::server) use export::{ControlCopies, export, export_additions};
+pub(in crate::server) use restore::{PendingWorld, restore_additions};
 
 /// The most sources that are handed over. Those that are over their rate come first. This is the default size of the
 /// table of sources.

@@ -111,7 +111,7 @@ fn restore_marks(snapshot: &Snapshot, handed: &[HandedMarkKey]) {
     }
 }
 
-fn restore_additions(snapshot: &Snapshot, handed: &[HandedAddition], now: Instant) {
+pub(in crate::server) fn restore_additions(snapshot: &Snapshot, handed: &[HandedAddition], now: Instant) {
     let mut by_list: HashMap<&str, Vec<_>> = HashMap::new();
     for HandedAddition { list, entry, left_ms } in handed {
         if let Ok(entry) = entry.parse() {
