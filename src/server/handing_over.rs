@@ -201,7 +201,6 @@ impl Control {
         self.port.disarm();
         let view = &self.server.view;
         view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);
-        view.metrics.process().upgrade(UpgradeOutcome::Ok);
         let MoveReport { moved, remaining, took, longest_pause, .. } = *report;
         tracing::info!(
             successor,
