@@ -26,10 +26,12 @@ pub(super) async fn read(
     context: &WorkerContext,
 ) -> Result<SniffedClient, EarlyEnd> {
     let client = reading::register(client)?;
+    // A client that another process or worker has read waits on.
+    let begun = first.begun.unwrap_or_else(Instant::now);
     let wait = match policy.on_timeout {
         // The client gets the whole timeout, even if a PROXY header took long. The proxy caused that delay, not
         // the client.
-        Some(_) => policy.timeout,
+        Some(_) => policy.timeout.saturating_sub(begun.elapsed()),
         None => spec.first_byte_timeout.saturating_sub(record.age()),
     };
     let mut reading = HelloReading::new(first, spec, context);
@@ -37,7 +39,7 @@ pub(super) async fn read(
     let spoken = tokio::select! {
         biased;
         spoken = detect(&client, &mut reading, spec, wait) => spoken?,
-        () = entry.handed_over() => return Err(reading.moved(client)),
+        () = entry.handed_over() => return Err(EarlyEnd::moved(client, reading.bytes, Some(begun))),
     };
     let Some(spoken) = spoken else {
         record.opened(ClientOpening::Silent);

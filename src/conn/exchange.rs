@@ -51,7 +51,7 @@ pub(super) async fn open(
     let opened = tokio::select! {
         biased;
         opened = timeout_at(deadline, exchange.run(&bytes, spec)) => opened.unwrap_or(Err(OpeningStop::Timeout)),
-        () = entry.handed_over(), if !has_answered.get() => {
+        () = entry.handed_over_if(|| !has_answered.get()) => {
             return Err(EarlyEnd::moved(client, opening.into_received(), None));
         }
     };

@@ -27,6 +27,17 @@ pub(super) enum MigrationContent {
     Relay(Box<StoppedRelay>),
 }
 
+impl MigrationContent {
+    /// Returns the record; `None` if the connection has not begun.
+    pub(super) fn record(&self) -> Option<&MigratingRecord> {
+        match self {
+            Self::Admitted(_) => None,
+            Self::Reading(stopped) => Some(&stopped.record),
+            Self::Relay(stopped) => Some(&stopped.record),
+        }
+    }
+}
+
 /// A connection whose first bytes are being read, and that no reactor has registered.
 pub(super) struct StoppedReading {
     pub(super) client: StoppedClient,

@@ -59,6 +59,8 @@ pub struct ConnectionEntry {
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     stage: Cell<ConnectionStage>,
+    /// True if the successor cannot read its first bytes: it goes on here until its backend is connected.
+    stays: Cell<bool>,
     peer_check: Cell<PeerCheck>,
     ticks: Cell<TickDemand>,
     command: Cell<Option<ConnectionCommand>>,
@@ -78,6 +80,7 @@ pub struct MigratingEntry {
     totals: [u64; 2],
     dropped: u64,
     quiet: u32,
+    stays: bool,
     is_established: bool,
     metrics: Arc<ListenerMetrics>,
     tallies: ConnectionTallies,
@@ -112,8 +115,21 @@ impl From<HandedEntry> for MigratingEntry {
     fn from(handed: HandedEntry) -> Self {
         let HandedEntry { id, listener, backend, client, link, totals, dropped, quiet, metrics, tallies } =
             handed;
-        let (quiet, is_established) = (ticks(quiet), backend.is_some());
-        Self { id, listener, backend, client, link, totals, dropped, quiet, is_established, metrics, tallies }
+        let (quiet, stays, is_established) = (ticks(quiet), false, backend.is_some());
+        Self {
+            id,
+            listener,
+            backend,
+            client,
+            link,
+            totals,
+            dropped,
+            quiet,
+            stays,
+            is_established,
+            metrics,
+            tallies,
+        }
     }
 }
 
@@ -121,6 +137,11 @@ impl MigratingEntry {
     /// The connection's number.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// Keeps the connection here until its backend is connected.
+    pub fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// The bytes delivered in one direction since the start.
@@ -175,6 +196,7 @@ impl ConnectionEntry {
             quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
             stage: Cell::new(ConnectionStage::Connecting),
+            stays: Cell::new(false),
             peer_check: Cell::new(PeerCheck::None),
             ticks: Cell::new(TickDemand::New { wanted: false }),
             command: Cell::new(None),
@@ -197,6 +219,7 @@ impl ConnectionEntry {
         if migrating.is_established {
             entry.establish();
         }
+        entry.stays.set(migrating.stays);
         // A move must not prolong the wait for silence.
         entry.quiet.set(migrating.quiet);
         entry
@@ -214,6 +237,7 @@ impl ConnectionEntry {
             dropped: self.dropped.get(),
             // A wait that no sweep has counted is shorter than a tick.
             quiet: Some(self.quiet.get()).filter(|&quiet| quiet != FRESH).unwrap_or_default(),
+            stays: self.stays.get(),
             is_established: matches!(self.stage(), ConnectionStage::Established { .. }),
             metrics: Arc::clone(&self.metrics),
             tallies: self.tallies.clone(),
@@ -309,6 +333,7 @@ impl ConnectionEntry {
     /// ([`CloseNotice`](super::CloseNotice)). Before that it may still try another backend.
     pub fn establish(&self) {
         self.stage.set(ConnectionStage::ESTABLISHED);
+        self.stays.set(false);
         self.quiet.set(FRESH);
     }
 
@@ -366,8 +391,17 @@ impl ConnectionEntry {
     ///
     /// No command is lost.
     pub async fn handed_over(&self) {
+        self.handed_over_if(|| true).await;
+    }
+
+    /// Waits as [`ConnectionEntry::handed_over`] does, and takes the command only while `may` is true.
+    ///
+    /// # Cancel safety
+    ///
+    /// No command is lost.
+    pub async fn handed_over_if(&self, may: impl Fn() -> bool) {
         std::future::poll_fn(|_| {
-            if self.command.get() != Some(ConnectionCommand::Move(MoveTarget::Successor)) {
+            if !may() || self.command.get() != Some(ConnectionCommand::Move(MoveTarget::Successor)) {
                 return Poll::Pending;
             }
             self.command.set(None);
@@ -379,10 +413,11 @@ impl ConnectionEntry {
     /// Returns true if the connection can go on in a successor: its first bytes are being read, or its backend is
     /// connected. A connection that waits for its turn to be closed stays.
     pub(super) fn can_be_handed_over(&self) -> bool {
-        matches!(
-            self.stage(),
-            ConnectionStage::Reading | ConnectionStage::Established { close: CloseTurn::None }
-        )
+        !self.stays.get()
+            && matches!(
+                self.stage(),
+                ConnectionStage::Reading | ConnectionStage::Established { close: CloseTurn::None }
+            )
     }
 
     /// Sets whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second sweep of a new

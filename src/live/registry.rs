@@ -1,6 +1,6 @@
 //! The registry: the list of a worker's connections, its sweep, and the commands to many connections at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ pub struct ConnectionRegistry {
     emptied: tokio::sync::Notify,
     /// The channels to which the next sweep sends the list of connections.
     listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
+    /// The index of the connection at which the next orders to leave for the successor begin.
+    next_to_leave: Cell<usize>,
 }
 
 impl ConnectionRegistry {
@@ -43,6 +45,7 @@ impl ConnectionRegistry {
             worker,
             emptied: tokio::sync::Notify::new(),
             listings: RefCell::default(),
+            next_to_leave: Cell::new(0),
         })
     }
 
@@ -195,24 +198,25 @@ impl ConnectionRegistry {
 
     /// Sends at most `most` connections to the successor, by a command to each. Returns the number of commands.
     ///
-    /// The connections that can surely move come first. Without them, the others get the command too: a connection that
-    /// reads a PROXY header can move, and a connection that dials ignores the command.
+    /// A connection that cannot move ignores the command: it dials, or has answered its client. So each call begins behind
+    /// the connections of the last one, and those that can surely move come first.
     pub fn hand_over(&self, most: usize) -> usize {
         let entries = self.entries.borrow();
-        let is_free = |entry: &&Rc<ConnectionEntry>| {
+        let begin = self.next_to_leave.get().checked_rem(entries.len()).unwrap_or_default();
+        let (before, after) = entries.split_at(begin);
+        let in_turn = || after.iter().chain(before).enumerate();
+        let is_free = |entry: &Rc<ConnectionEntry>| {
             matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick))
         };
-        let send = |chosen: &mut dyn Iterator<Item = &Rc<ConnectionEntry>>| {
-            chosen
-                .take(most)
-                .map(|entry| entry.send_command(ConnectionCommand::Move(MoveTarget::Successor)))
-                .count()
-        };
-        let ready = &mut entries.iter().filter(is_free).filter(|entry| entry.can_be_handed_over());
-        match send(ready) {
-            0 => send(&mut entries.iter().filter(is_free).filter(|entry| entry.is_connecting())),
-            sent => sent,
+        let ready = in_turn().filter(|(_, entry)| is_free(entry) && entry.can_be_handed_over());
+        let others = in_turn().filter(|(_, entry)| is_free(entry) && entry.is_connecting());
+        let mut sent = 0;
+        for (at, entry) in ready.chain(others).take(most) {
+            entry.send_command(ConnectionCommand::Move(MoveTarget::Successor));
+            self.next_to_leave.set(begin + at + 1);
+            sent += 1;
         }
+        sent
     }
 
     /// Closes every connection, as the time of the drain is over.

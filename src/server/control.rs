@@ -70,6 +70,8 @@ pub(super) struct Control {
     pub(super) port: HandoverPort,
     /// The program from which this one takes over; `None` after an ordinary start.
     pub(super) incumbent: Option<Incumbent>,
+    /// True if this process has handed over, and stays without connections until it is stopped.
+    pub(super) stays: bool,
     /// The reason for which this program stops although nobody has asked for that.
     pub(super) failure: Option<String>,
     /// The state of the session with a successor that has the sockets and the connections.
@@ -117,6 +119,7 @@ impl Control {
             watchdog: Watchdog::new(&manager, server.view.metrics.process().notify_failures.clone()),
             port,
             incumbent,
+            stays: false,
             failure: None,
             successor: SuccessorState::None,
             saturation: SaturationWatch::default(),
@@ -260,7 +263,7 @@ impl Control {
 
             // The stop.
             (Draining(draining), Due) => self.continue_drain(draining),
-            (Draining(draining), Stop) => Continue(self.shorten_drain(draining)),
+            (Draining(draining), Stop) => Continue(self.stop_after_hand_over(draining)),
             (Draining(draining), Worker(at, result)) => self.worker_drained(draining, at, result),
             (Closing(_), Due) => Break(Err(io::Error::other("connections did not end"))),
             (Closing(time), Worker(at, result)) => self.worker_closed(time, at, result),

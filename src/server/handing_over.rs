@@ -10,7 +10,9 @@ use super::events::{EventKind, Severity};
 use super::handover::MoveReport;
 use super::handover::incumbent::Offer;
 use super::handover::moving::MoverParts;
-use super::handover::port::{HandOverEvent, ReadyReply, SessionEnd, SessionStop, SuccessorRequest};
+use super::handover::port::{
+    HandOverEvent, MainProcess, ReadyReply, SessionEnd, SessionStop, SuccessorRequest,
+};
 use super::handover::refusals;
 use super::handover::world::ControlCopies;
 use super::phase::{DrainStep, Draining, Flow, Phase};
@@ -84,7 +86,7 @@ impl Control {
             HandOverEvent::Asked(request) => refuse(&request, busy),
             HandOverEvent::Reload(reply) => self.queue.push(ReloadRequest::FileFor(reply)),
             // The session ended in another phase.
-            HandOverEvent::Ready(_) | HandOverEvent::Moved(_) | HandOverEvent::Ended(_) => {}
+            HandOverEvent::Ready(_) | HandOverEvent::Moved(..) | HandOverEvent::Ended(_) => {}
         }
     }
 
@@ -143,7 +145,9 @@ impl Control {
                 let left = Work::new(async move { while left.recv().await.is_some() {} });
                 handing.step = HandOverStep::Pausing(left, reply);
             }
-            HandOverEvent::Moved(report) => return Continue(self.handed_over(&handing, &report)),
+            HandOverEvent::Moved(report, main) => {
+                return Continue(self.handed_over(&handing, &report, main));
+            }
             HandOverEvent::Ended(SessionEnd::Failed { reason, moved }) => {
                 self.take_back(&handing, &reason, moved);
                 return Continue(Phase::Serving);
@@ -192,10 +196,14 @@ impl Control {
     }
 
     /// Drains: the successor has the sockets and the connections.
-    fn handed_over(&mut self, handing: &HandingOver, report: &MoveReport) -> Phase {
+    fn handed_over(&mut self, handing: &HandingOver, report: &MoveReport, main: MainProcess) -> Phase {
         let successor = handing.successor;
+        self.leave_incumbent();
         self.successor = SuccessorState::Counting;
-        self.watchdog.hand_over();
+        self.stays = process::is_first() || main == MainProcess::Incumbent;
+        if main == MainProcess::Successor {
+            self.watchdog.hand_over();
+        }
         self.server.sockets.disarm();
         self.server.view.admin_sockets.disarm();
         self.port.disarm();
@@ -224,19 +232,29 @@ impl Control {
         self.stop(self.server.config.shutdown.grace)
     }
 
-    /// Waits until the successor has the last counts. The first process of a container then stays until it is stopped:
-    /// if it ended, the container would be started again and would take over back.
+    /// Notes a stop of a process that has handed over. Its last connections go on: only a further stop closes them.
+    pub(super) fn stop_after_hand_over(&mut self, draining: Draining) -> Phase {
+        match std::mem::replace(&mut self.stays, false) {
+            true => Phase::Draining(draining),
+            false => self.shorten_drain(draining),
+        }
+    }
+
+    /// Waits until the successor has the last counts. A process that must not end then stays until it is stopped. The
+    /// first process of a container is such a process: if it ended, the container would be started again and would take
+    /// over back.
     pub(super) async fn end_after_hand_over(&mut self) {
         match self.successor {
             SuccessorState::None => return,
             SuccessorState::Counting => self.port.ended().await,
             SuccessorState::Done => {}
         }
-        if process::is_first() {
-            tracing::info!(
-                "the first process of a container stays, without connections, until it is stopped"
-            );
-            self.signals.stopped().await;
+        if self.stays {
+            tracing::info!("this process stays, without connections, until it is stopped");
+            tokio::select! {
+                () = self.signals.stopped() => {}
+                () = self.watchdog.feed_for_ever() => {}
+            }
         }
     }
 }

@@ -174,6 +174,15 @@ impl Watchdog {
         }
     }
 
+    /// Feeds the watchdog, for a process without workers. Never returns.
+    pub(super) async fn feed_for_ever(&mut self) {
+        loop {
+            self.due().await;
+            self.is_due = false;
+            self.notifier.feed_watchdog();
+        }
+    }
+
     /// Ends all notifications: the successor of this process sends them from now on. Stages that wait are dropped.
     pub(super) fn hand_over(&mut self) {
         self.notifier.manager = None;

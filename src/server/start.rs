@@ -220,7 +220,8 @@ impl Server {
     ) {
         let Inheritance { welcome, world, session, .. } = inheritance;
         self.restore_world(world);
-        self.incumbent = Some(Incumbent { welcome, link: Some(session), stop: None, asked, sockets });
+        self.incumbent =
+            Some(Incumbent { welcome, link: Some(session), stop: None, is_main: false, asked, sockets });
         self.reporter = reporter;
     }
 

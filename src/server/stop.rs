@@ -67,6 +67,10 @@ impl Control {
         // The workers close the sockets when control has dropped them.
         self.server.sockets.close();
         self.server.view.admin_sockets.close();
+        if let Some(listener) = self.port.take_listener() {
+            // Its file is removed, which may wait for a file system.
+            drop(on_thread(move || drop(listener)));
+        }
         self.server.order_all(|| WorkerCommand::Finish);
         DrainStep::Finishing(Work::pause(self.server.config.shutdown.drain))
     }

@@ -33,8 +33,10 @@ pub(super) struct Incumbent {
     pub(super) welcome: Welcome,
     /// The session, until it starts.
     pub(super) link: Option<SuccessorLink>,
-    /// Ends the session; `None` once this program is the main program.
+    /// Ends the session; `None` before it starts and after its end.
     pub(super) stop: Option<SessionStop>,
+    /// True once this program is the main program.
+    pub(super) is_main: bool,
     /// The time of the request.
     pub(super) asked: std::time::Instant,
     /// The listening sockets that came.
@@ -101,6 +103,14 @@ impl Control {
                 world::restore_additions(&view.snapshot.load(), &additions, Instant::now().into_std());
                 Continue(self.accept_clients(sockets, &change))
             }
+            (
+                Starting { sockets, step: StartStep::TakingOver(change) },
+                event @ TakeOverEvent::Left(SuccessorEnd::Gone, _),
+            ) => {
+                let phase = self.accept_clients(sockets, &change);
+                self.take_over_goes_on(event);
+                Continue(phase)
+            }
             (_, TakeOverEvent::Left(_, reason)) => {
                 let fault = format!("the running program did not hand over, and goes on: {reason}");
                 self.server.reporter.fail(&fault);
@@ -151,6 +161,8 @@ impl Control {
             }
             TakeOverEvent::Left(SuccessorEnd::Late, reason) => {
                 tracing::warn!(%reason, "the program before this one ended with its last connections");
+                self.server.view.upgrade.is_over();
+                self.server.view.metrics.process().set_upgrade_remaining(0);
             }
         }
         false
@@ -165,11 +177,13 @@ impl Control {
         self.port.disarm();
     }
 
-    /// Ends the session with the incumbent, if this program is not the main program: the incumbent goes on with the
-    /// connections that this program does not have.
+    /// Ends the session with the incumbent, which goes on with the connections that this program does not have. If this
+    /// program is not the main program, the incumbent goes on with the sockets too.
     pub(super) fn leave_incumbent(&mut self) {
-        if let Some(stop) = self.incumbent.as_mut().and_then(|incumbent| incumbent.stop.take()) {
-            stop.stop();
+        let Some(incumbent) = &mut self.incumbent else { return };
+        let Some(stop) = incumbent.stop.take() else { return };
+        stop.stop();
+        if !incumbent.is_main {
             self.leave_sockets();
         }
     }
@@ -177,7 +191,7 @@ impl Control {
     /// Becomes the main program.
     fn took_over(&mut self, report: &MoveReport) {
         let Some(incumbent) = &mut self.incumbent else { return };
-        incumbent.stop = None;
+        incumbent.is_main = true;
         let welcome = &incumbent.welcome;
         let watchdog = welcome.watchdog_us.map(Duration::from_micros);
         let socket = welcome.notify_socket.clone().map(Into::into);
@@ -210,6 +224,9 @@ impl Control {
     /// Takes the last counts of the incumbent, which has ended.
     fn alone(&mut self, counts: &World) {
         world::add_counts(&self.server.view, counts);
+        if let Some(incumbent) = &mut self.incumbent {
+            incumbent.stop = None;
+        }
         self.server.view.upgrade.is_over();
         self.server.view.metrics.process().set_upgrade_remaining(0);
         tracing::info!("the program before this one has ended");

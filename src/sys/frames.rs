@@ -7,14 +7,14 @@
 //! Numbers are big-endian. The descriptors come with the first byte of the head. All calls block, with the time limit of
 //! the socket, so only threads that may wait use them.
 
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg, sockopt};
+use nix::libc;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, sockopt};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::retry;
@@ -34,6 +34,13 @@ const HEAD: usize = 16;
 /// The most bytes for which memory is taken before they have come.
 const CHUNK: usize = 64 * 1024;
 
+/// Room for more descriptors than a frame has. The kernel closes those for which there is none.
+const CONTROL_SPACE: usize = 2048;
+
+/// The space of control messages, aligned as their headers must be.
+#[repr(align(8))]
+struct ControlSpace([u8; CONTROL_SPACE]);
+
 /// A frame that was received.
 #[derive(Debug, Default)]
 pub struct Frame {
@@ -45,6 +52,20 @@ pub struct Frame {
     pub raw: Vec<u8>,
     /// The descriptors, close-on-exec.
     pub descriptors: Vec<OwnedFd>,
+    /// The number of descriptors that were sent.
+    pub expected: usize,
+}
+
+impl Frame {
+    /// Returns the frame if all its descriptors came.
+    ///
+    /// # Errors
+    ///
+    /// Both numbers, if some are missing.
+    pub fn whole(self) -> Result<Self, FrameFault> {
+        let (expected, found) = (self.expected, self.descriptors.len());
+        if found == expected { Ok(self) } else { Err(FrameFault::Descriptors { expected, found }) }
+    }
 }
 
 /// The fault of a frame that could not be sent or received.
@@ -162,6 +183,11 @@ impl FrameSocket {
         Ok(PeerCredentials { pid: found.pid().unsigned_abs(), uid: found.uid() })
     }
 
+    /// Ends the reading side: the other process can send no more. What it has sent can still be received.
+    pub fn close_reading(&self) {
+        let _ = self.0.shutdown(std::net::Shutdown::Read);
+    }
+
     /// Ends the connection: calls of other threads on the same socket return.
     pub fn shut_down(&self) {
         let _ = self.0.shutdown(std::net::Shutdown::Both);
@@ -239,30 +265,51 @@ impl FrameSocket {
         let json = bounded(json.into(), MOST_JSON)?;
         let raw = bounded(raw, MOST_RAW)?;
         let (json, raw) = (self.receive_part(json)?, self.receive_part(raw)?);
-        if descriptors.len() != expected {
-            return Err(FrameFault::Descriptors { expected, found: descriptors.len() });
-        }
-        Ok(Frame { kind: head[0], json, raw, descriptors })
+        Ok(Frame { kind: head[0], json, raw, descriptors, expected })
     }
 
-    #[allow(unsafe_code, reason = "the library returns descriptors as numbers")]
+    /// Receives bytes of the head, with the descriptors. Those that the kernel has opened are owned, also if it had no
+    /// room for all of them.
+    #[allow(unsafe_code, reason = "the library hides the descriptors of a list that was cut")]
     fn receive_head(&self, head: &mut [u8; HEAD]) -> io::Result<(usize, Vec<OwnedFd>)> {
-        let mut space = cmsg_space!([std::os::fd::RawFd; MOST_DESCRIPTORS + 1]);
-        retry(|| {
-            let mut parts = [IoSliceMut::new(&mut head[..])];
-            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            let received = recvmsg::<()>(self.0.as_raw_fd(), &mut parts, Some(&mut space), flags)?;
-            let mut descriptors = Vec::new();
-            for control in received.cmsgs()? {
-                if let ControlMessageOwned::ScmRights(numbers) = control {
-                    // SAFETY: the kernel has just opened these descriptors for this process, and no other value owns
-                    // them.
-                    descriptors
-                        .extend(numbers.into_iter().map(|number| unsafe { OwnedFd::from_raw_fd(number) }));
+        let mut space = ControlSpace([0; CONTROL_SPACE]);
+        let mut part = libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head.len() };
+        // SAFETY: zero is a valid value of each field of the struct.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = space.0.as_mut_ptr().cast();
+        message.msg_controllen = space.0.len();
+        let received = retry(|| {
+            // SAFETY: the message refers to the head and to the space, which live longer than the call.
+            let received =
+                unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+            usize::try_from(received).map_err(|_| io::Error::last_os_error())
+        })?;
+        let mut descriptors = Vec::new();
+        // SAFETY: the kernel has filled the space, and the message has its length.
+        let mut control = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: the pointer is null or refers to a whole header in the space.
+        while let Some(header) = unsafe { control.as_ref() } {
+            if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                // SAFETY: the macro only computes with the number.
+                let before = unsafe { libc::CMSG_LEN(0) } as usize;
+                let count = header.cmsg_len.saturating_sub(before) / size_of::<RawFd>();
+                // SAFETY: the data follows the header.
+                let data = unsafe { libc::CMSG_DATA(control) }.cast::<RawFd>();
+                for at in 0..count {
+                    // SAFETY: the list has `count` numbers.
+                    let place = unsafe { data.add(at) };
+                    // SAFETY: the place is in the list; this read needs no alignment.
+                    let number = unsafe { place.read_unaligned() };
+                    // SAFETY: the kernel has just opened this descriptor for this process, and no other value owns it.
+                    descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
                 }
             }
-            Ok((received.bytes, descriptors))
-        })
+            // SAFETY: both pointers refer to the same message.
+            control = unsafe { libc::CMSG_NXTHDR(&raw const message, control) };
+        }
+        Ok((received, descriptors))
     }
 
     /// Receives a part. Memory is taken as its bytes come.
@@ -340,10 +387,17 @@ mod tests {
         };
         check(&head(0, u32::MAX, 0), |fault| matches!(fault, FrameFault::TooLong { .. }));
         check(&head(0, 0, u64::MAX), |fault| matches!(fault, FrameFault::TooLong { .. }));
-        check(&head(2, 0, 0), |fault| matches!(fault, FrameFault::Descriptors { expected: 2, found: 0 }));
         check(&head(0, 5, 0), |fault| matches!(fault, FrameFault::Truncated));
         check(&head(0, 0, 0)[..7], |fault| matches!(fault, FrameFault::Truncated));
         check(b"", |fault| matches!(fault, FrameFault::Closed));
+    }
+
+    #[test]
+    fn missing_descriptors_are_counted() {
+        let (sender, receiver) = pair();
+        (&sender.0).write_all(&[1, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).unwrap();
+        let frame = receiver.receive().unwrap();
+        assert!(matches!(frame.whole(), Err(FrameFault::Descriptors { expected: 2, found: 0 })));
     }
 
     #[test]

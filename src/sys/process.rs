@@ -27,6 +27,19 @@ pub fn user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
+/// Returns the namespace in which the ids of processes have their meaning for this process.
+pub fn pid_namespace() -> Option<String> {
+    Some(std::fs::read_link("/proc/self/ns/pid").ok()?.display().to_string())
+}
+
+/// Returns true if a process of this namespace runs. A process that has ended, and whose parent has not yet noticed,
+/// does not run.
+pub fn runs(pid: u32) -> bool {
+    // The state follows the name, which is in parentheses and may have any characters.
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
 /// Returns true if this is the first process of its container or machine.
 pub fn is_first() -> bool {
     std::process::id() == 1

@@ -172,11 +172,8 @@ impl Adopter {
         let AdopterResources { senders, loads, .. } = &self.resources;
         let mut lost = 0;
         for content in adopted.adopted {
-            if let MigrationContent::Relay(stopped) = &content {
-                stopped.record.holds.listener.adopted();
-            }
-            if let MigrationContent::Reading(stopped) = &content {
-                stopped.record.holds.listener.adopted();
+            if let Some(record) = content.record() {
+                record.holds.listener.adopted();
             }
             let first = loads.fewest();
             let workers = (0..senders.count()).map(|next| (first + next) % senders.count());

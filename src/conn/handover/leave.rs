@@ -131,6 +131,17 @@ impl LeavingConnection {
         let _ = senders.send(self.worker, self.migration);
     }
 
+    /// Gives back a connection that the successor does not take. It goes on here, and a client whose first bytes are being
+    /// read may leave again once its backend is connected.
+    pub fn stay(mut self, senders: &MigrationSenders) {
+        match &mut self.migration.content {
+            MigrationContent::Admitted(_) => {}
+            MigrationContent::Reading(stopped) => stopped.record.holds.entry.stay(),
+            MigrationContent::Relay(stopped) => stopped.record.holds.entry.stay(),
+        }
+        self.give_back(senders);
+    }
+
     /// Ends the connection here: the successor has it. It is counted as handed over, and has no close reason.
     pub fn handed_over(self) {
         if let Some(record) = self.record() {
@@ -139,11 +150,7 @@ impl LeavingConnection {
     }
 
     fn record(&self) -> Option<&MigratingRecord> {
-        match &self.migration.content {
-            MigrationContent::Admitted(_) => None,
-            MigrationContent::Reading(stopped) => Some(&stopped.record),
-            MigrationContent::Relay(stopped) => Some(&stopped.record),
-        }
+        self.migration.content.record()
     }
 }
 

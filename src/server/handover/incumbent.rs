@@ -6,14 +6,14 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use super::moving::{Mover, MoverParts};
-use super::port::{HandOverEvent, SessionEnd, SessionSender, SessionStop, SuccessorRequest};
+use super::port::{HandOverEvent, MainProcess, SessionEnd, SessionSender, SessionStop, SuccessorRequest};
 use super::refusals;
 use super::world::{self, ControlCopies};
 use crate::server::service_manager::ServiceManager;
@@ -96,6 +96,7 @@ fn welcome(facts: &WelcomeFacts, view: &View, protocols: Protocols) -> Welcome {
         version: VERSION.to_owned(),
         commit: COMMIT.to_owned(),
         pid: std::process::id(),
+        pid_namespace: process::pid_namespace(),
         started_ms: millis_since_1970(view.started),
         connections: view.bounds.connections.inside(),
         config_file: view.config().file.map(|file| file.display().to_string()),
@@ -157,9 +158,25 @@ fn hand_over(
         Err(_) => return link.refuse(refusals::stopping()),
     };
     let welcome = welcome(facts, view, protocols);
+    // The kernel's number holds in the namespace of this process.
+    let pid = link.peer().map_or(pid, |peer| if peer.pid == 0 { pid } else { peer.pid });
     let session = Session { link, welcome, facts, view, sender, successor: pid };
-    let end = session.run(offer);
-    sender.send_hand_over(HandOverEvent::Ended(end));
+    let mut end = EndOfSession { sender, end: None };
+    end.end = Some(session.run(offer));
+}
+
+/// Reports the end of a session to control, also if its thread panics: control waits for it.
+struct EndOfSession<'a> {
+    sender: &'a SessionSender,
+    end: Option<SessionEnd>,
+}
+
+impl Drop for EndOfSession<'_> {
+    fn drop(&mut self) {
+        let panicked =
+            || SessionEnd::Failed { reason: "the thread of the session panicked".to_owned(), moved: 0 };
+        self.sender.send_hand_over(HandOverEvent::Ended(self.end.take().unwrap_or_else(panicked)));
+    }
 }
 
 /// A session with a successor that control has accepted.
@@ -185,7 +202,8 @@ impl Session<'_> {
                 return SessionEnd::Failed { reason: fault.to_string(), moved: 0 };
             }
         };
-        // From now on the successor accepts.
+        // From now on the successor accepts. Control keeps the sockets until the successor has the connections.
+        drop(sockets);
         let mut mover = Mover::new(mover, self.link, self.view);
         let additions = world::export_additions(&self.view.snapshot.load(), Instant::now());
         let moved = self.link.send(&Message::Go(Go { next_id, additions })).and_then(|()| {
@@ -201,13 +219,25 @@ impl Session<'_> {
             return SessionEnd::Failed { reason: fault.to_string(), moved };
         }
         let mut report = mover.report();
-        if let Err(fault) = self.facts.manager.make_main(self.successor) {
-            tracing::warn!(%fault, successor = self.successor, "the successor is not the main process of the service");
-        }
+        let main = match self.facts.manager.make_main(self.successor) {
+            Ok(()) => MainProcess::Successor,
+            Err(fault) => {
+                let successor = self.successor;
+                tracing::error!(
+                    %fault, successor,
+                    "the service manager does not take the successor as its main process: this process stays, without \
+                     connections, until the service is stopped"
+                );
+                MainProcess::Incumbent
+            }
+        };
         report.remaining = self.view.bounds.connections.inside();
-        self.sender.send_hand_over(HandOverEvent::Moved(report.clone()));
-        let rest = self.link.send(&Message::Rest((&report).into()));
-        if let Err(fault) = rest.and_then(|()| mover.move_rest(self.welcome.protocol.is_some())) {
+        if let Err(fault) = self.link.send(&Message::Rest((&report).into())) {
+            let moved = mover.abandon();
+            return SessionEnd::Failed { reason: fault.to_string(), moved };
+        }
+        self.sender.send_hand_over(HandOverEvent::Moved(report, main));
+        if let Err(fault) = mover.move_rest(self.welcome.protocol.is_some()) {
             tracing::warn!(%fault, "the successor is gone; the remaining connections end here");
             mover.abandon();
             return SessionEnd::Done;
@@ -247,6 +277,9 @@ impl Session<'_> {
         self.link.set_timeout(ANSWER)?;
         let (reply, paused) = sync_channel(1);
         self.sender.send_hand_over(HandOverEvent::Ready(reply));
-        paused.recv().map_err(|_| SessionFault::Stopped("the process is stopping"))
+        paused.recv_timeout(ANSWER).map_err(|error| match error {
+            RecvTimeoutError::Timeout => SessionFault::Stopped("a worker does not stop to accept"),
+            RecvTimeoutError::Disconnected => SessionFault::Stopped("the process is stopping"),
+        })
     }
 }

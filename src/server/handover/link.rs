@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use crate::sys::frames::{FrameFault, FrameSocket};
+use crate::sys::frames::{FrameFault, FrameSocket, PeerCredentials};
 use crate::wire::handover::{Message, MessageFault, Refused};
 
 /// The reason for which a hand-over ended early.
@@ -76,6 +76,16 @@ impl SessionLink {
         self.0.set_timeout(None)
     }
 
+    /// Returns the process at the other end.
+    pub(super) fn peer(&self) -> io::Result<PeerCredentials> {
+        self.0.peer()
+    }
+
+    /// Ends the reading side: the other program can send no more. What it has sent can still be received.
+    pub(super) fn close_reading(&self) {
+        self.0.close_reading();
+    }
+
     /// Ends the connection: a call on another thread returns.
     pub(super) fn shut_down(&self) {
         self.0.shut_down();
@@ -106,7 +116,14 @@ impl SessionLink {
         let frame = self.0.receive()?;
         match Message::decode(frame.kind, &frame.json)? {
             Message::Refused(Refused { reason }) => Err(SessionFault::Refused(reason)),
-            message => Ok(ReceivedMessage { message, raw: frame.raw, descriptors: frame.descriptors }),
+            // The other program takes it back if descriptors are missing.
+            message @ Message::Batch(_) => {
+                Ok(ReceivedMessage { message, raw: frame.raw, descriptors: frame.descriptors })
+            }
+            message => {
+                let frame = frame.whole()?;
+                Ok(ReceivedMessage { message, raw: frame.raw, descriptors: frame.descriptors })
+            }
         }
     }
 }

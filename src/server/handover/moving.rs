@@ -25,8 +25,8 @@ const WINDOW: usize = 2;
 /// The time for which a batch waits for a connection that was ordered to leave: a stream has its turn within it.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// The rounds in a row without a connection after which those that were ordered to leave count as unable to move.
-const EMPTY_ROUNDS: usize = 10;
+/// The orders in vain, beyond one for each connection, after which the connections count as unable to move.
+const FURTHER_ORDERS: usize = 10 * BATCH;
 
 /// The time in which a worker must take an order.
 const WORKER: Duration = Duration::from_secs(2);
@@ -134,18 +134,18 @@ impl<'a> Mover<'a> {
         }
     }
 
-    /// Moves all connections that can move, until every worker has none. A stream may have its turn later than the others,
-    /// so some rounds without a connection are repeated.
+    /// Moves all connections that can move. It ends when no worker has one to order, or when every connection was ordered
+    /// in vain: some ignore the order, and a stream has its turn later than the others.
     pub(super) fn move_all(&mut self) -> Result<(), SessionFault> {
-        let mut empty = 0;
-        while empty < EMPTY_ROUNDS {
-            match self.round()? {
-                Round { sent: 0, ordered: 0 } => break,
-                Round { sent: 0, .. } => empty += 1,
-                Round { .. } => empty = 0,
+        let mut in_vain = 0;
+        loop {
+            let Round { sent, ordered } = self.round()?;
+            in_vain = if sent == 0 { in_vain + ordered } else { 0 };
+            let all = usize::try_from(self.view.bounds.connections.inside()).unwrap_or(usize::MAX);
+            if ordered == 0 || in_vain > all.saturating_add(FURTHER_ORDERS) {
+                return self.await_acknowledgements(0);
             }
         }
-        self.await_acknowledgements(0)
     }
 
     /// Moves the connections that become able to move, until no connection is left. With `moves` false the connections
@@ -190,7 +190,7 @@ impl<'a> Mover<'a> {
         let mut rest = connections.into_iter();
         while let Some(connection) = rest.next() {
             if self.declined.contains(&connection.id()) {
-                connection.give_back(&self.parts.senders);
+                connection.stay(&self.parts.senders);
                 continue;
             }
             count += 1;
@@ -246,7 +246,7 @@ impl<'a> Mover<'a> {
                 self.declined.extend(declined);
                 for connection in batch.connections {
                     if self.declined.contains(&connection.id()) {
-                        connection.give_back(&self.parts.senders);
+                        connection.stay(&self.parts.senders);
                     } else {
                         self.pauses.push(connection.pause());
                         connection.handed_over();
@@ -274,8 +274,9 @@ impl<'a> Mover<'a> {
     /// Ends the move: takes the acknowledgements that have come, and gives back all other connections. Returns the number
     /// of connections that moved.
     pub(super) fn abandon(&mut self) -> u64 {
-        // A successor that died may have acknowledged batches before.
-        let _ = self.link.set_timeout(PAUSE);
+        // From now on no acknowledgement can be sent, so the successor moves no byte of these connections. Those that were
+        // sent before count, also of a successor that died.
+        self.link.close_reading();
         while !self.sent.is_empty() && self.acknowledge().is_ok() {}
         let waiting = self.queue.close();
         let unacknowledged = self.sent.drain(..).flat_map(|batch| batch.connections);

@@ -42,7 +42,7 @@ pub(in crate::server) enum HandOverEvent {
     /// The successor is built. It waits until this program has stopped to accept.
     Ready(ReadyReply),
     /// The connections that can move have moved.
-    Moved(MoveReport),
+    Moved(MoveReport, MainProcess),
     /// The session with the successor is over.
     Ended(SessionEnd),
 }
@@ -59,6 +59,15 @@ pub(in crate::server) enum TakeOverEvent {
     Alone(Box<World>),
     /// The session ended early.
     Left(SuccessorEnd, String),
+}
+
+/// The main process of the service after a hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum MainProcess {
+    /// The successor, or there is no service manager.
+    Successor,
+    /// The incumbent: the service manager did not take the successor. If it ended, the manager would end the service.
+    Incumbent,
 }
 
 /// The end of a session in the incumbent.
@@ -150,6 +159,12 @@ impl HandoverPort {
     /// Returns the socket for the successor.
     pub(in crate::server) fn lend(&self) -> Option<(HandedSocket, Arc<OwnedFd>)> {
         self.listener.as_ref().map(HandoverListener::lend)
+    }
+
+    /// Takes the socket, so that another process can listen at its path once it is dropped. To drop it may wait for a file
+    /// system.
+    pub(in crate::server) fn take_listener(&mut self) -> Option<HandoverListener> {
+        self.listener.take()
     }
 
     /// Lets go of the socket: the successor has it.

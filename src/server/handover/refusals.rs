@@ -7,7 +7,7 @@ use crate::wire::handover::Refused;
 /// A hand-over is under way.
 pub(crate) fn under_way(successor: u32, age: Duration) -> Refused {
     refused(format!(
-        "process {successor} takes over since {} s: wait for its end, which `pointsman status` shows, and run the command \
+        "process {successor} has been taking over for {} s: wait for its end, which `pointsman status` shows, and run the command \
          again",
         age.as_secs()
     ))
@@ -64,7 +64,7 @@ mod tests {
             let words = ["run the command again", "pointsman upgrade", "pointsman run", "ulimit -n"];
             assert!(words.iter().any(|word| refusal.reason.contains(word)), "{}", refusal.reason);
         }
-        assert!(all[0].reason.contains("process 4711 takes over since 2 s"), "{}", all[0].reason);
+        assert!(all[0].reason.contains("process 4711 has been taking over for 2 s"), "{}", all[0].reason);
         assert!(all[4].reason.contains("1024") && all[4].reason.contains("4000"), "{}", all[4].reason);
     }
 }

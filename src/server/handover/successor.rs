@@ -4,12 +4,13 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ask::{Takeover, query};
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use super::port::{SessionSender, SessionStop, TakeOverEvent};
 use crate::conn::handover::{AdoptFault, Adopter};
+use crate::sys::process;
 use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, Ready, Welcome, World};
 
 /// The time in which the next message with sockets or state must come.
@@ -17,6 +18,12 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// The time in which the running program must stop to accept, and in which the next batch must come.
 const NEXT: Duration = Duration::from_secs(60);
+
+/// The time that an incumbent may take to end after its sockets are closed.
+const ENDING: Duration = Duration::from_secs(1);
+
+/// The time between two looks at a process that ends.
+const AGAIN: Duration = Duration::from_millis(10);
 
 /// The most messages with state. Each is bounded, so this bounds the memory.
 const MOST_PARTS: usize = 256;
@@ -43,6 +50,8 @@ pub struct SuccessorLink {
     link: SessionLink,
     /// The path of the socket at which the running program listens.
     path: Arc<Path>,
+    pid: u32,
+    pid_namespace: Option<String>,
 }
 
 /// Receives the sockets and the state of a program that has agreed to hand over. Blocks until they have come.
@@ -56,7 +65,9 @@ pub fn receive(takeover: Takeover) -> Result<Inheritance, SessionFault> {
     link.set_timeout(ANSWER)?;
     let sockets = receive_sockets(&link)?;
     let world = if welcome.protocol.is_some() { receive_world(&link)? } else { World::default() };
-    Ok(Inheritance { welcome, sockets, world, session: SuccessorLink { link, path } })
+    let (pid, pid_namespace) = (welcome.pid, welcome.pid_namespace.clone());
+    let session = SuccessorLink { link, path, pid, pid_namespace };
+    Ok(Inheritance { welcome, sockets, world, session })
 }
 
 fn receive_sockets(link: &SessionLink) -> Result<Vec<(HandedSocket, OwnedFd)>, SessionFault> {
@@ -99,9 +110,10 @@ impl SuccessorLink {
         adopter: Adopter,
         sender: SessionSender,
     ) -> std::io::Result<SessionStop> {
-        let Self { link, path } = self;
+        let Self { link, path, pid, pid_namespace } = self;
         let stop = SessionStop::of(&link)?;
-        let mut session = SuccessorSession { link, path, adopter, sender, has_rest: false };
+        let mut session =
+            SuccessorSession { link, path, pid, pid_namespace, adopter, sender, has_rest: false };
         let run = move || {
             if let Err(fault) = session.run() {
                 session.fail(&fault);
@@ -115,6 +127,9 @@ impl SuccessorLink {
 struct SuccessorSession {
     link: SessionLink,
     path: Arc<Path>,
+    /// The process id of the incumbent, and the namespace in which it has its meaning.
+    pid: u32,
+    pid_namespace: Option<String>,
     adopter: Adopter,
     sender: SessionSender,
     /// True once this program is the main program.
@@ -174,12 +189,27 @@ impl SuccessorSession {
         }
     }
 
+    /// Returns true if the incumbent has not ended. Its process is looked up, or, from another namespace, it is asked.
+    fn incumbent_runs(&self) -> bool {
+        if self.pid_namespace.is_none() || self.pid_namespace != process::pid_namespace() {
+            return query(&self.path).is_ok();
+        }
+        // A process that ends closes its sockets a moment before.
+        let until = Instant::now() + ENDING;
+        while process::runs(self.pid) {
+            if Instant::now() >= until {
+                return true;
+            }
+            thread::sleep(AGAIN);
+        }
+        false
+    }
+
     fn fail(&self, fault: &SessionFault) {
         self.link.shut_down();
         let end = match self.has_rest {
             true => SuccessorEnd::Late,
-            // A program that goes on answers.
-            false if fault.is_of_a_program_that_is_gone() && query(&self.path).is_err() => SuccessorEnd::Gone,
+            false if fault.is_of_a_program_that_is_gone() && !self.incumbent_runs() => SuccessorEnd::Gone,
             false => SuccessorEnd::Failed,
         };
         self.sender.send_take_over(TakeOverEvent::Left(end, fault.to_string()));

@@ -195,8 +195,8 @@ pub struct ListenerMetrics {
     /// The time from the accept to the end of reading a ClientHello, recorded as a `Duration`.
     pub hello_seconds: LazySeries<Histogram>,
     /// Connections handed over to a successor.
-    pub handed_over: LazySeries<Counter>,
-    adopted: LazySeries<Counter>,
+    pub handed_over: Counter,
+    adopted: Counter,
     connections: Counter,
     active: Gauge,
     closed: [LazySeries<Counter>; CloseReason::ALL.len()],
@@ -256,8 +256,8 @@ impl ListenerMetrics {
             refusal_lines: RateGate::new(refusal_lines),
             unlogged_refusals: registry.counter(&families::ACCESS_LOG_SAMPLED, own),
             hello_seconds: registry.lazy_histogram(&families::CLIENT_HELLO_SECONDS, own),
-            handed_over: registry.lazy_counter(&families::CONNECTIONS_HANDED_OVER, own),
-            adopted: registry.lazy_counter(&families::CONNECTIONS_ADOPTED, own),
+            handed_over: registry.counter(&families::CONNECTIONS_HANDED_OVER, own),
+            adopted: registry.counter(&families::CONNECTIONS_ADOPTED, own),
             connections: registry.counter(&families::CONNECTIONS, own),
             active: registry.gauge(&families::CONNECTIONS_ACTIVE, own),
             closed: CloseReason::ALL.map(closed),

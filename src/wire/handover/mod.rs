@@ -123,6 +123,8 @@ pub struct Welcome {
     pub commit: String,
     /// Its process id.
     pub pid: u32,
+    /// The namespace of process ids in which `pid` has its meaning.
+    pub pid_namespace: Option<String>,
     /// The time at which it started, in milliseconds since 1970.
     pub started_ms: u64,
     /// Its open connections.

@@ -535,7 +535,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 97);
+        assert_eq!(names.len(), 101);
     }
 
     #[test]
