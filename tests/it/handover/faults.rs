@@ -188,7 +188,7 @@ const FAULTS: &[Fault] = &[
             Message::Welcome(Box::default()),
             Message::Sockets(Sockets { more: true, ..Sockets::default() }),
             Message::World(Box::default()),
-            Message::Go(Go { next_id: 1 }),
+            Message::Go(Go { next_id: 1, ..Go::default() }),
             Message::Batch(Batch { number: 1, ..Batch::default() }),
             Message::Rest(Rest::default()),
             Message::Done(Done::default()),

@@ -101,10 +101,10 @@ fn a_proxy_rewrites_messages() {
     let folder = Folder::new("proxy-rewrite");
     let place = folder.path("handover.sock");
     play_incumbent(&place, |peer| {
-        peer.send(&Message::Go(Go { next_id: 5 }));
+        peer.send(&Message::Go(Go { next_id: 5, ..Go::default() }));
         let _ = peer.receive_to_end();
     });
     let _proxy = FrameProxy::at(&place, move |_| verdict);
     let peer = PlayedPeer::connect(&place);
-    assert_eq!(peer.receive().unwrap().0, Message::Go(Go { next_id: 7 }));
+    assert_eq!(peer.receive().unwrap().0, Message::Go(Go { next_id: 7, ..Go::default() }));
 }

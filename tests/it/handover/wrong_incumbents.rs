@@ -66,15 +66,15 @@ const FAULTS: &[Fault] = &[
     ("closes after Ready", EndsOrServes, until_ready),
     ("closes after Go", Serves, |peer| {
         until_ready(peer);
-        peer.send(&Message::Go(Go { next_id: 1 << 40 }));
+        peer.send(&Message::Go(Go { next_id: 1 << 40, ..Go::default() }));
     }),
     ("closes after Rest", Serves, |peer| {
         until_ready(peer);
-        peer.send(&Message::Go(Go { next_id: u64::MAX }));
+        peer.send(&Message::Go(Go { next_id: u64::MAX, ..Go::default() }));
         peer.send(&Message::Rest(Rest::default()));
     }),
     ("answers with the wrong kind", Ends(""), |peer| {
-        peer.send(&Message::Go(Go { next_id: 1 }));
+        peer.send(&Message::Go(Go { next_id: 1, ..Go::default() }));
         let _ = peer.receive_to_end();
     }),
     ("answers as a successor", Ends(""), |peer| {
@@ -122,7 +122,7 @@ const FAULTS: &[Fault] = &[
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let sockets = vec![handed("gone", &listener.local_addr().unwrap().to_string())];
         until_ready_with(peer, sockets, &[listener.as_fd()]);
-        peer.send(&Message::Go(Go { next_id: 5 }));
+        peer.send(&Message::Go(Go { next_id: 5, ..Go::default() }));
         peer.send(&Message::Rest(Rest::default()));
     }),
     ("sends a batch without descriptors", Serves, |peer| {
@@ -165,8 +165,8 @@ const FAULTS: &[Fault] = &[
     ("sends batch 2 first", Serves, |peer| batch(peer, Batch { number: 2, ..Batch::default() }, b"")),
     ("sends Go twice", EndsOrServes, |peer| {
         until_ready(peer);
-        peer.send(&Message::Go(Go { next_id: 1 }));
-        peer.send(&Message::Go(Go { next_id: 1 }));
+        peer.send(&Message::Go(Go { next_id: 1, ..Go::default() }));
+        peer.send(&Message::Go(Go { next_id: 1, ..Go::default() }));
         let _ = peer.receive();
     }),
 ];
@@ -194,7 +194,7 @@ fn batch(peer: &PlayedPeer, batch: Batch, raw: &[u8]) {
 /// Plays the same with this number of descriptors.
 fn batch_with(peer: &PlayedPeer, batch: Batch, raw: &[u8], descriptors: usize) {
     until_ready(peer);
-    peer.send(&Message::Go(Go { next_id: 100 }));
+    peer.send(&Message::Go(Go { next_id: 100, ..Go::default() }));
     let pairs: Vec<_> = (0..descriptors).map(|_| UnixStream::pair().unwrap()).collect();
     let descriptors: Vec<_> = pairs.iter().map(|pair| pair.0.as_fd()).collect();
     peer.send_with(&Message::Batch(batch), raw, &descriptors);
