@@ -11,12 +11,35 @@ mod parts;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use health::{HandedChecks, HandedEjection, HandedEjections, HandedFailure, HandedHealth};
 
 /// Counts by the words that metrics have as label values. A count of 0 is left out.
 pub type CountsByWord = BTreeMap<String, u64>;
+
+/// A value of a map by words. A later version may add a word with a value of another type.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ValueOfWord<V> {
+    Known(V),
+    Other(IgnoredAny),
+}
+
+/// Reads a map by words. Values of another type are left out.
+fn by_word<'de, R, V>(reader: R) -> Result<BTreeMap<String, V>, R::Error>
+where
+    R: Deserializer<'de>,
+    V: Deserialize<'de>,
+{
+    let values = BTreeMap::<String, ValueOfWord<V>>::deserialize(reader)?;
+    let known = values.into_iter().filter_map(|(word, value)| match value {
+        ValueOfWord::Known(value) => Some((word, value)),
+        ValueOfWord::Other(IgnoredAny) => None,
+    });
+    Ok(known.collect())
+}
 
 /// The longest time that a reader accepts. Longer times count as this time, so that no sum overflows.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -86,14 +109,19 @@ pub struct HandedBackendCounts {
     /// Established connections.
     pub connections: u64,
     /// The troubles of clients, by kind.
+    #[serde(deserialize_with = "by_word")]
     pub troubles: CountsByWord,
     /// The times that it entered each state.
+    #[serde(deserialize_with = "by_word")]
     pub entered: CountsByWord,
     /// Its checks, by result: `passed`, `failed`, `not_made`.
+    #[serde(deserialize_with = "by_word")]
     pub checks: CountsByWord,
     /// Relayed bytes, by direction.
+    #[serde(deserialize_with = "by_word")]
     pub bytes: CountsByWord,
     /// Ended connections, by reason.
+    #[serde(deserialize_with = "by_word")]
     pub closed: CountsByWord,
     /// The duration of the last check in microseconds; `None` before the first check.
     pub last_check_us: Option<u64>,
@@ -223,6 +251,7 @@ pub struct HandedRouteCounts {
     /// Connections that matched the route.
     pub connections: u64,
     /// Relayed bytes, by direction.
+    #[serde(deserialize_with = "by_word")]
     pub bytes: CountsByWord,
 }
 
@@ -233,6 +262,7 @@ pub struct HandedCounter {
     /// The name of the family.
     pub family: String,
     /// The values of its labels, by name.
+    #[serde(deserialize_with = "by_word")]
     pub labels: BTreeMap<String, String>,
     /// The count.
     pub value: u64,

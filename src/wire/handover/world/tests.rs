@@ -138,6 +138,19 @@ fn unknown_fields_are_ignored_and_missing_ones_have_defaults() {
 }
 
 #[test]
+fn values_of_another_type_in_maps_by_words_are_ignored() {
+    let json =
+        br#"{"counts": {"bytes": {"later": [1, {"deep": null}], "to_client": 3, "low": -1, "none": null}}}"#;
+    let read: HandedBackend = serde_json::from_slice(json).unwrap();
+    assert_eq!(read.counts.bytes, [("to_client".to_owned(), 3)].into());
+    let json = br#"{"family": "f", "labels": {"listener": "a", "later": {"a": 1}}, "value": 7}"#;
+    let read: HandedCounter = serde_json::from_slice(json).unwrap();
+    assert_eq!((read.labels, read.value), ([("listener".to_owned(), "a".to_owned())].into(), 7));
+    // The map itself must be one.
+    assert!(serde_json::from_str::<HandedCounter>(r#"{"labels": 5}"#).is_err());
+}
+
+#[test]
 fn times_are_never_too_short_and_never_too_long() {
     assert_eq!(age_millis(Duration::from_nanos(1_999_999)), 1);
     assert_eq!(left_millis(Duration::from_nanos(1_000_001)), 2);
