@@ -22,6 +22,7 @@ use super::view::LifeStage;
 use super::work::Work;
 use crate::sys::process;
 use crate::telemetry::UpgradeOutcome;
+use crate::telemetry::metrics::{MetricDoc, families};
 use crate::wire::handover::Refused;
 use crate::worker::WorkerCommand;
 
@@ -232,6 +233,23 @@ impl Control {
         self.stop(self.server.config.shutdown.grace)
     }
 
+    /// Logs the counts of all connections. A scrape no longer reaches this process.
+    fn log_counts(&self) {
+        let view = &self.server.view;
+        let counters = view.metrics.counters();
+        let sum = |family: &MetricDoc| -> u64 {
+            counters.iter().filter(|counter| counter.family == family.name).map(|counter| counter.value).sum()
+        };
+        tracing::info!(
+            accepted = sum(&families::CONNECTIONS),
+            adopted = sum(&families::CONNECTIONS_ADOPTED),
+            closed = sum(&families::CONNECTIONS_CLOSED),
+            handed_over = sum(&families::CONNECTIONS_HANDED_OVER),
+            active = view.bounds.connections.inside(),
+            "this program ends after its hand-over"
+        );
+    }
+
     /// Notes a stop of a process that has handed over. Its last connections go on: only a further stop closes them.
     pub(super) fn stop_after_hand_over(&mut self, draining: Draining) -> Phase {
         match std::mem::replace(&mut self.stays, false) {
@@ -249,6 +267,7 @@ impl Control {
             SuccessorState::Counting => self.port.ended().await,
             SuccessorState::Done => {}
         }
+        self.log_counts();
         if self.stays {
             tracing::info!("this process stays, without connections, until it is stopped");
             tokio::select! {

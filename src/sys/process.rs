@@ -32,17 +32,19 @@ pub fn pid_namespace() -> Option<String> {
     Some(std::fs::read_link("/proc/self/ns/pid").ok()?.display().to_string())
 }
 
-/// Returns true if a process of this namespace runs. A process that has ended, and whose parent has not yet noticed,
-/// does not run.
-pub fn runs(pid: u32) -> bool {
-    // The state follows the name, which is in parentheses and may have any characters.
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
 /// Returns true if this is the first process of its container or machine.
 pub fn is_first() -> bool {
     std::process::id() == 1
+}
+
+/// Returns false if no process has this number here, or if that process has ended and only its parent has not fetched its
+/// result. Returns true if that cannot be read.
+pub fn is_running(pid: u32) -> bool {
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The name may hold spaces and brackets. The state follows its last bracket.
+        Ok(stat) => !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with(['Z', 'X']),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    }
 }
 
 /// Returns the control groups of this process as /proc has them.
@@ -168,6 +170,22 @@ fn page_size() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_runs_until_it_has_ended() {
+        assert!(is_running(std::process::id()));
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let pid = child.id();
+        assert!(is_running(pid));
+        drop(child.stdin.take());
+        while is_running(pid) {
+            std::thread::yield_now();
+        }
+        // It has ended before this fetches its result.
+        assert!(child.wait().unwrap().success());
+        assert!(!is_running(pid));
+    }
 
     #[test]
     fn figures_are_plausible() {

@@ -33,8 +33,8 @@ pub enum SessionFault {
 }
 
 impl SessionFault {
-    /// Returns true if the other program has ended.
-    pub(super) fn is_of_a_program_that_is_gone(&self) -> bool {
+    /// Returns true if the other program has closed the connection, or has ended.
+    pub(super) fn is_of_a_closed_connection(&self) -> bool {
         matches!(self, Self::Frame(FrameFault::Closed | FrameFault::Truncated))
     }
 }

@@ -168,7 +168,7 @@ impl SuccessorSession {
             Ok(adopted) => {
                 let declined = adopted.declined().to_vec();
                 // From now on the other program does not take them back, so no byte may move before.
-                self.link.send(&Message::Adopted(Adopted { number, declined }))?;
+                self.answer(&Message::Adopted(Adopted { number, declined }))?;
                 let lost = self.adopter.deliver(adopted);
                 if lost > 0 {
                     tracing::error!(
@@ -184,9 +184,22 @@ impl SuccessorSession {
             }
             Err(fault) => {
                 tracing::warn!(%fault, "some connections cannot be taken over; they go on in the program before this one");
-                self.link.send(&Message::Declined(Declined { number, reason: fault.to_string() }))
+                self.answer(&Message::Declined(Declined { number, reason: fault.to_string() }))
             }
         }
+    }
+
+    /// Answers a batch. If the other program has ended, the answer has no use, and all that came from there is served here.
+    fn answer(&self, answer: &Message) -> Result<(), SessionFault> {
+        match self.link.send(answer) {
+            Err(fault) if !self.is_of_a_program_that_is_gone(&fault) => Err(fault),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns true if the other program has ended. A program that goes on may have closed the connection too.
+    fn is_of_a_program_that_is_gone(&self, fault: &SessionFault) -> bool {
+        fault.is_of_a_closed_connection() && !self.incumbent_runs()
     }
 
     /// Returns true if the incumbent has not ended. Its process is looked up, or, from another namespace, it is asked.
@@ -196,7 +209,7 @@ impl SuccessorSession {
         }
         // A process that ends closes its sockets a moment before.
         let until = Instant::now() + ENDING;
-        while process::runs(self.pid) {
+        while process::is_running(self.pid) {
             if Instant::now() >= until {
                 return true;
             }
@@ -209,7 +222,7 @@ impl SuccessorSession {
         self.link.shut_down();
         let end = match self.has_rest {
             true => SuccessorEnd::Late,
-            false if fault.is_of_a_program_that_is_gone() && !self.incumbent_runs() => SuccessorEnd::Gone,
+            false if self.is_of_a_program_that_is_gone(fault) => SuccessorEnd::Gone,
             false => SuccessorEnd::Failed,
         };
         self.sender.send_take_over(TakeOverEvent::Left(end, fault.to_string()));
