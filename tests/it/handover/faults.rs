@@ -27,6 +27,8 @@ struct Running {
     load: Load,
     /// The descriptors that the incumbent has open between two hand-overs.
     descriptors: usize,
+    /// The hand-overs that began and failed.
+    failed: usize,
 }
 
 impl Running {
@@ -35,7 +37,7 @@ impl Running {
         let generations = Generations::start(&stage.write("workers = 2"));
         let load = Load::start(&LoadPlan::steady(each), stage.listeners.clone(), &stage.backends);
         load.tally.wait_for_progress();
-        let mut running = Self { stage, generations, load, descriptors: 0 };
+        let mut running = Self { stage, generations, load, descriptors: 0, failed: 0 };
         running.descriptors = running.generations.descriptors();
         running
     }
@@ -63,6 +65,25 @@ impl Running {
 
     fn peer(&self) -> PlayedPeer {
         PlayedPeer::connect(&self.stage.socket())
+    }
+
+    /// Waits until the incumbent has taken back one more hand-over. Before that, it refuses the next one.
+    #[track_caller]
+    fn wait_until_taken_back(&mut self, case: &str) {
+        self.failed += 1;
+        wait_for(&format!("{case}: the end of the hand-over"), || {
+            self.generations.taken_back() == self.failed
+        });
+    }
+
+    /// Ends a played successor.
+    #[track_caller]
+    fn leave(&mut self, peer: PlayedPeer, case: &str) {
+        let has_asked = peer.has_asked();
+        drop(peer);
+        if has_asked {
+            self.wait_until_taken_back(case);
+        }
     }
 }
 
@@ -211,12 +232,12 @@ const FAULTS: &[Fault] = &[
 
 #[test]
 fn the_incumbent_goes_on_after_each_fault_of_a_successor() {
-    let mut running = Running::start("upgrade-faults", 16);
+    let mut running = Running::start("upgrade-faults", 4);
     for (case, play) in FAULTS {
         println!("{case}");
         let peer = running.peer();
         play(&peer);
-        drop(peer);
+        running.leave(peer, case);
         running.check(case);
     }
     running.finish();
@@ -233,7 +254,7 @@ fn a_successor_without_a_common_protocol_may_leave() {
     let Message::Welcome(welcome) = message else { unreachable!() };
     assert_eq!((welcome.protocol, welcome.pid), (None, running.generations.current.child.id()));
     peer.receive_until("Sockets");
-    drop(peer);
+    running.leave(peer, "protocol 99");
     running.check("protocol 99");
     running.finish();
 }
@@ -250,7 +271,7 @@ fn a_second_successor_is_refused_while_the_first_is_served() {
     assert!(message.contains(&std::process::id().to_string()), "the reason names the first: {message}");
     drop(second);
     running.check("a second");
-    drop(first);
+    running.leave(first, "the first");
     running.check("the first is gone");
     running.finish();
 }
@@ -262,6 +283,7 @@ fn hang(test: &str, before: fn(&PlayedPeer)) {
     before(&peer);
     peer.wait_at_most(Duration::from_secs(120));
     peer.receive_to_end();
+    running.leave(peer, "a hang");
     running.check("a hang");
     running.finish();
 }
@@ -293,7 +315,7 @@ fn a_successor_that_takes_no_batch_is_given_up() {
 /// The connections of an acknowledged batch end with their process; all others go on.
 #[test]
 fn a_successor_that_leaves_after_half_takes_only_its_own_with_it() {
-    let mut running = Running::start("upgrade-half", 32);
+    let mut running = Running::start("upgrade-half", 24);
     let peer = running.peer();
     peer.until_go();
     let (message, frame) = peer.receive_until("Batch");
@@ -301,7 +323,7 @@ fn a_successor_that_leaves_after_half_takes_only_its_own_with_it() {
     peer.adopt(batch.number);
     // The acknowledgement is read before the end.
     drop(frame);
-    drop(peer);
+    running.leave(peer, "half");
     check_losses(&mut running, batch.connections.len() as u64);
 }
 
@@ -331,6 +353,9 @@ fn through_proxy(
     let status = successor.end();
     let log = successor.stderr.all().join("\n");
     assert!(!status.success() && !log.contains("panicked"), "{case}: {status}:\n{log}");
+    if proxy.has_passed("Hello") {
+        running.wait_until_taken_back(case);
+    }
     proxy
 }
 
@@ -347,7 +372,7 @@ const EARLY: [(Sender, &str); 7] = [
 
 #[test]
 fn the_incumbent_goes_on_if_its_successor_is_killed_before_it_has_a_connection() {
-    let mut running = Running::start("upgrade-killed", 8);
+    let mut running = Running::start("upgrade-killed", 3);
     for (sender, name) in EARLY {
         for is_before in [true, false] {
             if (name, is_before) == ("Batch", false) {
@@ -374,7 +399,7 @@ fn the_incumbent_goes_on_if_its_successor_is_killed_before_it_has_a_connection()
 
 #[test]
 fn frames_that_are_cut_or_lose_their_descriptors_end_a_hand_over_and_no_connection() {
-    let mut running = Running::start("upgrade-cut", 8);
+    let mut running = Running::start("upgrade-cut", 3);
     for (sender, name) in EARLY {
         for verdict in [Verdict::CutAfter(9), Verdict::CutAfter(17), Verdict::Close, Verdict::LoseDescriptors]
         {
@@ -396,7 +421,7 @@ fn frames_that_are_cut_or_lose_their_descriptors_end_a_hand_over_and_no_connecti
 
 #[test]
 fn a_successor_that_is_killed_after_half_takes_only_its_own_with_it() {
-    let mut running = Running::start("upgrade-killed-half", 32);
+    let mut running = Running::start("upgrade-killed-half", 24);
     let proxy = through_proxy(&mut running, "killed after a batch", |passing| match passing.message {
         Message::Adopted(Adopted { .. }) if passing.nth == 1 => Verdict::PassAndKill(passing.successor),
         _ => Verdict::Pass,
@@ -429,7 +454,9 @@ fn a_reload_is_refused_while_a_successor_is_served() {
         lines[before..].iter().any(|line| line.contains("reload"))
     });
     running.check("a reload");
-    drop((successor, proxy));
+    drop(successor);
+    running.wait_until_taken_back("the successor is gone");
+    drop(proxy);
     running.check("the successor is gone");
     running.finish();
 }
@@ -459,14 +486,14 @@ fn a_successor_goes_on_alone_if_the_incumbent_is_killed() {
         (Sender::Incumbent, "Welcome", false),
         (Sender::Incumbent, "Sockets", false),
         (Sender::Incumbent, "World", false),
-        (Sender::Successor, "Ready", false),
+        (Sender::Successor, "Ready", true),
         (Sender::Incumbent, "Go", true),
         (Sender::Successor, "Adopted", true),
         (Sender::Incumbent, "Rest", true),
     ];
     for (sender, name, must_serve) in steps {
         println!("killed after {name}");
-        let mut running = Running::start(&format!("upgrade-orphan-{name}"), 20);
+        let mut running = Running::start(&format!("upgrade-orphan-{name}"), 8);
         let incumbent = running.generations.current.child.id();
         let proxy = FrameProxy::at(&running.stage.socket(), move |passing| {
             let is_now = (passing.from, passing.message.name()) == (sender, name);

@@ -59,8 +59,13 @@ pub(crate) enum Verdict {
 pub(crate) struct FrameProxy {
     place: PathBuf,
     real: PathBuf,
-    seen: Arc<Mutex<Vec<(Sender, Message)>>>,
+    seen: Seen,
+    /// The frames that were passed on whole.
+    passed: Seen,
 }
+
+/// Frames with their senders.
+type Seen = Arc<Mutex<Vec<(Sender, Message)>>>;
 
 impl FrameProxy {
     /// Takes the place of a socket. `judge` decides about each frame.
@@ -69,12 +74,17 @@ impl FrameProxy {
         fs::rename(place, &real).unwrap();
         let listener = UnixListener::bind(place).unwrap();
         fs::set_permissions(place, fs::Permissions::from_mode(0o600)).unwrap();
-        let proxy = Self { place: place.to_owned(), real: real.clone(), seen: Arc::default() };
-        let (judge, seen) = (Arc::new(judge), Arc::clone(&proxy.seen));
+        let proxy = Self {
+            place: place.to_owned(),
+            real: real.clone(),
+            seen: Arc::default(),
+            passed: Arc::default(),
+        };
+        let (judge, seen, passed) = (Arc::new(judge), Arc::clone(&proxy.seen), Arc::clone(&proxy.passed));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 let Ok(other) = UnixStream::connect(&real) else { return };
-                connect(stream, other, &judge, &seen);
+                connect(stream, other, &judge, [&seen, &passed]);
             }
         });
         proxy
@@ -88,6 +98,11 @@ impl FrameProxy {
     /// Returns true if a message of this name has come.
     pub(crate) fn has_seen(&self, name: &str) -> bool {
         self.seen.lock().unwrap().iter().any(|(_, message)| message.name() == name)
+    }
+
+    /// Returns true if a message of this name was passed on whole.
+    pub(crate) fn has_passed(&self, name: &str) -> bool {
+        self.passed.lock().unwrap().iter().any(|(_, message)| message.name() == name)
     }
 
     /// Returns the connections in the batches that the successor has acknowledged.
@@ -119,14 +134,14 @@ fn connect(
     successor: UnixStream,
     incumbent: UnixStream,
     judge: &Arc<impl Fn(&Passing<'_>) -> Verdict + Send + Sync + 'static>,
-    seen: &Arc<Mutex<Vec<(Sender, Message)>>>,
+    [seen, passed]: [&Seen; 2],
 ) {
     let pid = FrameSocket::new(successor.try_clone().unwrap()).unwrap().peer().unwrap().pid;
     for (from, source, sink) in [
         (Sender::Successor, successor.try_clone().unwrap(), incumbent.try_clone().unwrap()),
         (Sender::Incumbent, incumbent, successor),
     ] {
-        let (judge, seen) = (Arc::clone(judge), Arc::clone(seen));
+        let (judge, seen, passed) = (Arc::clone(judge), Arc::clone(seen), Arc::clone(passed));
         thread::spawn(move || {
             let raw_sink = sink.try_clone().unwrap();
             let (source, sink) = (FrameSocket::new(source).unwrap(), FrameSocket::new(sink).unwrap());
@@ -140,6 +155,10 @@ fn connect(
                         .count()
                 };
                 let verdict = judge(&Passing { from, nth, message: &message, successor: pid });
+                // Before the frame, so that no effect of the frame comes first.
+                if !matches!(verdict, Verdict::CutAfter(_) | Verdict::Close | Verdict::Stall) {
+                    passed.lock().unwrap().push((from, message));
+                }
                 match apply(verdict, &frame, &sink, &raw_sink) {
                     Next::GoOn => {}
                     // Frames of the receiver may still be on their way; the other thread passes them on to the last.

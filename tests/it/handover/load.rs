@@ -54,7 +54,12 @@ impl LoadPlan {
             Kind::LateHello,
             Kind::Unix,
         ];
-        Self(kinds.map(|kind| (kind, each)).into())
+        let count = |kind: Kind| match kind {
+            // As in `all`: many of them keep both sides from all other work.
+            Kind::SlowReader | Kind::Bulk(_) => each.min(4),
+            _ => each,
+        };
+        Self(kinds.map(|kind| (kind, count(kind))).into())
     }
 }
 

@@ -1,5 +1,6 @@
 //! An incumbent and a successor that a test plays: they send what the test says.
 
+use std::cell::Cell;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,17 +15,22 @@ use pointsman::wire::handover::{Adopted, HandedSocket, Hello, Message, PROTOCOLS
 
 use crate::support::PATIENCE;
 
+/// The descriptors that a successor may open: enough for each load.
+const NOFILE: u64 = 1_000_000;
+
 /// One end of a hand-over.
 pub(super) struct PlayedPeer {
     frames: FrameSocket,
     raw: UnixStream,
+    /// True after a request that an incumbent accepts.
+    has_asked: Cell<bool>,
 }
 
 impl PlayedPeer {
     fn new(raw: UnixStream) -> Self {
         let frames = FrameSocket::new(raw.try_clone().unwrap()).unwrap();
         frames.set_timeout(Some(PATIENCE)).unwrap();
-        Self { frames, raw }
+        Self { frames, raw, has_asked: Cell::new(false) }
     }
 
     /// Connects to a running program, as its successor.
@@ -44,8 +50,16 @@ impl PlayedPeer {
 
     /// Sends a message with raw bytes and descriptors.
     pub(super) fn send_with(&self, message: &Message, raw: &[u8], descriptors: &[BorrowedFd<'_>]) {
+        if matches!(message, Message::Hello(hello) if hello.nofile >= NOFILE) {
+            self.has_asked.set(true);
+        }
         let (kind, json) = message.encode();
         let _ = self.frames.send(kind, &json, &[raw], descriptors);
+    }
+
+    /// Returns true after a request that an incumbent accepts, if it serves no other successor.
+    pub(super) fn has_asked(&self) -> bool {
+        self.has_asked.get()
     }
 
     /// Sends bytes that need not be a frame.
@@ -126,7 +140,7 @@ pub(super) fn hello() -> Hello {
         version: "99.0.0".to_owned(),
         commit: "0123456789ab".to_owned(),
         pid: std::process::id(),
-        nofile: 1_000_000,
+        nofile: NOFILE,
     }
 }
 
@@ -175,9 +189,13 @@ pub(super) fn until_ready_with(
     sockets: Vec<HandedSocket>,
     descriptors: &[BorrowedFd<'_>],
 ) {
-    let _ = peer.receive();
+    peer.receive_until("Hello");
     send_welcome(peer, welcome());
     peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], descriptors);
     peer.send(&Message::World(Box::default()));
-    let _ = peer.receive();
+    let ready = peer.receive();
+    assert!(
+        matches!(ready, Ok((Message::Ready(_), _)) | Err(FrameFault::Closed)),
+        "{ready:?} instead of Ready"
+    );
 }

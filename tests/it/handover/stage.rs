@@ -252,6 +252,12 @@ impl Generations {
         fs::read_dir(format!("/proc/{}/fd", self.current.child.id())).unwrap().count()
     }
 
+    /// Returns the number of hand-overs that the current process has taken back.
+    pub(crate) fn taken_back(&self) -> usize {
+        let lines = self.current.stderr.all();
+        lines.iter().filter(|line| line.contains("did not take over; this program goes on")).count()
+    }
+
     /// Panics if the current process has ended.
     #[track_caller]
     pub(crate) fn check_alive(&mut self) {
@@ -267,6 +273,20 @@ pub(crate) fn check_end(mut retired: Program) {
     let log = retired.stderr.all().join("\n");
     assert_eq!(status.code(), Some(0), "{status}:\n{log}");
     assert!(!log.contains("panicked"), "{log}");
+    check_last_counts(&log);
+}
+
+/// Checks that the counts in the last line of a process add up.
+#[track_caller]
+fn check_last_counts(log: &str) {
+    let line = log.lines().find(|line| line.contains("this program ends after its hand-over"));
+    let line = line.unwrap_or_else(|| panic!("no counts in\n{log}"));
+    let [accepted, adopted, closed, handed_over, active] =
+        ["accepted", "adopted", "closed", "handed_over", "active"].map(|name| -> u64 {
+            let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {line}"))
+        });
+    assert_eq!((accepted + adopted, active), (closed + handed_over, 0), "{line}");
 }
 
 /// Returns the command of a program, without variables that change it.

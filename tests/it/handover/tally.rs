@@ -192,14 +192,15 @@ impl Tally {
     /// Waits until each client that never pauses has taken further steps, or has ended.
     #[track_caller]
     pub(crate) fn wait_for_progress(&self) {
-        let mut beats = self.beats.lock().unwrap().clone();
+        let beats = self.beats.lock().unwrap().clone();
         assert!(!beats.is_empty(), "no client runs");
-        beats.retain(|(_, beat)| beat.load(Ordering::Relaxed) < ENDED);
-        let goals: Vec<_> = beats.iter().map(|(_, beat)| beat.load(Ordering::Relaxed) + 3).collect();
+        // A client may end at any time from here on, with or without a failure.
+        let steps = |beat: &AtomicU64| Some(beat.load(Ordering::Relaxed)).filter(|steps| *steps < ENDED);
+        let goals: Vec<_> =
+            beats.iter().filter_map(|(seed, beat)| Some((seed, beat, steps(beat)? + 3))).collect();
         let late = || -> Vec<u64> {
-            let late =
-                beats.iter().zip(&goals).filter(|((_, beat), goal)| beat.load(Ordering::Relaxed) < **goal);
-            late.map(|((seed, _), _)| *seed).collect()
+            let late = goals.iter().filter(|(_, beat, goal)| steps(beat).is_some_and(|steps| steps < *goal));
+            late.map(|(seed, ..)| **seed).collect()
         };
         // With many clients on a busy machine, this takes longer than one answer may.
         let until = Instant::now() + 3 * PATIENCE;
