@@ -211,11 +211,13 @@ impl Backend {
 /// Returns an address with a port that no other process binds, for tests that need it before they bind it.
 /// All of 127.0.0.0/8 is this host, so each test gets addresses of its own.
 pub(crate) fn own_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(1);
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let process = std::process::id();
     let [_, high, middle, low] = process.to_be_bytes();
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let ip = Ipv4Addr::new(127, 128 | (high ^ middle), low, u8::try_from(number).expect("few are asked for"));
+    let (round, last) = (number / 254, number % 254);
+    let network = (high ^ middle).wrapping_add(u8::try_from(round).expect("few are asked for"));
+    let ip = Ipv4Addr::new(127, 128 | network, low, 1 + last as u8);
     TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
