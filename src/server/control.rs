@@ -72,7 +72,7 @@ pub(super) struct Control {
     pub(super) incumbent: Option<Incumbent>,
     /// True if this process has handed over, and stays without connections until it is stopped.
     pub(super) stays: bool,
-    /// The reason for which this program stops although nobody has asked for that.
+    /// The reason for which this program stops although no stop was requested.
     pub(super) failure: Option<String>,
     /// The state of the session with a successor that has the sockets and the connections.
     pub(super) successor: SuccessorState,
