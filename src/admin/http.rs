@@ -13,7 +13,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::acceptor::AdminPeer;
 use super::guard::{RequestGuard, RequestOrigin};
-use super::{gzip, list_api, scrape, sources, status};
+use super::{gzip, list_api, scrape, sources, status, upgrade};
 use crate::limit::Moment;
 use crate::server::{LifeStage, View};
 
@@ -28,6 +28,7 @@ GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an 
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
 /// The answer to a request with content.
@@ -51,6 +52,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", changes)
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/upgrade", get(last_upgrade))
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(guard, admit))
@@ -166,6 +168,10 @@ async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
         Some(top) => ([(header::CONTENT_TYPE, JSON)], sources::json(&view, top).await).into_response(),
         None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
     }
+}
+
+async fn last_upgrade(State(view): State<Arc<View>>) -> Response {
+    page(JSON, move || upgrade::json(&view)).await
 }
 
 /// Writes a page on a blocking thread. With many backends that takes milliseconds, and the control loop must

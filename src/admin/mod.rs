@@ -23,6 +23,7 @@ mod scrape;
 mod sources;
 mod status;
 mod token;
+mod upgrade;
 
 use std::future::IntoFuture;
 use std::io;

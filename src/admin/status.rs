@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::problems::{Problem, problems};
+use super::upgrade::{self, UpgradeStatus};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
 use crate::snapshot::{OpeningPolicy, Policy, Protocol, ServedPool, Snapshot};
@@ -28,6 +29,8 @@ struct Status<'a> {
     workers: usize,
     connections: Connections,
     config: ConfigStatus,
+    /// The last hand-over; null if there was none.
+    upgrade: Option<UpgradeStatus>,
     /// The present problems. Those with the widest effect come first.
     problems: Vec<Problem>,
     listeners: Vec<ListenerStatus<'a>>,
@@ -61,7 +64,7 @@ struct ReloadStatus {
 #[derive(Debug, Serialize)]
 struct EventStatus {
     time: String,
-    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list` or `routes`.
+    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list`, `routes` or `upgrade`.
     kind: &'static str,
     /// `info`, `warning` or `error`.
     severity: &'static str,
@@ -294,6 +297,7 @@ pub(super) fn json(view: &View) -> String {
         },
         problems: problems(view, &config, &snapshot),
         config: config.into(),
+        upgrade: upgrade::last(view),
         listeners: listeners(&snapshot, &addresses),
         pools: snapshot.pools.iter().map(|(name, served)| pool(name, served, now)).collect(),
         events: view.events.newest_first().into_iter().map(EventStatus::from).collect(),

@@ -62,6 +62,7 @@ pub use changes::Changes;
 pub use confine::{ConfineFault, confine};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use faults::{ReloadFault, StartFault};
+pub use handover::MoveReport;
 pub use own_backends::CycleFault;
 pub use signals::{EarlySignals, Signals};
 pub use source::{SourceFault, tproxy_rules};
