@@ -69,6 +69,26 @@ impl HandingOver {
     }
 }
 
+#[cfg(test)]
+impl HandingOver {
+    /// Returns the name of the step.
+    pub(super) fn name(&self) -> &'static str {
+        match self.step {
+            HandOverStep::Offering => "handing over: offering",
+            HandOverStep::Pausing(..) => "handing over: pausing",
+            HandOverStep::Moving => "handing over: moving",
+        }
+    }
+
+    /// Waits for ever for the workers, if it waits for them.
+    pub(super) fn held(mut self) -> Self {
+        if let HandOverStep::Pausing(work, _) = &mut self.step {
+            *work = Work::new(std::future::pending());
+        }
+        self
+    }
+}
+
 impl Control {
     /// Handles an event of a hand-over while clients are served and no change is under way.
     pub(super) fn hand_over_while_serving(&mut self, event: HandOverEvent) -> Phase {

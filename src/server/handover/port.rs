@@ -97,6 +97,20 @@ pub(in crate::server) struct SuccessorRequest {
     pub(in crate::server) stop: SessionStop,
 }
 
+#[cfg(test)]
+impl SuccessorRequest {
+    /// Returns the request of a program that a test plays at the other end of the socket.
+    pub(in crate::server) fn of(
+        pid: u32,
+        socket: std::os::unix::net::UnixStream,
+        reply: SyncSender<Result<Offer, Refused>>,
+    ) -> Self {
+        let hello = Hello { pid, version: "9.9.9".to_owned(), ..Hello::default() };
+        let stop = SessionStop(SessionLink::new(FrameSocket::new(socket).unwrap()));
+        Self { hello, reply, stop }
+    }
+}
+
 /// Ends a session from another thread.
 pub(in crate::server) struct SessionStop(SessionLink);
 

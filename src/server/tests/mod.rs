@@ -1,6 +1,8 @@
 //! The table of phases and events: each event has its effect in each phase at once, while the clock stands still. A
 //! phase that waits for work or for a deadline delays no other event.
 
+mod hand_over;
+
 use std::net::UdpSocket;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
+use self::hand_over::PlayedSuccessor;
 use super::changes::Changes;
 use super::control::Control;
 use super::discovery::{AwaitedAnswers, EnoughAnswers, HeldReports};
@@ -44,6 +47,8 @@ struct ControlFixture {
     remote: ServerHandle,
     /// The answer to the reload that is under way in a phase.
     running: Option<ReloadAnswer>,
+    /// The successor of a hand-over that is under way in a phase.
+    successor: Option<PlayedSuccessor>,
 }
 
 impl Drop for ControlFixture {
@@ -60,7 +65,12 @@ impl ControlFixture {
     fn with(text: &str) -> Self {
         let server = Server::start(parse(text)).unwrap();
         let remote = server.remote();
-        Self { control: Control::new(server, Signals::Ignore).unwrap(), remote, running: None }
+        Self {
+            control: Control::new(server, Signals::Ignore).unwrap(),
+            remote,
+            running: None,
+            successor: None,
+        }
     }
 
     /// Returns a reload that is under way.
@@ -101,7 +111,14 @@ impl ControlFixture {
                 starting(self, StartStep::Discovering(answers))
             }
             "starting: building" => starting(self, StartStep::Building(never(), HeldReports::default())),
+            "starting: taking over" => {
+                let change = InForce::bound(&self.control.server.view);
+                starting(self, StartStep::TakingOver(change))
+            }
             "serving" => Phase::Serving,
+            "handing over: offering" => self.offering(),
+            "handing over: pausing" => self.pausing(),
+            "handing over: moving" => self.moving().await,
             "rebuilding" => Phase::Rebuilding(never()),
             "reading" => Phase::Reading(self.run(), Work::within(minute, std::future::pending())),
             "preparing: binding" => {
@@ -187,7 +204,7 @@ fn name(phase: &Phase) -> &'static str {
         Phase::Preparing(_, Preparing::Building(..)) => "preparing: building",
         Phase::Preparing(_, Preparing::ChangingFiles(..)) => "preparing: changing files",
         Phase::Settling(..) => "settling",
-        Phase::HandingOver(_) => "handing over",
+        Phase::HandingOver(handing) => handing.name(),
         Phase::Draining(Draining { step: DrainStep::Grace(_), .. }) => "draining: grace",
         Phase::Draining(Draining { step: DrainStep::RemovingFiles(_), .. }) => "draining: removing files",
         Phase::Draining(Draining { step: DrainStep::Finishing(_), .. }) => "draining: finishing",
@@ -236,9 +253,10 @@ const LOST: &str = "worker 0 is lost: it ended on its own";
 /// answer to a second request to reload.
 type PhaseRow = (&'static str, &'static str, &'static str, &'static str);
 
-const TABLE: [PhaseRow; 15] = [
+const TABLE: [PhaseRow; 19] = [
     ("starting: discovering", "draining: finishing", LOST, "waits"),
     ("starting: building", "draining: finishing", LOST, "waits"),
+    ("starting: taking over", "draining: finishing", LOST, "waits"),
     ("serving", "draining: grace", LOST, "waits"),
     ("rebuilding", "draining: grace", LOST, "waits"),
     ("reading", "draining: grace, not reloaded: stopping", LOST, "waits"),
@@ -248,6 +266,9 @@ const TABLE: [PhaseRow; 15] = [
     ("preparing: building", "draining: grace, not reloaded: stopping", LOST, "waits"),
     ("preparing: changing files", "draining: grace, reloaded", LOST, "waits"),
     ("settling", "draining: grace, reloaded", LOST, "waits"),
+    ("handing over: offering", "draining: grace", LOST, "refused"),
+    ("handing over: pausing", "draining: grace", LOST, "refused"),
+    ("handing over: moving", "draining: grace", LOST, "refused"),
     ("draining: grace", "draining: finishing", LOST, "refused"),
     ("draining: removing files", "closing", LOST, "refused"),
     ("draining: finishing", "closing", "the end", "refused"),
@@ -338,7 +359,7 @@ fn a_second_reload_waits_or_is_refused_at_once() {
             clock.assert_unmoved(phase);
             assert_eq!(outcome(&flow), phase, "a reload that is under way goes on");
             let effect = match answer.try_recv() {
-                Ok(Err(ReloadFault::Stopping)) => "refused",
+                Ok(Err(ReloadFault::Stopping | ReloadFault::HandingOver)) => "refused",
                 Ok(_) => "answered",
                 Err(_) => "waits",
             };
