@@ -364,24 +364,4 @@ messages! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_highest_common_protocol_is_chosen() {
-        let range = |min, max| Protocols { min, max };
-        assert_eq!(range(1, 3).common(range(2, 5)), Some(3));
-        assert_eq!(range(2, 5).common(range(1, 3)), Some(3));
-        assert_eq!(range(1, 2).common(range(3, 4)), None);
-        assert_eq!(range(1, 1).common(range(1, 1)), Some(1));
-    }
-
-    #[test]
-    fn unknown_fields_are_ignored_and_missing_fields_have_defaults() {
-        let read = Message::decode(7, br#"{"next_id": 5, "later": [1, {"a": 2}]}"#).unwrap();
-        assert_eq!(read, Message::Go(Go { next_id: 5, additions: Vec::new() }));
-        assert_eq!(Message::decode(7, b"{}").unwrap(), Message::Go(Go::default()));
-        assert!(matches!(Message::decode(0, b"{}"), Err(MessageFault::Kind(0))));
-        assert!(matches!(Message::decode(7, b"["), Err(MessageFault::Json { kind: "Go", .. })));
-    }
-}
+mod tests;
