@@ -18,7 +18,7 @@ use crate::conn::migration::{
 use crate::conn::reading::{FirstBytes, StoppedClient};
 use crate::ids::ListenerId;
 use crate::limit::{AdmissionRequest, Gate, Link, Moment, Permit, SourceKey};
-use crate::live::{ConnectionTallies, HandedEntry, Loads, WorkerSlot};
+use crate::live::{ConnectionTallies, HandedEntry, Loads, MigratingEntry, WorkerSlot};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, Lease};
 use crate::relay::{RelaySettings, StoppedFlow};
@@ -124,6 +124,19 @@ impl AdoptedConnections {
     /// The numbers of the connections of the batch that this program cannot serve. They go on where they came from.
     pub fn declined(&self) -> &[u64] {
         &self.declined
+    }
+}
+
+#[cfg(test)]
+impl AdoptedConnections {
+    /// Returns the connections as a worker gives them to the queue of a successor.
+    pub(crate) fn into_leaving(self, loads: &Arc<Loads>) -> Vec<super::leave::LeavingConnection> {
+        let leave = |content| super::leave::LeavingConnection {
+            worker: 0,
+            migration: Migration { worker_slot: WorkerSlot::take(loads, 0), content },
+            left: Instant::now(),
+        };
+        self.adopted.into_iter().map(leave).collect()
     }
 }
 
@@ -277,27 +290,16 @@ impl Adopter {
         log: Option<Box<LogFields>>,
         relay: Option<&HandedRelay>,
     ) -> MigratingRecord {
-        let AdopterResources { bounds, metrics, .. } = &self.resources;
-        let metrics = (metrics.listener(&handed.listener), Arc::clone(metrics));
-        let bounds = Arc::clone(bounds);
         let (listener, gate) = self.listener(&handed.listener);
         let client = words::read_client(&handed.client);
-        let mut permit = Permit::past_limits(&bounds.connections, &gate);
-        let source = handed.source.as_deref().and_then(|bits| u128::from_str_radix(bits, 16).ok());
-        if let Some(source) = source {
-            let source = SourceKey::from_bits(source);
-            let request = AdmissionRequest { listener, source, is_read: relay.is_none(), now: Moment::now() };
-            permit.hold_source(bounds.sources.admit_past_limits(&request));
-        }
+        let mut permit = self.permit(handed.source.as_deref(), listener, &gate, relay.is_none());
         let tallies = ConnectionTallies::default();
         let lease = relay.map(|relay| self.lease(relay));
         if let Some(relay) = relay {
             self.hold_target(handed, relay, &mut permit, &tallies);
-            tallies.ask(&metrics.1.pool(&relay.pool));
         }
-        if let Some(lease) = &lease {
-            tallies.connect(lease.backend().traffic().counts());
-        }
+        lease.iter().for_each(|lease| tallies.connect(lease.backend().traffic().counts()));
+        let metrics = self.resources.metrics.listener(&handed.listener);
         let entry = HandedEntry {
             id: handed.id,
             listener,
@@ -307,20 +309,12 @@ impl Adopter {
             totals: relay.map_or([0; 2], |relay| [relay.total_from_client, relay.total_from_backend]),
             dropped: relay.map_or(0, |relay| relay.dropped),
             quiet: Duration::from_millis(handed.quiet_ms),
-            metrics: Arc::clone(&metrics.0),
+            metrics: Arc::clone(&metrics),
             tallies,
         };
-        let session =
-            lease.as_ref().filter(|_| relay.is_some_and(|relay| relay.is_session)).and_then(|lease| {
-                let served = self.table.snapshot.pools.get(lease.backend().pool())?;
-                served.pool.session(client.tcp(), lease.backend())
-            });
-        let mut holds = Holds::handed(metrics.0.handed(), permit, lease, entry.into());
-        if let Some(session) = session {
-            holds.hold_session(session);
-        }
-        if let Some(mark) = relay.and_then(|relay| self.forward_mark(relay)) {
-            holds.hold_forward(mark);
+        let mut holds = Holds::handed(metrics.handed(), permit, lease, entry.into());
+        if let Some(relay) = relay {
+            self.hold_marks(relay, &client, &mut holds);
         }
         let age = Duration::from_micros(handed.age_us);
         let fields = RecordFields {
@@ -333,6 +327,31 @@ impl Adopter {
             log,
         };
         MigratingRecord { holds, fields }
+    }
+
+    /// Takes the slots of the process, the listener and the source, also beyond their limits.
+    fn permit(&self, source: Option<&str>, listener: ListenerId, gate: &Arc<Gate>, is_read: bool) -> Permit {
+        let bounds = &self.resources.bounds;
+        let mut permit = Permit::past_limits(&bounds.connections, gate);
+        if let Some(bits) = source.and_then(|bits| u128::from_str_radix(bits, 16).ok()) {
+            let (source, now) = (SourceKey::from_bits(bits), Moment::now());
+            let request = AdmissionRequest { listener, source, is_read, now };
+            permit.hold_source(bounds.sources.admit_past_limits(&request));
+        }
+        permit
+    }
+
+    /// Holds the marks by which the connection is found.
+    fn hold_marks(&self, relay: &HandedRelay, client: &Address, holds: &mut Holds<MigratingEntry>) {
+        if let Some(lease) = holds.lease.as_ref().filter(|_| relay.is_session)
+            && let Some(served) = self.table.snapshot.pools.get(lease.backend().pool())
+            && let Some(session) = served.pool.session(client.tcp(), lease.backend())
+        {
+            holds.hold_session(session);
+        }
+        if let Some(mark) = self.forward_mark(relay) {
+            holds.hold_forward(mark);
+        }
     }
 
     /// Returns the mark of a connection that is forwarded by its name.
@@ -385,7 +404,7 @@ impl Adopter {
         backend
     }
 
-    /// Takes the slots of its route and its pool.
+    /// Takes the slots of its route and its pool, and counts it there.
     fn hold_target(
         &self,
         handed: &HandedConnection,
@@ -409,6 +428,7 @@ impl Adopter {
         if let Some(limits) = limits.filter(|_| relay.holds_pool) {
             permit.hold_pool(limits.quota.enter_past_limit());
         }
+        tallies.ask(&self.resources.metrics.pool(&relay.pool));
     }
 }
 

@@ -27,3 +27,6 @@ pub(crate) use listening::HandoverSocket;
 pub use moving::MoveReport;
 pub use report::{Reporter, UpgradeStep};
 pub use successor::{Inheritance, receive};
+
+#[cfg(test)]
+mod tests;
