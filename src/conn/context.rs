@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
-use super::handover::LeavingQueue;
+use super::leaving::LeavingQueue;
 use super::migration::MigrationSenders;
 use crate::limit::{Gate, Overload, SourceTable};
 use crate::live::ConnectionRegistry;

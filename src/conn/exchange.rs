@@ -37,17 +37,9 @@ pub(super) async fn open(
     if begins_like_one(&bytes) {
         return Err(refusal::unexpected_header(&client, record).into());
     }
-    let has_received = !bytes.is_empty();
     let entry = record.entry().share();
     let has_answered = Cell::new(false);
-    let mut exchange = OpeningExchange {
-        client: &client,
-        opening: &mut opening,
-        context,
-        memory: None,
-        has_received,
-        has_answered: &has_answered,
-    };
+    let mut exchange = OpeningExchange::new(&client, &mut opening, &bytes, &has_answered, context);
     let opened = tokio::select! {
         biased;
         opened = timeout_at(deadline, exchange.run(&bytes, spec)) => opened.unwrap_or(Err(OpeningStop::Timeout)),
@@ -118,7 +110,18 @@ enum OpeningStop {
     Memory,
 }
 
-impl OpeningExchange<'_> {
+impl<'t> OpeningExchange<'t> {
+    /// Returns the exchange with a client that has sent these bytes.
+    fn new(
+        client: &'t Stream,
+        opening: &'t mut Opening,
+        bytes: &[u8],
+        has_answered: &'t Cell<bool>,
+        context: &'t WorkerContext,
+    ) -> Self {
+        Self { client, opening, context, memory: None, has_received: !bytes.is_empty(), has_answered }
+    }
+
     /// Runs the opening, which begins with bytes that were read before.
     async fn run(&mut self, bytes: &[u8], spec: &HelloSpec) -> Result<OpeningOutcome, OpeningStop> {
         if bytes.len() > self.opening.room() {

@@ -14,6 +14,7 @@ mod announce;
 mod arrival;
 mod attempt;
 mod context;
+mod departure;
 mod detect;
 mod dial;
 mod events;
@@ -24,6 +25,7 @@ mod greet;
 pub mod handover;
 mod hello;
 mod holds;
+mod leaving;
 mod list_access;
 mod migration;
 mod plan;
@@ -91,7 +93,7 @@ fn serve(arrived: ArrivedConnection) -> impl Future<Output = TaskNext> {
         match prepared {
             Ok(relay) => return TaskNext::stage(carry(relay, record)),
             Err(EarlyEnd::Closed(reason)) => record.close(reason),
-            Err(EarlyEnd::Moved(stopped)) => handover::send_reading(*stopped, policy, record),
+            Err(EarlyEnd::Moved(stopped)) => departure::send_reading(*stopped, policy, record),
         }
         TaskNext::Done
     }
@@ -108,7 +110,7 @@ fn carry(mut relay: Relay, record: ConnectionRecord) -> impl Future<Output = ()>
     async move {
         match relay.run(&record).await {
             RelayEnd::Moved { to: MoveTarget::Worker(to) } => send(to as usize, relay, record),
-            RelayEnd::Moved { to: MoveTarget::Successor } => handover::send_relay(relay, record),
+            RelayEnd::Moved { to: MoveTarget::Successor } => departure::send_relay(relay, record),
             end => {
                 drop(relay);
                 if end == (RelayEnd::Reset { by: Side::Backend }) {

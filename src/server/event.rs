@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::handover::port::{HandOverEvent, SessionEvent, TakeOverEvent};
+use super::handover::session::{HandOverEvent, SessionEvent, TakeOverEvent};
 use super::list_files::ListReport;
 use super::reload_queue::ReloadRequest;
 use super::route_files::RoutesReport;

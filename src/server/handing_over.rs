@@ -7,17 +7,14 @@ use std::time::Instant;
 
 use super::control::Control;
 use super::events::{EventKind, Severity};
-use super::handover::MoveReport;
-use super::handover::incumbent::Offer;
 use super::handover::moving::MoverParts;
-use super::handover::port::{
-    HandOverEvent, MainProcess, ReadyReply, SessionEnd, SessionStop, SuccessorRequest,
-};
 use super::handover::refusals;
+use super::handover::session::Offer;
+use super::handover::session::{HandOverEvent, MainProcess, ReadyReply, SessionEnd, SessionStop, SuccessorRequest};
 use super::handover::world::ControlCopies;
 use super::phase::{DrainStep, Draining, Flow, Phase};
 use super::reload_queue::ReloadRequest;
-use super::upgrade_state::UpgradeRole;
+use super::upgrade_state::{MoveReport, UpgradeRole};
 use super::view::LifeStage;
 use super::work::Work;
 use crate::sys::process;

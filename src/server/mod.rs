@@ -62,14 +62,13 @@ pub use changes::Changes;
 pub use confine::{ConfineFault, confine};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use faults::{ReloadFault, StartFault};
-pub use handover::MoveReport;
 pub use own_backends::CycleFault;
 pub use signals::{EarlySignals, Signals};
 pub use source::{SourceFault, tproxy_rules};
 pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
-pub use upgrade_state::{UpgradeReport, UpgradeRole, UpgradeState};
+pub use upgrade_state::{MoveReport, UpgradeReport, UpgradeRole, UpgradeState};
 pub use view::{LifeStage, ServerHandle, View};
 
 #[cfg(test)]

@@ -1,9 +1,7 @@
 //! The last hand-over of the process, for the status and the admin API.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
-
-use super::handover::MoveReport;
+use std::time::{Duration, SystemTime};
 
 /// The part of this process in a hand-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +20,21 @@ impl UpgradeRole {
             Self::Successor => "successor",
         }
     }
+}
+
+/// The result of a move.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MoveReport {
+    /// The connections that moved.
+    pub moved: u64,
+    /// The connections that remain in the incumbent.
+    pub remaining: u64,
+    /// The time from the first batch to the last acknowledgement.
+    pub took: Duration,
+    /// The longest time for which a connection stood still.
+    pub longest_pause: Duration,
+    /// The 99th percentile of these times.
+    pub p99_pause: Duration,
 }
 
 /// A hand-over.

@@ -112,6 +112,7 @@ fn health_and_readiness() {
     let (_proxy, address, _backend) = start();
     check(address, "/healthz", 200, "ok\n");
     check(address, "/ready", 200, "ready\n");
+    check(address, "/api/v1/upgrade", 200, "null\n");
 }
 
 #[test]
@@ -160,6 +161,7 @@ fn status_tells_what_is_there() {
         "commit": COMMIT,
         "started": null,
         "uptime_seconds": null,
+        "upgrade": null,
         "life": "serving",
         "workers": 2,
         "connections": { "open": 1, "limit": null },

@@ -130,8 +130,8 @@ impl AdoptedConnections {
 #[cfg(test)]
 impl AdoptedConnections {
     /// Returns the connections as a worker gives them to the queue of a successor.
-    pub(crate) fn into_leaving(self, loads: &Arc<Loads>) -> Vec<super::leave::LeavingConnection> {
-        let leave = |content| super::leave::LeavingConnection {
+    pub(crate) fn into_leaving(self, loads: &Arc<Loads>) -> Vec<crate::conn::leaving::LeavingConnection> {
+        let leave = |content| crate::conn::leaving::LeavingConnection {
             worker: 0,
             migration: Migration { worker_slot: WorkerSlot::take(loads, 0), content },
             left: Instant::now(),

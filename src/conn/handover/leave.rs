@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::words;
 use crate::conn::fields::LogFields;
+use crate::conn::leaving::LeavingConnection;
 use crate::conn::migration::{
-    MigratingRecord, Migration, MigrationContent, MigrationSenders, StoppedReading, StoppedRelay,
+    MigratingRecord, MigrationContent, MigrationSenders, StoppedReading, StoppedRelay,
 };
 use crate::limit::{Gate, GatePass};
 use crate::relay::StoppedFlow;
@@ -18,13 +19,6 @@ use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
     HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay,
 };
-
-/// A connection that has left its worker. No reactor has its sockets, and no byte of it moves.
-pub struct LeavingConnection {
-    pub(super) worker: usize,
-    pub(super) migration: Migration,
-    pub(super) left: Instant,
-}
 
 /// The options of the relays of one batch. Equal options are sent once.
 #[derive(Default)]

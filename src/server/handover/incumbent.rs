@@ -12,10 +12,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
-use super::moving::{Mover, MoverParts};
-use super::port::{HandOverEvent, MainProcess, SessionEnd, SessionSender, SessionStop, SuccessorRequest};
+use super::moving::Mover;
 use super::refusals;
-use super::world::{self, ControlCopies};
+use super::session::{HandOverEvent, MainProcess, Offer, SessionEnd, SessionSender, SessionStop, SuccessorRequest};
+use super::world;
 use crate::server::service_manager::ServiceManager;
 use crate::server::view::View;
 use crate::sys::frames::{FrameSocket, MOST_DESCRIPTORS};
@@ -47,16 +47,6 @@ pub(in crate::server) struct WelcomeFacts {
     pub(in crate::server) admin: Option<String>,
     /// The time that connections may take to end when the process stops.
     pub(in crate::server) drain: Duration,
-}
-
-/// All that a session needs of the running program.
-pub(in crate::server) struct Offer {
-    /// The listening sockets.
-    pub(in crate::server) sockets: Vec<(HandedSocket, Arc<OwnedFd>)>,
-    /// The parts by which connections move.
-    pub(in crate::server) mover: MoverParts,
-    /// The state that only control has.
-    pub(in crate::server) copies: ControlCopies,
 }
 
 /// Answers a program that connected. It ends with the connection.

@@ -17,6 +17,7 @@ pub(super) mod moving;
 pub(super) mod port;
 pub(super) mod refusals;
 mod report;
+pub(super) mod session;
 pub(super) mod successor;
 pub(super) mod world;
 
@@ -24,7 +25,6 @@ pub use access::AccessFault;
 pub use ask::{AskFault, Takeover, ask, is_same_service, query, reload};
 pub use link::SessionFault;
 pub(crate) use listening::HandoverSocket;
-pub use moving::MoveReport;
 pub use report::{Reporter, UpgradeStep};
 pub use successor::{Inheritance, receive};
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use crate::conn::MigrationSenders;
 use crate::conn::handover::{BatchOptions, LeavingConnection, LeavingQueue, RouteNames};
+use crate::server::upgrade_state::MoveReport;
 use crate::server::view::View;
 use crate::wire::handover::{Adopted, Batch, Declined, Message, Rest};
 use crate::worker::WorkerHandle;
@@ -40,21 +41,6 @@ pub(in crate::server) struct MoverParts {
     pub(in crate::server) workers: Vec<WorkerHandle>,
     /// The channels by which connections go back.
     pub(in crate::server) senders: Arc<MigrationSenders>,
-}
-
-/// The result of a move.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MoveReport {
-    /// The connections that moved.
-    pub moved: u64,
-    /// The connections that remain in the incumbent.
-    pub remaining: u64,
-    /// The time from the first batch to the last acknowledgement.
-    pub took: Duration,
-    /// The longest time for which a connection stood still.
-    pub longest_pause: Duration,
-    /// The 99th percentile of these times.
-    pub p99_pause: Duration,
 }
 
 impl From<&MoveReport> for Rest {

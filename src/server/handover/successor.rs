@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::ask::{Takeover, query};
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
-use super::port::{SessionSender, SessionStop, TakeOverEvent};
+use super::session::{SessionSender, SessionStop, SuccessorEnd, TakeOverEvent};
 use crate::conn::handover::{AdoptFault, Adopter};
 use crate::sys::process;
 use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, Ready, Welcome, World};
@@ -227,15 +227,4 @@ impl SuccessorSession {
         };
         self.sender.send_take_over(TakeOverEvent::Left(end, fault.to_string()));
     }
-}
-
-/// The end of a session in the successor before the other program had no connection left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::server) enum SuccessorEnd {
-    /// The other program refuses, or the session failed. It goes on, so this program must not accept.
-    Failed,
-    /// The other program has ended. This program is the only one.
-    Gone,
-    /// This program was the main program already.
-    Late,
 }

@@ -7,10 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use super::*;
-use crate::server::handover::MoveReport;
-use crate::server::handover::incumbent::Offer;
-use crate::server::handover::port::{HandOverEvent, SessionEnd, SuccessorRequest, TakeOverEvent};
-use crate::server::handover::successor::SuccessorEnd;
+use crate::server::handover::session::Offer;
+use crate::server::handover::session::{
+    HandOverEvent, SessionEnd, SuccessorEnd, SuccessorRequest, TakeOverEvent,
+};
+use crate::server::upgrade_state::MoveReport;
 use crate::wire::handover::{Refused, World};
 
 /// The process id of the successor that a test plays.

@@ -18,7 +18,7 @@ fn the_highest_common_protocol_is_chosen() {
 #[test]
 fn unknown_fields_are_ignored_and_missing_fields_have_defaults() {
     let read = Message::decode(7, br#"{"next_id": 5, "later": [1, {"a": 2}]}"#).unwrap();
-    assert_eq!(read, Message::Go(Go { next_id: 5 }));
+    assert_eq!(read, Message::Go(Go { next_id: 5, additions: Vec::new() }));
     assert_eq!(Message::decode(7, b"{}").unwrap(), Message::Go(Go::default()));
     assert!(matches!(Message::decode(0, b"{}"), Err(MessageFault::Kind(0))));
     assert!(matches!(Message::decode(7, b"["), Err(MessageFault::Json { kind: "Go", .. })));
@@ -65,6 +65,7 @@ fn of_0_2_0() -> Vec<GoldenMessage> {
         labels: [("listener".to_owned(), "web".to_owned())].into(),
         value: 3,
     };
+    let addition = HandedAddition { list: "l".to_owned(), entry: "10.9.0.0/16".to_owned(), left_ms: Some(3600000) };
     let counts = World { counters: vec![counter], ..World::default() };
     let refused = "process 4711 takes over since 2 s".to_owned();
     let declined = "the batch has fewer or more descriptors than its connections need".to_owned();
@@ -78,7 +79,7 @@ fn of_0_2_0() -> Vec<GoldenMessage> {
         (3, golden!("refused"), Message::Refused(Refused { reason: refused })),
         (4, golden!("sockets"), Message::Sockets(Sockets { sockets: vec![listener, admin], more: true })),
         (6, golden!("ready"), Message::Ready(Ready {})),
-        (7, golden!("go"), Message::Go(Go { next_id: 105_012 })),
+        (7, golden!("go"), Message::Go(Go { next_id: 105_012, additions: vec![addition] })),
         (8, golden!("batch"), Message::Batch(Batch { number: 7, connections, options: options_of_0_2_0() })),
         (9, golden!("adopted"), Message::Adopted(Adopted { number: 7, declined: vec![41] })),
         (10, golden!("declined"), Message::Declined(Declined { number: 8, reason: declined })),
@@ -97,6 +98,7 @@ fn welcome_of_0_2_0() -> Welcome {
         version: "0.2.0".to_owned(),
         commit: "3f2a91c".to_owned(),
         pid: 812,
+        pid_namespace: text("pid:[4026531836]"),
         started_ms: 1_790_000_000_000,
         connections: 5012,
         config_file: text("/etc/pointsman/config.toml"),

@@ -138,6 +138,26 @@ fn connections_move_past_a_lower_limit() {
 }
 
 #[test]
+fn the_admin_api_has_the_last_hand_over() {
+    let (place, backend) = (Place::new("kept-report"), Backend::echo());
+    let file = place.write("workers = 2", "", &echo_pool(&backend), "");
+    let mut generations = Generations::start(&file);
+    let _clients = open(&place, &[(1, true), (2, true)]);
+    let page = |path: &str| -> serde_json::Value {
+        serde_json::from_str(&admin::ask(place.admin(), path, PATIENCE).unwrap().1).unwrap()
+    };
+    assert!(page("/api/v1/upgrade").is_null());
+    generations.take_over();
+    wait_for("the end of the incumbent", || page("/api/v1/upgrade")["is_over"] == true);
+    let last = page("/api/v1/upgrade");
+    assert_eq!((&last["role"], &last["result"]), (&"successor".into(), &"ok".into()), "{last}");
+    assert_eq!((&last["moved"], &last["remaining"]), (&2.into(), &0.into()), "{last}");
+    assert_eq!(last["other_pid"], generations.pids[0], "{last}");
+    assert!(last["longest_pause_seconds"].as_f64().unwrap() > 0.0 && last["fault"].is_null(), "{last}");
+    assert_eq!(page("/api/v1/status")["upgrade"], last);
+}
+
+#[test]
 fn a_source_over_its_rate_stays_over_it() {
     let (place, backend) = (Place::new("kept-rate"), Backend::echo());
     let listener = "per_source = { rate = \"1/m\", burst = 2 }";

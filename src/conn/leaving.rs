@@ -1,13 +1,17 @@
-//! The queue between the workers and the thread that sends connections to the successor.
+//! The connections that leave for a successor, and the queue between the workers and the thread that sends them.
 
 use std::fmt;
-use std::rc::Rc;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::LeavingConnection;
-use crate::conn::context::WorkerContext;
-use crate::conn::migration::Migration;
+use super::migration::Migration;
+
+/// A connection that has left its worker. No reactor has its sockets, and no byte of it moves.
+pub struct LeavingConnection {
+    pub(super) worker: usize,
+    pub(super) migration: Migration,
+    pub(super) left: Instant,
+}
 
 /// The connections that have left their workers for the successor. Shared by the workers and the session thread. The
 /// session thread asks for each connection, so the queue is short.
@@ -43,7 +47,7 @@ impl LeavingQueue {
     }
 
     /// Adds a connection, or returns it if the queue is closed.
-    fn push(&self, connection: LeavingConnection) -> Result<(), Box<LeavingConnection>> {
+    pub(super) fn push(&self, connection: LeavingConnection) -> Result<(), Box<LeavingConnection>> {
         let mut state = self.state();
         if state.is_closed {
             return Err(Box::new(connection));
@@ -73,18 +77,5 @@ impl LeavingQueue {
         let mut state = self.state();
         state.is_closed = true;
         std::mem::take(&mut state.connections)
-    }
-}
-
-/// Adds a connection to the queue of this worker. If there is no open queue, the connection goes on in this worker.
-pub(super) fn send(migration: Migration, context: &Rc<WorkerContext>) {
-    let connection = LeavingConnection { worker: context.registry.worker(), migration, left: Instant::now() };
-    let queue = context.leaving.borrow().clone();
-    let returned = match queue {
-        Some(queue) => queue.push(connection).err(),
-        None => Some(Box::new(connection)),
-    };
-    if let Some(connection) = returned {
-        crate::conn::take_over(connection.migration, context);
     }
 }
