@@ -212,7 +212,9 @@ fn bind_unix(
     options: &ListenOptions,
 ) -> io::Result<BoundSockets> {
     let (socket, file) = SocketFile::listen(path, mode, options.backlog)?;
-    let sockets = vec![Arc::new(socket); workers];
+    // The workers share one socket.
+    let socket = Arc::new(socket);
+    let sockets = vec![socket; workers];
     Ok(BoundSockets { address: Address::Unix(Arc::clone(path)), sockets, file: Some(file) })
 }
 

@@ -104,8 +104,11 @@ struct AdoptionTable {
 /// A listener and its routes with limits or counts.
 struct ListenerParts {
     policy: Arc<Policy>,
-    routes: HashMap<Arc<str>, (Option<UsageLimit>, Option<Arc<RouteCounts>>)>,
+    routes: HashMap<Arc<str>, RouteUse>,
 }
+
+/// The limits and the counts of a route.
+type RouteUse = (Option<UsageLimit>, Option<Arc<RouteCounts>>);
 
 /// Connections that this program can serve, before a worker has them. If this is dropped, their sockets are closed here,
 /// and they go on in the program that sent them.

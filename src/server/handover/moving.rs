@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -140,6 +140,10 @@ impl<'a> Mover<'a> {
         while self.view.bounds.connections.inside() > 0 {
             if !moves || self.round()?.sent == 0 {
                 self.await_acknowledgements(0)?;
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "the thread of the hand-over serves no connection"
+                )]
                 thread::sleep(PAUSE);
             }
         }
@@ -162,11 +166,8 @@ impl<'a> Mover<'a> {
     fn order(&self, worker: usize) -> usize {
         let (ordered, answer) = sync_channel(1);
         self.parts.workers[worker].hand_over(Arc::clone(&self.queue), self.most, ordered);
-        match answer.recv_timeout(WORKER) {
-            Ok(ordered) => ordered,
-            // The worker has ended, or is stuck.
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => 0,
-        }
+        // A worker that has ended or is stuck orders none.
+        answer.recv_timeout(WORKER).unwrap_or_default()
     }
 
     /// Sends connections in batches. Returns the number of connections that were sent.

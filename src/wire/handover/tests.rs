@@ -27,8 +27,11 @@ fn unknown_fields_are_ignored_and_missing_fields_have_defaults() {
 /// A message of a release: its kind, its text, and its value.
 type GoldenMessage = (u8, &'static str, Message);
 
+/// A release and the function that returns its messages.
+type GoldenRelease = (&'static str, fn() -> Vec<GoldenMessage>);
+
 /// The releases with their messages.
-const RELEASES: [(&str, fn() -> Vec<GoldenMessage>); 1] = [("0.2.0", of_0_2_0)];
+const RELEASES: [GoldenRelease; 1] = [("0.2.0", of_0_2_0)];
 
 /// Returns the text of a message of 0.2.0.
 macro_rules! golden {
