@@ -10,7 +10,9 @@ use super::events::{EventKind, Severity};
 use super::handover::moving::MoverParts;
 use super::handover::refusals;
 use super::handover::session::Offer;
-use super::handover::session::{HandOverEvent, MainProcess, ReadyReply, SessionEnd, SessionStop, SuccessorRequest};
+use super::handover::session::{
+    HandOverEvent, MainProcess, ReadyReply, SessionEnd, SessionStop, SuccessorRequest,
+};
 use super::handover::world::ControlCopies;
 use super::phase::{DrainStep, Draining, Flow, Phase};
 use super::reload_queue::ReloadRequest;

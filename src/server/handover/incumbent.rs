@@ -14,7 +14,9 @@ use tokio::sync::oneshot;
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use super::moving::Mover;
 use super::refusals;
-use super::session::{HandOverEvent, MainProcess, Offer, SessionEnd, SessionSender, SessionStop, SuccessorRequest};
+use super::session::{
+    HandOverEvent, MainProcess, Offer, SessionEnd, SessionSender, SessionStop, SuccessorRequest,
+};
 use super::world;
 use crate::server::service_manager::ServiceManager;
 use crate::server::view::View;

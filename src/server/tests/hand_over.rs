@@ -7,12 +7,11 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use super::*;
-use crate::server::handover::session::Offer;
 use crate::server::handover::session::{
-    HandOverEvent, SessionEnd, SuccessorEnd, SuccessorRequest, TakeOverEvent,
+    HandOverEvent, MainProcess, Offer, SessionEnd, SuccessorEnd, SuccessorRequest, TakeOverEvent,
 };
 use crate::server::upgrade_state::MoveReport;
-use crate::wire::handover::{Refused, World};
+use crate::wire::handover::{Go, Refused, World};
 
 /// The process id of the successor that a test plays.
 const SUCCESSOR: u32 = 4711;
@@ -169,7 +168,8 @@ fn the_steps_of_a_session_count_only_in_a_hand_over() {
     };
     let ready = || ControlEvent::HandOver(HandOverEvent::Ready(sync_channel(1).0));
     check_event(ready, in_hand_over("handing over: pausing"));
-    let moved = || ControlEvent::HandOver(HandOverEvent::Moved(MoveReport::default()));
+    let moved =
+        || ControlEvent::HandOver(HandOverEvent::Moved(MoveReport::default(), MainProcess::Successor));
     check_event(moved, in_hand_over("draining: finishing"));
     let failed = || {
         let end = SessionEnd::Failed { reason: "x".to_owned(), moved: 0 };
@@ -203,7 +203,7 @@ fn a_reload_over_the_socket_waits_or_is_refused_at_once() {
 
 #[test]
 fn the_incumbent_lets_this_program_accept_once_it_is_built() {
-    let go = || ControlEvent::TakeOver(TakeOverEvent::Go(77));
+    let go = || ControlEvent::TakeOver(TakeOverEvent::Go(Go { next_id: 77, ..Go::default() }));
     let expected = |row: &PhaseRow| match row.0 {
         "starting: taking over" => "serving".to_owned(),
         phase => phase.to_owned(),
@@ -238,12 +238,23 @@ fn a_program_that_does_not_take_over_stops() {
         "draining" | "closing" => row.0.to_owned(),
         _ => row.1.to_owned(),
     });
-    for end in [SuccessorEnd::Gone, SuccessorEnd::Late] {
-        check_event(left(end), |row| match group(row.0) {
-            "starting" => ends.to_owned(),
-            _ => row.0.to_owned(),
-        });
-    }
+    check_event(left(SuccessorEnd::Late), |row| match group(row.0) {
+        "starting" => ends.to_owned(),
+        _ => row.0.to_owned(),
+    });
+}
+
+/// The session begins when this program is built, so it can serve if the incumbent is gone.
+#[test]
+fn a_program_whose_incumbent_is_gone_serves() {
+    let gone = || ControlEvent::TakeOver(TakeOverEvent::Left(SuccessorEnd::Gone, "x".to_owned()));
+    check_event(gone, |row| match row.0 {
+        "starting: taking over" => "serving".to_owned(),
+        phase if group(phase) == "starting" => {
+            "the running program did not hand over, and goes on: x".to_owned()
+        }
+        phase => phase.to_owned(),
+    });
 }
 
 #[test]

@@ -68,7 +68,8 @@ fn of_0_2_0() -> Vec<GoldenMessage> {
         labels: [("listener".to_owned(), "web".to_owned())].into(),
         value: 3,
     };
-    let addition = HandedAddition { list: "l".to_owned(), entry: "10.9.0.0/16".to_owned(), left_ms: Some(3600000) };
+    let addition =
+        HandedAddition { list: "l".to_owned(), entry: "10.9.0.0/16".to_owned(), left_ms: Some(3600000) };
     let counts = World { counters: vec![counter], ..World::default() };
     let refused = "process 4711 takes over since 2 s".to_owned();
     let declined = "the batch has fewer or more descriptors than its connections need".to_owned();
