@@ -140,11 +140,7 @@ impl<'a> Mover<'a> {
         while self.view.bounds.connections.inside() > 0 {
             if !moves || self.round()?.sent == 0 {
                 self.await_acknowledgements(0)?;
-                #[allow(
-                    clippy::disallowed_methods,
-                    reason = "the thread of the hand-over serves no connection"
-                )]
-                thread::sleep(PAUSE);
+                thread::park_timeout(PAUSE);
             }
         }
         self.await_acknowledgements(0)

@@ -213,7 +213,7 @@ impl SuccessorSession {
             if Instant::now() >= until {
                 return true;
             }
-            thread::sleep(AGAIN);
+            thread::park_timeout(AGAIN);
         }
         false
     }
