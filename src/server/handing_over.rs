@@ -10,11 +10,9 @@ use super::events::{EventKind, Severity};
 use super::handover::moving::MoverParts;
 use super::handover::refusals;
 use super::handover::session::Offer;
-use super::handover::session::{
-    HandOverEvent, MainProcess, ReadyReply, SessionEnd, SessionStop, SuccessorRequest,
-};
+use super::handover::session::{HandOverEvent, MainProcess, SessionEnd, SuccessorRequest, SuccessorState};
 use super::handover::world::ControlCopies;
-use super::phase::{DrainStep, Draining, Flow, Phase};
+use super::phase::{DrainStep, Draining, Flow, HandOverStep, HandingOver, Phase};
 use super::reload_queue::ReloadRequest;
 use super::upgrade_state::{MoveReport, UpgradeRole};
 use super::view::LifeStage;
@@ -27,66 +25,6 @@ use crate::worker::WorkerCommand;
 
 /// Numbers of connections that the incumbent may still give after it has stopped to accept.
 const SPARE_NUMBERS: u64 = 100_000;
-
-/// A hand-over that is under way.
-pub(super) struct HandingOver {
-    successor: u32,
-    version: String,
-    began: Instant,
-    stop: SessionStop,
-    step: HandOverStep,
-}
-
-/// The session with a successor that has the sockets and the connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SuccessorState {
-    /// There is no such successor.
-    None,
-    /// The successor waits for the last counts.
-    Counting,
-    /// The session is over.
-    Done,
-}
-
-/// The steps of a hand-over.
-enum HandOverStep {
-    /// The successor is being built. Clients are accepted here.
-    Offering,
-    /// The workers stop to accept. Then the successor gets the number of its first connection.
-    Pausing(Work<()>, ReadyReply),
-    /// The successor accepts, and the connections move.
-    Moving,
-}
-
-impl HandingOver {
-    /// Returns ready when the step is done.
-    pub(super) fn poll_due(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        match &mut self.step {
-            HandOverStep::Offering | HandOverStep::Moving => std::task::Poll::Pending,
-            HandOverStep::Pausing(work, _) => work.poll_done(cx),
-        }
-    }
-}
-
-#[cfg(test)]
-impl HandingOver {
-    /// Returns the name of the step.
-    pub(super) fn name(&self) -> &'static str {
-        match self.step {
-            HandOverStep::Offering => "handing over: offering",
-            HandOverStep::Pausing(..) => "handing over: pausing",
-            HandOverStep::Moving => "handing over: moving",
-        }
-    }
-
-    /// Waits for ever for the workers, if it waits for them.
-    pub(super) fn held(mut self) -> Self {
-        if let HandOverStep::Pausing(work, _) = &mut self.step {
-            *work = Work::new(std::future::pending());
-        }
-        self
-    }
-}
 
 impl Control {
     /// Handles an event of a hand-over while clients are served and no change is under way.

@@ -15,12 +15,13 @@
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::build_fault::BuildFault;
 use super::changes::Changes;
 use super::discovery::{AwaitedAnswers, HeldReports};
 use super::faults::ReloadFault;
-use super::handing_over::HandingOver;
+use super::handover::session::{ReadyReply, SessionStop};
 use super::in_force::InForce;
 use super::reload::{BuildingReload, BuiltConfig, CheckedReload, PlannedReload, PreparedReload};
 use super::reload_queue::ReloadRun;
@@ -89,6 +90,60 @@ pub(super) struct Settling {
     pub(super) changes: Changes,
     /// Ends when the workers have closed the removed sockets, or the time for this is over.
     pub(super) closed: Work<()>,
+}
+
+/// A hand-over that is under way.
+pub(super) struct HandingOver {
+    /// The process id of the successor.
+    pub(super) successor: u32,
+    /// Its version.
+    pub(super) version: String,
+    /// The time of its request.
+    pub(super) began: Instant,
+    /// Ends the session.
+    pub(super) stop: SessionStop,
+    /// The step.
+    pub(super) step: HandOverStep,
+}
+
+/// The steps of a hand-over.
+pub(super) enum HandOverStep {
+    /// The successor is being built. Clients are accepted here.
+    Offering,
+    /// The workers stop to accept. Then the successor gets the number of its first connection.
+    Pausing(Work<()>, ReadyReply),
+    /// The successor accepts, and the connections move.
+    Moving,
+}
+
+impl HandingOver {
+    /// Returns ready when the step is done.
+    pub(super) fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.step {
+            HandOverStep::Offering | HandOverStep::Moving => Poll::Pending,
+            HandOverStep::Pausing(work, _) => work.poll_done(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+impl HandingOver {
+    /// Returns the name of the step.
+    pub(super) fn name(&self) -> &'static str {
+        match self.step {
+            HandOverStep::Offering => "handing over: offering",
+            HandOverStep::Pausing(..) => "handing over: pausing",
+            HandOverStep::Moving => "handing over: moving",
+        }
+    }
+
+    /// Waits for ever for the workers, if it waits for them.
+    pub(super) fn held(mut self) -> Self {
+        if let HandOverStep::Pausing(work, _) = &mut self.step {
+            *work = Work::new(std::future::pending());
+        }
+        self
+    }
 }
 
 /// The stop, until the connections have ended.

@@ -13,8 +13,7 @@ use super::control::Control;
 use super::event::ControlEvent;
 use super::events::{EventKind, Severity};
 use super::handover::UpgradeStep;
-use super::handover::session::{SessionStop, SuccessorEnd, TakeOverEvent};
-use super::handover::successor::SuccessorLink;
+use super::handover::session::{SuccessorEnd, TakeOverEvent};
 use super::handover::world;
 use super::in_force::InForce;
 use super::notify::ServiceStage;
@@ -26,22 +25,6 @@ use super::view::LifeStage;
 use crate::conn::handover::{Adopter, AdopterResources};
 use crate::telemetry::{COMMIT, UpgradeOutcome, VERSION};
 use crate::wire::handover::{Go, Welcome, World};
-
-/// The program from which this one takes over.
-pub(super) struct Incumbent {
-    /// Its description.
-    pub(super) welcome: Welcome,
-    /// The session, until it starts.
-    pub(super) link: Option<SuccessorLink>,
-    /// Ends the session; `None` before it starts and after its end.
-    pub(super) stop: Option<SessionStop>,
-    /// True once this program is the main program.
-    pub(super) is_main: bool,
-    /// The time of the request.
-    pub(super) asked: std::time::Instant,
-    /// The listening sockets that came.
-    pub(super) sockets: usize,
-}
 
 /// Returns the report of a move to the command that started this program.
 fn moved_step(welcome: &Welcome, report: &MoveReport) -> UpgradeStep {

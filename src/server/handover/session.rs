@@ -76,6 +76,17 @@ pub(in crate::server) enum SessionEnd {
     Done,
 }
 
+/// The session with a successor that has the sockets and the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum SuccessorState {
+    /// There is no such successor.
+    None,
+    /// The successor waits for the last counts.
+    Counting,
+    /// The session is over.
+    Done,
+}
+
 /// The reply to a successor that is ready: the number of its first connection.
 pub(in crate::server) type ReadyReply = SyncSender<u64>;
 

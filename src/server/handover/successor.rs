@@ -45,6 +45,22 @@ pub struct Inheritance {
     pub session: SuccessorLink,
 }
 
+/// The program from which this one takes over.
+pub(in crate::server) struct Incumbent {
+    /// Its description.
+    pub(in crate::server) welcome: Welcome,
+    /// The session, until it starts.
+    pub(in crate::server) link: Option<SuccessorLink>,
+    /// Ends the session; `None` before it starts and after its end.
+    pub(in crate::server) stop: Option<SessionStop>,
+    /// True once this program is the main program.
+    pub(in crate::server) is_main: bool,
+    /// The time of the request.
+    pub(in crate::server) asked: Instant,
+    /// The listening sockets that came.
+    pub(in crate::server) sockets: usize,
+}
+
 /// The connection to the running program while this program is built.
 pub struct SuccessorLink {
     link: SessionLink,

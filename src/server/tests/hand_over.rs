@@ -11,7 +11,7 @@ use crate::server::handover::session::{
     HandOverEvent, MainProcess, Offer, SessionEnd, SuccessorEnd, SuccessorRequest, TakeOverEvent,
 };
 use crate::server::upgrade_state::MoveReport;
-use crate::wire::handover::{Go, Refused, World};
+use crate::wire::handover::{Go, Refused};
 
 /// The process id of the successor that a test plays.
 const SUCCESSOR: u32 = 4711;
@@ -225,7 +225,7 @@ fn reports_of_the_incumbent_change_no_phase() {
     check_event(took_over, |row| row.0.to_owned());
     let departed = || ControlEvent::TakeOver(TakeOverEvent::Departed(Default::default()));
     check_event(departed, |row| row.0.to_owned());
-    let alone = || ControlEvent::TakeOver(TakeOverEvent::Alone(Box::new(World::default())));
+    let alone = || ControlEvent::TakeOver(TakeOverEvent::Alone(Box::default()));
     check_event(alone, |row| row.0.to_owned());
 }
 
