@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pointsman::wire::handover::{
@@ -397,13 +398,31 @@ fn the_incumbent_goes_on_if_its_successor_is_killed_before_it_has_a_connection()
     running.finish();
 }
 
+/// A batch without its descriptors is declined: its connections go on in the incumbent, and come with later batches.
+#[test]
+fn batches_without_their_descriptors_come_again() {
+    let mut running = Running::start("upgrade-lost", 3);
+    let lost = AtomicUsize::new(0);
+    let proxy = FrameProxy::at(&running.stage.socket(), move |passing| {
+        let is_batch = passing.message.name() == "Batch";
+        let loses = is_batch && lost.fetch_add(1, Ordering::Relaxed) < 2;
+        if loses { Verdict::LoseDescriptors } else { Verdict::Pass }
+    });
+    running.generations.take_over();
+    assert!(proxy.has_seen("Declined") && proxy.has_seen("Rest"));
+    drop(proxy);
+    running.load.switched();
+    running.load.tally.assert_clean();
+    running.finish();
+}
+
 #[test]
 fn frames_that_are_cut_or_lose_their_descriptors_end_a_hand_over_and_no_connection() {
     let mut running = Running::start("upgrade-cut", 3);
     for (sender, name) in EARLY {
         for verdict in [Verdict::CutAfter(9), Verdict::CutAfter(17), Verdict::Close, Verdict::LoseDescriptors]
         {
-            if matches!(verdict, Verdict::LoseDescriptors) && !["Sockets", "Batch"].contains(&name) {
+            if matches!(verdict, Verdict::LoseDescriptors) && name != "Sockets" {
                 continue;
             }
             let case = format!("{verdict:?} at {name}");

@@ -69,7 +69,7 @@ impl PlayedPeer {
 
     /// Receives a frame.
     pub(super) fn receive(&self) -> Result<(Message, Frame), FrameFault> {
-        let frame = self.frames.receive()?;
+        let frame = self.frames.receive()?.whole()?;
         Ok((Message::decode(frame.kind, &frame.json).unwrap(), frame))
     }
 
