@@ -15,7 +15,7 @@ use crate::wire::handover::{Adopted, Batch, Declined, Message, Rest};
 use crate::worker::WorkerHandle;
 
 /// The connections of a batch. A batch stands still while it is sent and read, so it is small.
-const BATCH: usize = 63;
+const BATCH: usize = 32;
 
 /// The bytes of a batch, besides those of its last connection.
 const BATCH_BYTES: usize = 4 << 20;
