@@ -1,6 +1,6 @@
-//! The state of the process, to and from a [`World`].
+//! The state of the process, to and from a [`World`](crate::wire::handover::World).
 //!
-//! The incumbent calls [`export`] on a thread, with small copies of the state that only control has. The successor
+//! The incumbent calls [`export()`] on a thread, with small copies of the state that only control has. The successor
 //! restores the state after it has built its first snapshot, and before it accepts clients. Backends that are discovered
 //! are in its second snapshot, so a part of the state waits in a [`PendingWorld`] until then.
 
