@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -244,6 +244,27 @@ fn a_backend_that_is_down_gets_no_client() {
     }
     bad.is_well.store(true, Ordering::Relaxed);
     wait_for("the backend is up", || !place.has_metric(is_down));
+}
+
+/// Pointsman has greeted the client, so the dialogue goes on in the process that greeted. Another process would greet again.
+#[test]
+fn a_dialogue_before_tls_stays_where_it_began() {
+    let (place, backend, mail) = (Place::new("kept-mail"), Backend::echo(), own_address());
+    let listener = format!(
+        "[listener.mail]\nbind = \"{mail}\"\nprotocol = \"smtp\"\nunmatched = \"main\"\nhostname = \"mx.example.com\""
+    );
+    let mut generations =
+        Generations::start(&place.write("workers = 1", "", &echo_pool(&backend), &listener));
+    let mut client = patient(connect_from(local(1), mail));
+    expect_bytes(&client, b"220 mx.example.com ESMTP\r\n");
+    client.write_all(b"EHLO client\r\n").unwrap();
+    expect_bytes(&client, b"250-mx.example.com\r\n250 STARTTLS\r\n");
+    let retired = generations.take_over_by(Path::new(env!("CARGO_BIN_EXE_pointsman")));
+    generations.current.stderr.wait_for("took over from the program before");
+    client.write_all(b"STARTTLS\r\n").unwrap();
+    expect_bytes(&client, b"220 2.0.0 Ready to start TLS\r\n");
+    drop(client);
+    check_end(retired);
 }
 
 /// The connection ends although it is moved again and again: the silence so far moves with it.
