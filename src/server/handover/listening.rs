@@ -15,9 +15,6 @@ use crate::sys::frames::FrameSocket;
 use crate::sys::{Address, SocketFile, process};
 use crate::wire::handover::HandedSocket;
 
-/// The part of the program that listens at this socket, in [`HandedSocket`].
-pub(crate) const PART: &str = "handover";
-
 /// The permissions of the socket: the owner alone may connect.
 const MODE: u32 = 0o600;
 
@@ -124,7 +121,7 @@ impl HandoverListener {
     pub(crate) fn lend(&self) -> (HandedSocket, Arc<OwnedFd>) {
         let path = self.file.path().display().to_string();
         let handed = HandedSocket {
-            part: PART.to_owned(),
+            part: SocketPart::Handover.word().to_owned(),
             configured: path.clone(),
             address: path,
             ..HandedSocket::default()
@@ -187,7 +184,7 @@ mod tests {
         let path = path("lend");
         let mut first = HandoverListener::new(HandoverSocket::open(&path).unwrap()).unwrap();
         let (handed, socket) = first.lend();
-        assert_eq!((&*handed.part, PathBuf::from(&handed.address)), (PART, path.to_path_buf()));
+        assert_eq!((&*handed.part, PathBuf::from(&handed.address)), ("handover", path.to_path_buf()));
         assert!(Arc::strong_count(&socket) > 1, "it is the same descriptor");
         let client = FrameSocket::connect(&path).unwrap();
         drop(first.accept().await);
