@@ -25,7 +25,9 @@ use crate::conn::handover::LeavingQueue;
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{AcceptStop, CurrentPolicy, accept_until};
-use crate::live::{CloseNotice, ConnectionGroup, ConnectionRegistry, Loads, OpenConnections, TICK};
+use crate::live::{
+    CloseNotice, ConnectionGroup, ConnectionRegistry, Loads, OpenConnections, StageCounts, TICK,
+};
 use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
 use crate::snapshot::{Policy, Snapshot, SocketId};
@@ -76,6 +78,8 @@ pub enum WorkerCommand {
         /// Gets the number of connections that were ordered to leave.
         ordered: std::sync::mpsc::SyncSender<usize>,
     },
+    /// Send the numbers of open connections by stage.
+    CountStages(std::sync::mpsc::SyncSender<StageCounts>),
     /// Close the connections of listeners and backends that were removed.
     CloseGroups(Arc<[ConnectionGroup]>),
     /// Close the connections of a backend one after the other, until the notice is withdrawn.
@@ -196,6 +200,11 @@ impl WorkerHandle {
         ordered: std::sync::mpsc::SyncSender<usize>,
     ) {
         let _ = self.0.send(WorkerCommand::HandOver { queue, most, ordered });
+    }
+
+    /// Requests the numbers of open connections by stage. `to` is dropped if the worker has ended.
+    pub fn count_stages(&self, to: std::sync::mpsc::SyncSender<StageCounts>) {
+        let _ = self.0.send(WorkerCommand::CountStages(to));
     }
 
     /// Requests the list of open connections. A worker that is not overloaded sends it within a [`TICK`]. The
@@ -354,6 +363,7 @@ impl WorkerState {
                 *self.context.leaving.borrow_mut() = Some(queue);
                 let _ = ordered.try_send(self.context.registry.hand_over(most));
             }
+            WorkerCommand::CountStages(to) => _ = to.try_send(self.context.registry.stages()),
             WorkerCommand::CloseGroups(groups) => self.context.registry.close_groups(&groups),
             WorkerCommand::CloseInTurn(notice) => self.context.registry.close_in_turn(notice),
             WorkerCommand::CloseAll => self.context.registry.close_all(),

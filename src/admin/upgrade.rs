@@ -1,5 +1,6 @@
 //! The page /api/v1/upgrade: the last hand-over of this process. The status has the same value.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -22,6 +23,7 @@ pub(super) struct UpgradeStatus {
     moved: Option<u64>,
     /// The connections that could not move at that time. Null if the hand-over failed.
     remaining: Option<u64>,
+    remaining_by_stage: Option<BTreeMap<String, u64>>,
     /// The time from the first batch to the last acknowledgement.
     moved_in_seconds: Option<f64>,
     /// The longest time for which a connection stood still.
@@ -50,6 +52,7 @@ impl From<UpgradeReport> for UpgradeStatus {
             result: if fault.is_none() { "ok" } else { "failed" },
             moved: moved.as_ref().map(|report| report.moved),
             remaining: moved.as_ref().map(|report| report.remaining),
+            remaining_by_stage: moved.as_ref().map(|report| report.stages.clone()),
             moved_in_seconds: seconds(moved.as_ref().map(|report| report.took)),
             longest_pause_seconds: seconds(moved.as_ref().map(|report| report.longest_pause)),
             p99_pause_seconds: seconds(moved.as_ref().map(|report| report.p99_pause)),
@@ -98,19 +101,22 @@ mod tests {
         let report = MoveReport {
             moved: 5009,
             remaining: 3,
+            stages: BTreeMap::from([("dialing".to_owned(), 1), ("reading".to_owned(), 2)]),
             took: Duration::from_millis(212),
             longest_pause: Duration::from_millis(9),
             p99_pause: Duration::from_micros(4500),
         };
         let moved = json!({
             "time": "2026-09-21T14:13:20.250Z", "role": "successor", "other_pid": 4711, "other_version": "0.4.0",
-            "result": "ok", "moved": 5009, "remaining": 3, "moved_in_seconds": 0.212,
+            "result": "ok", "moved": 5009, "remaining": 3,
+            "remaining_by_stage": { "dialing": 1, "reading": 2 }, "moved_in_seconds": 0.212,
             "longest_pause_seconds": 0.009, "p99_pause_seconds": 0.0045, "fault": null, "is_over": false,
         });
         check(UpgradeRole::Successor, Ok(report), false, &moved);
         let failed = json!({
             "time": "2026-09-21T14:13:20.250Z", "role": "incumbent", "other_pid": 4711, "other_version": "0.4.0",
-            "result": "failed", "moved": null, "remaining": null, "moved_in_seconds": null,
+            "result": "failed", "moved": null, "remaining": null,
+            "remaining_by_stage": null, "moved_in_seconds": null,
             "longest_pause_seconds": null, "p99_pause_seconds": null, "fault": "it ended", "is_over": true,
         });
         check(UpgradeRole::Incumbent, Err("it ended".to_owned()), true, &failed);

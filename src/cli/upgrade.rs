@@ -1,5 +1,6 @@
 //! `pointsman upgrade`: moves listening sockets and open connections from the running program to a new one.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::OwnedFd;
@@ -288,7 +289,15 @@ fn shown(step: &UpgradeStep) -> String {
             "successor  {version} ({commit}) pid {pid}, ready after {after_ms} ms; {sockets} sockets taken over, none \
              closed"
         ),
-        UpgradeStep::Moved { moved, moved_in_us, longest_pause_us, remaining, incumbent, ends_ms } => {
+        UpgradeStep::Moved {
+            moved,
+            moved_in_us,
+            longest_pause_us,
+            remaining,
+            stages,
+            incumbent,
+            ends_ms,
+        } => {
             let (time, pause) = (moved_in_us.div_ceil(1000), longest_pause_us.div_ceil(1000));
             let moved = match moved {
                 0 => "moved      no connection".to_owned(),
@@ -300,7 +309,8 @@ fn shown(step: &UpgradeStep) -> String {
             match remaining {
                 0 => format!("{moved}\nremain     none; pid {incumbent} ends"),
                 _ => format!(
-                    "{moved}\nremain     {remaining} in pid {incumbent}; it ends by {}",
+                    "{moved}\nremain     {remaining} in pid {incumbent}{}; it ends by {}",
+                    by_stage(stages),
                     humantime::format_rfc3339_seconds(ends)
                 ),
             }
@@ -310,6 +320,12 @@ fn shown(step: &UpgradeStep) -> String {
         }
         UpgradeStep::Failed { reason } => format!("failed     {reason}"),
     }
+}
+
+/// Returns numbers by stage in parentheses, or nothing: an older program does not send them.
+fn by_stage(stages: &BTreeMap<String, u64>) -> String {
+    let stages: Vec<_> = stages.iter().map(|(stage, count)| format!("{count} {stage}")).collect();
+    if stages.is_empty() { String::new() } else { format!(" ({})", stages.join(", ")) }
 }
 
 /// Prints a line about a step. A reader that is gone does not stop the upgrade.
@@ -433,20 +449,25 @@ mod tests {
         let line =
             "successor  0.4.0 (a77c0de) pid 4711, ready after 38 ms; 12 sockets taken over, none closed";
         assert_eq!(shown(&ready), line);
-        let moved = |moved, remaining| UpgradeStep::Moved {
+        let moved = |moved, remaining, stages| UpgradeStep::Moved {
             moved,
             moved_in_us: 211_001,
             longest_pause_us: 8900,
             remaining,
+            stages,
             incumbent: 812,
             ends_ms: 1_796_032_950_000,
         };
         assert_eq!(
-            shown(&moved(5009, 3)),
+            shown(&moved(5009, 3, [("dialing".to_owned(), 1), ("reading".to_owned(), 2)].into())),
             "moved      5009 connections in 212 ms; none stood still for more than 9 ms\n\
-             remain     3 in pid 812; it ends by 2026-11-30T10:02:30Z"
+             remain     3 in pid 812 (1 dialing, 2 reading); it ends by 2026-11-30T10:02:30Z"
         );
-        assert_eq!(shown(&moved(0, 0)), "moved      no connection\nremain     none; pid 812 ends");
+        assert!(shown(&moved(1, 3, BTreeMap::new())).contains("remain     3 in pid 812; it ends by"));
+        assert_eq!(
+            shown(&moved(0, 0, BTreeMap::new())),
+            "moved      no connection\nremain     none; pid 812 ends"
+        );
     }
 
     #[test]

@@ -50,6 +50,7 @@ pub(super) fn dial(
         match backend(&routed, record).await {
             Ok(backend) => Ok(DialledClient { routed, backend }),
             Err(reason) => {
+                record.entry().refuse();
                 record.permit().leave_target();
                 if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
                     record.has_sent();
@@ -219,6 +220,7 @@ impl<'a> Dial<'a> {
         metrics.queued.increment(1);
         let began = Instant::now();
         let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
+        self.record.entry().set_queued(true);
         // The client is polled first. If the client ends in the same moment in which it gets a slot, the slot
         // goes to the next waiter.
         let ended = tokio::select! {
@@ -226,6 +228,7 @@ impl<'a> Dial<'a> {
             () = routed.gone(WaitStage::Queue) => None,
             ended = timeout_at(began + timeout.saturating_sub(self.waited), waiter) => Some(ended),
         };
+        self.record.entry().set_queued(false);
         self.attempt_began = Instant::now();
         self.waited += self.attempt_began - began;
         self.record.waited(self.waited);

@@ -28,6 +28,7 @@ pub(super) async fn route(
     match plan(&mut sniffed, policy, record) {
         Ok(plan) => Ok(RoutedClient { sniffed, plan }),
         Err(rejection) => {
+            record.entry().refuse();
             record.permit().leave_target();
             Err(refuse(sniffed, rejection, context).await)
         }

@@ -195,7 +195,7 @@ impl ConnectionEntry {
             recent: Cell::new(0),
             quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
-            stage: Cell::new(ConnectionStage::Connecting),
+            stage: Cell::new(ConnectionStage::CONNECTING),
             stays: Cell::new(false),
             peer_check: Cell::new(PeerCheck::None),
             ticks: Cell::new(TickDemand::New { wanted: false }),
@@ -307,6 +307,16 @@ impl ConnectionEntry {
         self.stage.set(self.stage().with_reading(reading));
     }
 
+    /// Sets whether it waits in the queue of a pool.
+    pub fn set_queued(&self, is_queued: bool) {
+        self.stage.set(self.stage().with_queued(is_queued));
+    }
+
+    /// Records that its client is refused from now on.
+    pub fn refuse(&self) {
+        self.stage.set(self.stage().refused());
+    }
+
     /// Returns the connection for the list of open connections.
     pub(super) fn listed(&self) -> OpenConnection {
         OpenConnection {
@@ -358,7 +368,7 @@ impl ConnectionEntry {
 
     /// Returns true if it is on its way to a backend.
     pub(super) fn is_connecting(&self) -> bool {
-        self.stage() == ConnectionStage::Connecting
+        matches!(self.stage(), ConnectionStage::Connecting { .. })
     }
 
     /// Returns true once it has left this worker.

@@ -26,4 +26,5 @@ pub use listing::{OpenConnection, OpenConnections};
 pub use loads::{Loads, WorkerSlot};
 pub use peer_timeouts::PeerTimeouts;
 pub use registry::{ConnectionRegistry, RegistryGuard};
+pub use stage::{OpenStage, StageCounts};
 pub use tallies::ConnectionTallies;

@@ -12,6 +12,7 @@ use super::command::{ConnectionCommand, MoveTarget};
 use super::entry::{ConnectionEntry, ConnectionGroup, MigratingEntry};
 use super::listing::{MOST_LISTED, OpenConnections};
 use super::loads::{Loads, WorkerSlot};
+use super::stage::StageCounts;
 use super::tallies::ConnectionTallies;
 use crate::ids::{BackendId, ListenerId};
 use crate::telemetry::{CloseReason, ListenerMetrics};
@@ -217,6 +218,15 @@ impl ConnectionRegistry {
             sent += 1;
         }
         sent
+    }
+
+    /// Returns the numbers of open connections by stage.
+    pub fn stages(&self) -> StageCounts {
+        let mut counts = StageCounts::new();
+        for stage in self.entries.borrow().iter().filter_map(|entry| entry.stage().open()) {
+            *counts.entry(stage).or_default() += 1;
+        }
+        counts
     }
 
     /// Closes every connection, as the time of the drain is over.

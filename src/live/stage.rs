@@ -1,12 +1,50 @@
 //! The states of a connection's entry, each changed by its events alone. Pure.
 
+use std::collections::BTreeMap;
+
+/// The stage of an open connection, as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OpenStage {
+    /// Its first bytes are being read.
+    Reading,
+    /// It waits for a slot of a backend, in the queue of its pool.
+    Queued,
+    /// It is on its way to a backend: its first bytes were read, or nothing reads them.
+    Dialing,
+    /// Its client is being refused.
+    Refusing,
+    /// Its backend is connected.
+    Relaying,
+}
+
+impl OpenStage {
+    /// The word in the API and in messages between programs.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Reading => "reading",
+            Self::Queued => "queued",
+            Self::Dialing => "dialing",
+            Self::Refusing => "refusing",
+            Self::Relaying => "relaying",
+        }
+    }
+}
+
+/// The numbers of open connections by stage. A stage without connections is missing.
+pub type StageCounts = BTreeMap<OpenStage, u64>;
+
 /// The stage of a connection, from its accept to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConnectionStage {
     /// Its first bytes are being read.
     Reading,
     /// On its way to a backend: its first bytes were read, or nothing reads them.
-    Connecting,
+    Connecting {
+        /// True while it waits in the queue of a pool.
+        is_queued: bool,
+    },
+    /// Its client is being refused.
+    Refusing,
     /// Its backend is connected.
     Established {
         /// The place in the queue of connections that are closed in turn.
@@ -26,15 +64,46 @@ pub(super) enum CloseTurn {
 }
 
 impl ConnectionStage {
+    /// The stage of a connection on its way to a backend.
+    pub(super) const CONNECTING: Self = Self::Connecting { is_queued: false };
+
     /// Returns the stage of a connection whose backend was just connected.
     pub(super) const ESTABLISHED: Self = Self::Established { close: CloseTurn::None };
 
     /// Returns the stage when the reading of first bytes begins or ends.
     pub(super) fn with_reading(self, reading: bool) -> Self {
         match self {
-            Self::Reading | Self::Connecting if reading => Self::Reading,
-            Self::Reading | Self::Connecting => Self::Connecting,
-            Self::Established { .. } | Self::Gone => self,
+            Self::Reading | Self::Connecting { .. } if reading => Self::Reading,
+            Self::Reading => Self::CONNECTING,
+            Self::Connecting { .. } | Self::Refusing | Self::Established { .. } | Self::Gone => self,
+        }
+    }
+
+    /// Returns the stage when the wait in a queue begins or ends.
+    pub(super) fn with_queued(self, is_queued: bool) -> Self {
+        match self {
+            Self::Connecting { .. } => Self::Connecting { is_queued },
+            Self::Reading | Self::Refusing | Self::Established { .. } | Self::Gone => self,
+        }
+    }
+
+    /// Returns the stage of a connection whose client is to be refused from now on.
+    pub(super) fn refused(self) -> Self {
+        match self {
+            Self::Reading | Self::Connecting { .. } => Self::Refusing,
+            Self::Refusing | Self::Established { .. } | Self::Gone => self,
+        }
+    }
+
+    /// Returns the stage as operators see it; `None` once the connection has left this worker.
+    pub(super) fn open(self) -> Option<OpenStage> {
+        match self {
+            Self::Reading => Some(OpenStage::Reading),
+            Self::Connecting { is_queued: true } => Some(OpenStage::Queued),
+            Self::Connecting { is_queued: false } => Some(OpenStage::Dialing),
+            Self::Refusing => Some(OpenStage::Refusing),
+            Self::Established { .. } => Some(OpenStage::Relaying),
+            Self::Gone => None,
         }
     }
 
@@ -42,7 +111,7 @@ impl ConnectionStage {
     pub(super) fn with_close(self, close: CloseTurn) -> Self {
         match self {
             Self::Established { .. } => Self::Established { close },
-            Self::Reading | Self::Connecting | Self::Gone => self,
+            Self::Reading | Self::Connecting { .. } | Self::Refusing | Self::Gone => self,
         }
     }
 }

@@ -321,7 +321,7 @@ fn a_later_connection_is_given_notice_by_the_sweep() {
         let dialling = registry.register(9, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
         dialling.join(BackendId::nth(7));
         registry.sweep();
-        assert_eq!(dialling.stage(), ConnectionStage::Connecting, "it may still turn to another backend");
+        assert_eq!(dialling.stage(), ConnectionStage::CONNECTING, "it may still try another backend");
         dialling.establish();
         registry.sweep();
         registry.sweep();
@@ -378,16 +378,40 @@ fn a_connection_comes_from_stage_to_stage() {
         event(&entry);
         assert_eq!(entry.stage(), expected);
     };
-    check(|_| {}, ConnectionStage::Connecting);
+    check(|_| {}, ConnectionStage::CONNECTING);
     check(|entry| entry.set_reading(true), ConnectionStage::Reading);
     check(|entry| entry.set_close_turn(CloseTurn::Queued), ConnectionStage::Reading);
-    check(|entry| entry.set_reading(false), ConnectionStage::Connecting);
+    check(|entry| entry.set_queued(true), ConnectionStage::Reading);
+    check(|entry| entry.set_reading(false), ConnectionStage::CONNECTING);
+    check(|entry| entry.set_queued(true), ConnectionStage::Connecting { is_queued: true });
+    check(|entry| entry.set_queued(false), ConnectionStage::CONNECTING);
     check(ConnectionEntry::establish, established(CloseTurn::None));
     check(|entry| entry.set_close_turn(CloseTurn::Queued), established(CloseTurn::Queued));
     check(|entry| entry.set_close_turn(CloseTurn::None), established(CloseTurn::None));
+    check(ConnectionEntry::refuse, established(CloseTurn::None));
     check(ConnectionEntry::depart, ConnectionStage::Gone);
+    check(ConnectionEntry::refuse, ConnectionStage::Gone);
     check(|entry| entry.set_reading(true), ConnectionStage::Gone);
     check(|entry| entry.set_close_turn(CloseTurn::Queued), ConnectionStage::Gone);
+}
+
+#[test]
+fn connections_are_counted_by_stage() {
+    use OpenStage::{Dialing, Queued, Reading, Refusing, Relaying};
+    let (registry, _relays) = connected_to(&[7, 7]);
+    let add = |event: fn(&ConnectionEntry)| {
+        let guard = registry.register(9, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
+        event(&guard);
+        guard
+    };
+    let _others = [
+        add(|entry| entry.set_reading(true)),
+        add(|_| {}),
+        add(|entry| entry.set_queued(true)),
+        add(ConnectionEntry::refuse),
+    ];
+    let expected = [(Reading, 1), (Queued, 1), (Dialing, 1), (Refusing, 1), (Relaying, 2)];
+    assert_eq!(registry.stages(), StageCounts::from(expected));
 }
 
 /// An entry is a part of the memory of each idle connection.

@@ -35,6 +35,7 @@ fn moved_step(welcome: &Welcome, report: &MoveReport) -> UpgradeStep {
         moved_in_us: micros(report.took),
         longest_pause_us: micros(report.longest_pause),
         remaining: report.remaining,
+        stages: report.stages.clone(),
         incumbent: welcome.pid,
         ends_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_add(welcome.drain_ms),
     }

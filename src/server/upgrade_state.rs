@@ -1,5 +1,6 @@
 //! The last hand-over of the process, for the status and the admin API.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -29,6 +30,8 @@ pub struct MoveReport {
     pub moved: u64,
     /// The connections that remain in the incumbent.
     pub remaining: u64,
+    /// Those that remain, by the word of their stage.
+    pub stages: BTreeMap<String, u64>,
     /// The time from the first batch to the last acknowledgement.
     pub took: Duration,
     /// The longest time for which a connection stood still.

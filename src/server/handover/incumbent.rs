@@ -210,7 +210,6 @@ impl Session<'_> {
             self.link.refuse(Refused { reason: fault.to_string() });
             return SessionEnd::Failed { reason: fault.to_string(), moved };
         }
-        let mut report = mover.report();
         let main = match self.facts.manager.make_main(self.successor) {
             Ok(()) => MainProcess::Successor,
             Err(fault) => {
@@ -223,7 +222,7 @@ impl Session<'_> {
                 MainProcess::Incumbent
             }
         };
-        report.remaining = self.view.bounds.connections.inside();
+        let report = mover.report();
         if let Err(fault) = self.link.send(&Message::Rest((&report).into())) {
             let moved = mover.abandon();
             return SessionEnd::Failed { reason: fault.to_string(), moved };

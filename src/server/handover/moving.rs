@@ -1,6 +1,6 @@
 //! Moves the connections of this program to its successor, in batches that the successor acknowledges.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::thread;
@@ -49,6 +49,7 @@ impl From<&MoveReport> for Rest {
         Self {
             moved: report.moved,
             remaining: report.remaining,
+            stages: report.stages.clone(),
             moved_in_us: micros(report.took),
             longest_pause_us: micros(report.longest_pause),
             p99_pause_us: micros(report.p99_pause),
@@ -61,6 +62,7 @@ impl From<Rest> for MoveReport {
         Self {
             moved: rest.moved,
             remaining: rest.remaining,
+            stages: rest.stages,
             took: Duration::from_micros(rest.moved_in_us),
             longest_pause: Duration::from_micros(rest.longest_pause_us),
             p99_pause: Duration::from_micros(rest.p99_pause_us),
@@ -267,13 +269,28 @@ impl<'a> Mover<'a> {
         self.pauses.len() as u64
     }
 
-    /// Returns the report of the connections that moved so far.
+    /// Returns the numbers of the connections that are left, by the word of their stage.
+    fn stages(&self) -> BTreeMap<String, u64> {
+        let mut all = BTreeMap::new();
+        for worker in &self.parts.workers {
+            let (to, counts) = sync_channel(1);
+            worker.count_stages(to);
+            // A worker that has ended has no connection.
+            for (stage, count) in counts.recv_timeout(WORKER).into_iter().flatten() {
+                *all.entry(stage.word().to_owned()).or_default() += count;
+            }
+        }
+        all
+    }
+
+    /// Returns the report of the connections that moved so far, and of those that are left.
     pub(super) fn report(&mut self) -> MoveReport {
         self.pauses.sort_unstable();
         let at = (self.pauses.len() * 99).div_ceil(100).saturating_sub(1);
         MoveReport {
             moved: self.pauses.len() as u64,
-            remaining: 0,
+            remaining: self.view.bounds.connections.inside(),
+            stages: self.stages(),
             took: self.last - self.began,
             longest_pause: self.pauses.last().copied().unwrap_or_default(),
             p99_pause: self.pauses.get(at).copied().unwrap_or_default(),

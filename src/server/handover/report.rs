@@ -3,6 +3,7 @@
 //! `pointsman upgrade` starts the successor with one end of a socket pair as its standard input. Each step is a line of
 //! JSON there. Without such a command nothing is reported. The command may end at any time.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,6 +39,9 @@ pub enum UpgradeStep {
         longest_pause_us: u64,
         /// The connections that remain in the incumbent.
         remaining: u64,
+        /// Those that remain, by the word of their stage.
+        #[serde(default)]
+        stages: BTreeMap<String, u64>,
         /// The process id of the incumbent.
         incumbent: u32,
         /// The time at which the incumbent ends at the latest, in milliseconds since 1970.

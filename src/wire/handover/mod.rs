@@ -25,6 +25,8 @@
 mod connection;
 mod world;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use connection::{
@@ -245,8 +247,10 @@ pub struct Declined {
 pub struct Rest {
     /// The connections that moved.
     pub moved: u64,
-    /// The connections that remain in the incumbent, by the stage in which they are.
+    /// The connections that remain in the incumbent.
     pub remaining: u64,
+    /// Those that remain, by the word of their stage. A connection that has just ended may be missing here.
+    pub stages: BTreeMap<String, u64>,
     /// Microseconds from the first batch to the last acknowledgement.
     pub moved_in_us: u64,
     /// The longest time in which a moved connection stood still, in microseconds.

@@ -61,8 +61,14 @@ fn of_0_2_0() -> Vec<GoldenMessage> {
         inode: 1234,
     };
     let connections = vec![reading_of_0_2_0(), relay_of_0_2_0()];
-    let rest =
-        Rest { moved: 5009, remaining: 3, moved_in_us: 212_000, longest_pause_us: 9000, p99_pause_us: 4500 };
+    let rest = Rest {
+        moved: 5009,
+        remaining: 3,
+        stages: [("dialing".to_owned(), 1), ("reading".to_owned(), 2)].into(),
+        moved_in_us: 212_000,
+        longest_pause_us: 9000,
+        p99_pause_us: 4500,
+    };
     let counter = HandedCounter {
         family: "pointsman_connections_total".to_owned(),
         labels: [("listener".to_owned(), "web".to_owned())].into(),

@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,20 +11,23 @@ use std::time::{Duration, Instant};
 use pointsman::admin;
 use pointsman::sys::Address;
 
-use super::stage::{Generations, check_end};
-use crate::process::Folder;
+use super::stage::{Generations, check_end, program};
+use crate::process::{Folder, Program};
 use crate::support::pair::{connect_from, expect_bytes, patient};
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
-/// A folder with a file, and the address of the listener `main`.
+/// A folder with a file, the address of the listener `main`, and the access log.
 struct Place {
     folder: Folder,
     main: SocketAddr,
+    access_log: PathBuf,
 }
 
 impl Place {
     fn new(test: &str) -> Self {
-        Self { folder: Folder::new(test), main: own_address() }
+        let folder = Folder::new(test);
+        let access_log = folder.path("access.log");
+        Self { folder, main: own_address(), access_log }
     }
 
     fn admin(&self) -> Address {
@@ -36,7 +40,7 @@ impl Place {
             "{process}\n[admin]\nlisten = \"{}\"\n[access_log]\nto = {:?}\n[handover]\nsocket = \
              {:?}\n[listener.main]\nbind = \"{}\"\npool = \"main\"\n{listener}\n[pool.main]\n{pool}\n{tables}\n",
             self.admin(),
-            self.folder.path("access.log"),
+            self.access_log,
             self.folder.path("handover.sock"),
             self.main,
         );
@@ -261,6 +265,9 @@ fn a_dialogue_before_tls_stays_where_it_began() {
     expect_bytes(&client, b"250-mx.example.com\r\n250 STARTTLS\r\n");
     let retired = generations.take_over_by(Path::new(env!("CARGO_BIN_EXE_pointsman")));
     generations.current.stderr.wait_for("took over from the program before");
+    let (_, last) = admin::ask(place.admin(), "/api/v1/upgrade", PATIENCE).unwrap();
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(last["remaining_by_stage"], serde_json::json!({ "reading": 1 }), "{last}");
     client.write_all(b"STARTTLS\r\n").unwrap();
     expect_bytes(&client, b"220 2.0.0 Ready to start TLS\r\n");
     drop(client);
@@ -323,4 +330,74 @@ fn a_connection_lives_through_ten_processes() {
         (record["from_client_bytes"].as_u64(), record["from_backend_bytes"].as_u64()),
         (Some(55), Some(55))
     );
+}
+
+/// The clients of one source each, up to [`CROWD`].
+const CROWD: u8 = 100;
+
+/// A disk that is full takes no record. Connections move nevertheless.
+#[test]
+fn connections_move_while_the_disk_of_the_access_log_is_full() {
+    let (mut place, backend) = (Place::new("kept-full-disk"), Backend::echo());
+    place.access_log = "/dev/full".into();
+    let mut generations = Generations::start(&place.write("workers = 2", "", &echo_pool(&backend), ""));
+    let mut clients: Vec<_> = (1..=CROWD).map(|source| place.client(local(source)).unwrap()).collect();
+    drop(place.client(local(101)));
+    wait_for("a lost record", || place.has_metric("pointsman_access_log_dropped_total 1"));
+    for _ in 0..3 {
+        generations.take_over();
+        assert!(clients.iter_mut().all(exchange));
+    }
+    let active = format!("pointsman_connections_active{{listener=\"main\"}} {CROWD}");
+    assert!(place.has_metric(&active), "{}", place.metrics());
+}
+
+/// Returns the command of a program that is process 1 of a PID namespace, as in a container. The command itself waits for
+/// its end.
+fn as_process_one(arguments: &[&str], file: &Path) -> Command {
+    let own = env!("CARGO_BIN_EXE_pointsman");
+    let mut command =
+        program(Path::new("unshare"), &["--pid", "--mount-proc", "--fork", "--kill-child", own]);
+    command.args(arguments).arg(file);
+    command
+}
+
+/// Each container hands over to the next. Its process 1 must not end by itself: the container would be started again, and
+/// would take over back.
+#[test]
+#[ignore = "needs root and util-linux"]
+fn process_one_of_a_container_stays_until_it_is_stopped() {
+    let (place, backend) = (Place::new("kept-containers"), Backend::echo());
+    let file = place.write("workers = 2", "", &echo_pool(&backend), "");
+    let start = |arguments: &[&str]| {
+        let program = Program::start(&mut as_process_one(arguments, &file));
+        program.stderr.wait_for("serving");
+        program
+    };
+    let mut containers = vec![start(&["run", "--take-over"])];
+    let mut clients: Vec<_> = (1..=CROWD).map(|source| place.client(local(source)).unwrap()).collect();
+    for _ in 0..3 {
+        containers.push(start(&["run", "--take-over"]));
+        let [.., before, _] = &containers[..] else { unreachable!("there are two containers") };
+        before.stderr.wait_for("this process stays, without connections, until it is stopped");
+        assert!(clients.iter_mut().all(exchange));
+    }
+    let active = format!("pointsman_connections_active{{listener=\"main\"}} {CROWD}");
+    assert!(place.has_metric(&active), "{}", place.metrics());
+    let last = containers.pop().unwrap();
+    for mut container in containers {
+        assert_eq!(container.child.try_wait().unwrap(), None, "it has ended");
+        let id = container.child.id();
+        let child = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap();
+        run_to_end("kill", &["-s", "TERM", child.trim()]);
+        assert_eq!(container.end().code(), Some(0), "{}", container.stderr.all().join("\n"));
+    }
+    assert!(clients.iter_mut().all(exchange));
+    drop(last);
+}
+
+#[track_caller]
+fn run_to_end(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status().unwrap();
+    assert!(status.success(), "{program} {arguments:?}: {status}");
 }
