@@ -333,7 +333,7 @@ impl Control {
         let sockets = std::mem::take(&mut self.server.held);
         if !self.server.config.pools.iter().any(PoolSpec::has_sources) {
             let change = InForce::bound(&self.server.view);
-            self.server.world = None;
+            self.server.pending_state = None;
             return self.accept_or_take_over(sockets, change);
         }
         let answers = AwaitedAnswers::new(EnoughAnswers::Backends);
@@ -353,8 +353,8 @@ impl Control {
             }
             StartStep::Building(work, held) => match work.result() {
                 Ok(Ok(snapshot)) => {
-                    if let Some(mut world) = self.server.world.take() {
-                        world.restore_backends(&snapshot);
+                    if let Some(mut state) = self.server.pending_state.take() {
+                        state.restore_backends(&snapshot);
                     }
                     let change = InForce::configuration(&self.server.view, snapshot);
                     log_found(&change);

@@ -46,10 +46,10 @@ impl Followers {
             route_files: RouteFiles::new(),
             list_files: ListFiles::new(),
         };
-        if let Some(world) = &mut server.world {
-            followers.discovery.sources.restore(world.take_discovered());
+        if let Some(state) = &mut server.pending_state {
+            followers.discovery.sources.restore(state.take_discovered());
             let snapshot = server.view.snapshot.load();
-            followers.draining.restore(world.take_draining(), &snapshot, Instant::now());
+            followers.draining.restore(state.take_draining(), &snapshot, Instant::now());
         }
         followers.in_force(&InForce::bound(&server.view), server);
         followers

@@ -11,7 +11,7 @@ use super::handover::moving::MoverParts;
 use super::handover::refusals;
 use super::handover::session::Offer;
 use super::handover::session::{HandOverEvent, MainProcess, SessionEnd, SuccessorRequest, SuccessorState};
-use super::handover::world::ControlCopies;
+use super::handover::state::ControlCopies;
 use super::phase::{DrainStep, Draining, Flow, HandOverStep, HandingOver, Phase};
 use super::reload_queue::ReloadRequest;
 use super::upgrade_state::{MoveReport, UpgradeRole};

@@ -14,8 +14,8 @@ use super::descriptors::Descriptors;
 use super::events::{ConfigState, EventLog};
 use super::faults::StartFault;
 use super::handover::listening::HandoverSocket;
+use super::handover::state::PendingState;
 use super::handover::successor::Incumbent;
-use super::handover::world::PendingWorld;
 use super::handover::{Inheritance, Reporter};
 use super::inherited::InheritedState;
 use super::sockets::{SocketPlan, Sockets, bind_missing};
@@ -33,7 +33,7 @@ use crate::reclaim;
 use crate::snapshot::Snapshot;
 use crate::sys::self_connect;
 use crate::telemetry::{AccessLog, Metrics, SaturationLog};
-use crate::wire::handover::World;
+use crate::wire::handover::ProcessState;
 use crate::worker::{Worker, WorkerCommand, WorkerResources};
 
 /// The failure reports that may wait. Further reports are lost. They are sent again while clients fail.
@@ -74,7 +74,7 @@ pub struct Server {
     /// The reports of workers that clients failed at a backend.
     pub(super) failure_reports: mpsc::Receiver<FailureReport>,
     /// The state of an incumbent that is not in force yet. `None` once clients are accepted.
-    pub(super) world: Option<Box<PendingWorld>>,
+    pub(super) pending_state: Option<Box<PendingState>>,
 }
 
 impl Server {
@@ -200,7 +200,7 @@ impl Server {
             remote,
             requests,
             failure_reports,
-            world: None,
+            pending_state: None,
         })
     }
 
@@ -218,8 +218,8 @@ impl Server {
         asked: Instant,
         reporter: Reporter,
     ) {
-        let Inheritance { welcome, world, session, .. } = inheritance;
-        self.restore_world(world);
+        let Inheritance { welcome, state, session, .. } = inheritance;
+        self.restore_state(state);
         self.incumbent =
             Some(Incumbent { welcome, link: Some(session), stop: None, is_main: false, asked, sockets });
         self.reporter = reporter;
@@ -227,8 +227,8 @@ impl Server {
 
     /// Restores the state of the incumbent. Must be called before [`Server::run`]. The backends that are to be
     /// discovered are restored when they are found.
-    pub fn restore_world(&mut self, world: World) {
-        self.world = Some(Box::new(PendingWorld::restore(world, &self.view)));
+    pub fn restore_state(&mut self, state: ProcessState) {
+        self.pending_state = Some(Box::new(PendingState::restore(state, &self.view)));
     }
 
     /// Puts the process limits in force, as the configuration sets them.

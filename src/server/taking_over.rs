@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow::{Break, Continue};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use super::event::ControlEvent;
 use super::events::{EventKind, Severity};
 use super::handover::UpgradeStep;
 use super::handover::session::{SuccessorEnd, TakeOverEvent};
-use super::handover::world;
+use super::handover::state;
 use super::in_force::InForce;
 use super::notify::ServiceStage;
 use super::phase::{Flow, Phase, StartStep, Starting};
@@ -24,12 +24,10 @@ use super::upgrade_state::{MoveReport, UpgradeRole};
 use super::view::LifeStage;
 use crate::conn::handover::{Adopter, AdopterResources};
 use crate::telemetry::{COMMIT, UpgradeOutcome, VERSION};
-use crate::wire::handover::{Go, Welcome, World};
+use crate::wire::handover::{Go, ProcessState, Welcome, micros, millis, millis_since_1970};
 
 /// Returns the report of a move to the command that started this program.
 fn moved_step(welcome: &Welcome, report: &MoveReport) -> UpgradeStep {
-    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UpgradeStep::Moved {
         moved: report.moved,
         moved_in_us: micros(report.took),
@@ -37,7 +35,7 @@ fn moved_step(welcome: &Welcome, report: &MoveReport) -> UpgradeStep {
         remaining: report.remaining,
         stages: report.stages.clone(),
         incumbent: welcome.pid,
-        ends_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_add(welcome.drain_ms),
+        ends_ms: millis_since_1970(SystemTime::now()).saturating_add(welcome.drain_ms),
     }
 }
 
@@ -62,7 +60,7 @@ impl Control {
                 version: VERSION.to_owned(),
                 commit: COMMIT.to_owned(),
                 pid: std::process::id(),
-                after_ms: u64::try_from(after.as_millis()).unwrap_or(u64::MAX),
+                after_ms: millis(after),
                 sockets: incumbent.sockets as u64,
             });
         }
@@ -84,7 +82,7 @@ impl Control {
                 let Go { next_id, additions } = go;
                 let view = &self.server.view;
                 view.bounds.next_id.store(next_id, Ordering::Relaxed);
-                world::restore_additions(&view.snapshot.load(), &additions, Instant::now().into_std());
+                state::restore_additions(&view.snapshot.load(), &additions, Instant::now().into_std());
                 Continue(self.accept_clients(sockets, &change))
             }
             (
@@ -206,8 +204,8 @@ impl Control {
     }
 
     /// Takes the last counts of the incumbent, which has ended.
-    fn alone(&mut self, counts: &World) {
-        world::add_counts(&self.server.view, counts);
+    fn alone(&mut self, counts: &ProcessState) {
+        state::add_counts(&self.server.view, counts);
         if let Some(incumbent) = &mut self.incumbent {
             incumbent.stop = None;
         }

@@ -1,4 +1,4 @@
-//! A listening socket on the runtime of control.
+//! A listening socket on the runtime of control. Other parts of the process may hold the same descriptor, to lend it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::frames::FrameSocket;
 use super::listen::{Accepted, accept_past_bound};
 
 /// A listening socket, registered with the current runtime. Others may have the same socket.
@@ -28,6 +29,25 @@ impl ControlListening {
         #[allow(unsafe_code)]
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) };
         Ok(Self(socket?))
+    }
+
+    /// Waits for a connection and accepts it as a socket for frames. The socket must be a Unix socket.
+    ///
+    /// # Errors
+    ///
+    /// Errors of `accept4`. After any error the listener can still be used.
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped before it is ready, no connection was accepted.
+    pub async fn accept_for_frames(&self) -> io::Result<FrameSocket> {
+        self.0.async_io(Interest::READABLE, |socket| FrameSocket::accept(socket)).await
+    }
+
+    /// Returns the listening socket.
+    #[must_use]
+    pub fn socket(&self) -> &Arc<OwnedFd> {
+        self.0.get_ref()
     }
 
     /// Waits for a connection and accepts it, also with a descriptor that connections of clients leave free.

@@ -14,7 +14,6 @@ pub mod directory_watch;
 pub mod fault;
 pub mod file;
 pub mod file_call;
-pub mod frame_listener;
 pub mod frames;
 pub mod landlock;
 pub mod listen;

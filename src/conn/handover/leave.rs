@@ -17,7 +17,7 @@ use crate::snapshot::Snapshot;
 use crate::sys::tcp;
 use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
-    HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay,
+    HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay, micros, millis,
 };
 
 /// The options of the relays of one batch. Equal options are sent once.
@@ -113,7 +113,7 @@ impl LeavingConnection {
                 let index = options.index(words::options(&stopped.settings));
                 let relay = Some(Box::new(relay(stopped, index, names)));
                 let connection = connection(&stopped.record);
-                let quiet_ms = connection.quiet_ms.max(quiet_in_kernel(stopped).map_or(0, words::millis));
+                let quiet_ms = connection.quiet_ms.max(quiet_in_kernel(stopped).map_or(0, millis));
                 HandedConnection { relay, quiet_ms, ..connection }
             }
         }
@@ -156,9 +156,9 @@ fn connection(record: &MigratingRecord) -> HandedConnection {
         id: holds.entry.id(),
         listener: holds.listener.name.to_string(),
         client: fields.client.to_string(),
-        age_us: words::micros(fields.began.elapsed()),
+        age_us: micros(fields.began.elapsed()),
         accepted_ms: fields.accepted,
-        quiet_ms: words::millis(holds.entry.quiet()),
+        quiet_ms: millis(holds.entry.quiet()),
         source: source.map(|source| format!("{:032x}", source.bits())),
         link: holds.entry.link().map(|link| (link.kind(), link.id().to_owned())),
         pool: fields.pool.as_deref().map(str::to_owned),
@@ -180,7 +180,7 @@ fn reading(stopped: &StoppedReading) -> HandedReading {
         socket: stopped.policy.through.to_string(),
         bytes: first.bytes.len(),
         header: first.header,
-        begun_us: first.begun.map(|begun| words::micros(begun.elapsed())),
+        begun_us: first.begun.map(|begun| micros(begun.elapsed())),
     }
 }
 
@@ -237,8 +237,8 @@ fn log(fields: &LogFields) -> HandedLog {
         attempts: fields.attempts,
         dialled: fields.dialled.map(|address| address.to_string()),
         offered: fields.offered.as_deref().map(words::offer),
-        hello_us: fields.hello.map(words::micros),
-        queue_us: fields.queue.map(words::micros),
-        connect_us: fields.connect.map(words::micros),
+        hello_us: fields.hello.map(micros),
+        queue_us: fields.queue.map(micros),
+        connect_us: fields.connect.map(micros),
     }
 }

@@ -10,7 +10,7 @@ use crate::sys::Address;
 use crate::sys::tcp::Keepalive;
 use crate::telemetry::Offered;
 use crate::wire::Ja4;
-use crate::wire::handover::{HandedOffer, HandedOptions, HandedPeerTimeouts};
+use crate::wire::handover::{HandedOffer, HandedOptions, HandedPeerTimeouts, millis};
 
 pub(super) fn stage(stage: FlowStage) -> &'static str {
     match stage {
@@ -118,16 +118,6 @@ pub(super) fn read_offer(offer: HandedOffer) -> Option<Offered> {
     let HandedOffer { alpn, tls_versions, ja4, ech, segments, records } = offer;
     let (alpn, tls_versions) = (alpn.map(Into::into), tls_versions.map(Into::into));
     Some(Offered { alpn, tls_versions, ja4: Ja4::from_text(&ja4)?, ech, segments, records })
-}
-
-/// Returns a time in milliseconds.
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Returns a time in microseconds.
-pub(super) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::pool::health::{
     HealthEvent, HealthRules, OperatorState, StateChange,
 };
 use crate::wire::agent::AgentDirective;
-use crate::wire::handover::{CountsByWord, HandedBackendCounts, HandedHealth, age_millis};
+use crate::wire::handover::{CountsByWord, HandedBackendCounts, HandedHealth, millis};
 
 /// The health of a backend: read by each pick, written a few times per check interval at the most. Shared by each
 /// [`Backend`](super::Backend) of one server that did not leave its pool.
@@ -173,8 +173,8 @@ impl HealthView {
     /// Copies the time at which the state began.
     fn note_since(&self, health: &Health) {
         let since = health.since();
-        let after = age_millis(since.saturating_duration_since(self.born));
-        let before = age_millis(self.born.saturating_duration_since(since));
+        let after = millis(since.saturating_duration_since(self.born));
+        let before = millis(self.born.saturating_duration_since(since));
         let millis = i64::try_from(after).unwrap_or(i64::MAX) - i64::try_from(before).unwrap_or(i64::MAX);
         self.since.store(millis, Ordering::Relaxed);
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::outcome::{CheckFault, CheckOutcome};
 use super::trouble::Trouble;
-use crate::wire::handover::{HandedEjection, HandedEjections, age_millis, from_millis, left_millis};
+use crate::wire::handover::{HandedEjection, HandedEjections, from_millis, left_millis, millis};
 
 /// Ejection: a backend at which several clients in a row failed gets no clients for a while, even if its checks
 /// pass. Names and defaults are the same as in Envoy's outlier detection.
@@ -111,13 +111,13 @@ impl Ejections {
     pub(super) fn hand_over(&self, now: Instant) -> HandedEjections {
         let present = self.present.map(|present| HandedEjection {
             trouble: present.trouble.word().to_owned(),
-            time_ms: age_millis(present.time),
+            time_ms: millis(present.time),
             left_ms: left_millis(present.until.saturating_duration_since(now)),
             in_a_row: present.in_a_row,
             failures: present.failures,
             passed: present.passed,
         });
-        let ended_age_ms = self.ended.map(|ended| age_millis(now.saturating_duration_since(ended)));
+        let ended_age_ms = self.ended.map(|ended| millis(now.saturating_duration_since(ended)));
         HandedEjections { present, row: self.row, ended_age_ms }
     }
 

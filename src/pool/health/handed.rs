@@ -7,14 +7,14 @@ use super::change::BackendState;
 use super::checked::Checked;
 use super::ejected::Ejections;
 use super::operator_state::OperatorState;
-use crate::wire::handover::{HandedHealth, age_millis, from_millis};
+use crate::wire::handover::{HandedHealth, from_millis, millis};
 
 impl Health {
     /// Returns the health for a hand-over. The load that the agent allows is not known here.
     pub(in crate::pool) fn hand_over(&self, now: Instant) -> HandedHealth {
         HandedHealth {
             state: self.state.word().to_owned(),
-            state_age_ms: age_millis(now.saturating_duration_since(self.since)),
+            state_age_ms: millis(now.saturating_duration_since(self.since)),
             agent_demand: self.agent_demand.word().to_owned(),
             agent_down: self.agent_down,
             checks: self.checked.hand_over(),

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -17,15 +17,15 @@ use super::refusals;
 use super::session::{
     HandOverEvent, MainProcess, Offer, SessionEnd, SessionSender, SessionStop, SuccessorRequest,
 };
-use super::world;
+use super::state;
 use crate::server::service_manager::ServiceManager;
 use crate::server::view::View;
 use crate::sys::frames::{FrameSocket, MOST_DESCRIPTORS};
 use crate::sys::process;
 use crate::telemetry::{COMMIT, VERSION};
 use crate::wire::handover::{
-    Done, Go, HandedSocket, Hello, Message, PROTOCOLS, Protocols, Refused, Reloaded, Sockets, Welcome, World,
-    WorldPart,
+    Done, Go, HandedSocket, Hello, Message, PROTOCOLS, ProcessState, Protocols, Refused, Reloaded, Sockets,
+    StatePart, Welcome, micros, millis, millis_since_1970,
 };
 
 /// The time in which a program that connects must send its first message.
@@ -67,7 +67,12 @@ fn answer_link(
 ) -> Result<(), SessionFault> {
     link.set_timeout(FIRST_MESSAGE)?;
     match link.receive()?.message {
-        Message::Query(query) => send_welcome(link, welcome(facts, view, query.protocols)),
+        Message::Query(query) => {
+            // A program that is to start a successor gives it these outputs.
+            let (output, errors) = (std::io::stdout(), std::io::stderr());
+            let welcome = Message::Welcome(Box::new(welcome(facts, view, query.protocols)));
+            link.send_with(&welcome, &[], &[output.as_fd(), errors.as_fd()])
+        }
         Message::Reload(_) => reload(link, sender),
         Message::Hello(hello) => {
             hand_over(link, hello, facts, view, sender);
@@ -95,22 +100,10 @@ fn welcome(facts: &WelcomeFacts, view: &View, protocols: Protocols) -> Welcome {
         admin: facts.admin.clone(),
         directory: std::env::current_dir().ok().map(|directory| directory.display().to_string()),
         notify_socket: facts.manager.socket.as_deref().and_then(OsStr::to_str).map(str::to_owned),
-        watchdog_us: facts.manager.watchdog.map(|limit| u64::try_from(limit.as_micros()).unwrap_or(u64::MAX)),
+        watchdog_us: facts.manager.watchdog.map(micros),
         cgroup: process::control_group(),
-        drain_ms: u64::try_from(facts.drain.as_millis()).unwrap_or(u64::MAX),
+        drain_ms: millis(facts.drain),
     }
-}
-
-/// Sends the description, with the standard output and the standard error of this program: a successor without a service
-/// manager writes there too.
-fn send_welcome(link: &SessionLink, welcome: Welcome) -> Result<(), SessionFault> {
-    let (output, errors) = (std::io::stdout(), std::io::stderr());
-    link.send_with(&Message::Welcome(Box::new(welcome)), &[], &[output.as_fd(), errors.as_fd()])
-}
-
-fn millis_since_1970(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reloads the configuration for a program that asked.
@@ -186,8 +179,8 @@ impl Session<'_> {
     /// Runs the session to its end.
     fn run(self, offer: Offer) -> SessionEnd {
         let Offer { sockets, mover, copies } = offer;
-        let world = world::export(self.view, &copies);
-        let next_id = match self.offer(&sockets, world.clone()) {
+        let state = state::export(self.view, &copies);
+        let next_id = match self.offer(&sockets, state.clone()) {
             Ok(next_id) => next_id,
             Err(fault) => {
                 self.link.refuse(Refused { reason: fault.to_string() });
@@ -197,7 +190,7 @@ impl Session<'_> {
         // From now on the successor accepts. Control keeps the sockets until the successor has the connections.
         drop(sockets);
         let mut mover = Mover::new(mover, self.link, self.view);
-        let additions = world::export_additions(&self.view.snapshot.load(), Instant::now());
+        let additions = state::export_additions(&self.view.snapshot.load(), Instant::now());
         let moved = self.link.send(&Message::Go(Go { next_id, additions })).and_then(|()| {
             match self.welcome.protocol {
                 Some(_) => mover.move_all(),
@@ -233,17 +226,21 @@ impl Session<'_> {
             mover.abandon();
             return SessionEnd::Done;
         }
-        let counts = world::export(self.view, &copies).counts_since(&world);
-        if let Err(fault) = self.link.send(&Message::Done(Done { world: counts })) {
+        let counts = state::export(self.view, &copies).counts_since(&state);
+        if let Err(fault) = self.link.send(&Message::Done(Done { state: counts })) {
             tracing::warn!(%fault, "the successor did not take the last counts");
         }
         SessionEnd::Done
     }
 
     /// Sends the sockets and the state. Waits until the successor is built and control has stopped to accept.
-    fn offer(&self, sockets: &[(HandedSocket, Arc<OwnedFd>)], world: World) -> Result<u64, SessionFault> {
+    fn offer(
+        &self,
+        sockets: &[(HandedSocket, Arc<OwnedFd>)],
+        state: ProcessState,
+    ) -> Result<u64, SessionFault> {
         self.link.set_timeout(ANSWER)?;
-        send_welcome(self.link, self.welcome.clone())?;
+        self.link.send(&Message::Welcome(Box::new(self.welcome.clone())))?;
         let mut chunks = sockets.chunks(MOST_DESCRIPTORS).peekable();
         loop {
             let chunk = chunks.next().unwrap_or_default();
@@ -256,10 +253,10 @@ impl Session<'_> {
             }
         }
         if self.welcome.protocol.is_some() {
-            let mut parts = world.split(World::ITEMS_OF_PART).into_iter().peekable();
-            while let Some(world) = parts.next() {
+            let mut parts = state.split(ProcessState::ITEMS_OF_PART).into_iter().peekable();
+            while let Some(state) = parts.next() {
                 let more = parts.peek().is_some();
-                self.link.send(&Message::World(Box::new(WorldPart { world, more })))?;
+                self.link.send(&Message::ProcessState(Box::new(StatePart { state, more })))?;
             }
         }
         self.link.set_timeout(BUILDING)?;

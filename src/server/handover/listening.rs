@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::access::check_peer;
 use crate::listener::{InheritedAddress, InheritedSockets, SocketPart};
-use crate::sys::frame_listener::FrameListener;
+use crate::sys::ControlListening;
 use crate::sys::frames::FrameSocket;
 use crate::sys::{Address, SocketFile, process};
 use crate::wire::handover::HandedSocket;
@@ -73,7 +73,7 @@ impl HandoverSocket {
 /// The socket of the hand-over in the runtime of control.
 #[derive(Debug)]
 pub(crate) struct HandoverListener {
-    socket: FrameListener,
+    socket: ControlListening,
     file: SocketFile,
     /// The end of the pause after a failed accept.
     paused_until: Option<Instant>,
@@ -89,7 +89,7 @@ impl HandoverListener {
     /// Errors of the kernel.
     pub(crate) fn new(socket: HandoverSocket) -> io::Result<Self> {
         let HandoverSocket { socket, file } = socket;
-        Ok(Self { socket: FrameListener::new(socket)?, file, paused_until: None, is_failing: false })
+        Ok(Self { socket: ControlListening::register(socket)?, file, paused_until: None, is_failing: false })
     }
 
     /// Waits for the next connection of a process of this user or of root. Other connections are closed and logged.
@@ -103,7 +103,7 @@ impl HandoverListener {
                 sleep_until(end).await;
                 self.paused_until = None;
             }
-            let accepted = self.socket.accept().await;
+            let accepted = self.socket.accept_for_frames().await;
             match accepted.and_then(|socket| Ok((socket.peer()?, socket))) {
                 Ok((peer, socket)) => {
                     self.is_failing = false;

@@ -18,8 +18,8 @@ pub(super) mod port;
 pub(super) mod refusals;
 mod report;
 pub(super) mod session;
+pub(super) mod state;
 pub(super) mod successor;
-pub(super) mod world;
 
 pub use access::AccessFault;
 pub use ask::{AskFault, Takeover, ask, is_same_service, query, reload};

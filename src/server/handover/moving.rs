@@ -11,7 +11,7 @@ use crate::conn::MigrationSenders;
 use crate::conn::handover::{BatchOptions, LeavingConnection, LeavingQueue, RouteNames};
 use crate::server::upgrade_state::MoveReport;
 use crate::server::view::View;
-use crate::wire::handover::{Adopted, Batch, Declined, Message, Rest};
+use crate::wire::handover::{Adopted, Batch, Declined, Message, Rest, micros};
 use crate::worker::WorkerHandle;
 
 /// The connections of a batch. A batch stands still while it is sent and read, so it is small.
@@ -45,7 +45,6 @@ pub(in crate::server) struct MoverParts {
 
 impl From<&MoveReport> for Rest {
     fn from(report: &MoveReport) -> Self {
-        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         Self {
             moved: report.moved,
             remaining: report.remaining,

@@ -9,13 +9,13 @@ use tokio::sync::mpsc;
 
 use super::link::SessionLink;
 use super::moving::MoverParts;
-use super::world::ControlCopies;
+use super::state::ControlCopies;
 use crate::conn::handover::DepartedParts;
 use crate::server::reload_queue::ReloadReply;
 use crate::server::upgrade_state::MoveReport;
 #[cfg(test)]
 use crate::sys::frames::FrameSocket;
-use crate::wire::handover::{Go, HandedSocket, Hello, Refused, World};
+use crate::wire::handover::{Go, HandedSocket, Hello, ProcessState, Refused};
 
 /// An event of a session.
 pub(in crate::server) enum SessionEvent {
@@ -47,8 +47,8 @@ pub(in crate::server) enum TakeOverEvent {
     Departed(DepartedParts),
     /// All connections that can move have come. This program is the main program.
     TookOver(MoveReport),
-    /// The program before this one has ended. The world has its last counts.
-    Alone(Box<World>),
+    /// The program before this one has ended. The state has its last counts.
+    Alone(Box<ProcessState>),
     /// The session ended early.
     Left(SuccessorEnd, String),
 }

@@ -11,7 +11,7 @@ use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use super::session::{SessionSender, SessionStop, SuccessorEnd, TakeOverEvent};
 use crate::conn::handover::{AdoptFault, Adopter};
 use crate::sys::process;
-use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, Ready, Welcome, World};
+use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, ProcessState, Ready, Welcome};
 
 /// The time in which the next message with sockets or state must come.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -40,7 +40,7 @@ pub struct Inheritance {
     /// Its listening sockets.
     pub sockets: Vec<(HandedSocket, OwnedFd)>,
     /// Its state.
-    pub world: World,
+    pub state: ProcessState,
     /// The session.
     pub session: SuccessorLink,
 }
@@ -80,10 +80,10 @@ pub fn receive(takeover: Takeover) -> Result<Inheritance, SessionFault> {
     let link = SessionLink::new(socket);
     link.set_timeout(ANSWER)?;
     let sockets = receive_sockets(&link)?;
-    let world = if welcome.protocol.is_some() { receive_world(&link)? } else { World::default() };
+    let state = if welcome.protocol.is_some() { receive_state(&link)? } else { ProcessState::default() };
     let (pid, pid_namespace) = (welcome.pid, welcome.pid_namespace.clone());
     let session = SuccessorLink { link, path, pid, pid_namespace };
-    Ok(Inheritance { welcome, sockets, world, session })
+    Ok(Inheritance { welcome, sockets, state, session })
 }
 
 fn receive_sockets(link: &SessionLink) -> Result<Vec<(HandedSocket, OwnedFd)>, SessionFault> {
@@ -102,14 +102,14 @@ fn receive_sockets(link: &SessionLink) -> Result<Vec<(HandedSocket, OwnedFd)>, S
     Err(SessionFault::Stopped("the running program sends too many sockets"))
 }
 
-fn receive_world(link: &SessionLink) -> Result<World, SessionFault> {
-    let mut world = World::default();
+fn receive_state(link: &SessionLink) -> Result<ProcessState, SessionFault> {
+    let mut state = ProcessState::default();
     for _ in 0..MOST_PARTS {
         let ReceivedMessage { message, .. } = link.receive()?;
-        let Message::World(part) = message else { return Err(unexpected("World", &message)) };
-        world.join(part.world);
+        let Message::ProcessState(part) = message else { return Err(unexpected("ProcessState", &message)) };
+        state.join(part.state);
         if !part.more {
-            return Ok(world);
+            return Ok(state);
         }
     }
     Err(SessionFault::Stopped("the running program sends too much state"))
@@ -170,7 +170,7 @@ impl SuccessorSession {
                     self.sender.send_take_over(TakeOverEvent::TookOver(rest.into()));
                 }
                 Message::Done(done) => {
-                    self.sender.send_take_over(TakeOverEvent::Alone(Box::new(done.world)));
+                    self.sender.send_take_over(TakeOverEvent::Alone(Box::new(done.state)));
                     return Ok(());
                 }
                 other => return Err(unexpected("Batch, Rest or Done", &other)),

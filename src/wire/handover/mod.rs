@@ -8,7 +8,7 @@
 //!   Hello            ->                          the successor has checked its configuration
 //!                    <-   Welcome or Refused
 //!                    <-   Sockets ...            with the listening sockets
-//!                    <-   World ...              the state of the process, in parts
+//!                    <-   ProcessState ...              the state of the process, in parts
 //!   Ready            ->                          the successor has built all; the incumbent stops to accept
 //!                    <-   Go                     the successor accepts
 //!                    <-   Batch n                with the sockets of some connections
@@ -23,7 +23,7 @@
 //! `serde(default)`, and no field ever changes its meaning. `tests/fixtures/handover` has the messages of each release.
 
 mod connection;
-mod world;
+mod state;
 
 use std::collections::BTreeMap;
 
@@ -33,11 +33,11 @@ pub use connection::{
     HandedConnection, HandedFlow, HandedLog, HandedOffer, HandedOptions, HandedPeerTimeouts, HandedReading,
     HandedRelay,
 };
-pub use world::{
+pub use state::{
     CountsByWord, HandedAddition, HandedBackend, HandedBackendCounts, HandedChecks, HandedCounter,
     HandedDiscovered, HandedDiscovery, HandedDrain, HandedEjection, HandedEjections, HandedFailure,
-    HandedHealth, HandedHold, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource, World, age_millis,
-    from_millis, left_millis,
+    HandedHealth, HandedHold, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource, ProcessState,
+    from_millis, left_millis, micros, millis, millis_since_1970,
 };
 
 /// The versions of the protocol that this program speaks.
@@ -74,7 +74,7 @@ pub enum Message {
     /// Some listening sockets, with their descriptors.
     Sockets(Sockets),
     /// A part of the state of the process.
-    World(Box<WorldPart>),
+    ProcessState(Box<StatePart>),
     /// The successor can accept.
     Ready(Ready),
     /// The successor may accept.
@@ -186,9 +186,9 @@ pub struct HandedSocket {
 /// A part of the state of the process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct WorldPart {
+pub struct StatePart {
     /// The part.
-    pub world: World,
+    pub state: ProcessState,
     /// True if further parts follow.
     pub more: bool,
 }
@@ -204,7 +204,7 @@ pub struct Ready {}
 pub struct Go {
     /// The number of the successor's first own connection. All numbers of the incumbent are lower.
     pub next_id: u64,
-    /// The entries that were added to lists, as they are now. Some may have come after the [`World`].
+    /// The entries that were added to lists, as they are now. Some may have come after the [`ProcessState`].
     pub additions: Vec<HandedAddition>,
 }
 
@@ -263,8 +263,8 @@ pub struct Rest {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Done {
-    /// The counts since the [`World`] was sent.
-    pub world: World,
+    /// The counts since the [`ProcessState`] was sent.
+    pub state: ProcessState,
 }
 
 /// A question for the [`Welcome`].
@@ -354,7 +354,7 @@ messages! {
     2 Welcome Box::new;
     3 Refused std::convert::identity;
     4 Sockets std::convert::identity;
-    5 World Box::new;
+    5 ProcessState Box::new;
     6 Ready std::convert::identity;
     7 Go std::convert::identity;
     8 Batch std::convert::identity;

@@ -1,6 +1,6 @@
 //! The messages of each release are read, and written again, unchanged. `tests/fixtures/handover` has a folder for each
 //! release with a file for each kind of message. A release that adds a field adds its folder and a line to [`RELEASES`];
-//! the earlier folders stay as they are. The state of a process, `world.json`, has its tests in `world`.
+//! the earlier folders stay as they are. The state of a process, `state.json`, has its tests in `state`.
 
 use serde_json::Value;
 
@@ -76,7 +76,7 @@ fn of_0_2_0() -> Vec<GoldenMessage> {
     };
     let addition =
         HandedAddition { list: "l".to_owned(), entry: "10.9.0.0/16".to_owned(), left_ms: Some(3600000) };
-    let counts = World { counters: vec![counter], ..World::default() };
+    let counts = ProcessState { counters: vec![counter], ..ProcessState::default() };
     let refused = "process 4711 takes over since 2 s".to_owned();
     let declined = "the batch has fewer or more descriptors than its connections need".to_owned();
     let reloaded = Reloaded {
@@ -94,7 +94,7 @@ fn of_0_2_0() -> Vec<GoldenMessage> {
         (9, golden!("adopted"), Message::Adopted(Adopted { number: 7, declined: vec![41] })),
         (10, golden!("declined"), Message::Declined(Declined { number: 8, reason: declined })),
         (11, golden!("rest"), Message::Rest(rest)),
-        (12, golden!("done"), Message::Done(Done { world: counts })),
+        (12, golden!("done"), Message::Done(Done { state: counts })),
         (13, golden!("query"), Message::Query(Query { protocols })),
         (14, golden!("reload"), Message::Reload(Reload {})),
         (15, golden!("reloaded"), Message::Reloaded(reloaded)),

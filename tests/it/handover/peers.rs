@@ -106,7 +106,7 @@ impl PlayedPeer {
     pub(super) fn until_ready(&self) {
         self.hello();
         loop {
-            let (message, _) = self.receive_until("World");
+            let (message, _) = self.receive_until("ProcessState");
             if !has_more(&message) {
                 return;
             }
@@ -126,7 +126,7 @@ impl PlayedPeer {
     }
 }
 
-/// Returns true if further parts of the world follow.
+/// Returns true if further parts of the state follow.
 fn has_more(message: &Message) -> bool {
     let (_, json) = message.encode();
     let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
@@ -192,7 +192,7 @@ pub(super) fn until_ready_with(
     peer.receive_until("Hello");
     send_welcome(peer, welcome());
     peer.send_with(&Message::Sockets(Sockets { sockets, more: false }), &[], descriptors);
-    peer.send(&Message::World(Box::default()));
+    peer.send(&Message::ProcessState(Box::default()));
     let ready = peer.receive();
     assert!(
         matches!(ready, Ok((Message::Ready(_), _)) | Err(FrameFault::Closed)),

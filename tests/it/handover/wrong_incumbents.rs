@@ -58,10 +58,10 @@ const FAULTS: &[Fault] = &[
         send_welcome(peer, welcome());
         peer.send(&Message::Sockets(Sockets { more: true, ..Sockets::default() }));
     }),
-    ("closes after World", EndsOrServes, |peer| {
+    ("closes after ProcessState", EndsOrServes, |peer| {
         send_welcome(peer, welcome());
         peer.send(&Message::Sockets(Sockets::default()));
-        peer.send(&Message::World(Box::default()));
+        peer.send(&Message::ProcessState(Box::default()));
     }),
     ("closes after Ready", EndsOrServes, until_ready),
     ("closes after Go", Serves, |peer| {
@@ -106,7 +106,7 @@ const FAULTS: &[Fault] = &[
         send_welcome(peer, welcome());
         let socket = handed("auto", "127.0.0.1:1");
         peer.send(&Message::Sockets(Sockets { sockets: vec![socket.clone(), socket], more: false }));
-        peer.send(&Message::World(Box::default()));
+        peer.send(&Message::ProcessState(Box::default()));
         let _ = peer.receive_to_end();
     }),
     ("sends a file as a socket", EndsOrServes, |peer| {

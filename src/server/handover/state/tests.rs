@@ -18,7 +18,7 @@ use crate::server::phase::Phase;
 use crate::server::signals::Signals;
 use crate::server::start::Server;
 use crate::telemetry::metrics::families;
-use crate::wire::handover::{HandedDrain, Message, World, WorldPart};
+use crate::wire::handover::{HandedDrain, Message, ProcessState, StatePart};
 use crate::worker::WorkerCommand;
 
 /// The time after which a start counts as a start that waits for answers. A start without any waits 5 s.
@@ -44,10 +44,10 @@ impl Drop for Fixture {
 
 impl Fixture {
     /// Starts a server with the state of another one, and waits until it serves.
-    async fn start(text: &str, world: Option<World>) -> Self {
+    async fn start(text: &str, state: Option<ProcessState>) -> Self {
         let mut server = Server::start(config::parse("test.toml", text).unwrap().0).unwrap();
-        if let Some(world) = world {
-            server.restore_world(world);
+        if let Some(state) = state {
+            server.restore_state(state);
         }
         let mut fixture = Self { control: Control::new(server, Signals::Ignore).unwrap() };
         let control = &mut fixture.control;
@@ -63,15 +63,17 @@ impl Fixture {
     }
 
     /// Returns the state as another process reads it.
-    fn export(&self) -> World {
+    fn export(&self) -> ProcessState {
         let followers = &self.control.followers;
         let copies = ControlCopies::new(&followers.draining, &followers.discovery.sources);
-        let mut joined = World::default();
+        let mut joined = ProcessState::default();
         for part in export(&self.control.server.view, &copies).split(2) {
-            let part = WorldPart { world: part, more: false };
-            let (kind, json) = Message::World(Box::new(part)).encode();
-            let Ok(Message::World(part)) = Message::decode(kind, &json) else { panic!("it is a world") };
-            joined.join(part.world);
+            let part = StatePart { state: part, more: false };
+            let (kind, json) = Message::ProcessState(Box::new(part)).encode();
+            let Ok(Message::ProcessState(part)) = Message::decode(kind, &json) else {
+                panic!("it is a state")
+            };
+            joined.join(part.state);
         }
         joined
     }
@@ -103,7 +105,7 @@ impl Fixture {
 
 /// Runs a test with a file that lists one backend.
 fn with_file(name: &str, test: impl AsyncFnOnce(String, PathBuf)) {
-    let file = std::env::temp_dir().join(format!("pointsman-world-{name}-{}.json", std::process::id()));
+    let file = std::env::temp_dir().join(format!("pointsman-state-{name}-{}.json", std::process::id()));
     let text = r#"{"version": 1, "backends": [{"name": "f", "address": "127.0.0.1:3"}]}"#;
     std::fs::write(&file, text).unwrap();
     let config = CONFIG.replace("{file}", &file.to_string_lossy());
@@ -121,10 +123,10 @@ fn backends_keep_their_health_and_a_start_waits_for_no_source() {
         old.checked("a", "127.0.0.1:2", DOWN);
         old.checked("found", "f", DOWN);
         let since = old.backend("found", "f").health().since();
-        let world = old.export();
+        let state = old.export();
         // The source fails at the upgrade.
         std::fs::remove_file(file).unwrap();
-        let mut new = timeout(AT_ONCE, Fixture::start(&config, Some(world.clone()))).await.unwrap();
+        let mut new = timeout(AT_ONCE, Fixture::start(&config, Some(state.clone()))).await.unwrap();
         for (pool, name) in [("a", "127.0.0.1:2"), ("found", "f")] {
             let backend = new.backend(pool, name);
             assert_eq!((backend.state(), backend.health().checks_failed()), (BackendState::Down, 1));
@@ -134,10 +136,12 @@ fn backends_keep_their_health_and_a_start_waits_for_no_source() {
             assert_eq!(new.backend(pool, name).state(), BackendState::Up);
         }
         assert_eq!(new.backend("a", "127.0.0.1:1").state(), BackendState::Up);
-        let restored = world.backends.iter().find(|backend| backend.name == "f").unwrap();
+        let restored = state.backends.iter().find(|backend| backend.name == "f").unwrap();
         let age = Duration::from_millis(restored.health.as_ref().unwrap().state_age_ms);
         assert!(age <= since.elapsed());
-        assert!(new.control.server.view.config().file.is_none() && new.control.server.world.is_none());
+        assert!(
+            new.control.server.view.config().file.is_none() && new.control.server.pending_state.is_none()
+        );
     });
 }
 
@@ -192,8 +196,8 @@ fn counters_go_on_and_the_last_difference_is_added() {
         view.metrics.process().panics.increment(3);
         view.bounds.sources.add_counts(5, 7);
         old.backend("a", "127.0.0.1:1").traffic().counts().close(crate::telemetry::CloseKind::Fin);
-        let world = old.export();
-        let new = Fixture::start(&config, Some(world.clone())).await;
+        let state = old.export();
+        let new = Fixture::start(&config, Some(state.clone())).await;
         let closed = || {
             let counts = Arc::clone(new.backend("a", "127.0.0.1:1").traffic().counts());
             counts.closed(crate::telemetry::CloseKind::Fin)
@@ -204,13 +208,16 @@ fn counters_go_on_and_the_last_difference_is_added() {
         view.metrics.process().panics.increment(1);
         view.bounds.sources.add_counts(1, 0);
         old.backend("a", "127.0.0.1:1").traffic().counts().close(crate::telemetry::CloseKind::Fin);
-        let done = old.export().counts_since(&world);
+        let done = old.export().counts_since(&state);
         assert_eq!(done.counters.len(), 2, "{:?}", done.counters);
         add_counts(&new.control.server.view, &done);
         assert!(new.metrics().contains("pointsman_panics_total 4\n"));
         assert_eq!((new.control.server.view.bounds.sources.evictions(), closed()), (6, 2));
         let lookups = families::FORWARD_LOOKUPS.hand_over(&["out", "cached"], 4);
-        add_counts(&new.control.server.view, &World { counters: vec![lookups], ..World::default() });
+        add_counts(
+            &new.control.server.view,
+            &ProcessState { counters: vec![lookups], ..ProcessState::default() },
+        );
         let snapshot = new.snapshot();
         let forward = snapshot.pools["out"].pool.forward().unwrap();
         assert_eq!(forward.lookups(crate::pool::LookupResult::Cached), 4);
@@ -237,7 +244,8 @@ fn what_drained_drains_on() {
             HandedDrain { left_ms: u64::MAX, ..listener("for_ever") },
             HandedDrain::default(),
         ];
-        let mut new = Fixture::start(&config, Some(World { draining, ..World::default() })).await;
+        let mut new =
+            Fixture::start(&config, Some(ProcessState { draining, ..ProcessState::default() })).await;
         let set = &mut new.control.followers.draining;
         let minute = tokio::time::Instant::now() + Duration::from_secs(60);
         assert!(set.next().is_some_and(|next| next <= minute));
@@ -256,7 +264,7 @@ fn what_drained_drains_on() {
 #[test]
 fn any_state_is_accepted() {
     with_file("hostile", async |config, _| {
-        let json = include_str!("../../../../tests/fixtures/handover/0.2.0/world.json");
+        let json = include_str!("../../../../tests/fixtures/handover/0.2.0/state.json");
         let numbers = |text: &str, number: &str| {
             let mut all = String::new();
             let mut is_text = false;
@@ -274,8 +282,8 @@ fn any_state_is_accepted() {
             all
         };
         for number in ["0", "255"] {
-            let world: World = serde_json::from_str(&numbers(json, number)).unwrap();
-            let new = Fixture::start(&config, Some(world)).await;
+            let state: ProcessState = serde_json::from_str(&numbers(json, number)).unwrap();
+            let new = Fixture::start(&config, Some(state)).await;
             assert_eq!(new.snapshot().pools.len(), 3);
         }
     });

@@ -1,11 +1,11 @@
-//! The parts in which a large [`World`] is sent.
+//! The parts in which a large [`ProcessState`] is sent.
 
-use super::{HandedDiscovery, World};
+use super::{HandedDiscovery, ProcessState};
 
 /// The most items of one kind that a reader keeps. The rest is ignored.
 const MOST_ITEMS: usize = 1 << 20;
 
-impl World {
+impl ProcessState {
     /// The most items of a part that is sent. The largest items have a few hundred bytes, so a part is far smaller than
     /// the largest frame.
     pub const ITEMS_OF_PART: usize = 2000;
@@ -82,7 +82,7 @@ fn join<T>(all: &mut Vec<T>, items: Vec<T>) {
 /// The parts that are being written.
 struct PartsWriter {
     /// Never empty.
-    parts: Vec<World>,
+    parts: Vec<ProcessState>,
     /// The items of the last part.
     items: usize,
     most_items: usize,
@@ -90,9 +90,9 @@ struct PartsWriter {
 
 impl PartsWriter {
     /// Returns the part for one more item.
-    fn with_room(&mut self) -> &mut World {
+    fn with_room(&mut self) -> &mut ProcessState {
         if self.items >= self.most_items {
-            self.parts.push(World::default());
+            self.parts.push(ProcessState::default());
             self.items = 0;
         }
         self.items += 1;
@@ -100,7 +100,7 @@ impl PartsWriter {
         &mut self.parts[last]
     }
 
-    fn write<T>(&mut self, items: Vec<T>, list: impl Fn(&mut World) -> &mut Vec<T>) {
+    fn write<T>(&mut self, items: Vec<T>, list: impl Fn(&mut ProcessState) -> &mut Vec<T>) {
         for item in items {
             list(self.with_room()).push(item);
         }

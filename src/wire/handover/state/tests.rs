@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::handover::{Message, WorldPart};
+use crate::wire::handover::{Message, StatePart};
 
 fn backend(number: usize) -> HandedBackend {
     HandedBackend { pool: "p".into(), name: number.to_string(), ..HandedBackend::default() }
@@ -17,9 +17,9 @@ fn source(pool: &str, found: usize, held: usize) -> HandedDiscovery {
     }
 }
 
-fn world(backends: usize, sources: &[(usize, usize)]) -> World {
+fn state(backends: usize, sources: &[(usize, usize)]) -> ProcessState {
     let counter = HandedCounter { family: "f".into(), value: 5, ..HandedCounter::default() };
-    World {
+    ProcessState {
         backends: (0..backends).map(backend).collect(),
         discovered: sources
             .iter()
@@ -36,15 +36,15 @@ fn world(backends: usize, sources: &[(usize, usize)]) -> World {
     }
 }
 
-fn joined(parts: Vec<World>) -> World {
-    let mut all = World::default();
+fn joined(parts: Vec<ProcessState>) -> ProcessState {
+    let mut all = ProcessState::default();
     parts.into_iter().for_each(|part| all.join(part));
     all
 }
 
 #[test]
 fn a_state_without_items_is_one_part() {
-    assert_eq!(World::default().split(10), [World::default()]);
+    assert_eq!(ProcessState::default().split(10), [ProcessState::default()]);
 }
 
 /// A part with the largest items is smaller than the largest frame.
@@ -70,17 +70,19 @@ fn parts_are_small_enough() {
             ..HandedBackendCounts::default()
         },
     };
-    let world = World { backends: vec![backend; World::ITEMS_OF_PART], ..World::default() };
-    let parts = world.split(World::ITEMS_OF_PART);
+    let state =
+        ProcessState { backends: vec![backend; ProcessState::ITEMS_OF_PART], ..ProcessState::default() };
+    let parts = state.split(ProcessState::ITEMS_OF_PART);
     assert_eq!(parts.len(), 1);
-    let (_, json) = Message::World(Box::new(WorldPart { world: parts[0].clone(), more: false })).encode();
+    let (_, json) =
+        Message::ProcessState(Box::new(StatePart { state: parts[0].clone(), more: false })).encode();
     assert!(json.len() < 8 << 20, "{}", json.len());
 }
 
 #[test]
 fn counts_since_an_earlier_state_are_the_difference() {
     let count = |word: &str, count: u64| CountsByWord::from([(word.to_owned(), count)]);
-    let state = |connections: u64, closed: u64, accepted: u64, gone: u64| World {
+    let state = |connections: u64, closed: u64, accepted: u64, gone: u64| ProcessState {
         backends: vec![
             HandedBackend {
                 health: Some(HandedHealth::default()),
@@ -105,9 +107,9 @@ fn counts_since_an_earlier_state_are_the_difference() {
             HandedCounter { family: "gone".into(), value: gone, ..HandedCounter::default() },
         ],
         additions: vec![HandedAddition::default()],
-        ..World::default()
+        ..ProcessState::default()
     };
-    let expected = World {
+    let expected = ProcessState {
         backends: vec![HandedBackend {
             counts: HandedBackendCounts { connections: 2, ..HandedBackendCounts::default() },
             ..backend(1)
@@ -119,22 +121,25 @@ fn counts_since_an_earlier_state_are_the_difference() {
             ..HandedRouteCounts::default()
         }],
         counters: vec![HandedCounter { family: "accepted".into(), value: 3, ..HandedCounter::default() }],
-        ..World::default()
+        ..ProcessState::default()
     };
     assert_eq!(state(7, 4, 10, 1).counts_since(&state(5, 4, 7, 2)), expected);
-    let all = state(7, 4, 10, 1).counts_since(&World::default());
+    let all = state(7, 4, 10, 1).counts_since(&ProcessState::default());
     assert_eq!((all.counters.len(), all.backends[0].counts.closed.clone()), (2, count("fin", 4)));
-    assert_eq!(state(7, 4, 10, 1).counts_since(&state(7, 4, 10, 1)), World::default());
+    assert_eq!(state(7, 4, 10, 1).counts_since(&state(7, 4, 10, 1)), ProcessState::default());
 }
 
 #[test]
 fn unknown_fields_are_ignored_and_missing_ones_have_defaults() {
     let json =
-        br#"{"world": {"later": {"a": [1]}, "backends": [{"pool": "p", "name": "1", "later": 3}], "draining": [{}]}}"#;
-    let Message::World(read) = Message::decode(5, json).unwrap() else { panic!("it is a world") };
-    let expected =
-        World { backends: vec![backend(1)], draining: vec![HandedDrain::default()], ..World::default() };
-    assert_eq!(*read, WorldPart { world: expected, more: false });
+        br#"{"state": {"later": {"a": [1]}, "backends": [{"pool": "p", "name": "1", "later": 3}], "draining": [{}]}}"#;
+    let Message::ProcessState(read) = Message::decode(5, json).unwrap() else { panic!("it is a state") };
+    let expected = ProcessState {
+        backends: vec![backend(1)],
+        draining: vec![HandedDrain::default()],
+        ..ProcessState::default()
+    };
+    assert_eq!(*read, StatePart { state: expected, more: false });
 }
 
 #[test]
@@ -152,7 +157,7 @@ fn values_of_another_type_in_maps_by_words_are_ignored() {
 
 #[test]
 fn times_are_never_too_short_and_never_too_long() {
-    assert_eq!(age_millis(Duration::from_nanos(1_999_999)), 1);
+    assert_eq!(millis(Duration::from_nanos(1_999_999)), 1);
     assert_eq!(left_millis(Duration::from_nanos(1_000_001)), 2);
     assert_eq!(left_millis(Duration::MAX), u64::MAX);
     assert_eq!(from_millis(1500), Duration::from_millis(1500));
@@ -166,7 +171,7 @@ proptest! {
         sources in prop::collection::vec((0_usize..12, 0_usize..12), 0..5),
         most_items in 0_usize..25,
     ) {
-        let whole = world(backends, &sources);
+        let whole = state(backends, &sources);
         let parts = whole.clone().split(most_items);
         for part in &parts {
             let found = part.discovered.iter().map(|source| 1 + source.found.len() + source.held.len());
@@ -180,21 +185,21 @@ proptest! {
 }
 
 /// The state as version 0.2.0 writes it.
-const OF_0_2_0: &str = include_str!("../../../../tests/fixtures/handover/0.2.0/world.json");
+const OF_0_2_0: &str = include_str!("../../../../tests/fixtures/handover/0.2.0/state.json");
 
 #[test]
 fn the_state_of_each_release_is_read() {
-    let world: World = serde_json::from_str(OF_0_2_0).unwrap();
-    let health = world.backends[0].health.as_ref().unwrap();
+    let state: ProcessState = serde_json::from_str(OF_0_2_0).unwrap();
+    let health = state.backends[0].health.as_ref().unwrap();
     assert_eq!((&*health.state, health.agent_share, health.checks.is_down), ("down", Some(75), true));
     assert_eq!(health.ejections.present.as_ref().map(|present| present.left_ms), Some(12_345));
-    assert_eq!(world.backends[0].counts.closed["fin"], 800);
-    assert_eq!((world.discovered[0].found.len(), world.discovered[0].held[0].left_ms), (2, 20_000));
-    assert_eq!((world.additions[0].left_ms, world.additions[1].left_ms), (Some(3_600_000), None));
-    assert_eq!(world.marks[0].key, (1_234_567_890_123_456_789, 9_876_543_210_987_654_321));
-    assert_eq!(world.counters[1].labels["listener"], "a");
+    assert_eq!(state.backends[0].counts.closed["fin"], 800);
+    assert_eq!((state.discovered[0].found.len(), state.discovered[0].held[0].left_ms), (2, 20_000));
+    assert_eq!((state.additions[0].left_ms, state.additions[1].left_ms), (Some(3_600_000), None));
+    assert_eq!(state.marks[0].key, (1_234_567_890_123_456_789, 9_876_543_210_987_654_321));
+    assert_eq!(state.counters[1].labels["listener"], "a");
     // No field of that release was renamed or lost.
-    let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&world).unwrap()).unwrap();
+    let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
     assert_eq!(again, serde_json::from_str::<serde_json::Value>(OF_0_2_0).unwrap());
 }
 
@@ -209,7 +214,7 @@ fn each_field_of_a_release_may_be_missing() {
         let (parent, field) = path.rsplit_once('/').unwrap();
         let mut without = whole.clone();
         without.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(field).unwrap();
-        let read: Result<World, _> = serde_json::from_value(without);
+        let read: Result<ProcessState, _> = serde_json::from_value(without);
         assert!(read.is_ok(), "{path}: {read:?}");
     }
 }

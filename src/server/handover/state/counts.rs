@@ -8,7 +8,7 @@ use crate::server::view::View;
 use crate::snapshot::{RouteTarget, ServedPool, Snapshot};
 use crate::telemetry::metrics::{MetricDoc, families};
 use crate::telemetry::{Direction, program_log};
-use crate::wire::handover::{HandedCounter, HandedRouteCounts, World};
+use crate::wire::handover::{HandedCounter, HandedRouteCounts, ProcessState};
 
 /// Returns all counters that belong to no backend and no route.
 pub(super) fn export_counters(view: &View, snapshot: &Snapshot) -> Vec<HandedCounter> {
@@ -41,10 +41,10 @@ pub(super) fn export_counters(view: &View, snapshot: &Snapshot) -> Vec<HandedCou
 
 /// Adds the counts of another process: of its backends, its routes, and all others. Counts of parts that this process
 /// does not have are lost.
-pub(in crate::server) fn add_counts(view: &View, world: &World) {
+pub(in crate::server) fn add_counts(view: &View, state: &ProcessState) {
     let snapshot = view.snapshot.load_full();
     let backends: HashMap<_, _> =
-        world.backends.iter().map(|handed| (key_of_handed(handed), handed)).collect();
+        state.backends.iter().map(|handed| (key_of_handed(handed), handed)).collect();
     if !backends.is_empty() {
         for backend in snapshot.pools.values().flat_map(|served| served.pool.backends()) {
             if let Some(handed) = backends.get(&key_of(backend)) {
@@ -52,8 +52,8 @@ pub(in crate::server) fn add_counts(view: &View, world: &World) {
             }
         }
     }
-    add_route_counts(&snapshot, &world.routes);
-    for counter in &world.counters {
+    add_route_counts(&snapshot, &state.routes);
+    for counter in &state.counters {
         if !view.metrics.add_counter(counter) {
             add_kept_counter(view, &snapshot, counter);
         }

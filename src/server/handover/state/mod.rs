@@ -1,8 +1,8 @@
-//! The state of the process, to and from a [`World`](crate::wire::handover::World).
+//! The state of the process, to and from a [`ProcessState`](crate::wire::handover::ProcessState).
 //!
 //! The incumbent calls [`export()`] on a thread, with small copies of the state that only control has. The successor
 //! restores the state after it has built its first snapshot, and before it accepts clients. Backends that are discovered
-//! are in its second snapshot, so a part of the state waits in a [`PendingWorld`] until then.
+//! are in its second snapshot, so a part of the state waits in a [`PendingState`] until then.
 
 mod counts;
 mod export;
@@ -18,7 +18,7 @@ use crate::wire::handover::HandedBackend;
 
 pub(in crate::server) use counts::add_counts;
 pub(in crate::server) use export::{ControlCopies, export, export_additions};
-pub(in crate::server) use restore::{PendingWorld, restore_additions};
+pub(in crate::server) use restore::{PendingState, restore_additions};
 
 /// The most sources that are handed over. Those that are over their rate come first. This is the default size of the
 /// table of sources.

@@ -13,11 +13,11 @@ use crate::server::view::View;
 use crate::snapshot::{RouteTarget, Snapshot};
 use crate::wire::handover::{
     HandedAddition, HandedBackend, HandedDiscovery, HandedDrain, HandedMarkKey, HandedRate, HandedSource,
-    World, from_millis,
+    ProcessState, from_millis,
 };
 
 /// The state of an incumbent that is not in force yet: backends that are to be discovered, and the state of control.
-pub(in crate::server) struct PendingWorld {
+pub(in crate::server) struct PendingState {
     /// The backends that were not found yet.
     backends: HashMap<BackendKey, HandedBackend>,
     /// The names of these backends by pool and address.
@@ -30,18 +30,27 @@ pub(in crate::server) struct PendingWorld {
     draining: Vec<HandedDrain>,
 }
 
-impl PendingWorld {
+impl PendingState {
     /// Restores the state of an incumbent, as far as the first snapshot has its parts. Must be called before control
     /// runs.
-    pub(in crate::server) fn restore(world: World, view: &View) -> Self {
+    pub(in crate::server) fn restore(state: ProcessState, view: &View) -> Self {
         let (snapshot, now) = (view.snapshot.load_full(), Instant::now());
-        let World { backends, discovered, additions, sources, rates, draining, marks, routes, counters } =
-            world;
+        let ProcessState {
+            backends,
+            discovered,
+            additions,
+            sources,
+            rates,
+            draining,
+            marks,
+            routes,
+            counters,
+        } = state;
         restore_marks(&snapshot, &marks);
         restore_additions(&snapshot, &additions, now);
         restore_sources(view, &snapshot, &sources, Moment::of(now));
         restore_rates(&snapshot, &rates, Moment::of(now));
-        add_counts(view, &World { routes, counters, ..World::default() });
+        add_counts(view, &ProcessState { routes, counters, ..ProcessState::default() });
         let names = backends
             .iter()
             .map(|handed| ((handed.pool.clone(), handed.address.clone()), handed.name.clone()));

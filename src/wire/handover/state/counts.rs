@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{CountsByWord, HandedBackend, HandedBackendCounts, HandedCounter, HandedRouteCounts, World};
+use super::{
+    CountsByWord, HandedBackend, HandedBackendCounts, HandedCounter, HandedRouteCounts, ProcessState,
+};
 
-impl World {
+impl ProcessState {
     /// Returns the counts since an earlier state of the same process. The result has no other state.
     #[must_use]
     pub fn counts_since(&self, earlier: &Self) -> Self {

@@ -15,7 +15,7 @@ use crate::snapshot::{List, Policy, RouteTarget, ServedPool, Snapshot};
 use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
     CountsByWord, HandedAddition, HandedDrain, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource,
-    World, left_millis,
+    ProcessState, left_millis,
 };
 
 /// Copies of the state that only control has. They are cheap to make.
@@ -33,7 +33,7 @@ impl ControlCopies {
 
 /// Returns the state of the process for a successor. It reads every backend, route and source, so workers and control
 /// must not call it.
-pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> World {
+pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> ProcessState {
     let snapshot = view.snapshot.load_full();
     let now = Instant::now();
     let policies = policies(&snapshot);
@@ -45,7 +45,7 @@ pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> World {
     }
     let backends = snapshot.pools.values().flat_map(|served| served.pool.backends());
     export_pool_rates(&snapshot, Moment::of(now), &mut rates);
-    World {
+    ProcessState {
         backends: backends.map(|backend| backend.hand_over(now)).collect(),
         discovered: copies.sources.iter().map(|source| source.hand_over(now.into())).collect(),
         additions: export_additions(&snapshot, now),

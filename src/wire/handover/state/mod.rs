@@ -9,7 +9,7 @@ mod health;
 mod parts;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -44,10 +44,22 @@ where
 /// The longest time that a reader accepts. Longer times count as this time, so that no sum overflows.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-/// Returns whole milliseconds of an age. A part of a millisecond is left out.
+/// Returns the whole milliseconds of a time. A part of a millisecond is left out.
 #[must_use]
-pub fn age_millis(age: Duration) -> u64 {
-    u64::try_from(age.as_millis()).unwrap_or(u64::MAX)
+pub fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Returns the whole microseconds of a time.
+#[must_use]
+pub fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Returns the milliseconds from 1970 to a time.
+#[must_use]
+pub fn millis_since_1970(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Returns the milliseconds until an end. A part of a millisecond counts as a whole one, so nothing ends too early.
@@ -65,7 +77,7 @@ pub fn from_millis(millis: u64) -> Duration {
 /// The state of the process. A large one is sent in several messages, which the reader joins.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct World {
+pub struct ProcessState {
     /// The backends in force.
     pub backends: Vec<HandedBackend>,
     /// The backends that each discovery source found last.
