@@ -20,11 +20,11 @@ use super::notify::ServiceStage;
 use super::phase::{Flow, Phase, StartStep, Starting};
 use super::service_manager::ServiceManager;
 use super::sockets::SocketPlan;
-use super::upgrade_state::{MoveReport, UpgradeRole};
+use super::upgrade_state::{MoveReport, UpgradeRole, millis_since_1970};
 use super::view::LifeStage;
 use crate::conn::handover::{Adopter, AdopterResources};
 use crate::telemetry::{COMMIT, UpgradeOutcome, VERSION};
-use crate::wire::handover::{Go, ProcessState, Welcome, micros, millis, millis_since_1970};
+use crate::wire::handover::{Go, ProcessState, Welcome, micros, millis};
 
 /// Returns the report of a move to the command that started this program.
 fn moved_step(welcome: &Welcome, report: &MoveReport) -> UpgradeStep {

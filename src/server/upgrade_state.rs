@@ -1,8 +1,14 @@
 //! The last hand-over of the process, for the status and the admin API.
 
-use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::wire::handover::{CountsByWord, millis};
+
+/// Returns the milliseconds from 1970 to a time.
+pub(super) fn millis_since_1970(time: SystemTime) -> u64 {
+    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
+}
 
 /// The part of this process in a hand-over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +37,7 @@ pub struct MoveReport {
     /// The connections that remain in the incumbent.
     pub remaining: u64,
     /// Those that remain, by the word of their stage.
-    pub stages: BTreeMap<String, u64>,
+    pub stages: CountsByWord,
     /// The time from the first batch to the last acknowledgement.
     pub took: Duration,
     /// The longest time for which a connection stood still.

@@ -19,13 +19,14 @@ use super::session::{
 };
 use super::state;
 use crate::server::service_manager::ServiceManager;
+use crate::server::upgrade_state::millis_since_1970;
 use crate::server::view::View;
 use crate::sys::frames::{FrameSocket, MOST_DESCRIPTORS};
 use crate::sys::process;
 use crate::telemetry::{COMMIT, VERSION};
 use crate::wire::handover::{
     Done, Go, HandedSocket, Hello, Message, PROTOCOLS, ProcessState, Protocols, Refused, Reloaded, Sockets,
-    StatePart, Welcome, micros, millis, millis_since_1970,
+    StatePart, Welcome, micros, millis,
 };
 
 /// The time in which a program that connects must send its first message.

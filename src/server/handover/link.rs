@@ -5,7 +5,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::sys::frames::{FrameFault, FrameSocket, PeerCredentials};
-use crate::wire::handover::{Message, MessageFault, Refused};
+use crate::wire::handover::{Message, MessageFault, Refused, Rest};
 
 /// The reason for which a hand-over ended early.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,11 @@ impl SessionFault {
     pub(super) fn is_of_a_closed_connection(&self) -> bool {
         matches!(self, Self::Frame(FrameFault::Closed | FrameFault::Truncated))
     }
+
+    /// Returns true if the fault is a message [`Rest`](Message::Rest) that cannot be read.
+    pub(super) fn is_unreadable_rest(&self) -> bool {
+        matches!(self, Self::Message(MessageFault::Json { kind: "Rest", .. }))
+    }
 }
 
 impl From<io::Error> for SessionFault {
@@ -50,6 +55,12 @@ pub(super) struct ReceivedMessage {
     pub(super) message: Message,
     pub(super) raw: Vec<u8>,
     pub(super) descriptors: Vec<OwnedFd>,
+}
+
+impl From<Rest> for ReceivedMessage {
+    fn from(rest: Rest) -> Self {
+        Self { message: Message::Rest(rest), raw: Vec::new(), descriptors: Vec::new() }
+    }
 }
 
 /// The connection to the other program. All calls block, so only threads of their own use it.

@@ -11,7 +11,9 @@ use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use super::session::{SessionSender, SessionStop, SuccessorEnd, TakeOverEvent};
 use crate::conn::handover::{AdoptFault, Adopter};
 use crate::sys::process;
-use crate::wire::handover::{Adopted, Batch, Declined, HandedSocket, Message, ProcessState, Ready, Welcome};
+use crate::wire::handover::{
+    Adopted, Batch, Declined, HandedSocket, Message, ProcessState, Ready, Rest, Welcome,
+};
 
 /// The time in which the next message with sockets or state must come.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -160,7 +162,12 @@ impl SuccessorSession {
         let Message::Go(go) = message else { return Err(unexpected("Go", &message)) };
         self.sender.send_take_over(TakeOverEvent::Go(go));
         loop {
-            let ReceivedMessage { message, raw, descriptors } = self.link.receive()?;
+            let received = match self.link.receive() {
+                // The other program stops to accept once it has sent the message. Only the numbers for the report are lost.
+                Err(fault) if fault.is_unreadable_rest() => ReceivedMessage::from(Rest::default()),
+                received => received?,
+            };
+            let ReceivedMessage { message, raw, descriptors } = received;
             match message {
                 Message::Batch(batch) => self.adopt(batch, raw, descriptors)?,
                 Message::Rest(rest) => {

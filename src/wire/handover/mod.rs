@@ -25,8 +25,6 @@
 mod connection;
 mod state;
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 pub use connection::{
@@ -37,7 +35,7 @@ pub use state::{
     CountsByWord, HandedAddition, HandedBackend, HandedBackendCounts, HandedChecks, HandedCounter,
     HandedDiscovered, HandedDiscovery, HandedDrain, HandedEjection, HandedEjections, HandedFailure,
     HandedHealth, HandedHold, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource, ProcessState,
-    from_millis, left_millis, micros, millis, millis_since_1970,
+    from_millis, left_millis, micros, millis,
 };
 
 /// The versions of the protocol that this program speaks.
@@ -250,7 +248,8 @@ pub struct Rest {
     /// The connections that remain in the incumbent.
     pub remaining: u64,
     /// Those that remain, by the word of their stage. A connection that has just ended may be missing here.
-    pub stages: BTreeMap<String, u64>,
+    #[serde(deserialize_with = "state::by_word")]
+    pub stages: CountsByWord,
     /// Microseconds from the first batch to the last acknowledgement.
     pub moved_in_us: u64,
     /// The longest time in which a moved connection stood still, in microseconds.

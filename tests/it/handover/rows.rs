@@ -162,3 +162,16 @@ fn fields_of_a_later_incumbent_are_ignored() {
 fn fields_of_a_later_successor_are_ignored() {
     rewritten("upgrade-later-successor", Sender::Successor, add_fields);
 }
+
+/// Makes the numbers of `Rest` unreadable.
+fn spoil_rest(value: &mut Value) {
+    if value.get("longest_pause_us").is_some() {
+        value["moved"] = json!("many");
+    }
+}
+
+/// The incumbent has let go of its sockets when the successor reads the message.
+#[test]
+fn a_report_that_cannot_be_read_leaves_no_listener_without_a_program() {
+    rewritten("upgrade-rest", Sender::Incumbent, spoil_rest);
+}

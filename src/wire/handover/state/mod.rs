@@ -9,14 +9,14 @@ mod health;
 mod parts;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use health::{HandedChecks, HandedEjection, HandedEjections, HandedFailure, HandedHealth};
 
-/// Counts by the words that metrics have as label values. A count of 0 is left out.
+/// Counts by a word, such as the label value of a metric. A count of 0 is left out.
 pub type CountsByWord = BTreeMap<String, u64>;
 
 /// A value of a map by words. A later version may add a word with a value of another type.
@@ -28,7 +28,7 @@ enum ValueOfWord<V> {
 }
 
 /// Reads a map by words. Values of another type are left out.
-fn by_word<'de, R, V>(reader: R) -> Result<BTreeMap<String, V>, R::Error>
+pub(super) fn by_word<'de, R, V>(reader: R) -> Result<BTreeMap<String, V>, R::Error>
 where
     R: Deserializer<'de>,
     V: Deserialize<'de>,
@@ -54,12 +54,6 @@ pub fn millis(time: Duration) -> u64 {
 #[must_use]
 pub fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Returns the milliseconds from 1970 to a time.
-#[must_use]
-pub fn millis_since_1970(time: SystemTime) -> u64 {
-    millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Returns the milliseconds until an end. A part of a millisecond counts as a whole one, so nothing ends too early.
