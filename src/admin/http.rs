@@ -13,9 +13,10 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::acceptor::AdminPeer;
 use super::guard::{RequestGuard, RequestOrigin};
-use super::{gzip, list_api, scrape, sources, status, upgrade};
+use super::overrides::OverrideFault;
+use super::{gzip, list_api, overrides, scrape, sources, status, upgrade};
 use crate::limit::Moment;
-use crate::server::{LifeStage, View};
+use crate::server::{LifeStage, OverrideRefusal, View};
 
 /// The list of endpoints. It is the answer to a request for a path that does not exist.
 const ENDPOINTS: &str = "\
@@ -28,6 +29,9 @@ GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an 
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/overrides the changes that operators made at run time, as JSON
+POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause or leave
+DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
@@ -43,6 +47,7 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Returns the router of all paths. The guard checks every request first, for any path that is added here.
 pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
+    let steering = post(set_override).delete(end_override).route_layer(middleware::from_fn(without_content));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -52,6 +57,8 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", changes)
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/overrides", get(all_overrides))
+        .route("/api/v1/overrides/{kind}", steering)
         .route("/api/v1/upgrade", get(last_upgrade))
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
@@ -170,6 +177,43 @@ async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     }
 }
 
+async fn all_overrides(State(view): State<Arc<View>>) -> Response {
+    page(JSON, move || overrides::json(&view)).await
+}
+
+async fn set_override(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    Path(kind): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    overridden(overrides::set(&view, &kind, query.as_deref(), origin).await)
+}
+
+async fn end_override(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    Path(kind): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    overridden(overrides::end(&view, &kind, query.as_deref(), origin).await)
+}
+
+fn overridden(made: Result<String, OverrideFault>) -> Response {
+    match made {
+        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(fault) => {
+            let code = match &fault {
+                OverrideFault::Kind | OverrideFault::Unknown(_) => StatusCode::NOT_FOUND,
+                OverrideFault::Refused(OverrideRefusal::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+                OverrideFault::Refused(_) => StatusCode::CONFLICT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (code, format!("{fault}\n")).into_response()
+        }
+    }
+}
+
 async fn last_upgrade(State(view): State<Arc<View>>) -> Response {
     page(JSON, move || upgrade::json(&view)).await
 }
@@ -193,6 +237,9 @@ fn unwritten(error: &JoinError) -> Response {
 async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
     match view.life() {
         LifeStage::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        LifeStage::Serving if view.overrides.leave().is_some() => {
+            (StatusCode::SERVICE_UNAVAILABLE, "leaving\n")
+        }
         LifeStage::Serving if !view.bounds.overload.is_ready(Moment::now()) => {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
         }

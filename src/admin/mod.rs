@@ -16,6 +16,7 @@ mod gzip;
 mod http;
 mod list_api;
 mod listener;
+mod overrides;
 mod problems;
 mod query;
 mod refusal;

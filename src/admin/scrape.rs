@@ -9,7 +9,7 @@ use crate::pool::{
     Backend, BackendSpec, BackendState, ChangeReason, Discovery, LookupResult, NameOrigin, Pool, PoolSpec,
     Trouble,
 };
-use crate::server::View;
+use crate::server::{OverrideKind, View};
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::sys::process;
 use crate::telemetry::metrics::{MetricDoc, families};
@@ -35,6 +35,7 @@ pub(super) fn text(view: &View) -> String {
     agents(&snapshot, &mut exposition);
     discoveries(&snapshot, &mut exposition);
     forwards(&snapshot, &mut exposition);
+    overrides(view, &mut exposition);
     lists(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
@@ -116,6 +117,16 @@ fn traffic(snapshot: &Snapshot, exposition: &mut Exposition) {
             sample(kind.word(), backend.traffic().counts().closed(kind), kind == CloseKind::BackendReset);
         }
     });
+}
+
+/// Writes the number of overrides of each kind.
+fn overrides(view: &View, exposition: &mut Exposition) {
+    let all = view.overrides.all();
+    let mut family = exposition.family(&families::OVERRIDES);
+    for kind in OverrideKind::ALL {
+        let count = all.iter().filter(|(key, _)| key.kind == kind).count();
+        family.sample(&[("kind", kind.word())], count as f64);
+    }
 }
 
 fn forwards(snapshot: &Snapshot, exposition: &mut Exposition) {

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::overrides::{self, OverrideStatus};
 use super::problems::{Problem, problems};
 use super::upgrade::{self, UpgradeStatus};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
@@ -31,6 +32,8 @@ struct Status<'a> {
     config: ConfigStatus,
     /// The last hand-over; null if there was none.
     upgrade: Option<UpgradeStatus>,
+    /// The overrides of operators.
+    overrides: Vec<OverrideStatus>,
     /// The present problems. Those with the widest effect come first.
     problems: Vec<Problem>,
     listeners: Vec<ListenerStatus<'a>>,
@@ -64,7 +67,7 @@ struct ReloadStatus {
 #[derive(Debug, Serialize)]
 struct EventStatus {
     time: String,
-    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list`, `routes` or `upgrade`.
+    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list`, `routes`, `upgrade` or `override`.
     kind: &'static str,
     /// `info`, `warning` or `error`.
     severity: &'static str,
@@ -298,6 +301,7 @@ pub(super) fn json(view: &View) -> String {
         problems: problems(view, &config, &snapshot),
         config: config.into(),
         upgrade: upgrade::last(view),
+        overrides: overrides::all(view),
         listeners: listeners(&snapshot, &addresses),
         pools: snapshot.pools.iter().map(|(name, served)| pool(name, served, now)).collect(),
         events: view.events.newest_first().into_iter().map(EventStatus::from).collect(),

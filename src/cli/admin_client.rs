@@ -82,6 +82,28 @@ pub(super) fn show_page(args: &AdminArgs, path: &str) -> ExitCode {
     }
 }
 
+/// Queries a page. Returns the status code and the page.
+pub(super) fn ask_page(args: &AdminArgs, path: &str) -> Result<(u16, String), QueryFault> {
+    let at = args.at().map_err(QueryFault::Reported)?;
+    admin::ask(at.clone(), path, TIMEOUT).map_err(|error| QueryFault::Unanswered(at.address, error))
+}
+
+/// The reason for which a page was not queried.
+pub(super) enum QueryFault {
+    /// The reason is printed.
+    Reported(ExitCode),
+    /// The listener did not answer.
+    Unanswered(Address, io::Error),
+}
+
+/// Prints the reason for which a page was not queried.
+pub(super) fn complain_of(fault: QueryFault) -> ExitCode {
+    match fault {
+        QueryFault::Reported(code) => code,
+        QueryFault::Unanswered(address, error) => print_answer(&address, Err(error)),
+    }
+}
+
 /// Queries the status and prints it as a table. An answer that is not a status is printed unchanged.
 pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
     let at = match args.at() {
@@ -125,6 +147,13 @@ fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitC
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Escapes a text as a part of a path or a query. Characters without a meaning there stay.
+pub(super) fn escaped(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
+    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(escape).collect()
 }
 
 /// Returns the first characters of a text.
@@ -178,6 +207,16 @@ mod tests {
         assert!(with("", "127.0.0.1:9").unwrap().is_some());
         assert_eq!(with("[admin]\nlisten = ['127.0.0.1:8', 'unix:/a']", "unix:/a"), Ok(None));
         assert!(with("", "0.0.0.0:9").unwrap_err().contains("there is no token"));
+    }
+
+    #[test]
+    fn a_text_stays_one_part_of_the_path() {
+        let check = |text: &str, expected: &str| assert_eq!(escaped(text), expected);
+        check("192.0.2.0/24", "192.0.2.0/24");
+        check("2001:db8::1", "2001:db8::1");
+        check("1h 30m", "1h%2030m");
+        check("a?b#c%d&e", "a%3Fb%23c%25d%26e");
+        check("\r\né", "%0D%0A%C3%A9");
     }
 
     #[test]

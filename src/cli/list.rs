@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin_client::{AdminArgs, change, show_page};
+use super::admin_client::{AdminArgs, change, escaped, show_page};
 
 /// The commands for lists.
 #[derive(Subcommand)]
@@ -69,30 +69,4 @@ pub(super) fn list(command: &ListCommand) -> ExitCode {
 
 fn page(list: &str) -> String {
     format!("/api/v1/lists/{}", escaped(list))
-}
-
-/// Escapes a text as a part of a path. Characters without a meaning in a path stay. Spaces are left out, because only
-/// a time may contain spaces.
-fn escaped(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
-    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().filter(|byte| *byte != b' ').map(escape).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(text: &str, expected: &str) {
-        assert_eq!(escaped(text), expected);
-    }
-
-    #[test]
-    fn a_text_stays_one_part_of_the_path() {
-        check("192.0.2.0/24", "192.0.2.0/24");
-        check("2001:db8::1", "2001:db8::1");
-        check("1h 30m", "1h30m");
-        check("a?b#c%d&e", "a%3Fb%23c%25d%26e");
-        check("\r\né", "%0D%0A%C3%A9");
-    }
 }

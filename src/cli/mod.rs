@@ -5,6 +5,7 @@
 mod admin_client;
 mod list;
 mod status;
+mod steer;
 mod upgrade;
 
 use std::future::{self, Future};
@@ -30,6 +31,7 @@ use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_
 use admin_client::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
+use steer::{AdminOnly, BackendArgs, LeaveArgs, PauseArgs, ReadyArgs, ResumeArgs, WeightArgs};
 use upgrade::{TakeOverArgs, UpgradeArgs};
 
 /// The longest time in which the program's log writes its queued lines when the process ends. The reader of
@@ -88,6 +90,24 @@ enum Command {
         #[command(subcommand)]
         command: ListCommand,
     },
+    /// Send no new connections to a backend; open connections stay
+    Drain(BackendArgs),
+    /// Send no new connections to a backend and pause its checks; open connections stay
+    Maintenance(BackendArgs),
+    /// Put a backend in use again, after `drain` or `maintenance`
+    Ready(ReadyArgs),
+    /// Change the weight of a backend
+    Weight(WeightArgs),
+    /// Let new connections of a pool wait, such as for the failover of a database
+    Pause(PauseArgs),
+    /// End the pause of a pool
+    Resume(ResumeArgs),
+    /// Answer 503 at /ready, so that balancers in front send new clients elsewhere; all else goes on
+    Leave(LeaveArgs),
+    /// Answer at /ready as before `leave`
+    Join(AdminOnly),
+    /// Print the changes that operators made at run time, as JSON
+    Overrides(AdminOnly),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -135,6 +155,15 @@ pub fn run() -> ExitCode {
             show_status(&admin, if all { Extent::All } else { Extent::Some })
         }
         Command::List { command } => list::list(&command),
+        Command::Drain(args) => steer::take_out(&args, "drain"),
+        Command::Maintenance(args) => steer::take_out(&args, "maintenance"),
+        Command::Ready(args) => steer::put_in(&args),
+        Command::Weight(args) => steer::weight(&args),
+        Command::Pause(args) => steer::pause(&args),
+        Command::Resume(args) => steer::resume(&args),
+        Command::Leave(args) => steer::leave(&args),
+        Command::Join(args) => steer::join(&args),
+        Command::Overrides(args) => steer::overrides(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,

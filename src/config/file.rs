@@ -443,6 +443,9 @@ tables! {
         /// The queue in which connections wait while every backend is full. Default: no queue, the connections are
         /// refused.
         queue: Queue,
+        /// The connections that may wait at once while `pointsman pause` holds the pool, 1 to 1000000. Default 10000.
+        /// Further connections are refused. A pause needs no `queue`.
+        pause_length: Number<1, 1_000_000>,
         /// A source of further backends while the process runs, or an array of sources. Default: none, only
         /// `backends` has backends.
         discover: OneOrMany<Discover>,

@@ -9,6 +9,7 @@
 //! bound of its own and does not count against the deadline of the dial.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ use super::gone::WaitStage;
 use super::plan::{DialPlan, PickRule, RoutedClient};
 use super::record::ConnectionRecord;
 use super::sniffed::SniffedClient;
-use crate::executor::timeout_at;
+use crate::executor::{Elapsed, timeout_at};
 use crate::pool::{Backend, DialSpec, Forward, ForwardFault, Lease, Unavailable};
 use crate::relay::{Engines, Relay};
 use crate::sys::{Address, socket};
@@ -98,6 +99,8 @@ struct Dial<'a> {
     began: Instant,
     /// The total time in the queue. It does not count against the time of the dial.
     waited: Duration,
+    /// The part of this time that counts against the timeout of the queue: pauses of the pool do not.
+    queued: Duration,
     attempt_began: Instant,
     /// The addresses of the host that the client named, without the addresses that were already tried.
     hosts: std::vec::IntoIter<SocketAddr>,
@@ -115,6 +118,7 @@ impl<'a> Dial<'a> {
             record,
             began,
             waited: Duration::ZERO,
+            queued: Duration::ZERO,
             attempt_began: began,
             hosts: Vec::new().into_iter(),
             tried: Vec::new(),
@@ -219,18 +223,13 @@ impl<'a> Dial<'a> {
         };
         metrics.queued.increment(1);
         let began = Instant::now();
-        let timeout = pool.spec().queue.map_or(Duration::ZERO, |queue| queue.timeout);
         self.record.entry().set_queued(true);
-        // The client is polled first. If the client ends in the same moment in which it gets a slot, the slot
-        // goes to the next waiter.
-        let ended = tokio::select! {
-            biased;
-            () = routed.gone(WaitStage::Queue) => None,
-            ended = timeout_at(began + timeout.saturating_sub(self.waited), waiter) => Some(ended),
-        };
+        let ended = self.turn(waiter, began).await;
         self.record.entry().set_queued(false);
         self.attempt_began = Instant::now();
         self.waited += self.attempt_began - began;
+        self.queued +=
+            self.attempt_began.saturating_duration_since(pool.counts_from(began, self.attempt_began));
         self.record.waited(self.waited);
         match ended.ok_or(CloseReason::ClientGone)? {
             Ok(Ok(lease)) => {
@@ -241,6 +240,28 @@ impl<'a> Dial<'a> {
             Err(_) => {
                 metrics.queue_timeouts.increment(1);
                 Err(CloseReason::QueueTimeout)
+            }
+        }
+    }
+
+    /// Waits for the turn of a waiter whose wait began at `began`. Returns `None` if the client has left meanwhile. A
+    /// pause of the pool may move the deadline, so the deadline is computed again when it has come.
+    async fn turn<T>(&self, waiter: impl Future<Output = T>, began: Instant) -> Option<Result<T, Elapsed>> {
+        let (routed, pool) = (self.routed, &self.routed.plan.served.pool);
+        let mut waiter = pin!(waiter);
+        let mut now = began;
+        loop {
+            let deadline = pool.wait_deadline(began, self.queued, now);
+            // The client is polled first. If the client ends in the same moment in which it gets a slot, the slot goes to
+            // the next waiter.
+            let ended = tokio::select! {
+                biased;
+                () = routed.gone(WaitStage::Queue) => return None,
+                ended = timeout_at(deadline, waiter.as_mut()) => ended,
+            };
+            now = Instant::now();
+            if ended.is_ok() || pool.wait_deadline(began, self.queued, now) <= now {
+                return Some(ended);
             }
         }
     }

@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::hash_on;
 use super::lease::Lease;
 use super::pool_in_use::Pool;
-use super::queue::{QueueAttempt, WaiterNeeds};
+use super::queue::{QueueAttempt, QueueSpec, WaiterNeeds};
 use super::tiers::{Tier, TierOrder};
 use crate::balance::Candidates;
 use crate::balance::tiers::KeyOwner;
@@ -24,15 +24,15 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// The reason for which there is no backend. [`Unavailable::Full`] while other connections wait in the pool's
-    /// queue: they go first.
+    /// The reason for which there is no backend. [`Unavailable::Full`] while the pool is paused, and while other
+    /// connections wait in the pool's queue: they go first.
     pub fn pick(
         &self,
         source: Option<SocketAddr>,
         server_name: Option<&ServerName>,
         tried: &[Arc<Backend>],
     ) -> Result<Lease, Unavailable> {
-        if self.spec.queue.is_some() && self.signals.queue.is_before_newcomers() {
+        if self.is_paused() || (self.spec.queue.is_some() && self.signals.queue.is_before_newcomers()) {
             return Err(Unavailable::Full);
         }
         self.pick_now(&PickRequest { source, server_name, tried }, LimitRule::Obeyed)
@@ -46,7 +46,7 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// The error comes at once if the pool has no queue or the queue is full. It comes at the end of the wait
+    /// The error comes at once if the queue is full, or if the pool has no queue and is not paused. It comes at the end of the wait
     /// if no backend is left to wait for.
     ///
     /// # Cancel safety
@@ -58,11 +58,17 @@ impl Pool {
         server_name: Option<&'a ServerName>,
         tried: &'a [Arc<Backend>],
     ) -> Result<impl Future<Output = Result<Lease, Unavailable>> + use<'a>, Unavailable> {
-        let length = self.spec.queue.map_or(0, |queue| queue.length);
+        let length = match (self.is_paused(), self.spec.queue) {
+            (true, _) => self.spec.pause_length,
+            (false, queue) => queue.map_or(0, |queue| queue.length),
+        };
         let needs = if tried.is_empty() { WaiterNeeds::Any } else { WaiterNeeds::Some };
         let turn = self.signals.queue.join(needs, length).ok_or(Unavailable::Full)?;
         let request = PickRequest { source, server_name, tried };
         let pick = move || {
+            if self.is_paused() {
+                return Err(Unavailable::Full);
+            }
             let present = self.present().upgrade();
             present.as_deref().unwrap_or(self).pick_now(&request, LimitRule::Obeyed)
         };
@@ -72,6 +78,38 @@ impl Pool {
             Err(Unavailable::NoneUp) => QueueAttempt::Gone,
         };
         Ok(async move { turn.come(attempt).await.ok_or(Unavailable::NoneUp) })
+    }
+
+    /// Returns true while new connections wait because an operator has paused the pool.
+    pub fn is_paused(&self) -> bool {
+        self.signals.pause.is_on()
+    }
+
+    /// Lets new connections wait from now on, at most `pause_length` at once. Open connections go on. The caller bounds
+    /// the pause.
+    pub fn pause(&self) {
+        self.signals.pause.begin();
+    }
+
+    /// Ends the pause: the waiters go on in the order of their arrival. Returns false if there was no pause.
+    pub fn resume(&self, now: Instant) -> bool {
+        let was_paused = self.signals.pause.end(now);
+        if was_paused {
+            self.signals.queue.changed();
+        }
+        was_paused
+    }
+
+    /// Returns the time at which a wait that began at `began` is too long. Earlier waits of the connection took `before`.
+    /// While the pool is paused the result is in the future: a pause does not count.
+    pub fn wait_deadline(&self, began: Instant, before: Duration, now: Instant) -> Instant {
+        let timeout = self.spec.queue.map_or(QueueSpec::TIMEOUT, |queue| queue.timeout);
+        self.counts_from(began, now) + timeout.saturating_sub(before)
+    }
+
+    /// Returns the time from which a wait that began at `began` counts: a pause does not count.
+    pub fn counts_from(&self, began: Instant, now: Instant) -> Instant {
+        self.signals.pause.counts_from(began, now)
     }
 
     /// Picks among the backends, without regard to the queue.

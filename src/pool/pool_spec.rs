@@ -64,6 +64,8 @@ pub struct PoolSpec {
     pub tiers: TierSpec,
     /// The queue for connections while every backend is full; `None`: they are refused.
     pub queue: Option<QueueSpec>,
+    /// The connections that may wait at once while an operator has paused the pool. Default 10,000.
+    pub pause_length: usize,
     /// The limits of all backends together; `None`: no limits.
     pub limits: Option<QuotaSpec>,
     /// True if requests to cancel a query come to this pool. The pool then stores the backends at which each
@@ -72,6 +74,9 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
+    /// The default of the connections that may wait in a pause.
+    pub const PAUSE_LENGTH: usize = 10_000;
+
     /// Creates a pool with the defaults of the configuration, and a key of zeros.
     pub fn new(name: Arc<str>, backends: Vec<BackendSpec>) -> Self {
         Self {
@@ -94,6 +99,7 @@ impl PoolSpec {
             proxy_protocol: None,
             tiers: TierSpec::default(),
             queue: None,
+            pause_length: Self::PAUSE_LENGTH,
             limits: None,
             gets_cancels: false,
         }

@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::pause::Pause;
 use super::queue::Queue;
 
 /// The receiver of the reports of a pool's backends. Shared by the backends and by all pools of one name; it ends with
@@ -13,6 +14,8 @@ use super::queue::Queue;
 pub(super) struct PoolSignals {
     /// The connections that wait for room at a backend.
     pub(super) queue: Queue,
+    /// The pause in which new connections wait.
+    pub(super) pause: Pause,
     /// The number of changes of the availability of backends. A pool that has read the present number has seen every
     /// change. So a pick costs one load, instead of one load for each backend.
     changes: AtomicU64,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::build_fault::BuildFault;
 use super::inherited::{InheritedListener, InheritedState, RouteUsage};
+use super::overrides::{self, OverrideTable};
 use super::own_backends::leave_out_cycles;
 use super::{opening_build, series};
 use crate::config::Config;
@@ -34,6 +35,8 @@ pub(super) struct BuildInputs<'a> {
     pub(super) config: &'a Config,
     /// The listeners, backends and limits that still drain and may be back.
     pub(super) inherited: &'a InheritedState,
+    /// The overrides of operators.
+    pub(super) overrides: &'a OverrideTable,
     /// The metrics series.
     pub(super) metrics: &'a Metrics,
 }
@@ -44,7 +47,7 @@ pub(super) fn snapshot(
     mut found: FoundPools,
     inputs: BuildInputs<'_>,
 ) -> Result<Snapshot, BuildFault> {
-    let BuildInputs { config, inherited, metrics } = inputs;
+    let BuildInputs { config, inherited, metrics, .. } = inputs;
     let mut pools = BTreeMap::new();
     let mut pool_slots = BTreeMap::new();
     for spec in &config.pools {
@@ -84,7 +87,7 @@ pub(super) fn served(
     found: Option<FoundPool>,
     inputs: BuildInputs<'_>,
 ) -> Arc<ServedPool> {
-    let (discovery, spec) = match found {
+    let (discovery, mut spec) = match found {
         Some((discovery, sets)) => {
             let mut spec = join(written, &sets);
             leave_out_cycles(&mut spec, inputs.config);
@@ -92,6 +95,7 @@ pub(super) fn served(
         }
         None => (Vec::new(), written.clone()),
     };
+    overrides::apply(inputs.overrides, &mut spec);
     if let Some(old) = old
         && *old.pool.spec() == spec
         && old.discovery.len() == discovery.len()

@@ -30,6 +30,7 @@ use super::handover::successor::Incumbent;
 use super::in_force::InForce;
 use super::list_files;
 use super::notify::{ServiceStage, Watchdog};
+use super::overrides::OverrideRefusal;
 use super::phase::{Flow, Phase, StartStep, Starting};
 use super::reload_queue::ReloadQueue;
 use super::saturation::SaturationWatch;
@@ -161,6 +162,7 @@ impl Control {
         let (server, followers) = (&mut self.server, &mut self.followers);
         let overdue = followers.draining.next();
         let ejection = followers.follow_up.next().map(Instant::from_std);
+        let override_end = server.view.overrides.next_end().map(Instant::from_std);
         tokio::select! {
             effect = self.signals.next() => effect.into(),
             Some(request) = server.requests.recv() => request.into(),
@@ -177,6 +179,7 @@ impl Control {
             _ = self.upkeep.tick() => ControlEvent::Routine(RoutineEvent::Upkeep),
             () = self.watchdog.due() => ControlEvent::Routine(RoutineEvent::Watchdog),
             () = at(overdue) => ControlEvent::Routine(RoutineEvent::Overdue),
+            () = at(override_end) => ControlEvent::Routine(RoutineEvent::OverrideOver),
             () = self.saturation.due(&server.view) => ControlEvent::Routine(RoutineEvent::Saturation),
         }
     }
@@ -184,7 +187,7 @@ impl Control {
     /// Handles an event, and returns the phase after it.
     pub(super) fn step(&mut self, phase: Phase, event: ControlEvent) -> Flow {
         use ControlEvent::{
-            Backend, Discovered, Due, File, HandOver, Reload, Routine, Stop, TakeOver, Worker,
+            Backend, Discovered, Due, File, HandOver, Override, Reload, Routine, Stop, TakeOver, Worker,
         };
         use Phase::{
             Closing, Draining, HandingOver, Preparing, Reading, Rebuilding, Serving, Settling, Starting,
@@ -274,6 +277,24 @@ impl Control {
                 Continue(phase)
             }
 
+            // Overrides: a successor already has the state of this process.
+            (phase @ HandingOver(_), Override(request)) => {
+                request.refuse(OverrideRefusal::HandingOver);
+                Continue(phase)
+            }
+            (phase @ (Draining(_) | Closing(_)), Override(request)) => {
+                request.refuse(OverrideRefusal::Stopping);
+                Continue(phase)
+            }
+            (phase @ (Serving | Rebuilding(_) | Reading(..) | Settling(..)), Override(request)) => {
+                self.override_part(request);
+                Continue(phase)
+            }
+            (phase @ (Starting(_) | Preparing(..)), Override(request)) => {
+                self.override_part_later(request);
+                Continue(phase)
+            }
+
             // The same in every phase.
             (
                 phase @ (Serving | Rebuilding(_) | Reading(..) | Settling(..) | HandingOver(_) | Draining(_)
@@ -320,6 +341,7 @@ impl Control {
             }
             RoutineEvent::Watchdog => self.watchdog.beat(&self.server.workers),
             RoutineEvent::Overdue => self.followers.close_overdue(&self.server),
+            RoutineEvent::OverrideOver => self.end_overrides(),
             RoutineEvent::Saturation => self.saturation.follow(&self.server.view),
             RoutineEvent::ReopenLog => self.server.access_log.reopen(),
             RoutineEvent::LogSigusr2 => log_sigusr2(),
@@ -331,6 +353,7 @@ impl Control {
     /// or the time for this is over. The look-ups have begun already.
     pub(super) fn start(&mut self) -> Flow {
         let sockets = std::mem::take(&mut self.server.held);
+        self.apply_restored_overrides();
         if !self.server.config.pools.iter().any(PoolSpec::has_sources) {
             let change = InForce::bound(&self.server.view);
             self.server.pending_state = None;
@@ -390,8 +413,14 @@ impl Control {
         let old = self.server.view.snapshot.load_full();
         let found = self.followers.discovery.prepared(&config);
         let inherited = self.followers.draining.inherited();
+        let overrides = self.server.view.overrides.copy();
         Work::new(on_thread(move || {
-            let inputs = build::BuildInputs { config: &config, inherited: &inherited, metrics: &metrics };
+            let inputs = build::BuildInputs {
+                config: &config,
+                inherited: &inherited,
+                overrides: &overrides,
+                metrics: &metrics,
+            };
             build::snapshot(&old, found, inputs).map(Arc::new)
         }))
     }

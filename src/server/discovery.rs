@@ -15,7 +15,8 @@ use super::start::Server;
 use super::view::View;
 use super::work::Work;
 use crate::config::Config;
-use crate::pool::{Discoveries, DiscoveryReport, Pool};
+use crate::pool::{Discoveries, DiscoveryReport, Pool, PoolSpec};
+use crate::snapshot::ServedPool;
 
 /// The longest wait for discovery. A start waits for the backends of every pool. A reload waits for the first
 /// report of each new source. After this time the other pools are served. A pool without backends refuses its
@@ -80,15 +81,43 @@ impl DiscoveryFollower {
         let written = server.config.pools.iter().find(|pool| pool.name == name)?;
         let snapshot = server.view.snapshot.load();
         let old = snapshot.pools.get(&name)?;
-        let inputs = build::BuildInputs { config: &server.config, inherited, metrics: &server.view.metrics };
-        let new = build::served(written, Some(old), self.sources.in_force(written), inputs);
-        if Arc::ptr_eq(old, &new) {
-            return None;
-        }
+        let new = self.build_pool(written, old, server, inherited)?;
         let drain = written.discover.get(source).and_then(|source| source.drain);
         let drain = drain.unwrap_or(server.config.shutdown.drain);
         log_changes(&old.pool, &new.pool, &server.view);
         Some(InForce::pool(&server.view, new, drain))
+    }
+
+    /// Puts a pool in force with its present overrides. Returns `None` if nothing is different.
+    pub(super) fn rebuild_pool(
+        &self,
+        name: &Arc<str>,
+        server: &Server,
+        inherited: &InheritedState,
+    ) -> Option<InForce> {
+        let written = server.config.pools.iter().find(|pool| pool.name == *name)?;
+        let snapshot = server.view.snapshot.load();
+        let new = self.build_pool(written, snapshot.pools.get(name)?, server, inherited)?;
+        // No backend is removed.
+        Some(InForce::pool(&server.view, new, server.config.shutdown.drain))
+    }
+
+    /// Builds a pool with the backends that its sources have found. Returns `None` if nothing is different.
+    fn build_pool(
+        &self,
+        written: &PoolSpec,
+        old: &Arc<ServedPool>,
+        server: &Server,
+        inherited: &InheritedState,
+    ) -> Option<Arc<ServedPool>> {
+        let inputs = build::BuildInputs {
+            config: &server.config,
+            inherited,
+            overrides: &server.view.overrides.copy(),
+            metrics: &server.view.metrics,
+        };
+        let new = build::served(written, Some(old), self.sources.in_force(written), inputs);
+        (!Arc::ptr_eq(old, &new)).then_some(new)
     }
 }
 

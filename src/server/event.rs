@@ -4,6 +4,7 @@ use std::io;
 
 use super::handover::session::{HandOverEvent, SessionEvent, TakeOverEvent};
 use super::list_files::ListReport;
+use super::overrides::OverrideRequest;
 use super::reload_queue::ReloadRequest;
 use super::route_files::RoutesReport;
 use super::signals::SignalEffect;
@@ -32,6 +33,8 @@ pub(super) enum ControlEvent {
     File(FileEvent),
     /// The state of a backend may change.
     Backend(BackendEvent),
+    /// An operator requested an override.
+    Override(OverrideRequest),
     /// Routine work is due. It is the same in every phase.
     Routine(RoutineEvent),
 }
@@ -64,6 +67,8 @@ pub(super) enum RoutineEvent {
     Watchdog,
     /// Close the connections of removed listeners and backends whose drain time is over.
     Overdue,
+    /// End the overrides whose time is over.
+    OverrideOver,
     /// Log episodes of saturation.
     Saturation,
     /// Open the access log again: SIGUSR1.
@@ -99,6 +104,7 @@ impl From<ControlRequest> for ControlEvent {
     fn from(request: ControlRequest) -> Self {
         match request {
             ControlRequest::Stop => Self::Stop,
+            ControlRequest::Override(request) => Self::Override(request),
             ControlRequest::Reload(config, reply) => Self::Reload(ReloadRequest::Config(config, reply)),
         }
     }

@@ -32,6 +32,8 @@ pub enum EventKind {
     Routes,
     /// A hand-over to or from another program.
     Upgrade,
+    /// An override of an operator.
+    Override,
 }
 
 impl EventKind {
@@ -46,6 +48,7 @@ impl EventKind {
             Self::List => "list",
             Self::Routes => "routes",
             Self::Upgrade => "upgrade",
+            Self::Override => "override",
         }
     }
 }

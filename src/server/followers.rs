@@ -4,6 +4,7 @@
 use tokio::time::Instant;
 
 use super::agents::AgentFollower;
+use super::changed_pools::{self, ChangedPools};
 use super::checks::CheckFollower;
 use super::discovery::{DiscoveryFollower, HeldReports};
 use super::draining::{self, DrainingSet, ExpiredDrains};
@@ -32,6 +33,8 @@ pub(super) struct Followers {
     pub(super) route_files: RouteFiles,
     /// The files with entries of lists.
     pub(super) list_files: ListFiles,
+    /// The pools that are not in force with their overrides yet.
+    pub(super) changed_pools: ChangedPools,
 }
 
 impl Followers {
@@ -45,6 +48,7 @@ impl Followers {
             agents: AgentFollower::new(),
             route_files: RouteFiles::new(),
             list_files: ListFiles::new(),
+            changed_pools: ChangedPools::default(),
         };
         if let Some(state) = &mut server.pending_state {
             followers.discovery.sources.restore(state.take_discovered());
@@ -60,6 +64,7 @@ impl Followers {
         let (config, standing) = (&server.config, &server.view.standing);
         self.discovery.in_force(change, config);
         self.draining.in_force(change, Instant::now(), config.shutdown.drain);
+        changed_pools::pause_pools(server, &change.new, None);
         self.follow_up.in_force(change, server);
         self.checks.in_force(change, server, &self.discovery.sources);
         self.agents.in_force(change, &self.discovery.sources, &self.checks.limit);
@@ -92,6 +97,16 @@ impl Followers {
         }
     }
 
+    /// Puts the pools in force whose overrides have changed.
+    pub(super) fn apply_overrides(&mut self, server: &Server) {
+        for pool in self.changed_pools.take() {
+            let inherited = self.draining.inherited();
+            if let Some(change) = self.discovery.rebuild_pool(&pool, server, &inherited) {
+                self.in_force(&change, server);
+            }
+        }
+    }
+
     /// Applies the reports that waited for a build.
     pub(super) fn apply_held(&mut self, held: HeldReports, server: &Server) {
         for report in held.into_reports() {
@@ -107,9 +122,9 @@ impl Followers {
         }
     }
 
-    /// Returns true if a report about a file is not taken up yet.
+    /// Returns true if a report about a file or an override is not taken up yet.
     pub(super) fn has_noted(&self) -> bool {
-        self.route_files.has_noted() || self.list_files.has_noted()
+        self.route_files.has_noted() || self.list_files.has_noted() || !self.changed_pools.is_empty()
     }
 
     /// Logs the drains that are over before their time.

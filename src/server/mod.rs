@@ -14,6 +14,7 @@ mod backend_log;
 mod build;
 mod build_fault;
 mod census;
+mod changed_pools;
 mod changes;
 mod checks;
 mod confine;
@@ -33,6 +34,7 @@ mod inherited;
 mod list_files;
 mod notify;
 mod opening_build;
+mod overrides;
 mod own_backends;
 mod phase;
 mod reload;
@@ -48,6 +50,7 @@ mod sockets;
 mod source;
 mod standing;
 mod start;
+mod steering;
 mod stop;
 mod taking_over;
 mod tentative;
@@ -62,6 +65,10 @@ pub use changes::Changes;
 pub use confine::{ConfineFault, confine};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use faults::{ReloadFault, StartFault};
+pub use overrides::{
+    Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
+    Overrides,
+};
 pub use own_backends::CycleFault;
 pub use signals::{EarlySignals, Signals};
 pub use source::{SourceFault, tproxy_rules};

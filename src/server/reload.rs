@@ -117,9 +117,15 @@ impl PlannedReload {
         let running = Arc::clone(&server.config);
         let old = server.view.snapshot.load_full();
         let metrics = Arc::clone(&server.view.metrics);
+        let overrides = server.view.overrides.copy();
         let work = move || {
             let mut changes = Changes::between(&running, &config);
-            let inputs = build::BuildInputs { config: &config, inherited: &inherited, metrics: &metrics };
+            let inputs = build::BuildInputs {
+                config: &config,
+                inherited: &inherited,
+                overrides: &overrides,
+                metrics: &metrics,
+            };
             let snapshot = build::snapshot(&old, found, inputs)?;
             forget_read(&mut config);
             changes.add_details(&old, &snapshot);

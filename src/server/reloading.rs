@@ -51,12 +51,13 @@ impl Control {
         }
     }
 
-    /// Applies the reports about lists that wait. Starts to build the routes of the first report about routes, on a
+    /// Applies the reports about lists and the overrides that wait. Starts to build the routes of the first report about routes, on a
     /// thread.
     pub(super) fn apply_noted(&mut self) -> Option<Work<BuiltRoutes>> {
         while let Some(report) = self.followers.list_files.take_noted() {
             report.apply(&self.server.view);
         }
+        self.followers.apply_overrides(&self.server);
         let (report, written) = self.followers.route_files.take_noted()?;
         let build = report.begin(written, &self.server)?;
         Some(Work::new(on_thread(move || build.build())))

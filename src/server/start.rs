@@ -18,6 +18,7 @@ use super::handover::state::PendingState;
 use super::handover::successor::Incumbent;
 use super::handover::{Inheritance, Reporter};
 use super::inherited::InheritedState;
+use super::overrides::{OverrideTable, Overrides};
 use super::sockets::{SocketPlan, Sockets, bind_missing};
 use super::standing::StandingFaults;
 use super::upgrade_state::UpgradeState;
@@ -135,7 +136,14 @@ impl Server {
         inherited_sockets.close(SocketPart::Listener);
         let plan = sockets.plan(&config, fresh)?;
         let inherited = InheritedState::default();
-        let inputs = build::BuildInputs { config: &config, inherited: &inherited, metrics: &metrics };
+        // The overrides of an incumbent come later.
+        let overrides = OverrideTable::new();
+        let inputs = build::BuildInputs {
+            config: &config,
+            inherited: &inherited,
+            overrides: &overrides,
+            metrics: &metrics,
+        };
         let snapshot = build::snapshot(&Snapshot::default(), FoundPools::new(), inputs)?;
         list_files::forget_read(&mut config);
         let access_log = access_log::open(&config, &metrics)?;
@@ -160,6 +168,7 @@ impl Server {
             .map(|(number, migrations)| Worker::start(number, resources.clone(), migrations))
             .collect::<io::Result<Vec<_>>>()?;
         let started = SystemTime::now();
+        let (sender, requests) = mpsc::unbounded_channel();
         let view = Arc::new(View {
             snapshot,
             bounds,
@@ -168,6 +177,8 @@ impl Server {
             events: EventLog::default(),
             standing: StandingFaults::default(),
             upgrade: UpgradeState::default(),
+            overrides: Overrides::default(),
+            requests: sender.clone(),
             access_log: access_log.clone(),
             admin_sockets: AdminSockets::new(admin_stage),
             config: Mutex::new(ConfigState::new(started)),
@@ -180,7 +191,6 @@ impl Server {
         metrics.process().workers.set(config.workers as f64);
         metrics.process().connections_limit.set(connections as f64);
         metrics.process().started(view.started);
-        let (sender, requests) = mpsc::unbounded_channel();
         let remote = ServerHandle::new(sender, Arc::clone(&view));
         // Reading the configuration leaves free pages.
         reclaim::trim_later();

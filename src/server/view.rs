@@ -13,6 +13,7 @@ use super::admin_sockets::AdminSockets;
 use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
+use super::overrides::{OverrideChange, OverrideOutcome, OverrideRefusal, OverrideRequest, Overrides};
 use super::standing::StandingFaults;
 use super::upgrade_state::UpgradeState;
 use crate::config::Config;
@@ -57,6 +58,10 @@ pub struct View {
     pub access_log: AccessLog,
     /// The last hand-over.
     pub upgrade: UpgradeState,
+    /// The overrides of operators.
+    pub overrides: Overrides,
+    /// The channel of requests to control.
+    pub(super) requests: mpsc::UnboundedSender<ControlRequest>,
     /// The sockets of the admin listeners.
     pub admin_sockets: AdminSockets,
     /// Locked for a moment by a reload and by each reader.
@@ -85,6 +90,21 @@ impl View {
     /// Returns the state of the configuration in force.
     pub fn config(&self) -> ConfigState {
         self.config_state().clone()
+    }
+
+    /// Changes an override.
+    ///
+    /// # Errors
+    ///
+    /// The reason why no override changed.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the change may be made nevertheless.
+    pub async fn override_part(&self, change: OverrideChange) -> Result<OverrideOutcome, OverrideRefusal> {
+        let (reply, outcome) = oneshot::channel();
+        let _ = self.requests.send(ControlRequest::Override(OverrideRequest { change, reply }));
+        outcome.await.unwrap_or(Err(OverrideRefusal::Stopping))
     }
 
     pub(super) fn config_state(&self) -> MutexGuard<'_, ConfigState> {
@@ -124,6 +144,7 @@ impl fmt::Debug for UnquotedText {
 /// A request to a running server.
 pub(super) enum ControlRequest {
     Reload(Box<Config>, oneshot::Sender<Result<Changes, ReloadFault>>),
+    Override(OverrideRequest),
     Stop,
 }
 

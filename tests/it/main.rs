@@ -49,6 +49,7 @@ mod saturation;
 mod starting;
 mod states;
 mod status;
+mod steer;
 mod stuck;
 mod support;
 mod tidy;

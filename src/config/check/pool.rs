@@ -122,11 +122,21 @@ impl PoolChecker<'_> {
             proxy_protocol: self.proxy_protocol(found),
             tiers,
             queue: self.queue(found),
+            pause_length: self.pause_length(),
             limits: None,
             gets_cancels: false,
         };
         self.warn_of_unseen(&spec, found);
         spec
+    }
+
+    /// Returns the connections that may wait in a pause.
+    fn pause_length(&self) -> usize {
+        or(
+            &self.words.pause_length,
+            |number| usize::try_from(number.0).unwrap_or(usize::MAX),
+            PoolSpec::PAUSE_LENGTH,
+        )
     }
 
     /// Warns of settings that have no effect, because only checks and agents take a backend down.
@@ -156,6 +166,7 @@ impl PoolChecker<'_> {
             health: None,
             dial: self.dial(&[], found),
             queue: self.queue(found),
+            pause_length: self.pause_length(),
             forward: Some(forward),
             ..PoolSpec::new(Arc::clone(self.name), vec![backend])
         }

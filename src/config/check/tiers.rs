@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::or;
 use super::pool::PoolChecker;
@@ -146,9 +145,6 @@ impl PoolChecker<'_> {
     }
 
     pub(super) fn queue(&self, found: &mut Findings<'_>) -> Option<QueueSpec> {
-        /// The same as the default of `connect_timeout`.
-        const TIMEOUT: Duration = Duration::from_secs(5);
-
         let queue = self.words.queue.entry()?;
         if queue.value.length.is_absent() {
             let fault = Diagnostic::new(Code::MissingKey, self.key("queue.length"), "a queue needs a length");
@@ -162,7 +158,7 @@ impl PoolChecker<'_> {
         let length = queue.value.length.value()?.0;
         Some(QueueSpec {
             length: usize::try_from(length).unwrap_or(usize::MAX),
-            timeout: or(&queue.value.timeout, |time| time.0, TIMEOUT),
+            timeout: or(&queue.value.timeout, |time| time.0, QueueSpec::TIMEOUT),
         })
     }
 

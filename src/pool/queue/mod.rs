@@ -32,6 +32,11 @@ pub struct QueueSpec {
     pub timeout: Duration,
 }
 
+impl QueueSpec {
+    /// The default of the longest wait: that of `connect_timeout`.
+    pub const TIMEOUT: Duration = Duration::from_secs(5);
+}
+
 /// The result of an attempt to get a slot.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum QueueAttempt<T> {

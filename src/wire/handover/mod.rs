@@ -34,8 +34,8 @@ pub use connection::{
 pub use state::{
     CountsByWord, HandedAddition, HandedBackend, HandedBackendCounts, HandedChecks, HandedCounter,
     HandedDiscovered, HandedDiscovery, HandedDrain, HandedEjection, HandedEjections, HandedFailure,
-    HandedHealth, HandedHold, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource, ProcessState,
-    from_millis, left_millis, micros, millis,
+    HandedHealth, HandedHold, HandedMarkKey, HandedOverride, HandedRate, HandedRouteCounts, HandedSource,
+    ProcessState, from_millis, left_millis, micros, millis,
 };
 
 /// The versions of the protocol that this program speaks.

@@ -309,6 +309,43 @@ fn connections_of_a_listener_that_is_gone_go_on() {
     assert!(exchange(&mut client));
 }
 
+/// A pause holds clients over the switch.
+#[test]
+fn overrides_stay_in_force() {
+    let (place, backend) = (Place::new("kept-overrides"), Backend::echo());
+    let mut generations = Generations::start(&place.write("workers = 2", "", &echo_pool(&backend), ""));
+    let change = |method, path: &str| {
+        let (code, body) =
+            admin::change(place.admin(), method, &format!("/api/v1/overrides/{path}"), PATIENCE).unwrap();
+        assert_eq!(code, 200, "{path}: {body}");
+    };
+    let page = || -> serde_json::Value {
+        serde_json::from_str(&admin::ask(place.admin(), "/api/v1/overrides", PATIENCE).unwrap().1).unwrap()
+    };
+    change("POST", "leave");
+    change("POST", &format!("weight?pool=main&backend={}&value=9", backend.address));
+    change("POST", "pause?pool=main&for=1h");
+    let before = page();
+    for _ in 0..2 {
+        generations.take_over();
+        let after = page();
+        assert_eq!(after.as_array().unwrap().len(), 3, "{after}");
+        for name in ["kind", "pool", "backend", "value", "since", "by"] {
+            let all = |page: &serde_json::Value| -> Vec<_> {
+                page.as_array().unwrap().iter().map(|set| set[name].clone()).collect()
+            };
+            assert_eq!(all(&after), all(&before), "{name}");
+        }
+        assert!((3000..=3600).contains(&after[1]["ends_in_seconds"].as_u64().unwrap()), "{after}");
+        let (code, body) = admin::ask(place.admin(), "/ready", PATIENCE).unwrap();
+        assert_eq!((code, &*body), (503, "leaving\n"));
+    }
+    let mut client = patient(connect_from(local(1), place.main));
+    wait_for("a waiter", || page()[1]["waiting"] == 1);
+    change("DELETE", "pause?pool=main");
+    assert!(exchange(&mut client));
+}
+
 /// A server that speaks last: each process in a row hands its connection to the next.
 #[test]
 fn a_connection_lives_through_ten_processes() {

@@ -10,12 +10,13 @@ use crate::ids::ListenerId;
 use crate::limit::Moment;
 use crate::pool::{Discoveries, SourceCopy};
 use crate::server::draining::{DrainCopy, DrainingPart, DrainingSet};
+use crate::server::upgrade_state::millis_since_1970;
 use crate::server::view::View;
 use crate::snapshot::{List, Policy, RouteTarget, ServedPool, Snapshot};
 use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
-    CountsByWord, HandedAddition, HandedDrain, HandedMarkKey, HandedRate, HandedRouteCounts, HandedSource,
-    ProcessState, left_millis,
+    CountsByWord, HandedAddition, HandedDrain, HandedMarkKey, HandedOverride, HandedRate, HandedRouteCounts,
+    HandedSource, ProcessState, left_millis,
 };
 
 /// Copies of the state that only control has. They are cheap to make.
@@ -55,7 +56,21 @@ pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> ProcessS
         marks: export_marks(&snapshot),
         routes,
         counters: export_counters(view, &snapshot),
+        overrides: export_overrides(view, now),
     }
+}
+
+fn export_overrides(view: &View, now: Instant) -> Vec<HandedOverride> {
+    let handed = view.overrides.all().into_iter().map(|(key, set)| HandedOverride {
+        kind: key.kind.word().to_owned(),
+        pool: key.pool.to_string(),
+        backend: key.backend.to_string(),
+        value: set.value.to_string(),
+        since_ms: millis_since_1970(set.since),
+        by: set.by.to_string(),
+        left_ms: set.left(now).map(left_millis),
+    });
+    handed.collect()
 }
 
 pub(in crate::server) fn export_additions(snapshot: &Snapshot, now: Instant) -> Vec<HandedAddition> {

@@ -2,18 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, UNIX_EPOCH};
 
 use super::counts::add_counts;
 use super::{BackendKey, MOST_SOURCES, key_of, key_of_handed, policies};
 use crate::ids::{BackendId, ListenerId};
 use crate::limit::{Moment, Quota, SourceKey, SourceRate};
 use crate::pool::{Backend, NameOrigin};
+use crate::server::overrides::{Override, OverrideKey, OverrideKind, OverrideValue};
 use crate::server::view::View;
 use crate::snapshot::{RouteTarget, Snapshot};
 use crate::wire::handover::{
-    HandedAddition, HandedBackend, HandedDiscovery, HandedDrain, HandedMarkKey, HandedRate, HandedSource,
-    ProcessState, from_millis,
+    HandedAddition, HandedBackend, HandedDiscovery, HandedDrain, HandedMarkKey, HandedOverride, HandedRate,
+    HandedSource, ProcessState, from_millis,
 };
 
 /// The state of an incumbent that is not in force yet: backends that are to be discovered, and the state of control.
@@ -45,7 +46,9 @@ impl PendingState {
             marks,
             routes,
             counters,
+            overrides,
         } = state;
+        restore_overrides(view, &overrides, now);
         restore_marks(&snapshot, &marks);
         restore_additions(&snapshot, &additions, now);
         restore_sources(view, &snapshot, &sources, Moment::of(now));
@@ -184,4 +187,36 @@ fn restore_rate(quota: Option<&Arc<Quota>>, recovers_ns: Option<&u64>, now: Mome
     if let (Some(quota), Some(recovers_ns)) = (quota, recovers_ns) {
         quota.rate().restore(*recovers_ns, now);
     }
+}
+
+/// Restores the overrides of operators. Those of a kind or a value that this version does not know are logged and left out.
+fn restore_overrides(view: &View, handed: &[HandedOverride], now: Instant) {
+    let restored = handed.iter().filter_map(|handed| {
+        let restored = read_override(handed, now);
+        if restored.is_none() {
+            let HandedOverride { kind, pool, backend, value, .. } = handed;
+            tracing::warn!(
+                kind,
+                pool,
+                backend,
+                value,
+                "an override of the program before this one is not known here, and ends"
+            );
+        }
+        restored
+    });
+    view.overrides.restore(restored);
+}
+
+fn read_override(handed: &HandedOverride, now: Instant) -> Option<(OverrideKey, Override)> {
+    let kind = OverrideKind::of_word(&handed.kind)?;
+    let value = OverrideValue::of_text(kind, &handed.value)?;
+    let end = match handed.left_ms {
+        Some(left) => Some(now.checked_add(from_millis(left))?),
+        None => None,
+    };
+    let key =
+        OverrideKey { kind, pool: handed.pool.as_str().into(), backend: handed.backend.as_str().into() };
+    let since = UNIX_EPOCH + from_millis(handed.since_ms);
+    Some((key, Override { value, since, by: handed.by.as_str().into(), end }))
 }

@@ -135,6 +135,13 @@ pub(crate) const UPGRADES: MetricDoc = doc(
     &["result"],
     "Hand-overs between two programs: ok, counted by the new program, or failed, counted by the program that goes on.",
 );
+pub(crate) const OVERRIDES: MetricDoc = doc(
+    "pointsman_overrides",
+    Gauge,
+    &["kind"],
+    "Overrides that operators set at run time and that have not ended: state and weight of backends, pause of pools, \
+     leave of the process.",
+);
 pub(crate) const UPGRADE_REMAINING: MetricDoc = doc(
     "pointsman_upgrade_connections_remaining",
     Gauge,
@@ -485,6 +492,7 @@ pub const METRICS: &[MetricDoc] = &[
     NOTIFY_FAILURES,
     RELOADS,
     UPGRADES,
+    OVERRIDES,
     UPGRADE_REMAINING,
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,

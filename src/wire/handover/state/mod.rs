@@ -90,6 +90,28 @@ pub struct ProcessState {
     pub routes: Vec<HandedRouteCounts>,
     /// All counters that belong to no backend and no route.
     pub counters: Vec<HandedCounter>,
+    /// The overrides of operators.
+    pub overrides: Vec<HandedOverride>,
+}
+
+/// An override of an operator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandedOverride {
+    /// `state`, `weight`, `pause` or `leave`. An override of another kind is ignored.
+    pub kind: String,
+    /// The pool; empty for `leave`.
+    pub pool: String,
+    /// The backend; empty for `pause` and `leave`.
+    pub backend: String,
+    /// The state or the weight; ignored for the other kinds.
+    pub value: String,
+    /// The time at which it was set, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// The operator who set it.
+    pub by: String,
+    /// The time that it has left, in milliseconds; `None` for one without an end.
+    pub left_ms: Option<u64>,
 }
 
 /// A backend, by its pool, name and address.

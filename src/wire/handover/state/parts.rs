@@ -15,8 +15,18 @@ impl ProcessState {
     #[must_use]
     pub fn split(self, most_items: usize) -> Vec<Self> {
         let mut parts = PartsWriter { parts: vec![Self::default()], items: 0, most_items: most_items.max(2) };
-        let Self { backends, discovered, additions, sources, rates, draining, marks, routes, counters } =
-            self;
+        let Self {
+            backends,
+            discovered,
+            additions,
+            sources,
+            rates,
+            draining,
+            marks,
+            routes,
+            counters,
+            overrides,
+        } = self;
         parts.write(backends, |part| &mut part.backends);
         parts.write(additions, |part| &mut part.additions);
         parts.write(sources, |part| &mut part.sources);
@@ -25,6 +35,7 @@ impl ProcessState {
         parts.write(marks, |part| &mut part.marks);
         parts.write(routes, |part| &mut part.routes);
         parts.write(counters, |part| &mut part.counters);
+        parts.write(overrides, |part| &mut part.overrides);
         for source in discovered {
             parts.write_source(source);
         }
@@ -33,8 +44,18 @@ impl ProcessState {
 
     /// Adds a part of the state. Items above a bound, which no real state reaches, are ignored.
     pub fn join(&mut self, part: Self) {
-        let Self { backends, discovered, additions, sources, rates, draining, marks, routes, counters } =
-            part;
+        let Self {
+            backends,
+            discovered,
+            additions,
+            sources,
+            rates,
+            draining,
+            marks,
+            routes,
+            counters,
+            overrides,
+        } = part;
         join(&mut self.backends, backends);
         join(&mut self.additions, additions);
         join(&mut self.sources, sources);
@@ -43,6 +64,7 @@ impl ProcessState {
         join(&mut self.marks, marks);
         join(&mut self.routes, routes);
         join(&mut self.counters, counters);
+        join(&mut self.overrides, overrides);
         for source in discovered {
             self.join_source(source);
         }

@@ -33,6 +33,7 @@ fn state(backends: usize, sources: &[(usize, usize)]) -> ProcessState {
         marks: vec![HandedMarkKey::default(); 3],
         routes: vec![HandedRouteCounts::default(); 3],
         counters: vec![counter; 3],
+        overrides: vec![HandedOverride::default(); 3],
     }
 }
 
@@ -176,7 +177,8 @@ proptest! {
         for part in &parts {
             let found = part.discovered.iter().map(|source| 1 + source.found.len() + source.held.len());
             let others = [part.backends.len(), part.additions.len(), part.sources.len(), part.rates.len(),
-                part.draining.len(), part.marks.len(), part.routes.len(), part.counters.len()];
+                part.draining.len(), part.marks.len(), part.routes.len(), part.counters.len(),
+                part.overrides.len()];
             let items = found.sum::<usize>() + others.iter().sum::<usize>();
             prop_assert!((1..=most_items.max(2)).contains(&items), "{items}");
         }
@@ -198,6 +200,7 @@ fn the_state_of_each_release_is_read() {
     assert_eq!((state.additions[0].left_ms, state.additions[1].left_ms), (Some(3_600_000), None));
     assert_eq!(state.marks[0].key, (1_234_567_890_123_456_789, 9_876_543_210_987_654_321));
     assert_eq!(state.counters[1].labels["listener"], "a");
+    assert_eq!((&*state.overrides[0].value, state.overrides[1].left_ms), ("drain", Some(60_000)));
     // No field of that release was renamed or lost.
     let again: serde_json::Value = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
     assert_eq!(again, serde_json::from_str::<serde_json::Value>(OF_0_2_0).unwrap());

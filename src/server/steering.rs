@@ -1,0 +1,100 @@
+//! The requests of operators that change overrides.
+
+use std::time::Instant;
+
+use humantime::format_duration;
+
+use super::changed_pools::follow_pause;
+use super::control::Control;
+use super::events::{EventKind, Severity};
+use super::overrides::{
+    OverrideChange, OverrideKey, OverrideOutcome, OverrideRefusal, OverrideRequest, OverrideValue,
+};
+use super::start::Server;
+use crate::pool::OperatorState;
+
+impl Control {
+    /// Makes a change that an operator requested. It is in force before the answer.
+    pub(super) fn override_part(&mut self, request: OverrideRequest) {
+        let OverrideRequest { change, reply } = request;
+        let outcome = self.change_override(change);
+        self.followers.apply_overrides(&self.server);
+        // A requester that is gone needs no answer.
+        let _ = reply.send(outcome);
+    }
+
+    /// Makes a change that an operator requested while a snapshot is built. It comes into force after this snapshot.
+    pub(super) fn override_part_later(&mut self, request: OverrideRequest) {
+        let OverrideRequest { change, reply } = request;
+        let outcome = self.change_override(change);
+        let _ = reply.send(outcome);
+    }
+
+    /// Changes the table, and notes the pool that is to be built again.
+    fn change_override(&mut self, change: OverrideChange) -> Result<OverrideOutcome, OverrideRefusal> {
+        let change = self.as_written(change);
+        let OverrideChange { key, value, time, by } = change.clone();
+        let outcome = self.server.view.overrides.change(change)?;
+        let time = time.map(|time| format_duration(time).to_string());
+        self.note_override(&key, value, outcome, time, &by);
+        self.followers.changed_pools.note(&key);
+        follow_pause(&self.server, &key);
+        Ok(outcome)
+    }
+
+    /// Returns the change that puts the requested value in force. A backend that the configuration has as ready is ready
+    /// without an override.
+    fn as_written(&self, change: OverrideChange) -> OverrideChange {
+        let OverrideKey { pool, backend, .. } = &change.key;
+        let is_ready = change.value == Some(OverrideValue::State(OperatorState::Ready))
+            && written_state(&self.server, pool, backend) == OperatorState::Ready;
+        if is_ready { OverrideChange { value: None, ..change } } else { change }
+    }
+
+    /// Logs a change.
+    fn note_override(
+        &self,
+        key: &OverrideKey,
+        value: Option<OverrideValue>,
+        outcome: OverrideOutcome,
+        time: Option<String>,
+        by: &str,
+    ) {
+        let text = match (value, outcome, time) {
+            (_, OverrideOutcome::Absent, _) => {
+                format!("there was no override of {key} to end, asked by {by}")
+            }
+            (None, ..) => format!("the override of {key} was ended, by {by}"),
+            (Some(value), _, Some(time)) => format!("{key} is overridden for {time}: {value}, by {by}"),
+            (Some(value), _, None) => format!("{key} is overridden: {value}, by {by}"),
+        };
+        tracing::info!("{text}");
+        self.server.view.events.note(EventKind::Override, Severity::Info, text);
+    }
+
+    /// Ends the overrides whose time is over.
+    pub(super) fn end_overrides(&mut self) {
+        for key in self.server.view.overrides.take_ended(Instant::now()) {
+            let text = format!("the override of {key} has ended: its time is over");
+            tracing::info!("{text}");
+            self.server.view.events.note(EventKind::Override, Severity::Info, text);
+            self.followers.changed_pools.note(&key);
+            follow_pause(&self.server, &key);
+        }
+    }
+
+    /// Puts all overrides in force: those of the program before this one.
+    pub(super) fn apply_restored_overrides(&mut self) {
+        for (key, _) in self.server.view.overrides.all() {
+            self.followers.changed_pools.note(&key);
+        }
+        self.followers.apply_overrides(&self.server);
+    }
+}
+
+/// Returns the state that the configuration has for a backend. A discovered backend is ready.
+fn written_state(server: &Server, pool: &str, backend: &str) -> OperatorState {
+    let pool = server.config.pools.iter().find(|spec| &*spec.name == pool);
+    let backend = pool.and_then(|spec| spec.backends.iter().find(|spec| &*spec.name == backend));
+    backend.map_or(OperatorState::Ready, |spec| spec.operator_state)
+}

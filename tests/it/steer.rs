@@ -1,0 +1,375 @@
+//! Overrides: what operators change at run time. They stay in force over reloads, and end by themselves if they have a time.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Output};
+
+use pointsman::admin;
+use pointsman::config::{AdminSpec, Config};
+use serde_json::{Value, json};
+
+use crate::process::{Folder, Program};
+use crate::support::pair::{closed, patient};
+use crate::support::{Backend, PATIENCE, Proxy, config, wait_for};
+
+/// Two backends that say their names, then echo.
+struct Named {
+    backends: [Backend; 2],
+}
+
+impl Named {
+    fn start() -> Self {
+        let backend = |name: &'static [u8; 1]| {
+            Backend::serve(move |mut stream| {
+                let _ = stream.write_all(name);
+                let mut buffer = [0; 64];
+                while let Ok(n @ 1..) = stream.read(&mut buffer) {
+                    let _ = stream.write_all(&buffer[..n]);
+                }
+            })
+        };
+        Self { backends: [backend(b"a"), backend(b"b")] }
+    }
+
+    /// Returns a configuration of the backends that are named, with these keys of the pool.
+    fn text(&self, names: &str, pool: &str) -> String {
+        let backend = |(name, backend): (char, &Backend)| {
+            names
+                .contains(name)
+                .then(|| format!("{{ name = \"{name}\", address = \"{}\" }}", backend.address))
+        };
+        let backends: Vec<_> = ['a', 'b'].into_iter().zip(&self.backends).filter_map(backend).collect();
+        format!(
+            "workers = 2\naccess_log.to = \"off\"\nshutdown.drain = \"10s\"\n[listener.main]\nbind = \"127.0.0.1:0\"\npool = \
+             \"main\"\n[pool.main]\nbalance = \"round-robin\"\nhealth.check = \"off\"\nbackends = [{}]\n{pool}\n",
+            backends.join(", ")
+        )
+    }
+
+    fn config(&self, names: &str) -> Config {
+        config(&self.text(names, ""))
+    }
+}
+
+/// Starts a proxy whose admin listener accepts changes.
+fn start(config: Config) -> (Proxy, SocketAddr) {
+    let address: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let (proxy, address) =
+        Proxy::start_with(config, AdminSpec { open_changes: true, ..AdminSpec::new(address) });
+    (proxy, address.tcp().unwrap())
+}
+
+#[track_caller]
+fn page(admin: SocketAddr, path: &str) -> Value {
+    let (code, body) = admin::ask(admin, path, PATIENCE).unwrap();
+    assert_eq!(code, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+/// Makes a change that must succeed. Returns the answer.
+#[track_caller]
+fn change(admin: SocketAddr, method: &'static str, path: &str) -> Value {
+    let (code, body) = admin::change(admin, method, &format!("/api/v1/overrides/{path}"), PATIENCE).unwrap();
+    assert_eq!(code, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+#[track_caller]
+fn refused(admin: SocketAddr, method: &'static str, path: &str, code: u16, part: &str) {
+    let (found, body) = admin::change(admin, method, &format!("/api/v1/overrides/{path}"), PATIENCE).unwrap();
+    assert!(found == code && body.contains(part), "{path}: {found} {body}");
+}
+
+/// Connects, and returns the client with the name of its backend.
+fn client(proxy: &Proxy) -> (TcpStream, char) {
+    let mut client = proxy.connect();
+    let mut name = [0];
+    client.read_exact(&mut name).unwrap();
+    (client, char::from(name[0]))
+}
+
+/// Returns the names of the backends of some clients, without repetitions.
+fn reached(proxy: &Proxy) -> String {
+    let mut names: Vec<char> = (0..6).map(|_| client(proxy).1).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().collect()
+}
+
+fn state(proxy: &Proxy, backend: &str) -> String {
+    let snapshot = proxy.remote.view().snapshot.load();
+    snapshot.pools["main"].pool.backend(backend).map_or("gone", |backend| backend.state().word()).to_owned()
+}
+
+fn wait_for_state(proxy: &Proxy, backend: &str, expected: &str) {
+    wait_for(expected, || state(proxy, backend) == expected);
+}
+
+fn echo(client: &mut TcpStream) {
+    client.write_all(b"?").unwrap();
+    let mut answer = [0];
+    client.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"?");
+}
+
+#[test]
+fn a_backend_is_drained_and_ready_again() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    let mut clients = [client(&proxy), client(&proxy)];
+    let answer = change(admin, "POST", "state?pool=main&backend=a&value=drain");
+    assert_eq!((&answer["result"], &answer["open"]), (&json!("set"), &json!(1)), "{answer}");
+    wait_for_state(&proxy, "a", "draining");
+    assert_eq!(reached(&proxy), "b");
+    clients.iter_mut().for_each(|(client, _)| echo(client));
+    let set = &page(admin, "/api/v1/overrides")[0];
+    assert_eq!((&set["kind"], &set["value"], &set["open"]), (&json!("state"), &json!("drain"), &json!(1)));
+    assert!(set["by"].as_str().unwrap().contains("127.0.0.1") && set["ends_in_seconds"].is_null(), "{set}");
+    let status = page(admin, "/api/v1/status");
+    assert_eq!(status["overrides"][0], *set);
+    assert!(
+        status["events"].to_string().contains("the state of backend main/a is overridden: drain, by"),
+        "{status}"
+    );
+    let (_, metrics) = admin::ask(admin, "/metrics", PATIENCE).unwrap();
+    assert!(metrics.contains("pointsman_overrides{kind=\"state\"} 1"), "{metrics}");
+    let answer = change(admin, "POST", "state?pool=main&backend=a&value=ready");
+    assert_eq!(answer["result"], "ended");
+    wait_for_state(&proxy, "a", "up");
+    assert_eq!(reached(&proxy), "ab");
+    assert_eq!(page(admin, "/api/v1/overrides"), json!([]));
+}
+
+/// A reload brings the configuration that is written, and not what an operator has changed since.
+#[test]
+fn an_override_stays_over_reloads_and_over_the_return_of_its_backend() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    change(admin, "POST", "state?pool=main&backend=a&value=maintenance");
+    wait_for_state(&proxy, "a", "maintenance");
+    proxy.remote.reload(config(&named.text("ab", "attempts = 2"))).unwrap();
+    assert_eq!((state(&proxy, "a"), reached(&proxy)), ("maintenance".to_owned(), "b".to_owned()));
+    proxy.remote.reload(named.config("b")).unwrap();
+    assert_eq!(state(&proxy, "a"), "gone");
+    assert_eq!(page(admin, "/api/v1/overrides")[0]["open"], Value::Null);
+    proxy.remote.reload(named.config("ab")).unwrap();
+    assert_eq!((state(&proxy, "a"), reached(&proxy)), ("maintenance".to_owned(), "b".to_owned()));
+    // An override of a backend that is gone can be ended.
+    proxy.remote.reload(named.config("b")).unwrap();
+    assert_eq!(change(admin, "DELETE", "state?pool=main&backend=a")["result"], "ended");
+    proxy.remote.reload(named.config("ab")).unwrap();
+    assert_eq!(reached(&proxy), "ab");
+}
+
+/// `ready` is an override where the configuration says otherwise.
+#[test]
+fn a_backend_that_the_file_drains_can_be_made_ready() {
+    let named = Named::start();
+    let drained = named.text("ab", "").replace("name = \"a\"", "name = \"a\", state = \"drain\"");
+    let (proxy, admin) = start(config(&drained));
+    assert_eq!(reached(&proxy), "b");
+    assert_eq!(change(admin, "POST", "state?pool=main&backend=a&value=ready")["result"], "set");
+    wait_for_state(&proxy, "a", "up");
+    assert_eq!(reached(&proxy), "ab");
+    assert_eq!(change(admin, "DELETE", "state?pool=main&backend=a")["result"], "ended");
+    wait_for_state(&proxy, "a", "draining");
+}
+
+#[test]
+fn an_override_ends_when_its_time_is_over() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    let answer = change(admin, "POST", "state?pool=main&backend=a&value=drain&for=1h");
+    assert_eq!(answer["ends_in_seconds"], 3600);
+    wait_for_state(&proxy, "a", "draining");
+    assert_eq!(change(admin, "POST", "state?pool=main&backend=a&value=drain&for=1ms")["result"], "replaced");
+    wait_for_state(&proxy, "a", "up");
+    assert_eq!(page(admin, "/api/v1/overrides"), json!([]));
+    let events = page(admin, "/api/v1/status")["events"].to_string();
+    assert!(
+        events.contains("the override of the state of backend main/a has ended: its time is over"),
+        "{events}"
+    );
+}
+
+#[test]
+fn a_weight_is_changed_and_put_back() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    let weight = || proxy.remote.view().snapshot.load().pools["main"].pool.backend("a").unwrap().weight();
+    change(admin, "POST", "weight?pool=main&backend=a&value=9");
+    wait_for("the weight", || weight() == 9);
+    let of_a = (0..20).filter(|_| client(&proxy).1 == 'a').count();
+    assert!(of_a >= 17, "{of_a} of 20");
+    change(admin, "DELETE", "weight?pool=main&backend=a");
+    wait_for("the weight of the file", || weight() == 1);
+}
+
+fn waiting(proxy: &Proxy) -> usize {
+    proxy.remote.view().snapshot.load().pools["main"].pool.waiting()
+}
+
+/// Waits for the name of the backend, which comes when the client is served.
+fn served(mut client: TcpStream) -> char {
+    let mut name = [0];
+    client.read_exact(&mut name).unwrap();
+    char::from(name[0])
+}
+
+/// The pool has no queue: a pause needs none.
+#[test]
+fn clients_of_a_paused_pool_wait_and_are_served_later() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    let (mut open, _) = client(&proxy);
+    let answer = change(admin, "POST", "pause?pool=main&for=1h");
+    assert_eq!((&answer["result"], &answer["open"]), (&json!("set"), &json!(1)));
+    let clients: Vec<_> = (0..20).map(|_| proxy.connect()).collect();
+    wait_for("the waiters", || waiting(&proxy) == 20);
+    echo(&mut open);
+    assert_eq!(page(admin, "/api/v1/overrides")[0]["waiting"], 20);
+    // A reload does not end the pause.
+    proxy.remote.reload(config(&named.text("ab", "attempts = 2"))).unwrap();
+    assert_eq!(waiting(&proxy), 20);
+    change(admin, "DELETE", "pause?pool=main");
+    clients.into_iter().for_each(|client| _ = served(client));
+    assert_eq!(waiting(&proxy), 0);
+    assert_eq!(reached(&proxy), "ab");
+}
+
+#[test]
+fn a_pause_ends_by_itself() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    change(admin, "POST", "pause?pool=main&for=300ms");
+    served(proxy.connect());
+    assert_eq!(page(admin, "/api/v1/overrides"), json!([]));
+}
+
+#[test]
+fn a_pause_holds_a_bounded_number_of_clients() {
+    let named = Named::start();
+    let (proxy, admin) = start(config(&named.text("ab", "pause_length = 3")));
+    change(admin, "POST", "pause?pool=main&for=1h");
+    let clients: Vec<_> = (0..3).map(|_| proxy.connect()).collect();
+    wait_for("the waiters", || waiting(&proxy) == 3);
+    let mut fourth = proxy.connect();
+    assert_eq!(fourth.read(&mut [0]).unwrap_or(0), 0, "the fourth is refused");
+    proxy.wait_for_metric(&closed("queue_full"), 1.0);
+    change(admin, "DELETE", "pause?pool=main");
+    clients.into_iter().for_each(|client| _ = served(client));
+}
+
+/// The timeout of the queue begins at the end of the pause: it is over long before the pause ends.
+#[test]
+fn a_pause_does_not_count_for_the_timeout_of_the_queue() {
+    let named = Named::start();
+    let pool = "max_connections = 1\nqueue = { length = 100, timeout = \"200ms\" }";
+    let (proxy, admin) = start(config(&named.text("a", pool)));
+    change(admin, "POST", "pause?pool=main&for=1h");
+    let mut clients: Vec<_> = (0..2).map(|_| proxy.connect()).collect();
+    wait_for("the waiters", || waiting(&proxy) == 2);
+    // Twice the timeout passes: the second pause begins after the first one has ended.
+    change(admin, "POST", "pause?pool=main&for=500ms");
+    let second = clients.pop().unwrap();
+    let first = clients.pop().unwrap();
+    wait_for("the end of the pause", || page(admin, "/api/v1/overrides") == json!([]));
+    // One of them has the only slot, and the other one waits for the timeout.
+    proxy.wait_for_metric(r#"pointsman_queue_timeouts_total{pool="main"}"#, 1.0);
+    let mut names = [first, second].map(|mut client| client.read(&mut [0]).unwrap_or(0));
+    names.sort_unstable();
+    assert_eq!(names, [0, 1], "one is served, and one is refused");
+}
+
+#[test]
+fn a_process_that_leaves_is_not_ready_and_serves_on() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    let ready = || admin::ask(admin, "/ready", PATIENCE).unwrap();
+    wait_for("ready", || ready().0 == 200);
+    assert_eq!(change(admin, "POST", "leave")["result"], "set");
+    assert_eq!(ready(), (503, "leaving\n".to_owned()));
+    assert_eq!(reached(&proxy), "ab");
+    assert_eq!(change(admin, "DELETE", "leave")["result"], "ended");
+    assert_eq!(ready().0, 200);
+    assert_eq!(change(admin, "DELETE", "leave")["result"], "absent");
+}
+
+#[test]
+fn bad_requests_are_refused_with_what_is_right() {
+    let named = Named::start();
+    let (_proxy, admin) = start(named.config("ab"));
+    refused(admin, "POST", "stat?pool=main&backend=a&value=drain", 404, "the kinds are: state, weight");
+    refused(admin, "POST", "state?pool=mian&backend=a&value=drain", 404, "did you mean `main`?");
+    refused(admin, "POST", "state?pool=main&backend=c&value=drain", 404, "Its backends are: a, b");
+    refused(admin, "POST", "state?pool=main&backend=a&value=up", 400, "drain, maintenance or ready");
+    refused(admin, "POST", "state?pool=main&value=drain", 400, "takes: pool, backend, value");
+    refused(admin, "POST", "state?pool=main&backend=a", 400, "takes: pool, backend, value");
+    refused(admin, "POST", "state?pool=main&backend=a&value=drain&for=0s", 400, "`for` must be a duration");
+    refused(admin, "POST", "state?pool=main&backend=a&value=drain&for=soon", 400, "`for` must be a duration");
+    refused(admin, "POST", "state?pool=main&backend=a&value=drain&x=1", 400, "takes: pool, backend, value");
+    refused(admin, "POST", "weight?pool=main&backend=a&value=0", 400, "is drained instead");
+    refused(admin, "POST", "pause?pool=main", 400, "a pause needs `for`");
+    refused(admin, "POST", "pause?pool=main&backend=a&for=1m", 400, "takes: pool and for");
+    refused(admin, "POST", "leave?pool=main", 400, "takes: only for");
+    refused(admin, "DELETE", "pause?pool=no", 404, "The pools are: main");
+    assert_eq!(page(admin, "/api/v1/overrides"), json!([]));
+    // Without the right to change, nothing changes.
+    let (proxy, admin) = Proxy::start_with_admin(named.config("ab"));
+    refused(admin, "POST", "state?pool=main&backend=a&value=drain", 401, "");
+    assert_eq!(reached(&proxy), "ab");
+}
+
+/// Runs a command for the program behind this admin socket.
+fn command(socket: &str, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command.args(arguments).args(["--admin", socket]).output().unwrap()
+}
+
+#[test]
+fn the_commands_change_what_runs() {
+    let (named, folder) = (Named::start(), Folder::new("steer"));
+    let socket = format!("unix:{}", folder.path("admin.sock").display());
+    let text = format!("{}[admin]\nlisten = \"{socket}\"\n", named.text("ab", ""));
+    let file = folder.write("config.toml", &text);
+    let program = Program::serve(&file);
+    let address = program.address("main");
+    let run = |arguments: &[&str], code: i32, part: &str| {
+        let output = command(&socket, arguments);
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(
+            output.status.code() == Some(code) && said.contains(part),
+            "{arguments:?}: {} {said}",
+            output.status
+        );
+    };
+    let connect = || {
+        let mut client = patient(TcpStream::connect(address).unwrap());
+        let mut name = [0];
+        client.read_exact(&mut name).unwrap();
+        (client, char::from(name[0]))
+    };
+    let mut clients = vec![connect(), connect()];
+    run(&["drain", "main/a", "--for", "1h", "--wait", "100ms"], 1, "1 connections are still open");
+    clients.retain(|(_, name)| *name == 'b');
+    run(&["drain", "main/a", "--wait"], 0, "no connection is open");
+    assert_eq!((0..6).filter(|_| connect().1 == 'a').count(), 0);
+    run(&["overrides"], 0, "\"value\": \"drain\"");
+    run(&["status"], 0, "drain");
+    run(&["ready", "main/a"], 0, "\"ended\"");
+    wait_for("both backends", || connect().1 == 'a');
+    run(&["maintenance", "main/b", "--for", "1h"], 0, "\"maintenance\"");
+    run(&["ready", "main/b"], 0, "\"ended\"");
+    run(&["weight", "main/a", "7"], 0, "\"value\": \"7\"");
+    run(&["weight", "main/a", "file"], 0, "\"ended\"");
+    run(&["pause", "main", "--for", "1h", "--wait", "100ms"], 1, "1 connections are still open");
+    run(&["resume", "main"], 0, "\"ended\"");
+    run(&["leave", "--for", "1h"], 0, "not ready");
+    run(&["health", "--ready"], 1, "leaving");
+    run(&["join"], 0, "\"ended\"");
+    run(&["health", "--ready"], 0, "ready");
+    run(&["drain", "main/c"], 1, "Its backends are: a, b");
+    run(&["drain", "main"], 2, "write the pool and the backend");
+    run(&["pause", "main"], 2, "--for");
+}
