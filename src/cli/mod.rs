@@ -322,7 +322,7 @@ fn try_serve(args: &RunArgs, log: &ProgramLog, reporter: &Reporter) -> Result<()
     program_log::log_panics();
     tracing::info!(version = VERSION, commit = COMMIT, "starting");
     // Landlock would keep the socket of the running program out of reach.
-    let takeover = args.take_over.take_over(&config, reporter).map_err(|fault| match fault {
+    let takeover = args.take_over.take_over(&config).map_err(|fault| match fault {
         (fault, FAILED) => Late(fault),
         (fault, code) => Early(fault, code),
     })?;

@@ -24,6 +24,9 @@ use crate::wire::handover::{Reloaded, Welcome};
 /// The socket of the unit and of the image.
 const SOCKET: &str = "/run/pointsman/handover.sock";
 
+/// The commit of a build without a repository.
+const UNKNOWN: &str = "unknown";
+
 /// The name of the program among the arguments of the new process.
 const PROGRAM: &str = "pointsman";
 
@@ -87,7 +90,8 @@ pub(super) fn upgrade(args: &UpgradeArgs) -> ExitCode {
 
 fn try_upgrade(args: &UpgradeArgs) -> Result<(), Failure> {
     let given = args.file.as_deref().map(checked).transpose()?;
-    let socket = socket_of(args.socket.as_deref(), given.as_ref())?;
+    // The new program runs in the directory of the running program.
+    let socket = absolute(&socket_of(args.socket.as_deref(), given.as_ref())?)?;
     let (welcome, outputs) = handover::query(&socket).map_err(|fault| unanswered(&fault))?;
     let (file, config) = match (&args.file, given) {
         (Some(file), Some(config)) => (absolute(file)?, config),
@@ -115,7 +119,7 @@ fn try_upgrade(args: &UpgradeArgs) -> Result<(), Failure> {
         outputs: if welcome.notify_socket.is_none() { outputs } else { Vec::new() },
     };
     let (child, channel) = start.run()?;
-    follow(child, channel, &welcome)
+    follow(child, channel, &welcome, &socket)
 }
 
 /// Checks a configuration, and prints the result.
@@ -180,16 +184,16 @@ fn no_file(welcome: &Welcome) -> Failure {
 fn unanswered(fault: &AskFault) -> Failure {
     match fault.is_absent() {
         true => Failure::failed(format!(
-            "{fault}; start it with `pointsman run FILE` or `systemctl start pointsman`; if it runs with another socket, \
-             name the socket with --socket"
+            "{fault}; start it with `pointsman run FILE` or `systemctl start pointsman`; if it runs, its log says where it \
+             listens for a hand-over, or why it does not: name another socket with --socket, or restart it once"
         )),
         false => Failure::failed(fault.to_string()),
     }
 }
 
-/// Returns true if the running program is this one. A build without a repository has no commit to compare.
+/// Returns true if the running program is this one. Builds without a commit are never known to be the same.
 fn is_same_build(welcome: &Welcome) -> bool {
-    welcome.version == VERSION && welcome.commit == COMMIT
+    welcome.version == VERSION && welcome.commit == COMMIT && COMMIT != UNKNOWN
 }
 
 /// Returns the line about the running program.
@@ -209,7 +213,8 @@ fn reloaded(welcome: &Welcome, result: Reloaded) -> Result<(), Failure> {
     let changes = result.changes.filter(|changes| !changes.is_empty());
     let changes = changes.unwrap_or_else(|| "nothing has changed".to_owned());
     say(&format!(
-        "reloaded   pid {}: {changes}; it runs this version already (--again starts a new process)",
+        "reloaded   pid {}: {changes}; the program has this version already; --again starts a new process, which also \
+         applies keys that need a restart",
         welcome.pid
     ));
     Ok(())
@@ -259,15 +264,12 @@ impl Start<'_> {
 }
 
 /// Prints the steps of the new program up to the last one.
-fn follow(mut child: Child, channel: UnixStream, welcome: &Welcome) -> Result<(), Failure> {
+fn follow(mut child: Child, channel: UnixStream, welcome: &Welcome, socket: &Path) -> Result<(), Failure> {
     for line in BufReader::new(channel).lines().map_while(Result::ok) {
         // A step that this version does not know is not needed.
         let Ok(step) = serde_json::from_str::<UpgradeStep>(&line) else { continue };
         if let UpgradeStep::Failed { reason } = step {
-            return Err(Failure::failed(format!(
-                "no hand-over: {reason}; pid {} goes on with its connections",
-                welcome.pid
-            )));
+            return Err(Failure::failed(format!("no hand-over: {reason}; {}", who_runs(welcome, socket))));
         }
         say(&shown(&step));
         if step.is_last() {
@@ -276,10 +278,21 @@ fn follow(mut child: Child, channel: UnixStream, welcome: &Welcome) -> Result<()
     }
     let status = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
     Err(Failure::failed(format!(
-        "the new program ended ({status}) before the connections had moved: its log has the reason; pid {} goes on with \
-         all connections that had not moved",
-        welcome.pid
+        "the new program ended ({status}) before it reported its success: its log has the reason; {}",
+        who_runs(welcome, socket)
     )))
+}
+
+/// Says which program answers at the socket after a hand-over that has failed.
+fn who_runs(welcome: &Welcome, socket: &Path) -> String {
+    match handover::query(socket) {
+        Ok((now, _)) if now.pid == welcome.pid => format!("pid {} still runs", welcome.pid),
+        Ok((now, _)) => format!("pid {} runs now", now.pid),
+        Err(_) => format!(
+            "pid {} no longer answers, so perhaps no program serves: start it with `pointsman run FILE`",
+            welcome.pid
+        ),
+    }
 }
 
 /// Returns the lines about a step.
@@ -315,9 +328,6 @@ fn shown(step: &UpgradeStep) -> String {
                 ),
             }
         }
-        UpgradeStep::Alone { pid } => {
-            format!("successor  pid {pid}, an ordinary start: the running program ended before it was asked")
-        }
         UpgradeStep::Failed { reason } => format!("failed     {reason}"),
     }
 }
@@ -349,25 +359,32 @@ impl TakeOverArgs {
     /// # Errors
     ///
     /// The message and the exit code, if the running program refuses.
-    pub(super) fn take_over(
-        &self,
-        config: &Config,
-        reporter: &Reporter,
-    ) -> Result<Option<Takeover>, (String, u8)> {
+    pub(super) fn take_over(&self, config: &Config) -> Result<Option<Takeover>, (String, u8)> {
         if !self.take_over {
             return Ok(None);
         }
         let socket = self.socket.clone().or_else(|| config.handover.socket().map(|path| path.to_path_buf()));
         let Some(socket) = socket else {
-            let message = "--take-over: no socket of a running program is known: write [handover] socket, or name the \
-                           socket with --socket";
+            let message = match config.handover {
+                HandoverSpec::Off => {
+                    "--take-over: [handover] socket is \"off\" in this file: set a path, or name the socket of the running \
+                     program with --socket"
+                }
+                _ => {
+                    "--take-over: no socket of a running program is known: write [handover] socket, or name the socket \
+                     with --socket"
+                }
+            };
             return Err((message.to_owned(), FAULTY));
         };
         match handover::ask(&socket) {
             Ok(takeover) => Ok(Some(takeover)),
+            // `upgrade` had an answer a moment before.
+            Err(fault) if fault.is_absent() && self.report => {
+                Err((format!("the running program has ended before it was asked: {fault}"), FAILED))
+            }
             Err(fault) if fault.is_absent() => {
                 tracing::info!(socket = %socket.display(), "no running program to take over from: an ordinary start");
-                reporter.report(&UpgradeStep::Alone { pid: std::process::id() });
                 Ok(None)
             }
             Err(fault) => Err((fault.to_string(), FAILED)),

@@ -133,7 +133,7 @@ impl Control {
         Phase::HandingOver(HandingOver { step, ..handing })
     }
 
-    /// Goes on alone: the successor did not take over.
+    /// Accepts clients again, because the successor did not take over.
     fn take_back(&mut self, handing: &HandingOver, reason: &str, moved: u64) {
         let HandingOver { successor, .. } = *handing;
         self.resume(handing);
@@ -203,11 +203,12 @@ impl Control {
             closed = sum(&families::CONNECTIONS_CLOSED),
             handed_over = sum(&families::CONNECTIONS_HANDED_OVER),
             active = view.bounds.connections.inside(),
-            "this program ends after its hand-over"
+            "this program ends after its hand-over; the counts include those of the programs before it"
         );
     }
 
-    /// Notes a stop of a process that has handed over. Its last connections go on: only a further stop closes them.
+    /// Handles a stop of a process that has handed over. One that stays after its hand-over ends after its last connections,
+    /// and a further stop closes these. Any other closes them at once.
     pub(super) fn stop_after_hand_over(&mut self, draining: Draining) -> Phase {
         match std::mem::replace(&mut self.stays, false) {
             true => Phase::Draining(draining),

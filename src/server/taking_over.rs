@@ -141,6 +141,15 @@ impl Control {
                 tracing::error!(%reason, "the program before this one ended while it handed over; this program goes on");
                 self.took_over(&MoveReport::default());
             }
+            TakeOverEvent::Left(SuccessorEnd::Stopped, reason) => {
+                tracing::info!(
+                    %reason,
+                    "the session with the program before this one is over, and that program still has connections: they end \
+                     there, and their counts are lost"
+                );
+                self.server.view.upgrade.is_over();
+                self.server.view.metrics.process().set_upgrade_remaining(0);
+            }
             TakeOverEvent::Left(SuccessorEnd::Late, reason) => {
                 tracing::warn!(%reason, "the program before this one ended with its last connections");
                 self.server.view.upgrade.is_over();

@@ -136,7 +136,7 @@ fn a_socket_that_may_be_that_of_another_is_refused() {
     fs::remove_file(&place.socket).unwrap();
     let _listener = UnixListener::bind(&place.socket).unwrap();
     fs::set_permissions(&place.socket, fs::Permissions::from_mode(0o622)).unwrap();
-    expect(&place.upgrade(&[]), 1, &["lets other users in, by its mode 0622", "chmod 0600"]);
+    expect(&place.upgrade(&[]), 1, &["has the mode 0622, so other users can connect", "chmod 0600"]);
     // Only root can give a file to another user.
     if std::os::unix::fs::chown(&place.socket, Some(1), None).is_ok() {
         fs::set_permissions(&place.socket, fs::Permissions::from_mode(0o600)).unwrap();
@@ -229,7 +229,12 @@ fn a_refused_successor_reports_the_reason() {
     let place = Place::new("upgrade-successor");
     let (log, written) = (place.folder.path("log"), place.folder.path("log"));
     let file = place.file.clone();
+    let mut is_refused = false;
     let incumbent = place.incumbent(move |message, socket| match message {
+        Message::Query(_) if is_refused => {
+            welcome(socket, &same_build(&file));
+            false
+        }
         Message::Query(_) => {
             let log = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
             let same = Box::new(same_build(&file));
@@ -240,19 +245,38 @@ fn a_refused_successor_reports_the_reason() {
             let Hello { pid, nofile, .. } = found;
             assert!(*pid != std::process::id() && *nofile > 3, "{found:?}");
             send(socket, &Message::Refused(Refused { reason: "no: it is busy".to_owned() }), &[]);
-            false
+            is_refused = true;
+            true
         }
         other => panic!("{}", other.name()),
     });
     expect(
         &place.upgrade(&["--again"]),
         1,
-        &["no hand-over: the running program refuses: no: it is busy", "pid 812 goes on"],
+        &["no hand-over: the running program refuses: no: it is busy", "pid 812 still runs"],
     );
     incumbent.join().unwrap();
     crate::support::wait_for("the log of the successor", || {
         fs::read_to_string(&written).is_ok_and(|log| log.contains("no: it is busy"))
     });
+}
+
+/// The command looks which program runs. Here none does.
+#[test]
+fn a_successor_that_dies_without_a_running_program_is_reported_as_such() {
+    let place = Place::new("upgrade-dead");
+    let file = place.file.clone();
+    let incumbent = place.incumbent(move |message, socket| match message {
+        Message::Query(_) => {
+            welcome(socket, &same_build(&file));
+            true
+        }
+        // It ends, and its socket with it.
+        _ => false,
+    });
+    let parts = ["no hand-over", "pid 812 no longer answers, so perhaps no program serves: start it with"];
+    expect(&place.upgrade(&["--again"]), 1, &parts);
+    incumbent.join().unwrap();
 }
 
 #[test]

@@ -38,7 +38,7 @@ pub enum AccessFault {
     },
     /// Others may connect to the socket.
     #[error(
-        "{} lets other users in, by its mode {mode:04o}: a program that listens there may be another one; pointsman \
+        "{} has the mode {mode:04o}, so other users can connect: a program that listens there may be another one; pointsman \
          creates it with the mode 0600; set that mode with `chmod 0600 {}` if the socket is its own", path.display(),
         path.display()
     )]
@@ -75,17 +75,24 @@ pub enum AccessFault {
         /// The user of this process.
         own: u32,
     },
-    /// This user may not connect.
-    #[error(
-        "cannot connect to {}: {source}; run the command as the user of the running program; for a service use \
-         `systemctl reload pointsman`", path.display()
-    )]
+    /// The kernel does not let this process connect.
+    #[error("cannot connect to {}: {source}; {}", path.display(), advice(source))]
     Io {
         /// The path of the socket.
         path: PathBuf,
         /// The error of the kernel.
         source: io::Error,
     },
+}
+
+/// Returns the next step after a connect that failed.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "run the command as the user of the running program; for a service use `systemctl reload pointsman`"
+        }
+        _ => "check the path, or name the socket of the running program with --socket",
+    }
 }
 
 impl AccessFault {

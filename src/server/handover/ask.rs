@@ -12,17 +12,19 @@ use crate::sys::process;
 use crate::telemetry::{COMMIT, VERSION};
 use crate::wire::handover::{Hello, Message, MessageFault, PROTOCOLS, Query, Reload, Reloaded, Welcome};
 
-/// The longest time for which an answer is awaited that the running program can give at once.
+/// The time limit for answers that need no work in the running program.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The reason why the running program gave no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskFault {
-    /// No process may be asked at the socket.
+    /// The socket cannot be used.
     #[error(transparent)]
     Access(#[from] AccessFault),
     /// The connection failed.
-    #[error("the running program did not answer: {0}")]
+    #[error(
+        "no valid answer came: {0}; check that this is the socket of a running pointsman, or name another one with --socket"
+    )]
     Frame(#[from] FrameFault),
     /// The answer cannot be read.
     #[error("the running program sent {0}; its version may be too different")]
@@ -79,6 +81,7 @@ pub fn ask(path: &Path) -> Result<Takeover, AskFault> {
         commit: COMMIT.to_owned(),
         pid: std::process::id(),
         nofile: process::raise_descriptor_limit().map_err(AskFault::Limit)?,
+        cgroup: process::control_group(),
     };
     match exchange(&socket, &Message::Hello(hello), Some(ANSWER))? {
         (Message::Welcome(welcome), _) if !is_same_service(&welcome) => {
@@ -123,7 +126,7 @@ pub fn is_same_service(welcome: &Welcome) -> bool {
     is_same_group(welcome, process::control_group().as_deref())
 }
 
-fn is_same_group(welcome: &Welcome, own: Option<&str>) -> bool {
+pub(super) fn is_same_group(welcome: &Welcome, own: Option<&str>) -> bool {
     match (&welcome.notify_socket, &welcome.cgroup) {
         (Some(_), Some(cgroup)) => own.is_none_or(|own| own.trim() == cgroup.trim()),
         _ => true,

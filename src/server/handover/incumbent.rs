@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::ask::is_same_group;
 use super::link::{ReceivedMessage, SessionFault, SessionLink, unexpected};
 use super::moving::Mover;
 use super::refusals;
@@ -38,7 +39,7 @@ const BUILDING: Duration = Duration::from_secs(60);
 /// The time in which a successor must answer while connections move.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The descriptors that a successor needs beside those of connections: sockets, files, epoll.
+/// The descriptors that a successor needs beside those of connections and listeners: files, epoll, pipes.
 const FURTHER_DESCRIPTORS: u64 = 128;
 
 /// The facts by which this program describes itself, besides those that change.
@@ -127,13 +128,17 @@ fn hand_over(
     view: &Arc<View>,
     sender: &SessionSender,
 ) {
-    let needed = 2 * view.bounds.connections.inside() + FURTHER_DESCRIPTORS;
+    let is_of_service = hello.cgroup.is_none()
+        || is_same_group(&welcome(facts, view, hello.protocols), hello.cgroup.as_deref());
+    if !is_of_service {
+        return link.refuse(refusals::other_service(std::process::id()));
+    }
+    let listening = view.addresses().values().map(Vec::len).sum::<usize>() * view.workers;
+    let needed = 2 * view.bounds.connections.inside() + listening as u64 + FURTHER_DESCRIPTORS;
     if hello.nofile < needed {
         return link.refuse(refusals::few_descriptors(hello.nofile, needed));
     }
-    let Ok(stop) = SessionStop::of(link) else {
-        return link.refuse(Refused { reason: "the running program has no free descriptor".to_owned() });
-    };
+    let Ok(stop) = SessionStop::of(link) else { return link.refuse(refusals::no_descriptor()) };
     let (reply, offered) = sync_channel(1);
     let protocols = hello.protocols;
     let pid = hello.pid;

@@ -42,7 +42,9 @@ impl HandoverSocket {
             Err(error) => {
                 let why = match error.kind() {
                     io::ErrorKind::AddrInUse => "another process listens there".to_owned(),
-                    io::ErrorKind::NotFound => "its directory does not exist".to_owned(),
+                    io::ErrorKind::NotFound => {
+                        "its directory does not exist: create it with the mode 0700".to_owned()
+                    }
                     _ => error.to_string(),
                 };
                 tracing::error!(

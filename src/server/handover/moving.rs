@@ -26,13 +26,14 @@ const WINDOW: usize = 2;
 /// The time for which a batch waits for a connection that was ordered to leave: a stream has its turn within it.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// The orders in vain, beyond one for each connection, after which the connections count as unable to move.
+/// The number of orders without an effect, beyond one for each connection, after which the other connections count as
+/// unable to move.
 const FURTHER_ORDERS: usize = 10 * BATCH;
 
 /// The time in which a worker must take an order.
 const WORKER: Duration = Duration::from_secs(2);
 
-/// The time between two looks for connections that became able to move.
+/// The time between two checks for connections that became able to move.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The parts by which connections leave.

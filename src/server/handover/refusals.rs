@@ -1,4 +1,4 @@
-//! The reasons for which the incumbent refuses, each with the command to use instead.
+//! The reasons for which the incumbent refuses, each with what to do.
 
 use std::time::Duration;
 
@@ -7,8 +7,7 @@ use crate::wire::handover::Refused;
 /// A hand-over is under way.
 pub(crate) fn under_way(successor: u32, age: Duration) -> Refused {
     refused(format!(
-        "process {successor} has been taking over for {} s: wait for its end, which `pointsman status` shows, and run the command \
-         again",
+        "a hand-over to process {successor} began {} s ago: run the command again when `pointsman status` shows its end",
         age.as_secs()
     ))
 }
@@ -31,6 +30,23 @@ pub(crate) fn stopping() -> Refused {
     refused(
         "the running program drains its connections and ends: start the new program with `pointsman run FILE`, or with \
          `systemctl start pointsman`"
+            .to_owned(),
+    )
+}
+
+/// The successor is not in the service of the incumbent.
+pub(crate) fn other_service(pid: u32) -> Refused {
+    refused(format!(
+        "the running program (pid {pid}) is a service in another control group, and the service manager accepts no main \
+         process from outside: use `systemctl reload pointsman`"
+    ))
+}
+
+/// No descriptor is free for the session.
+pub(crate) fn no_descriptor() -> Refused {
+    refused(
+        "the running program has no free descriptor: raise its limit (LimitNOFILE=), or run the command again when it has \
+         fewer connections"
             .to_owned(),
     )
 }
@@ -59,12 +75,14 @@ mod tests {
             starting(),
             stopping(),
             few_descriptors(1024, 4000),
+            other_service(812),
+            no_descriptor(),
         ];
         for refusal in &all {
-            let words = ["run the command again", "pointsman upgrade", "pointsman run", "ulimit -n"];
+            let words = ["run the command again", "pointsman run", "ulimit -n", "systemctl reload"];
             assert!(words.iter().any(|word| refusal.reason.contains(word)), "{}", refusal.reason);
         }
-        assert!(all[0].reason.contains("process 4711 has been taking over for 2 s"), "{}", all[0].reason);
+        assert!(all[0].reason.contains("a hand-over to process 4711 began 2 s ago"), "{}", all[0].reason);
         assert!(all[4].reason.contains("1024") && all[4].reason.contains("4000"), "{}", all[4].reason);
     }
 }

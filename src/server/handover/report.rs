@@ -47,11 +47,6 @@ pub enum UpgradeStep {
         /// The time at which the incumbent ends at the latest, in milliseconds since 1970.
         ends_ms: u64,
     },
-    /// The incumbent was gone before it was asked, so this is an ordinary start.
-    Alone {
-        /// The process id of the new program.
-        pid: u32,
-    },
     /// The hand-over has failed. The incumbent goes on.
     Failed {
         /// The reason.

@@ -156,8 +156,10 @@ pub(in crate::server) enum SuccessorEnd {
     Failed,
     /// The other program has ended. This program is the only one.
     Gone,
-    /// This program was the main program already.
+    /// This program was the main program already, and the other program has ended.
     Late,
+    /// This program was the main program already, and the other program goes on with its last connections.
+    Stopped,
 }
 
 /// All that a session needs of the running program.

@@ -24,7 +24,7 @@ const NEXT: Duration = Duration::from_secs(60);
 /// The time that an incumbent may take to end after its sockets are closed.
 const ENDING: Duration = Duration::from_secs(1);
 
-/// The time between two looks at a process that ends.
+/// The time between two checks at a process that ends.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// The most messages with state. Each is bounded, so this bounds the memory.
@@ -244,6 +244,7 @@ impl SuccessorSession {
     fn fail(&self, fault: &SessionFault) {
         self.link.shut_down();
         let end = match self.has_rest {
+            true if self.incumbent_runs() => SuccessorEnd::Stopped,
             true => SuccessorEnd::Late,
             false if self.is_of_a_program_that_is_gone(fault) => SuccessorEnd::Gone,
             false => SuccessorEnd::Failed,

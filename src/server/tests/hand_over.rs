@@ -139,7 +139,7 @@ fn a_successor_is_accepted_while_the_process_serves_and_refused_otherwise() {
                 "serving" => ("handing over: offering", "accepted"),
                 "starting" => (phase, "still starting"),
                 "rebuilding" | "reading" | "preparing" | "settling" => (phase, "a reload"),
-                "handing over" => (phase, "process 4711 has been taking over for 0 s"),
+                "handing over" => (phase, "a hand-over to process 4711 began 0 s ago"),
                 _ => (phase, "drains its connections and ends"),
             };
             assert_eq!(outcome(&flow), next, "in the phase {phase}");

@@ -8,15 +8,17 @@
 //!   Hello            ->                          the successor has checked its configuration
 //!                    <-   Welcome or Refused
 //!                    <-   Sockets ...            with the listening sockets
-//!                    <-   ProcessState ...              the state of the process, in parts
+//!                    <-   ProcessState ...       the state of the process, in parts
 //!   Ready            ->                          the successor has built all; the incumbent stops to accept
 //!                    <-   Go                     the successor accepts
 //!                    <-   Batch n                with the sockets of some connections
-//!   Adopted n        ->                          before the successor reads or writes a byte of them
+//!   Adopted n        ->                          before the successor reads or writes a byte of them; or `Declined n`
 //!                    <-   Rest                   the connections that can move have moved
 //!                    <-   Batch n ...            connections that became able to move
 //!                    <-   Done                   the incumbent has no connection left
 //! ```
+//!
+//! Instead of `Hello`, a command may send `Query`, which gets `Welcome`, or `Reload`, which gets `Reloaded`.
 //!
 //! Each message is a frame ([`crate::sys::frames`]): a kind, JSON, and raw bytes. Fields may be added within a protocol
 //! version: a reader ignores fields that it does not know, and a missing field has its default. So each struct here has
@@ -65,7 +67,8 @@ impl Protocols {
 pub enum Message {
     /// The request of a successor.
     Hello(Hello),
-    /// The incumbent agrees. Its standard output and standard error come with it.
+    /// The description of the incumbent. It answers a `Query`, then with the standard output and the standard error of the
+    /// incumbent, or it accepts a `Hello`.
     Welcome(Box<Welcome>),
     /// The incumbent refuses, or stops the hand-over.
     Refused(Refused),
@@ -109,6 +112,8 @@ pub struct Hello {
     pub pid: u32,
     /// The number of descriptors that it may have open (RLIMIT_NOFILE).
     pub nofile: u64,
+    /// Its control groups, as the kernel lists them; `None` if they are unknown.
+    pub cgroup: Option<String>,
 }
 
 /// The incumbent, as it describes itself.
@@ -133,7 +138,7 @@ pub struct Welcome {
     pub config_file: Option<String>,
     /// The address of `run --admin`, if it was given.
     pub admin: Option<String>,
-    /// Its working directory. Relative paths in its configuration begin there.
+    /// Its working directory, where a relative `config_file` begins.
     pub directory: Option<String>,
     /// The socket of the service manager, if it has one.
     pub notify_socket: Option<String>,

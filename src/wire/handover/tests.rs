@@ -43,7 +43,14 @@ macro_rules! golden {
 fn of_0_2_0() -> Vec<GoldenMessage> {
     let protocols = Protocols { min: 1, max: 1 };
     let (version, commit) = ("0.2.0".to_owned(), "a77c0de".to_owned());
-    let hello = Hello { protocols, version, commit, pid: 4711, nofile: 65_536 };
+    let hello = Hello {
+        protocols,
+        version,
+        commit,
+        pid: 4711,
+        nofile: 65_536,
+        cgroup: Some("0::/system.slice/pointsman.service".to_owned()),
+    };
     let listener = HandedSocket {
         part: "listener".to_owned(),
         listener: "web".to_owned(),

@@ -141,6 +141,7 @@ pub(super) fn hello() -> Hello {
         commit: "0123456789ab".to_owned(),
         pid: std::process::id(),
         nofile: NOFILE,
+        ..Hello::default()
     }
 }
 

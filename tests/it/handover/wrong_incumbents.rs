@@ -353,8 +353,9 @@ fn upgrade_reports_what_moved() {
     let mut generations = Generations::start(&file);
     let load = Load::start(&LoadPlan::steady(3), stage.listeners.clone(), &stage.backends);
     load.tally.wait_for_progress();
-    let socket = stage.socket();
-    let output = upgrade(&["--again", "--socket", socket.to_str().unwrap()], &file);
+    // The new program runs in another directory: that of the running program.
+    let mut command = program(Path::new(BINARY), &["upgrade", "--again", "--socket", "handover.sock"]);
+    let output = command.current_dir(stage.folder.path("")).arg(&file).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     let lines = ["checked", "running", "successor", "moved"];
