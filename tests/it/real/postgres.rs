@@ -30,6 +30,23 @@ impl Postgres {
         let data = directory.file("data");
         let mut initdb = as_postgres(&programs.join("initdb"));
         run(initdb.args(["--auth=trust", "--no-sync", "--locale=C", "--username=postgres", "-D"]).arg(&data));
+        Self::serve(directory, more)
+    }
+
+    /// Starts a standby of this server, which follows it.
+    fn standby(&self) -> Self {
+        let directory = Directory::new();
+        run(Command::new("chown").arg("postgres").arg(&directory.0));
+        let mut copy = as_postgres(&programs().join("pg_basebackup"));
+        copy.args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--username=postgres"]);
+        copy.args(["-h", "127.0.0.1", "-p", &self.address.port().to_string(), "-D"]);
+        run(copy.arg(directory.file("data")));
+        Self::serve(directory, &[])
+    }
+
+    /// Starts the server of a cluster, at a new port.
+    fn serve(directory: Directory, more: &[&str]) -> Self {
+        let (programs, data) = (programs(), directory.file("data"));
         for _ in 0..5 {
             // PostgreSQL cannot use port 0. Another program may take this port before PostgreSQL binds it.
             let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -81,6 +98,14 @@ impl Postgres {
         self.server.signal("TERM");
     }
 
+    /// Ends all sessions and the server, if it runs. Its children end only if it can end in order.
+    fn stop_fast(&mut self) {
+        if self.server.0.try_wait().unwrap().is_none() {
+            self.server.signal("INT");
+            self.server.wait();
+        }
+    }
+
     fn unix(&self) -> PathBuf {
         self.directory.file(&format!(".s.PGSQL.{}", self.address.port()))
     }
@@ -88,9 +113,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        // The children of PostgreSQL end only if it can end in order.
-        self.server.signal("INT");
-        self.server.wait();
+        self.stop_fast();
     }
 }
 
@@ -222,4 +245,75 @@ fn a_mail_client_is_greeted_first() {
     let port = program.address("main").port().to_string();
     assert_eq!(run(Command::new("python3").args(["-c", script, &port])), "250 250\n");
     program.stop();
+}
+
+/// Runs a command of pointsman that must succeed.
+#[track_caller]
+fn steer(program: &Program, arguments: &[&str]) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    run(command.args(arguments).args(["--admin", &program.admin.to_string()]));
+}
+
+/// Returns the number behind a text in the report of pgbench.
+fn reported(report: &str, text: &str) -> u64 {
+    let line =
+        report.lines().find(|line| line.starts_with(text)).unwrap_or_else(|| panic!("no {text} in {report}"));
+    line[text.len()..].trim().split([' ', '/']).next().unwrap().parse().unwrap()
+}
+
+/// Clients that connect for each transaction notice the failover as a wait, and not as an error.
+#[test]
+#[ignore = "needs postgresql"]
+fn a_pause_makes_a_failover_without_a_failed_transaction() {
+    let mut primary = Postgres::start();
+    let standby = primary.standby();
+    let pgbench = || {
+        let mut command = as_postgres(&programs().join("pgbench"));
+        command.args(["-h", "127.0.0.1", "-U", "postgres"]);
+        command
+    };
+    run(pgbench().args(["-i", "-q", "-p", &primary.address.port().to_string(), "postgres"]));
+    let config = format!(
+        "[listener.main]\nbind = \"127.0.0.1:0\"\npool = \"db\"\n[pool.db]\nbackends = [{{ name = \"a\", address = \
+         \"{}\" }}, {{ name = \"b\", address = \"{}\", state = \"maintenance\" }}]\n",
+        primary.address, standby.address
+    );
+    let command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    let program = Program::start_with(command, Directory::new(), "open_changes = true\n", &config);
+    let port = program.address("main").port().to_string();
+    let logs = Directory::new();
+    run(Command::new("chown").arg("postgres").arg(&logs.0));
+    let mut load = pgbench();
+    // A thread for each client: a thread that waits for a connection would hold the open transaction of its other client.
+    load.args(["-C", "-n", "-c", "4", "-j", "4", "-T", "12", "-l", "-p", &port, "postgres"])
+        .current_dir(&logs.0);
+    let load = load.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let count =
+        |server: &Postgres| server.ask("select count(*) from pgbench_history").trim().parse::<u64>().unwrap();
+    wait_for("some transactions", || count(&primary) > 40);
+
+    steer(&program, &["pause", "db", "--for", "60s", "--wait", "30s"]);
+    primary.stop_fast();
+    assert_eq!(standby.ask("select pg_promote()").trim(), "t");
+    steer(&program, &["maintenance", "db/a"]);
+    steer(&program, &["ready", "db/b"]);
+    let before = count(&standby);
+    steer(&program, &["resume", "db"]);
+
+    let output = load.wait_with_output().unwrap();
+    let (report, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{}\n{report}\n{errors}", output.status);
+    assert_eq!(reported(&report, "number of failed transactions:"), 0, "{report}\n{errors}");
+    let processed = reported(&report, "number of transactions actually processed:");
+    assert_eq!(count(&standby), processed, "each transaction is in the new primary");
+    assert!(processed > before, "none came after the failover");
+    let longest = fs::read_dir(&logs.0).unwrap().flat_map(|file| {
+        let text = fs::read_to_string(file.unwrap().path()).unwrap();
+        text.lines().map(|line| line.split(' ').nth(2).unwrap().parse::<u64>().unwrap()).collect::<Vec<_>>()
+    });
+    let longest = longest.max().unwrap();
+    println!(
+        "{processed} transactions, {before} before the failover; the longest took {} ms",
+        longest / 1000
+    );
 }
