@@ -14,9 +14,10 @@ use tokio::task::{JoinError, spawn_blocking};
 use super::acceptor::AdminPeer;
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
-use super::{gzip, list_api, overrides, scrape, sources, status, upgrade};
+use super::reload::ReloadRefusal;
+use super::{gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
 use crate::limit::Moment;
-use crate::server::{LifeStage, OverrideRefusal, View};
+use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
 
 /// The list of endpoints. It is the answer to a request for a path that does not exist.
 const ENDPOINTS: &str = "\
@@ -30,8 +31,9 @@ POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an addr
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/overrides the changes that operators made at run time, as JSON
-POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause or leave
+POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
+POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
@@ -57,6 +59,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", changes)
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
         .route("/api/v1/upgrade", get(last_upgrade))
@@ -197,6 +200,27 @@ async fn end_override(
     RawQuery(query): RawQuery,
 ) -> Response {
     overridden(overrides::end(&view, &kind, query.as_deref(), origin).await)
+}
+
+async fn reload_file(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    match reload::reload(&view, query.as_deref(), origin).await {
+        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(refusal) => {
+            let code = match &refusal {
+                ReloadRefusal::Query | ReloadRefusal::Escape | ReloadRefusal::Share => {
+                    StatusCode::BAD_REQUEST
+                }
+                ReloadRefusal::Fault(ReloadFault::Moved { .. }) => StatusCode::PRECONDITION_FAILED,
+                ReloadRefusal::Fault(ReloadFault::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+                ReloadRefusal::Fault(_) => StatusCode::CONFLICT,
+            };
+            (code, format!("{refusal}\n")).into_response()
+        }
+    }
 }
 
 fn overridden(made: Result<String, OverrideFault>) -> Response {

@@ -20,6 +20,7 @@ mod overrides;
 mod problems;
 mod query;
 mod refusal;
+mod reload;
 mod scrape;
 mod sources;
 mod status;

@@ -23,7 +23,7 @@ const NAMED: usize = 20;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OverrideFault {
     /// The path names no kind of override.
-    #[error("there is no override of this kind; the kinds are: state, weight, pause, leave")]
+    #[error("there is no override of this kind; the kinds are: state, weight, pause, leave, log")]
     Kind,
     /// A pool or backend does not exist.
     #[error("{0}")]
@@ -53,13 +53,13 @@ pub(super) enum OverrideFault {
 /// An override in force.
 #[derive(Debug, Serialize)]
 pub(super) struct OverrideStatus {
-    /// `state`, `weight`, `pause` or `leave`.
+    /// `state`, `weight`, `pause`, `leave` or `log`.
     kind: &'static str,
-    /// Null for `leave`.
+    /// Null for `leave` and `log`.
     pool: Option<String>,
-    /// Null for `pause` and `leave`.
+    /// Null for `pause`, `leave` and `log`.
     backend: Option<String>,
-    /// The state, the weight, `paused` or `not ready`.
+    /// The state, the weight, `paused`, `not ready` or the level.
     value: String,
     /// RFC 3339, UTC.
     since: String,
@@ -106,7 +106,7 @@ pub(super) async fn set(
 ) -> Result<String, OverrideFault> {
     let kind = OverrideKind::of_word(kind).ok_or(OverrideFault::Kind)?;
     let [pool, backend, value, time] = values(kind, query, ["pool", "backend", "value", "for"])?;
-    let takes_value = matches!(kind, OverrideKind::State | OverrideKind::Weight);
+    let takes_value = matches!(kind, OverrideKind::State | OverrideKind::Weight | OverrideKind::Log);
     if takes_value != value.is_some() {
         return Err(OverrideFault::Query(parameters(kind)));
     }
@@ -115,6 +115,7 @@ pub(super) async fn set(
         OverrideKind::Weight => OverrideFault::Value(
             "`value` must be a weight from 1 to 65535; a backend that is to get no new connections is drained instead",
         ),
+        OverrideKind::Log => OverrideFault::Value("`value` must be error, warn, info, debug or trace"),
         _ => OverrideFault::Value("`value` must be drain, maintenance or ready"),
     })?;
     let time = time.map(|text| {
@@ -180,12 +181,12 @@ fn key(
     let (needs_pool, needs_backend) = match kind {
         OverrideKind::State | OverrideKind::Weight => (true, true),
         OverrideKind::Pause => (true, false),
-        OverrideKind::Leave => (false, false),
+        OverrideKind::Leave | OverrideKind::Log => (false, false),
     };
     if (pool.is_some(), backend.is_some()) != (needs_pool, needs_backend) {
         return Err(OverrideFault::Query(parameters(kind)));
     }
-    let Some(pool) = pool else { return Ok(OverrideKey { kind, pool: "".into(), backend: "".into() }) };
+    let Some(pool) = pool else { return Ok(OverrideKey::of_process(kind)) };
     let snapshot = view.snapshot.load();
     let Some(served) = snapshot.pools.get(&*pool) else {
         let names = snapshot.pools.keys().map(|name| &**name);
@@ -224,6 +225,7 @@ fn parameters(kind: OverrideKind) -> &'static str {
         OverrideKind::Weight => "pool, backend, value (a weight), and for",
         OverrideKind::Pause => "pool and for",
         OverrideKind::Leave => "only for",
+        OverrideKind::Log => "value (error, warn, info, debug or trace), and for",
     }
 }
 
@@ -260,7 +262,7 @@ fn status(
 
 /// Returns the open connections of the subject of an override.
 fn open(key: &OverrideKey, view: &View, snapshot: &Snapshot) -> Option<u64> {
-    if key.kind == OverrideKind::Leave {
+    if key.pool.is_empty() {
         return Some(view.bounds.connections.inside());
     }
     let pool = &snapshot.pools.get(&key.pool)?.pool;

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 use std::{env, io};
 
 use clap::Args;
 
 use super::status::{self, Extent};
-use super::{FAILED, FAULTY, answer, complain};
+use super::{BOUNDED, FAILED, FAULTY, answer, complain};
 use crate::admin;
 use crate::config::{self, AdminSpec, Config};
 use crate::sys::{Address, socket_file};
@@ -23,7 +24,7 @@ const VARIABLE: &str = "POINTSMAN_ADMIN";
 const LOOPBACK: &str = "127.0.0.1:10190";
 
 /// The time that commands wait for the admin listener.
-const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest shown text of a failed request, in characters: another server may send a page.
 const LONGEST_FAULT: usize = 300;
@@ -119,8 +120,13 @@ pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
 
 /// Requests a change, by `POST` or `DELETE`.
 pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
+    change_within(args, method, path, TIMEOUT)
+}
+
+/// Requests a change whose answer may take this time.
+pub(super) fn change_within(args: &AdminArgs, method: &'static str, path: &str, time: Duration) -> ExitCode {
     match args.at() {
-        Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, TIMEOUT)),
+        Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, time)),
         Err(code) => code,
     }
 }
@@ -131,7 +137,8 @@ fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitC
         Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
         Ok((status, body)) => {
             complain(&format!("{address} answered {status}: {}", as_text(shortened(body.trim_end()))));
-            ExitCode::from(FAILED)
+            // A bound of the arguments was not met.
+            ExitCode::from(if status == 412 { BOUNDED } else { FAILED })
         }
         Err(error) => {
             let hint = match (error.kind(), address) {

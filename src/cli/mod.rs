@@ -31,7 +31,9 @@ use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_
 use admin_client::{AdminArgs, show_page, show_status};
 use list::ListCommand;
 use status::Extent;
-use steer::{AdminOnly, BackendArgs, LeaveArgs, PauseArgs, ReadyArgs, ResumeArgs, WeightArgs};
+use steer::{
+    AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, ReloadArgs, ResumeArgs, WeightArgs,
+};
 use upgrade::{TakeOverArgs, UpgradeArgs};
 
 /// The longest time in which the program's log writes its queued lines when the process ends. The reader of
@@ -46,6 +48,9 @@ const FAILED: u8 = 1;
 
 /// A fault in the configuration or the usage.
 const FAULTY: u8 = 2;
+
+/// The exit code of a command that a bound of its arguments refuses.
+const BOUNDED: u8 = 3;
 
 /// A layer-4 TCP and TLS-passthrough load balancer: reads the server name, never decrypts.
 #[derive(Parser)]
@@ -106,6 +111,10 @@ enum Command {
     Leave(LeaveArgs),
     /// Answer at /ready as before `leave`
     Join(AdminOnly),
+    /// Read the configuration file again, and print the changes
+    Reload(ReloadArgs),
+    /// Change the level of the log
+    Log(LogArgs),
     /// Print the changes that operators made at run time, as JSON
     Overrides(AdminOnly),
     /// Print a shell script with the network rules that `source = "client"` needs
@@ -163,6 +172,8 @@ pub fn run() -> ExitCode {
         Command::Resume(args) => steer::resume(&args),
         Command::Leave(args) => steer::leave(&args),
         Command::Join(args) => steer::join(&args),
+        Command::Reload(args) => steer::reload(&args),
+        Command::Log(args) => steer::log(&args),
         Command::Overrides(args) => steer::overrides(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),

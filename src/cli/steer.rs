@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{AdminArgs, ask_page, change, complain_of, escaped, show_page};
+use super::admin_client::{AdminArgs, ask_page, change, change_within, complain_of, escaped, show_page};
 use super::{FAILED, answer, complain};
+
+/// The time that a reload may take to answer: the running program answers within 10 s.
+const RELOAD: Duration = Duration::from_secs(12);
 
 /// The time between two queries for the open connections.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -96,6 +99,32 @@ pub(super) struct LeaveArgs {
     admin: AdminArgs,
 }
 
+/// The arguments of `log`.
+#[derive(Args)]
+pub(super) struct LogArgs {
+    /// The level: error, warn, info, debug or trace; or `file` for the level of the configuration
+    level: String,
+    /// The time after which the level of the configuration is back, such as `10m`
+    #[arg(long = "for", value_name = "TIME")]
+    time: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// The arguments of `reload`.
+#[derive(Args)]
+pub(super) struct ReloadArgs {
+    /// Keep the running configuration if a larger share of the keys of a pool would go to another backend, such as `5%`.
+    /// The exit code is then 3
+    #[arg(long, value_name = "SHARE")]
+    max_moved: Option<String>,
+    /// End all overrides: what the configuration says is in force afterwards
+    #[arg(long)]
+    reset: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 /// The arguments of `join` and `overrides`.
 #[derive(Args)]
 pub(super) struct AdminOnly {
@@ -170,6 +199,23 @@ pub(super) fn leave(args: &LeaveArgs) -> ExitCode {
 /// Makes the process ready again.
 pub(super) fn join(args: &AdminOnly) -> ExitCode {
     change(&args.admin, "DELETE", &path("leave", []))
+}
+
+/// Sets the level of the log, or ends its override.
+pub(super) fn log(args: &LogArgs) -> ExitCode {
+    if args.level == "file" {
+        return change(&args.admin, "DELETE", &path("log", []));
+    }
+    let query = [("value", Some(&args.level)), ("for", args.time.as_ref())];
+    change(&args.admin, "POST", &path("log", query))
+}
+
+/// Reloads the configuration file.
+pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
+    let moved = args.max_moved.as_ref().map(|share| format!("max_moved={}", escaped(share)));
+    let query: Vec<_> = moved.into_iter().chain(args.reset.then(|| "reset=true".to_owned())).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    change_within(&args.admin, "POST", &format!("/api/v1/reload{mark}{}", query.join("&")), RELOAD)
 }
 
 /// Prints all overrides.

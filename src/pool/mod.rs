@@ -26,6 +26,7 @@ mod hash_parts;
 mod health;
 mod latency;
 mod lease;
+mod moved;
 mod pause;
 mod pick;
 mod pool_in_use;

@@ -22,8 +22,8 @@ impl ChangedPools {
     pub(super) fn note(&mut self, key: &OverrideKey) {
         match key.kind {
             OverrideKind::State | OverrideKind::Weight => _ = self.0.insert(Arc::clone(&key.pool)),
-            // A pause has its effect at once, and the readiness concerns no pool.
-            OverrideKind::Pause | OverrideKind::Leave => {}
+            // A pause has its effect at once, and the others concern no pool.
+            OverrideKind::Pause | OverrideKind::Leave | OverrideKind::Log => {}
         }
     }
 

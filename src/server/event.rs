@@ -105,6 +105,7 @@ impl From<ControlRequest> for ControlEvent {
         match request {
             ControlRequest::Stop => Self::Stop,
             ControlRequest::Override(request) => Self::Override(request),
+            ControlRequest::ReloadFile(rules, reply) => Self::Reload(ReloadRequest::FileFor(rules, reply)),
             ControlRequest::Reload(config, reply) => Self::Reload(ReloadRequest::Config(config, reply)),
         }
     }

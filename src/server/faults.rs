@@ -1,6 +1,7 @@
 //! The reasons why the server did not start, or did not reload.
 
 use std::io;
+use std::sync::Arc;
 
 use super::build_fault::BuildFault;
 use super::own_backends::CycleFault;
@@ -98,6 +99,18 @@ pub enum ReloadFault {
         "an earlier reload still waits for a file system that does not answer: the file system of the configuration, of a file in the configuration, or of a Unix socket to bind"
     )]
     StillWaiting,
+    /// More keys would go to another backend than the operator allows.
+    #[error(
+        "{moved} of the keys of pool {pool} would go to another backend, and --max-moved allows {most}: the running configuration stays"
+    )]
+    Moved {
+        /// The pool with the most such keys.
+        pool: Arc<str>,
+        /// The share of these keys, as a percentage.
+        moved: String,
+        /// The largest share that is allowed.
+        most: String,
+    },
     /// The process is about to end.
     #[error("the server is stopping")]
     Stopping,

@@ -13,7 +13,7 @@ use super::handover::session::Offer;
 use super::handover::session::{HandOverEvent, MainProcess, SessionEnd, SuccessorRequest, SuccessorState};
 use super::handover::state::ControlCopies;
 use super::phase::{DrainStep, Draining, Flow, HandOverStep, HandingOver, Phase};
-use super::reload_queue::ReloadRequest;
+use super::reload_queue::{ReloadRequest, ReloadRules};
 use super::upgrade_state::{MoveReport, UpgradeRole};
 use super::view::LifeStage;
 use super::work::Work;
@@ -42,7 +42,9 @@ impl Control {
     pub(super) fn hand_over_meanwhile(&mut self, event: HandOverEvent, busy: Refused) {
         match event {
             HandOverEvent::Asked(request) => refuse(&request, busy),
-            HandOverEvent::Reload(reply) => self.queue.push(ReloadRequest::FileFor(reply)),
+            HandOverEvent::Reload(reply) => {
+                self.queue.push(ReloadRequest::FileFor(ReloadRules::default(), reply))
+            }
             // The session ended in another phase.
             HandOverEvent::Ready(_) | HandOverEvent::Moved(..) | HandOverEvent::Ended(_) => {}
         }
@@ -51,7 +53,7 @@ impl Control {
     /// Handles an event of a hand-over while the process stops.
     pub(super) fn hand_over_while_stopping(&mut self, event: HandOverEvent) {
         match event {
-            HandOverEvent::Reload(reply) => ReloadRequest::FileFor(reply).refuse(),
+            HandOverEvent::Reload(reply) => ReloadRequest::FileFor(ReloadRules::default(), reply).refuse(),
             HandOverEvent::Ended(_) if self.successor == SuccessorState::Counting => {
                 self.successor = SuccessorState::Done;
             }
@@ -96,7 +98,9 @@ impl Control {
             HandOverEvent::Asked(request) => {
                 refuse(&request, refusals::under_way(handing.successor, handing.began.elapsed()));
             }
-            HandOverEvent::Reload(reply) => ReloadRequest::FileFor(reply).refuse_during_hand_over(),
+            HandOverEvent::Reload(reply) => {
+                ReloadRequest::FileFor(ReloadRules::default(), reply).refuse_during_hand_over()
+            }
             HandOverEvent::Ready(reply) => {
                 let mut left = self.server.sockets.leave(&self.server.workers);
                 self.server.view.admin_sockets.pause();

@@ -70,6 +70,7 @@ pub use overrides::{
     Overrides,
 };
 pub use own_backends::CycleFault;
+pub use reload_queue::ReloadRules;
 pub use signals::{EarlySignals, Signals};
 pub use source::{SourceFault, tproxy_rules};
 pub use standing::{StandingFaults, StandingKind};

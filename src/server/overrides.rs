@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use crate::pool::{OperatorState, PoolSpec};
+use crate::telemetry::LogLevel;
 
 /// The most overrides at once. Each names a part that existed when it was set, but parts come and go.
 const MOST: usize = 10_000;
@@ -26,11 +27,13 @@ pub enum OverrideKind {
     Pause,
     /// This process is not ready: balancers in front of it send new clients elsewhere.
     Leave,
+    /// The level of the log.
+    Log,
 }
 
 impl OverrideKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::State, Self::Weight, Self::Pause, Self::Leave];
+    pub const ALL: [Self; 5] = [Self::State, Self::Weight, Self::Pause, Self::Leave, Self::Log];
 
     /// The word in the API, in metrics and in messages between programs.
     pub const fn word(self) -> &'static str {
@@ -39,6 +42,7 @@ impl OverrideKind {
             Self::Weight => "weight",
             Self::Pause => "pause",
             Self::Leave => "leave",
+            Self::Log => "log",
         }
     }
 
@@ -53,10 +57,17 @@ impl OverrideKind {
 pub struct OverrideKey {
     /// The kind.
     pub kind: OverrideKind,
-    /// The name of the pool; empty for [`OverrideKind::Leave`].
+    /// The name of the pool; empty for kinds that concern the process.
     pub pool: Arc<str>,
     /// The name of the backend; empty for kinds that concern no backend.
     pub backend: Arc<str>,
+}
+
+impl OverrideKey {
+    /// Returns the key of a kind that concerns the process.
+    pub fn of_process(kind: OverrideKind) -> Self {
+        Self { kind, pool: "".into(), backend: "".into() }
+    }
 }
 
 impl fmt::Display for OverrideKey {
@@ -67,6 +78,7 @@ impl fmt::Display for OverrideKey {
             OverrideKind::Weight => write!(f, "the weight of backend {pool}/{backend}"),
             OverrideKind::Pause => write!(f, "the pause of pool {pool}"),
             OverrideKind::Leave => f.write_str("the leave of this process"),
+            OverrideKind::Log => f.write_str("the level of the log"),
         }
     }
 }
@@ -82,6 +94,8 @@ pub enum OverrideValue {
     Pause,
     /// `/ready` says 503.
     Leave,
+    /// The level of the log.
+    Log(LogLevel),
 }
 
 impl OverrideValue {
@@ -92,6 +106,7 @@ impl OverrideValue {
             OverrideKind::Weight => text.parse().ok().filter(|weight| *weight > 0).map(Self::Weight),
             OverrideKind::Pause => Some(Self::Pause),
             OverrideKind::Leave => Some(Self::Leave),
+            OverrideKind::Log => LogLevel::of_word(text).map(Self::Log),
         }
     }
 }
@@ -103,6 +118,7 @@ impl fmt::Display for OverrideValue {
             Self::Weight(weight) => write!(f, "{weight}"),
             Self::Pause => f.write_str("paused"),
             Self::Leave => f.write_str("not ready"),
+            Self::Log(level) => f.write_str(level.word()),
         }
     }
 }
@@ -214,7 +230,15 @@ impl Overrides {
 
     /// Returns the override by which this process is not ready, if there is one.
     pub fn leave(&self) -> Option<Override> {
-        self.get(&OverrideKey { kind: OverrideKind::Leave, pool: "".into(), backend: "".into() })
+        self.get(&OverrideKey::of_process(OverrideKind::Leave))
+    }
+
+    /// Returns the level of the log that an operator has set.
+    pub(super) fn log_level(&self) -> Option<LogLevel> {
+        match self.get(&OverrideKey::of_process(OverrideKind::Log))?.value {
+            OverrideValue::Log(level) => Some(level),
+            _ => None,
+        }
     }
 
     /// Returns a copy of the table, for a build on another thread.
@@ -375,6 +399,8 @@ mod tests {
         check(OverrideKind::Weight, "0", None);
         check(OverrideKind::Weight, "65536", None);
         check(OverrideKind::Pause, "paused", Some(OverrideValue::Pause));
+        check(OverrideKind::Log, "debug", Some(OverrideValue::Log(LogLevel::Debug)));
+        check(OverrideKind::Log, "loud", None);
         for kind in OverrideKind::ALL {
             assert_eq!(OverrideKind::of_word(kind.word()), Some(kind));
         }

@@ -20,7 +20,9 @@ use super::faults::ReloadFault;
 use super::in_force::InForce;
 use super::inherited::InheritedState;
 use super::list_files::{forget_read, leave_followed};
+use super::overrides::OverrideTable;
 use super::own_backends::refuse_cycles;
+use super::reload_queue::ReloadRules;
 use super::sockets::{FileChanges, MissingSocket, NewSockets, SocketPlan};
 use super::source::try_sources;
 use super::start::Server;
@@ -34,6 +36,7 @@ use crate::telemetry::{LogControl, OpenedAccessLog};
 /// A configuration that this host can serve.
 pub(super) struct CheckedReload {
     config: Deferred<Config>,
+    rules: ReloadRules,
 }
 
 impl CheckedReload {
@@ -42,7 +45,7 @@ impl CheckedReload {
     /// # Errors
     ///
     /// The first fault.
-    pub(super) fn new(config: Config, server: &Server) -> Result<Self, ReloadFault> {
+    pub(super) fn new(config: Config, rules: ReloadRules, server: &Server) -> Result<Self, ReloadFault> {
         let mut config = Deferred::new(config);
         leave_followed(&mut config, &server.config);
         try_sources(&config)?;
@@ -51,7 +54,7 @@ impl CheckedReload {
         descriptors
             .suffice(&config)
             .map_err(|least| ReloadFault::FewDescriptors { limit: descriptors.limit(), least })?;
-        Ok(Self { config })
+        Ok(Self { config, rules })
     }
 
     /// Returns the addresses that are not bound yet.
@@ -87,13 +90,14 @@ impl CheckedReload {
 
     /// Returns the next step. `access_log` is `None` if the log in use stays.
     pub(super) fn plan(self, sockets: SocketPlan, access_log: Option<OpenedAccessLog>) -> PlannedReload {
-        PlannedReload { config: self.config, sockets, access_log }
+        PlannedReload { config: self.config, rules: self.rules, sockets, access_log }
     }
 }
 
 /// A configuration whose sockets are bound and whose access log is open.
 pub(super) struct PlannedReload {
     config: Deferred<Config>,
+    rules: ReloadRules,
     sockets: SocketPlan,
     access_log: Option<OpenedAccessLog>,
 }
@@ -113,11 +117,12 @@ impl PlannedReload {
         found: FoundPools,
         inherited: InheritedState,
     ) -> (BuildingReload, Work<Result<BuiltConfig, ReloadFault>>) {
-        let Self { mut config, sockets, access_log } = self;
+        let Self { mut config, rules, sockets, access_log } = self;
         let running = Arc::clone(&server.config);
         let old = server.view.snapshot.load_full();
         let metrics = Arc::clone(&server.view.metrics);
-        let overrides = server.view.overrides.copy();
+        let overrides =
+            if rules.reset_by.is_some() { OverrideTable::new() } else { server.view.overrides.copy() };
         let work = move || {
             let mut changes = Changes::between(&running, &config);
             let inputs = build::BuildInputs {
@@ -127,9 +132,12 @@ impl PlannedReload {
                 metrics: &metrics,
             };
             let snapshot = build::snapshot(&old, found, inputs)?;
+            if let Some(most) = rules.max_moved {
+                check_moved(&old, &snapshot, most)?;
+            }
             forget_read(&mut config);
             changes.add_details(&old, &snapshot);
-            Ok(BuiltConfig { changes, config, snapshot: Arc::new(snapshot) })
+            Ok(BuiltConfig { changes, config, snapshot: Arc::new(snapshot), reset_by: rules.reset_by })
         };
         (BuildingReload { sockets, access_log }, Work::new(on_thread(work)))
     }
@@ -147,6 +155,31 @@ pub(super) struct BuiltConfig {
     /// The configuration without the entries that were read from list files: the snapshot has these.
     config: Deferred<Config>,
     snapshot: Arc<Snapshot>,
+    /// The operator who ends all overrides with this reload.
+    reset_by: Option<Arc<str>>,
+}
+
+/// Checks that in no pool a larger share of the keys than `most` goes to another backend.
+fn check_moved(old: &Snapshot, new: &Snapshot, most: f64) -> Result<(), ReloadFault> {
+    let mut worst: Option<(f64, &Arc<str>)> = None;
+    for (name, before) in &old.pools {
+        let after = new.pools.get(name).filter(|after| !Arc::ptr_eq(before, after));
+        let moved = after.and_then(|after| before.pool.moved_keys(&after.pool)).unwrap_or_default();
+        if worst.is_none_or(|(worst, _)| moved > worst) {
+            worst = Some((moved, name));
+        }
+    }
+    match worst {
+        Some((moved, pool)) if moved > most => {
+            Err(ReloadFault::Moved { pool: Arc::clone(pool), moved: percent(moved), most: percent(most) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns a share as a percentage with one decimal.
+fn percent(share: f64) -> String {
+    format!("{:.1} %", share * 100.0)
 }
 
 impl BuildingReload {
@@ -168,6 +201,8 @@ pub(super) struct ReloadRest {
     pub(super) changes: Changes,
     /// Ends when the removed sockets are closed. Then their addresses are free: the next reload may bind them again.
     pub(super) closed: mpsc::Receiver<Infallible>,
+    /// The operator who ends all overrides with this reload.
+    pub(super) reset_by: Option<Arc<str>>,
 }
 
 impl PreparedReload {
@@ -180,7 +215,7 @@ impl PreparedReload {
 
     /// Puts the configuration in force. `log` is the program's own log; `None` if it belongs to another program.
     pub(super) fn put_in_force(self, server: &mut Server, log: Option<&LogControl>) -> (InForce, ReloadRest) {
-        let Self { built: BuiltConfig { changes, config, snapshot }, sockets, access_log } = self;
+        let Self { built: BuiltConfig { changes, config, snapshot, reset_by }, sockets, access_log } = self;
         let change = InForce::configuration(&server.view, snapshot);
         let closed = server.sockets.carry_out(sockets, &server.workers, &change);
         server.renew_policies();
@@ -190,11 +225,14 @@ impl PreparedReload {
         let config = Arc::new(with_running_keys(config.into_inner(), &server.config));
         if let Some(log) = log.filter(|_| config.log != server.config.log) {
             log.change(&server.config.log, &config.log);
+            if let Some(level) = server.view.overrides.log_level() {
+                log.override_level(Some(level), config.log.level);
+            }
         }
         reclaim::free_later(std::mem::replace(&mut server.config, config));
         server.view.set_addresses(server.sockets.addresses(), &server.config);
         server.bound();
-        (change, ReloadRest { changes, closed })
+        (change, ReloadRest { changes, closed, reset_by })
     }
 }
 

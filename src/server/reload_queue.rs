@@ -1,6 +1,7 @@
 //! The requests to reload. One reload runs at a time; further requests wait for their turn.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::oneshot;
@@ -12,12 +13,21 @@ use crate::config::Config;
 /// The channel for the result of a reload.
 pub(super) type ReloadReply = oneshot::Sender<Result<Changes, ReloadFault>>;
 
+/// The rules of a reload.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReloadRules {
+    /// The largest share of the keys of a pool that may go to another backend, 0 to 1; `None` is any.
+    pub max_moved: Option<f64>,
+    /// The operator who ends all overrides with this reload, if the reload is to end them.
+    pub reset_by: Option<Arc<str>>,
+}
+
 /// A request to reload.
 pub(super) enum ReloadRequest {
     /// SIGHUP: read the file again.
     File,
-    /// Read the file again. The requester waits for the result.
-    FileFor(ReloadReply),
+    /// Read the file again by these rules. The requester waits for the result.
+    FileFor(ReloadRules, ReloadReply),
     /// Put this configuration in force.
     Config(Box<Config>, ReloadReply),
 }
@@ -37,7 +47,7 @@ impl ReloadRequest {
         match self {
             Self::File => tracing::warn!("not reloaded: {fault}"),
             // A requester that is gone needs no answer.
-            Self::FileFor(reply) | Self::Config(_, reply) => drop(reply.send(Err(fault))),
+            Self::FileFor(_, reply) | Self::Config(_, reply) => drop(reply.send(Err(fault))),
         }
     }
 }
@@ -77,6 +87,7 @@ pub(super) struct ReloadRun {
     /// The time at which the reading of the configuration began.
     pub(super) began: Instant,
     pub(super) origin: ReloadOrigin,
+    pub(super) rules: ReloadRules,
 }
 
 /// The origin of a reload that is under way.
@@ -91,7 +102,7 @@ pub(super) enum ReloadOrigin {
 
 impl ReloadRun {
     /// Starts to measure a reload.
-    pub(super) fn new(origin: ReloadOrigin) -> Self {
-        Self { began: Instant::now(), origin }
+    pub(super) fn new(origin: ReloadOrigin, rules: ReloadRules) -> Self {
+        Self { began: Instant::now(), origin, rules }
     }
 }

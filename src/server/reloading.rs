@@ -15,7 +15,7 @@ use super::faults::ReloadFault;
 use super::notify::ServiceStage;
 use super::phase::{Phase, Preparing, Settling};
 use super::reload::{CheckedReload, PlannedReload, PreparedReload, ReloadRest};
-use super::reload_queue::{ReloadOrigin, ReloadRequest, ReloadRun};
+use super::reload_queue::{ReloadOrigin, ReloadRequest, ReloadRules, ReloadRun};
 use super::route_files::BuiltRoutes;
 use super::sockets::{NewSockets, bind_missing};
 use super::tentative::wait_for_addresses;
@@ -39,11 +39,11 @@ impl Control {
     pub(super) fn begin_change(&mut self) -> Phase {
         match self.queue.pop() {
             Some(ReloadRequest::Config(config, reply)) => {
-                let run = ReloadRun::new(ReloadOrigin::Request(reply));
+                let run = ReloadRun::new(ReloadOrigin::Request(reply), ReloadRules::default());
                 self.check(run, Ok(*config))
             }
-            Some(ReloadRequest::File) => self.read_file(ReloadOrigin::File),
-            Some(ReloadRequest::FileFor(reply)) => self.read_file(ReloadOrigin::FileFor(reply)),
+            Some(ReloadRequest::File) => self.read_file(ReloadOrigin::File, ReloadRules::default()),
+            Some(ReloadRequest::FileFor(rules, reply)) => self.read_file(ReloadOrigin::FileFor(reply), rules),
             None => match self.apply_noted() {
                 Some(work) => Phase::Rebuilding(work),
                 None => Phase::Serving,
@@ -82,7 +82,7 @@ impl Control {
     }
 
     /// Starts to read the configuration file, on a thread: a list of millions takes seconds.
-    fn read_file(&mut self, origin: ReloadOrigin) -> Phase {
+    fn read_file(&mut self, origin: ReloadOrigin, rules: ReloadRules) -> Phase {
         let Some(path) = self.file.clone() else {
             match origin {
                 ReloadOrigin::File => {
@@ -95,7 +95,7 @@ impl Control {
             return Phase::Serving;
         };
         self.watchdog.notify(ServiceStage::Reloading);
-        let run = ReloadRun::new(origin);
+        let run = ReloadRun::new(origin, rules);
         match self.begin_wait() {
             Some(waiting) => {
                 let read = read_and_settle(waiting, path);
@@ -131,7 +131,7 @@ impl Control {
 
     /// Checks a configuration, and binds its new addresses.
     fn check(&mut self, run: ReloadRun, read: Result<Config, ReloadFault>) -> Phase {
-        let checked = read.and_then(|config| CheckedReload::new(config, &self.server));
+        let checked = read.and_then(|config| CheckedReload::new(config, run.rules.clone(), &self.server));
         let next = checked.and_then(|checked| self.bind(checked));
         self.enter_step(run, next)
     }
@@ -260,7 +260,10 @@ impl Control {
         let (change, rest) = prepared.put_in_force(&mut self.server, self.log.as_ref());
         self.followers.in_force(&change, &self.server);
         self.followers.apply_held(held, &self.server);
-        let ReloadRest { changes, mut closed } = rest;
+        let ReloadRest { changes, mut closed, reset_by } = rest;
+        if let Some(by) = reset_by {
+            self.reset_overrides(&by);
+        }
         let closed = async move {
             let _ = timeout(SOCKETS_CLOSING, closed.recv()).await;
         };

@@ -1,5 +1,6 @@
 //! The requests of operators that change overrides.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use humantime::format_duration;
@@ -8,7 +9,8 @@ use super::changed_pools::follow_pause;
 use super::control::Control;
 use super::events::{EventKind, Severity};
 use super::overrides::{
-    OverrideChange, OverrideKey, OverrideOutcome, OverrideRefusal, OverrideRequest, OverrideValue,
+    OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideRequest,
+    OverrideValue,
 };
 use super::start::Server;
 use crate::pool::OperatorState;
@@ -39,6 +41,7 @@ impl Control {
         self.note_override(&key, value, outcome, time, &by);
         self.followers.changed_pools.note(&key);
         follow_pause(&self.server, &key);
+        self.follow_log_level(&key);
         Ok(outcome)
     }
 
@@ -80,13 +83,32 @@ impl Control {
             self.server.view.events.note(EventKind::Override, Severity::Info, text);
             self.followers.changed_pools.note(&key);
             follow_pause(&self.server, &key);
+            self.follow_log_level(&key);
         }
+    }
+
+    /// Puts the level of the log in force, as its override says.
+    fn follow_log_level(&self, key: &OverrideKey) {
+        if let Some(log) = self.log.as_ref().filter(|_| key.kind == OverrideKind::Log) {
+            log.override_level(self.server.view.overrides.log_level(), self.server.config.log.level);
+        }
+    }
+
+    /// Ends all overrides: an operator has reloaded the configuration without them.
+    pub(super) fn reset_overrides(&mut self, by: &Arc<str>) {
+        for (key, _) in self.server.view.overrides.all() {
+            let change = OverrideChange { key, value: None, time: None, by: Arc::clone(by) };
+            // The end of an override is never refused.
+            let _ = self.change_override(change);
+        }
+        self.followers.apply_overrides(&self.server);
     }
 
     /// Puts all overrides in force: those of the program before this one.
     pub(super) fn apply_restored_overrides(&mut self) {
         for (key, _) in self.server.view.overrides.all() {
             self.followers.changed_pools.note(&key);
+            self.follow_log_level(&key);
         }
         self.followers.apply_overrides(&self.server);
     }

@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
 use super::overrides::{OverrideChange, OverrideOutcome, OverrideRefusal, OverrideRequest, Overrides};
+use super::reload_queue::{ReloadReply, ReloadRules};
 use super::standing::StandingFaults;
 use super::upgrade_state::UpgradeState;
 use crate::config::Config;
@@ -92,6 +93,21 @@ impl View {
         self.config_state().clone()
     }
 
+    /// Reads the configuration file again by these rules, and puts it in force.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the running configuration stays.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the reload goes on.
+    pub async fn reload_file(&self, rules: ReloadRules) -> Result<Changes, ReloadFault> {
+        let (reply, result) = oneshot::channel();
+        let _ = self.requests.send(ControlRequest::ReloadFile(rules, reply));
+        result.await.unwrap_or(Err(ReloadFault::Stopping))
+    }
+
     /// Changes an override.
     ///
     /// # Errors
@@ -144,6 +160,7 @@ impl fmt::Debug for UnquotedText {
 /// A request to a running server.
 pub(super) enum ControlRequest {
     Reload(Box<Config>, oneshot::Sender<Result<Changes, ReloadFault>>),
+    ReloadFile(ReloadRules, ReloadReply),
     Override(OverrideRequest),
     Stop,
 }

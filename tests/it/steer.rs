@@ -369,7 +369,31 @@ fn the_commands_change_what_runs() {
     run(&["health", "--ready"], 1, "leaving");
     run(&["join"], 0, "\"ended\"");
     run(&["health", "--ready"], 0, "ready");
-    run(&["drain", "main/c"], 1, "Its backends are: a, b");
+    run(&["log", "debug", "--for", "1h"], 0, "\"value\": \"debug\"");
+    let mut other_site = std::os::unix::net::UnixStream::connect(folder.path("admin.sock")).unwrap();
+    other_site
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n")
+        .unwrap();
+    program.stderr.wait_for("DEBUG admin refused a request");
+    run(&["log", "file"], 0, "\"ended\"");
+    run(&["log", "loud"], 1, "error, warn, info, debug or trace");
+    // A reload that moves too many keys, one that does not, and one that ends the overrides.
+    let maglev = text.replace("round-robin", "maglev");
+    folder.write("config.toml", &maglev);
+    run(&["reload"], 0, "changed pool main");
+    folder.write("config.toml", &maglev.replace("name = \"a\"", "name = \"c\""));
+    run(&["reload", "--max-moved", "20%"], 3, "of the keys of pool main would go to another backend");
+    run(&["status"], 0, "--max-moved allows 20.0 %");
+    run(&["reload", "--max-moved", "80%"], 0, "changed pool main");
+    run(&["drain", "main/b"], 0, "\"set\"");
+    run(&["reload", "--reset"], 0, "nothing changed");
+    run(&["overrides"], 0, "[]");
+    let status = command(&socket, &["status", "--json"]).stdout;
+    assert!(!String::from_utf8_lossy(&status).contains("\"state\": \"draining\""), "b is in use again");
+    folder.write("config.toml", "nonsense = 1\n");
+    run(&["reload"], 1, "not reloaded: the configuration has faults");
+    run(&["reload", "--max-moved", "many"], 1, "must be a percentage");
+    run(&["drain", "main/d"], 1, "Its backends are: c, b");
     run(&["drain", "main"], 2, "write the pool and the backend");
     run(&["pause", "main"], 2, "--for");
 }

@@ -125,7 +125,7 @@ pub enum ChangeReason {
     #[error("ejection was switched off")]
     EjectionOff,
     /// The operator demands this state.
-    #[error("the configuration has state {}", .0.word())]
+    #[error("the operator state is {}", .0.word())]
     Operator(OperatorState),
     /// The agent demands this state.
     #[error("its agent reported {}", .0.word())]

@@ -277,8 +277,8 @@ fn a_change_has_its_reason() {
     check_reason("c...", "its ejection is over");
     check_reason("cz", "ejection was switched off");
     check_reason("fx", "checks were switched off");
-    check_reason("D", "the configuration has state drain");
-    check_reason("MR", "the configuration has state ready");
+    check_reason("D", "the operator state is drain");
+    check_reason("MR", "the operator state is ready");
     check_reason("5", "its agent reported maintenance");
     check_reason("3y", "its agent is no longer queried");
 }
@@ -405,11 +405,11 @@ fn the_reason_is_that_of_the_strongest_cause() {
     check_present_reason("3", Some("its agent reported down"));
     check_present_reason("3f", Some("checks failed: connection refused"));
     check_present_reason("3fpp", Some("its agent reported down"));
-    check_present_reason("D4", Some("the configuration has state drain"));
+    check_present_reason("D4", Some("the operator state is drain"));
     check_present_reason("4", Some("its agent reported drain"));
     check_present_reason("Df", Some("checks failed: connection refused"));
-    check_present_reason("Dfpp", Some("the configuration has state drain"));
-    check_present_reason("fM", Some("the configuration has state maintenance"));
+    check_present_reason("Dfpp", Some("the operator state is drain"));
+    check_present_reason("fM", Some("the operator state is maintenance"));
     check_present_reason("f5", Some("its agent reported maintenance"));
     check_present_reason("fMR", Some("checks failed: connection refused"));
     check_present_reason("c", Some("5 connects failed in a row"));

@@ -22,7 +22,7 @@ use super::faults::ReloadFault;
 use super::in_force::InForce;
 use super::phase::{DrainStep, Draining, Flow, Phase, Preparing, Settling, StartStep, Starting};
 use super::reload::{CheckedReload, PlannedReload, PreparedReload};
-use super::reload_queue::{ReloadOrigin, ReloadRequest, ReloadRun};
+use super::reload_queue::{ReloadOrigin, ReloadRequest, ReloadRules, ReloadRun};
 use super::signals::{SignalEffect, Signals};
 use super::start::Server;
 use super::view::{ControlRequest, LifeStage, ServerHandle};
@@ -78,11 +78,11 @@ impl ControlFixture {
     fn run(&mut self) -> ReloadRun {
         let (reply, answer) = oneshot::channel();
         self.running = Some(answer);
-        ReloadRun::new(ReloadOrigin::Request(reply))
+        ReloadRun::new(ReloadOrigin::Request(reply), ReloadRules::default())
     }
 
     fn checked(&self) -> CheckedReload {
-        CheckedReload::new(parse(CONFIG), &self.control.server).unwrap()
+        CheckedReload::new(parse(CONFIG), ReloadRules::default(), &self.control.server).unwrap()
     }
 
     fn planned(&self) -> PlannedReload {

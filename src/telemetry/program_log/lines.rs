@@ -53,8 +53,8 @@ impl LogLevel {
     /// All levels, the most important level first.
     const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
 
-    /// Returns the level of a word.
-    fn of_word(word: &str) -> Option<Self> {
+    /// Returns the level of a word, or `None` for an unknown word.
+    pub fn of_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|level| level.word() == word)
     }
 
@@ -109,6 +109,12 @@ impl fmt::Debug for LogControl {
 }
 
 impl LogControl {
+    /// Puts the level of an operator in force. `None` puts the level of the configuration back, or that of POINTSMAN_LOG.
+    pub fn override_level(&self, level: Option<LogLevel>, written: LogLevel) {
+        let fixed = self.fixed.as_deref().and_then(LogLevel::of_word);
+        (self.set_level)(level.or(fixed).unwrap_or(written));
+    }
+
     /// Puts another specification in force.
     pub fn change(&self, old: &LogSpec, new: &LogSpec) {
         self.is_json.store(new.format == LogFormat::Json, Ordering::Relaxed);

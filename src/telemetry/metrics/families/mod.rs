@@ -140,7 +140,7 @@ pub(crate) const OVERRIDES: MetricDoc = doc(
     Gauge,
     &["kind"],
     "Overrides that operators set at run time and that have not ended: state and weight of backends, pause of pools, \
-     leave of the process.",
+     leave and log level of the process.",
 );
 pub(crate) const UPGRADE_REMAINING: MetricDoc = doc(
     "pointsman_upgrade_connections_remaining",
@@ -543,7 +543,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 101);
+        assert_eq!(names.len(), 102);
     }
 
     #[test]

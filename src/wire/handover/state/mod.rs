@@ -98,13 +98,13 @@ pub struct ProcessState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HandedOverride {
-    /// `state`, `weight`, `pause` or `leave`. An override of another kind is ignored.
+    /// `state`, `weight`, `pause`, `leave` or `log`. An override of another kind is ignored.
     pub kind: String,
-    /// The pool; empty for `leave`.
+    /// The pool; empty for `leave` and `log`.
     pub pool: String,
-    /// The backend; empty for `pause` and `leave`.
+    /// The backend; empty for the other kinds than `state` and `weight`.
     pub backend: String,
-    /// The state or the weight; ignored for the other kinds.
+    /// The state, the weight or the level; ignored for the other kinds.
     pub value: String,
     /// The time at which it was set, in milliseconds since 1970.
     pub since_ms: u64,
