@@ -165,6 +165,24 @@ impl Balancer {
             Self::Failover(failover) => failover.pick(randomness, candidates),
         }
     }
+
+    /// Returns the member that a pick would return now, without an effect on later picks. If picks do not depend on the
+    /// key and the states alone ([`Balancer::is_certain`]), returns the first of the `members` that accepts.
+    pub fn preview(&self, key: u64, members: usize, candidates: &impl Candidates) -> Option<usize> {
+        match self {
+            Self::Maglev(maglev) => maglev.preview(key, candidates),
+            Self::Failover(failover) => failover.pick(0, candidates),
+            Self::RoundRobin(_) | Self::LeastConnections(_) | Self::RandomTwo(_) => {
+                (0..members).find(|&member| candidates.accepts(member))
+            }
+        }
+    }
+
+    /// Returns true if a pick depends only on the key and the states of the candidates. Turns, chance and open
+    /// connections change from pick to pick.
+    pub fn is_certain(&self) -> bool {
+        matches!(self, Self::Maglev(_) | Self::Failover(_))
+    }
 }
 
 #[cfg(test)]
