@@ -13,7 +13,7 @@ use tokio::task::{JoinError, spawn_blocking};
 
 use super::acceptor::AdminPeer;
 use super::guard::{RequestGuard, RequestOrigin};
-use super::{gzip, list_api, scrape, sources, status, upgrade};
+use super::{explain, gzip, list_api, scrape, sources, status, upgrade};
 use crate::limit::Moment;
 use crate::server::{LifeStage, View};
 
@@ -28,6 +28,7 @@ GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an 
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
@@ -52,6 +53,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", changes)
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/explain", get(explained))
         .route("/api/v1/upgrade", get(last_upgrade))
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
@@ -167,6 +169,19 @@ async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     match sources::wanted(uri.query()) {
         Some(top) => ([(header::CONTENT_TYPE, JSON)], sources::json(&view, top).await).into_response(),
         None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
+    }
+}
+
+/// Runs on a blocking thread, because a listener may have a million routes.
+async fn explained(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match spawn_blocking(move || explain::json(&view, query.as_deref())).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(Err(refusal)) => {
+            let is_unknown = matches!(refusal, explain::ExplainRefusal::Listener(_));
+            let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => unwritten(&error),
     }
 }
 

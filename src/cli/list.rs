@@ -73,7 +73,7 @@ fn page(list: &str) -> String {
 
 /// Escapes a text as a part of a path. Characters without a meaning in a path stay. Spaces are left out, because only
 /// a time may contain spaces.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
     let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().filter(|byte| *byte != b' ').map(escape).collect()

@@ -1,8 +1,11 @@
 //! The command line: arguments to calls, results to exit codes.
 //!
-//! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage.
+//! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage, 3 a connection that
+//! `explain` explains is refused.
 
 mod admin_client;
+mod explain;
+mod explain_text;
 mod list;
 mod status;
 mod upgrade;
@@ -28,6 +31,7 @@ use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_f
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin_client::{AdminArgs, show_page, show_status};
+use explain::ExplainArgs;
 use list::ListCommand;
 use status::Extent;
 use upgrade::{TakeOverArgs, UpgradeArgs};
@@ -88,6 +92,8 @@ enum Command {
         #[command(subcommand)]
         command: ListCommand,
     },
+    /// Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused
+    Explain(ExplainArgs),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -135,6 +141,7 @@ pub fn run() -> ExitCode {
             show_status(&admin, if all { Extent::All } else { Extent::Some })
         }
         Command::List { command } => list::list(&command),
+        Command::Explain(args) => explain::explain(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
