@@ -167,7 +167,7 @@ impl Balancer {
     }
 
     /// Returns the member that a pick would return now, without an effect on later picks. If picks do not depend on the
-    /// key and the states alone ([`Balancer::is_certain`]), returns the first of the `members` that accepts.
+    /// key and the candidates alone ([`Balancer::is_ordered`]), returns the first of the `members` that accepts.
     pub fn preview(&self, key: u64, members: usize, candidates: &impl Candidates) -> Option<usize> {
         match self {
             Self::Maglev(maglev) => maglev.preview(key, candidates),
@@ -178,9 +178,9 @@ impl Balancer {
         }
     }
 
-    /// Returns true if a pick depends only on the key and the states of the candidates. Turns, chance and open
-    /// connections change from pick to pick.
-    pub fn is_certain(&self) -> bool {
+    /// Returns true if each key has an order in which members are picked. Turns, chance and counts of connections give no
+    /// such order.
+    pub fn is_ordered(&self) -> bool {
         matches!(self, Self::Maglev(_) | Self::Failover(_))
     }
 }

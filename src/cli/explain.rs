@@ -30,6 +30,9 @@ const LARGEST_HELLO: usize = 64 * 1024;
 /// The largest hello that fits into a request to the admin listener, whose bound is 16 KiB.
 const LARGEST_SENT: usize = 7 * 1024;
 
+/// The beginning of the answer of a version that has no such page.
+const UNKNOWN_PATH: &str = "this path does not exist";
+
 /// The options of `explain`.
 #[derive(Args)]
 #[command(override_usage = "pointsman explain <FILE> --listener <NAME> --source <ADDRESS> [OPTIONS]
@@ -154,6 +157,10 @@ fn ask(args: &ExplainArgs, request: &ExplainRequest) -> Result<Value, ExitCode> 
             complain(
                 "the answer is no report: another program, or a version without `explain`, uses this address",
             );
+            Err(ExitCode::from(FAILED))
+        }
+        (404, _) if page.starts_with(UNKNOWN_PATH) => {
+            complain("the running pointsman cannot explain: its version is older than this command");
             Err(ExitCode::from(FAILED))
         }
         (status, _) => {

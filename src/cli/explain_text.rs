@@ -15,6 +15,9 @@ pub(super) fn text(report: &Value) -> String {
     let mut out = String::new();
     line(&mut out, "admitted", &admitted(report));
     limits(report, &mut out);
+    if report["ja4"].is_string() {
+        line(&mut out, "hello", &hello(report));
+    }
     if report["route"].is_object() {
         route(&report["route"], report["server_name"].as_str(), &mut out);
     }
@@ -84,6 +87,14 @@ fn limits(report: &Value, out: &mut String) {
         }
         line(out, "", &format!("limit of the {}: {}", word(&limit["of"]), parts.join(", ")));
     }
+}
+
+/// Returns the fields of a captured hello.
+fn hello(report: &Value) -> String {
+    let name = report["server_name"].as_str().unwrap_or("no server name");
+    let alpn: Vec<_> = items(&report["alpn"]).iter().map(word).collect();
+    let alpn = if alpn.is_empty() { "no ALPN".to_owned() } else { format!("ALPN {}", alpn.join(" ")) };
+    format!("{name}, {alpn}, JA4 {}", word(&report["ja4"]))
 }
 
 fn route(route: &Value, name: Option<&str>, out: &mut String) {
@@ -171,7 +182,7 @@ fn pick(pick: &Value) -> String {
     }
     let next: Vec<_> = items(&pick["next"]).iter().map(|backend| word(&backend["name"])).collect();
     let first = backend(&pick["backend"]);
-    if pick["certain"] != true {
+    if pick["ordered"] == false {
         return match next.is_empty() {
             true => first,
             false => format!("one of {first}, {}", next.join(", ")),

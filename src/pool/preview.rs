@@ -1,14 +1,15 @@
 //! The preview of a pick: the backends that a connection would get, for an operator. It takes the decision of a pick and
 //! has none of its effects: no lease, no turn, no count.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::backend::Backend;
 use super::pick::{CandidateRules, Draw, LimitRule, PickKind, PickRequest, TierCandidates, Unavailable};
 use super::pool_in_use::Pool;
 use super::tiers::{Tier, Tiers};
+use crate::balance::FULL_SHARE;
 use crate::wire::ServerName;
 
 /// The backends that a connection would get.
@@ -17,11 +18,8 @@ pub struct PickPreview {
     /// The first backend, then the backends of the later attempts if each attempt fails. At least one.
     pub picks: Vec<PreviewedPick>,
     /// True if each connection with these properties gets these backends while their states stay the same. False if the
-    /// balancer takes turns, draws at random or counts open connections: then these are the backends that it picks from,
-    /// in written order.
+    /// pick also depends on counts of connections, on a share that grows, on turns or on chance.
     pub is_certain: bool,
-    /// True if the first pick ignores health.
-    pub is_in_panic: bool,
 }
 
 /// One backend that a connection would get.
@@ -60,10 +58,9 @@ impl Pool {
         if self.must_wait() {
             return Err(Unavailable::Full);
         }
-        let kind = PreviewKind { pool: self, is_panic: Cell::new(false) };
+        let kind = PreviewKind(self);
         let mut tried: Vec<Arc<Backend>> = Vec::new();
         let mut picks: Vec<PreviewedPick> = Vec::new();
-        let mut is_in_panic = false;
         while picks.len() < most.max(1) {
             let request = PickRequest { source, server_name, tried: &tried };
             match self.pick_by(&request, LimitRule::Obeyed, &kind) {
@@ -74,24 +71,28 @@ impl Pool {
                 Err(unavailable) if picks.is_empty() => return Err(unavailable),
                 Err(_) => break,
             }
-            if picks.len() == 1 {
-                is_in_panic = kind.is_panic.get();
-            }
         }
-        Ok(PickPreview { picks, is_certain: self.is_certain(), is_in_panic })
+        Ok(PickPreview { picks, is_certain: self.is_certain() })
+    }
+
+    /// Returns true if each connection has an order in which backends are picked. Otherwise a preview has the backends
+    /// that the balancer picks from, in written order.
+    pub fn is_ordered(&self) -> bool {
+        self.tiers.list().iter().all(|tier| tier.balancer.is_ordered())
     }
 
     /// Returns true if picks depend only on the connection and the states of the backends.
-    pub fn is_certain(&self) -> bool {
-        self.tiers.list().iter().all(|tier| tier.balancer.is_certain())
+    fn is_certain(&self) -> bool {
+        let now = Instant::now();
+        let mut available = self.backends.iter().filter(|backend| backend.is_available());
+        self.is_ordered()
+            && self.spec.max_load.is_none()
+            && available.all(|backend| backend.share(self.spec.slow_start, || now) == FULL_SHARE)
     }
 }
 
 /// The kind of a pick that only looks.
-struct PreviewKind<'a> {
-    pool: &'a Pool,
-    is_panic: Cell<bool>,
-}
+struct PreviewKind<'a>(&'a Pool);
 
 impl PickKind for PreviewKind<'_> {
     type Picked = PreviewedPick;
@@ -108,7 +109,7 @@ impl PickKind for PreviewKind<'_> {
         _: CandidateRules,
     ) -> Option<PreviewedPick> {
         let slot = tier.maglev().and_then(|maglev| {
-            let owner = &self.pool.backends[tier.members()[maglev.owner(draw.key)?]];
+            let owner = &self.0.backends[tier.members()[maglev.owner(draw.key)?]];
             Some(OwnedSlot {
                 position: maglev.slot(draw.key)?,
                 slots: maglev.size(),
@@ -118,18 +119,19 @@ impl PickKind for PreviewKind<'_> {
         Some(PreviewedPick { backend: Arc::clone(backend), slot })
     }
 
-    fn picked_in_panic(&self, _: &Tiers) {
-        self.is_panic.set(true);
-    }
+    fn picked_in_panic(&self, _: &Tiers) {}
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use super::*;
     use crate::balance::{Algorithm, MaxLoad};
-    use crate::pool::{BackendSpec, OperatorState, PoolSpec, TierSpec};
+    use crate::pool::{
+        BackendSpec, CheckFault, CheckOutcome, CheckReport, HealthSpec, OperatorState, PoolSpec, TierSpec,
+    };
 
     fn backends() -> Vec<BackendSpec> {
         let address = || "10.0.0.1:5432".parse().unwrap();
@@ -147,11 +149,14 @@ mod tests {
 
     /// Checks that picks follow the preview, also after failed attempts, and that the preview changes nothing.
     fn check(spec: PoolSpec) {
-        let pool = Pool::build(spec, None, 7);
+        check_pool(&Pool::build(spec, None, 7));
+    }
+
+    fn check_pool(pool: &Pool) {
         let mut seen = 0;
         for number in 0..500 {
             let preview = pool.preview(client(number), None, 3).unwrap();
-            assert!(preview.is_certain);
+            assert_eq!(preview.is_certain, pool.spec().max_load.is_none());
             assert!(pool.backends().iter().all(|backend| backend.active() == 0), "the preview holds nothing");
             let mut tried = Vec::new();
             for pick in &preview.picks {
@@ -173,6 +178,22 @@ mod tests {
             check(PoolSpec { tiers: zone.clone(), ..spec() });
         }
         check(PoolSpec { max_load: Some(MaxLoad::of_percent(200)), ..PoolSpec::new("p".into(), backends()) });
+    }
+
+    /// The weight that is up is below the threshold, so picks ignore the checks.
+    #[test]
+    fn picks_in_panic_mode_are_those_of_the_preview() {
+        let tiers = TierSpec { panic_threshold: Some(90), ..TierSpec::default() };
+        let health = Some(HealthSpec { rise: 1, fall: 1, ..HealthSpec::default() });
+        let pool = Pool::build(PoolSpec { tiers, health, ..PoolSpec::new("p".into(), backends()) }, None, 7);
+        let backend = Arc::clone(pool.backend("b").unwrap());
+        let found = CheckOutcome::Failed(CheckFault::Refused).into();
+        let report = CheckReport { pool: "p".into(), backend, found, took: Duration::ZERO };
+        assert!(pool.apply(&report, Instant::now()).is_some() && pool.is_in_panic());
+        pool.preview(client(1), None, 3).unwrap();
+        assert_eq!(pool.panic_picks(), 0, "the preview counts nothing");
+        check_pool(&pool);
+        assert_eq!(pool.panic_picks(), 1500);
     }
 
     #[test]
@@ -198,7 +219,7 @@ mod tests {
             let is_certain = matches!(algorithm, Algorithm::Maglev | Algorithm::Failover);
             let pool = Pool::build(spec.clone(), None, 7);
             let preview = pool.preview(client(1), None, 9).unwrap();
-            assert_eq!((preview.is_certain, preview.is_in_panic), (is_certain, false), "{algorithm:?}");
+            assert_eq!((preview.is_certain, pool.is_ordered()), (is_certain, is_certain), "{algorithm:?}");
             assert_eq!(preview.picks.len(), 4, "c is in maintenance");
             assert_eq!(preview.picks[0].slot.is_some(), algorithm == Algorithm::Maglev);
             if algorithm == Algorithm::RoundRobin {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::build::{self, FoundPools};
 use super::build_fault::BuildFault;
 use super::inherited::InheritedState;
-use super::view::View;
+use super::view::{LifeStage, View};
 use crate::config::{Config, did_you_mean};
 use crate::conn::explain::{ExplainRequest, ExplainedState, Explanation, explain};
 use crate::snapshot::{Policy, Snapshot};
@@ -96,7 +96,14 @@ pub fn explain_running(
     let policy = find(&snapshot, listener)?;
     let addresses = view.addresses();
     let request = with_destination(request, addresses.get(listener).map_or(&[], |own| own));
-    Ok(explain(&request, policy, ExplainedState::Running(&view.bounds)))
+    let mut explanation = explain(&request, policy, ExplainedState::Running(&view.bounds));
+    let note = match view.life() {
+        LifeStage::Serving => return Ok(explanation),
+        LifeStage::Starting => "the process starts: connections wait until it serves",
+        LifeStage::Draining => "the process drains: it accepts no new connections, or soon none",
+    };
+    explanation.notes.push(note.to_owned());
+    Ok(explanation)
 }
 
 fn find<'a>(snapshot: &'a Snapshot, listener: &str) -> Result<&'a Policy, UnknownListener> {

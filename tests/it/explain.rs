@@ -7,7 +7,7 @@ use std::path::Path;
 
 use pointsman::admin;
 use pointsman::conn::explain::{ExplainRequest, ExplainedHello, Explanation};
-use pointsman::server::explain_running;
+use pointsman::server::{LifeStage, explain_running};
 use serde_json::Value;
 
 use crate::process::{Folder, Program, run};
@@ -184,6 +184,7 @@ impl Tally {
 fn a_thousand_clients_go_where_explain_says() {
     let backends = Recorder::several("b", 5);
     let (proxy, admin) = Proxy::start_with_admin(config(&text(&backends, "")));
+    wait_until(&proxy, LifeStage::Serving);
     let (mut state, mut tally) = (17, Tally::default());
     for _ in 0..600 {
         tally.check(&Client::of(&mut state), &proxy, admin);
@@ -224,6 +225,22 @@ fn a_thousand_clients_go_where_explain_says() {
         );
     }
     proxy.wait_for_metric(r#"pointsman_connections_total{listener="main"}"#, 1000.0);
+}
+
+fn wait_until(proxy: &Proxy, stage: LifeStage) {
+    wait_for(&format!("{stage:?}"), || proxy.remote.view().life() == stage);
+}
+
+#[test]
+fn a_process_that_drains_says_so() {
+    let backends = Recorder::several("b", 5);
+    let proxy = Proxy::start(config(&format!("shutdown.grace = '1h'\n{}", text(&backends, ""))));
+    wait_until(&proxy, LifeStage::Serving);
+    assert!(at_home(&proxy, "exact.example.com").0.notes.is_empty());
+    proxy.remote.stop();
+    wait_until(&proxy, LifeStage::Draining);
+    let notes = at_home(&proxy, "exact.example.com").0.notes;
+    assert!(notes.len() == 1 && notes[0].starts_with("the process drains"), "{notes:?}");
 }
 
 /// Returns the report about a client of 127.0.0.1 with this name, and the word of its refusal.
@@ -406,7 +423,10 @@ fn a_captured_hello_decides_the_route() {
         let report: Value = serde_json::from_str(&stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"));
         assert_eq!(code, 3, "{stdout}");
         assert_eq!(report["alpn"], serde_json::json!(["h2", "http/1.1"]), "{stdout}");
+        assert!(report["ja4"].as_str().unwrap().starts_with("t13d"), "{stdout}");
     }
+    let shown = [&[&*fixture.file], &own[..], &[&path]].concat();
+    fixture.check(&shown, 0, &["hello      db.example.com, no ALPN, JA4 t"]);
     // A listener refuses such a hello, so it is no fault of the file.
     let bad = fixture.hello("bad.bin", &hello(b"not a name"));
     fixture.check(&[&own[..], &[&bad], &running].concat(), 3, &["bad_name"]);
@@ -481,6 +501,9 @@ fn a_wrong_request_to_the_page_is_refused() {
     check("?listener=main&source=x", 400, "a source is an address");
     check("?listener=main&source=127.0.0.1&top=1", 400, "listener, source, sni");
     check("?listener=main&source=127.0.0.1&sni=%00", 400, "NUL");
+    // The command knows an older version by this answer.
+    let (code, page) = admin::ask(admin, "/api/v1/explained", PATIENCE).unwrap();
+    assert!(code == 404 && page.starts_with("this path does not exist"), "{code} {page}");
     let hex: String = hello(b"exact.example.com").iter().map(|byte| format!("{byte:02x}")).collect();
     check(&format!("?listener=main&source=127.1.0.1&hello={hex}"), 200, "exact.example.com+source");
 }

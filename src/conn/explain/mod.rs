@@ -73,6 +73,7 @@ fn begin(request: &ExplainRequest, policy: &Policy, state: ExplainedState<'_>) -
         destination: request.destination.map(|destination| destination.to_string()),
         server_name: None,
         alpn: Vec::new(),
+        ja4: None,
         running: matches!(state, ExplainedState::Running(_)),
         served: false,
         refused: None,
@@ -162,6 +163,8 @@ impl Journey<'_> {
         self.report.server_name = name;
         let offered = facts.offer.iter().flat_map(Offer::alpn);
         self.report.alpn = offered.map(|protocol| protocol.escape_ascii().to_string()).collect();
+        let ja4 = facts.ja4().filter(|_| !self.request.hello.is_made());
+        self.report.ja4 = ja4.map(|ja4| ja4.as_str().to_owned());
     }
 }
 

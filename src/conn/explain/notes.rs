@@ -51,6 +51,12 @@ pub(super) fn of_pool(journey: &mut Journey<'_>, pool: &Pool) {
             "host names and discovery sources of pool {name} are not resolved, so the pick of a running process differs"
         ));
     }
+    if spec.max_load.is_some() && spec.algorithm == Algorithm::Maglev {
+        journey.report.notes.push(format!(
+            "pool {} has max_load: the pick also depends on the connections that are open at that moment",
+            spec.name
+        ));
+    }
     let port_is_known = journey.request.source.is_none_or(|source| source.port() != 0);
     if spec.algorithm == Algorithm::Maglev && spec.hash_on.contains(HashOn::SourceIpPort) && !port_is_known {
         journey.report.notes.push(

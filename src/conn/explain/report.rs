@@ -22,6 +22,8 @@ pub struct Explanation {
     pub server_name: Option<String>,
     /// The protocols that the hello offers by ALPN.
     pub alpn: Vec<String>,
+    /// The JA4 fingerprint of a captured hello.
+    pub ja4: Option<String>,
     /// True if the state of a running process was used.
     pub running: bool,
     /// True if the connection is served.
@@ -148,9 +150,11 @@ pub struct PoolReport {
 #[derive(Debug, Serialize)]
 pub struct PickReport {
     /// True if each connection with these properties gets this backend while the states of the backends stay the same.
-    /// False if the balancer takes turns, draws at random or counts connections: `backend` and `next` are then the
-    /// backends that it picks from.
+    /// False if the pick also depends on counts of connections, on a share that grows, on turns or on chance.
     pub certain: bool,
+    /// True if the backends are in the order in which this connection would get them. False if the balancer has no such
+    /// order: `backend` and `next` are then the backends that it picks from.
+    pub ordered: bool,
     /// The backend; `None` if it is not known, or if the connection waits in the queue.
     pub backend: Option<BackendReport>,
     /// The slot of the connection in the hash table.

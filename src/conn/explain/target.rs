@@ -55,13 +55,13 @@ impl Journey<'_> {
         }
         notes::of_pool(self, pool);
         let most = usize::try_from(plan.attempts).unwrap_or(MOST_PICKS);
-        let most = if pool.is_certain() { most.min(MOST_PICKS) } else { MOST_PICKS };
+        let most = if pool.is_ordered() { most.min(MOST_PICKS) } else { MOST_PICKS };
         let is_alone = matches!(self.state, ExplainedState::Configuration);
         match pool.preview(self.request.source, name, most) {
             Ok(preview) => {
                 let slots = preview.picks.first().and_then(|pick| pick.slot.as_ref()).map(|slot| slot.slots);
                 self.report.pool.iter_mut().for_each(|pool| pool.slots = slots);
-                self.report.pick = Some(PickReport::of(preview));
+                self.report.pick = Some(PickReport { ordered: pool.is_ordered(), ..PickReport::of(preview) });
             }
             // The backends are found only in a running process.
             Err(Unavailable::NoneUp) if is_alone && pool.spec().has_sources() => {
@@ -159,6 +159,7 @@ impl PickReport {
     fn unknown() -> Self {
         Self {
             certain: false,
+            ordered: false,
             backend: None,
             slot: None,
             owner: None,
