@@ -137,8 +137,8 @@ fn route(route: &Value, name: Option<&str>, out: &mut String) {
     }
     match route["more"].as_u64() {
         None | Some(0) => {}
-        Some(1) => line(out, "", "not 1 more route (name)"),
-        Some(more) => line(out, "", &format!("not {more} more routes (name)")),
+        Some(1) => line(out, "", "1 more route is not shown"),
+        Some(more) => line(out, "", &format!("{more} more routes are not shown")),
     }
 }
 
@@ -441,5 +441,8 @@ mod tests {
         let report =
             serde_json::json!({ "route": { "by": "luck", "others": [{ "reason": "none" }] }, "pick": {} });
         assert!(text(&report).contains("luck"), "{}", text(&report));
+        let shown = |more: u64| text(&serde_json::json!({ "route": { "by": "any", "more": more } }));
+        assert!(!shown(0).contains("more") && shown(1).contains("1 more route is not shown"));
+        assert!(shown(7).contains("7 more routes are not shown"), "{}", shown(7));
     }
 }
