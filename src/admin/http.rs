@@ -15,7 +15,7 @@ use super::acceptor::AdminPeer;
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::ReloadRefusal;
-use super::{gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
+use super::{explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
 
@@ -34,6 +34,7 @@ GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
 POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
+GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
@@ -62,6 +63,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
+        .route("/api/v1/explain", get(explained))
         .route("/api/v1/upgrade", get(last_upgrade))
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
@@ -235,6 +237,19 @@ fn overridden(made: Result<String, OverrideFault>) -> Response {
             };
             (code, format!("{fault}\n")).into_response()
         }
+    }
+}
+
+/// Runs on a blocking thread, because a listener may have a million routes.
+async fn explained(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match spawn_blocking(move || explain::json(&view, query.as_deref())).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(Err(refusal)) => {
+            let is_unknown = matches!(refusal, explain::ExplainRefusal::Listener(_));
+            let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => unwritten(&error),
     }
 }
 

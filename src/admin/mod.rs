@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod ask;
+mod explain;
 mod guard;
 mod gzip;
 mod http;

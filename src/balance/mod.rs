@@ -165,6 +165,24 @@ impl Balancer {
             Self::Failover(failover) => failover.pick(randomness, candidates),
         }
     }
+
+    /// Returns the member that a pick would return now, without an effect on later picks. If picks do not depend on the
+    /// key and the candidates alone ([`Balancer::is_ordered`]), returns the first of the `members` that accepts.
+    pub fn preview(&self, key: u64, members: usize, candidates: &impl Candidates) -> Option<usize> {
+        match self {
+            Self::Maglev(maglev) => maglev.preview(key, candidates),
+            Self::Failover(failover) => failover.pick(0, candidates),
+            Self::RoundRobin(_) | Self::LeastConnections(_) | Self::RandomTwo(_) => {
+                (0..members).find(|&member| candidates.accepts(member))
+            }
+        }
+    }
+
+    /// Returns true if each key has an order in which members are picked. Turns, chance and counts of connections give no
+    /// such order.
+    pub fn is_ordered(&self) -> bool {
+        matches!(self, Self::Maglev(_) | Self::Failover(_))
+    }
 }
 
 #[cfg(test)]

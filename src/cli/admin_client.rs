@@ -41,6 +41,11 @@ pub(super) struct AdminArgs {
 }
 
 impl AdminArgs {
+    /// Returns true if an option names the listener or its token.
+    pub(super) fn is_given(&self) -> bool {
+        self.admin.is_some() || self.token_file.is_some()
+    }
+
     /// Returns the listener to query. Faults are printed.
     fn at(&self) -> Result<admin::AdminTarget, ExitCode> {
         let token =
@@ -129,6 +134,14 @@ pub(super) fn change_within(args: &AdminArgs, method: &'static str, path: &str, 
         Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, time)),
         Err(code) => code,
     }
+}
+
+/// Queries a page, and returns its status code and its text. Faults of the connection are printed.
+pub(super) fn fetch(args: &AdminArgs, path: &str) -> Result<(u16, String), ExitCode> {
+    let at = args.at()?;
+    let address = at.address.clone();
+    let response = admin::ask(at, path, TIMEOUT);
+    response.map_err(|error| print_answer(&address, Err(error)))
 }
 
 /// Prints an answer with control characters escaped: any process may listen at the address.

@@ -1,8 +1,11 @@
 //! The command line: arguments to calls, results to exit codes.
 //!
-//! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage.
+//! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage, 3 a connection that
+//! `explain` explains is refused.
 
 mod admin_client;
+mod explain;
+mod explain_text;
 mod list;
 mod status;
 mod steer;
@@ -29,6 +32,7 @@ use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_f
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin_client::{AdminArgs, show_page, show_status};
+use explain::ExplainArgs;
 use list::ListCommand;
 use status::Extent;
 use steer::{
@@ -117,6 +121,8 @@ enum Command {
     Log(LogArgs),
     /// Print the changes that operators made at run time, as JSON
     Overrides(AdminOnly),
+    /// Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused
+    Explain(ExplainArgs),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -175,6 +181,7 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => steer::reload(&args),
         Command::Log(args) => steer::log(&args),
         Command::Overrides(args) => steer::overrides(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,

@@ -927,9 +927,9 @@ impl KeywordEnum for Algorithm {
 
 impl KeywordEnum for HashOn {
     const WORDS: &'static [(&'static str, Self)] = &[
-        ("source-ip", Self::SourceIp),
-        ("source-ip-port", Self::SourceIpPort),
-        ("sni", Self::Sni),
-        ("proxy-authority", Self::ProxyAuthority),
+        (Self::SourceIp.word(), Self::SourceIp),
+        (Self::SourceIpPort.word(), Self::SourceIpPort),
+        (Self::Sni.word(), Self::Sni),
+        (Self::ProxyAuthority.word(), Self::ProxyAuthority),
     ];
 }

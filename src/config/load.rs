@@ -13,7 +13,7 @@ use super::findings::Findings;
 use super::named_files::{FileFindings, Naming};
 use super::read::{self, Read as _, Value};
 use super::text::{CONFIGURATION, read_opened_text};
-use super::{Config, check, document, file, list_file, routes_file};
+use super::{Config, ConfigWithPlaces, RoutePlaces, check, document, file, list_file, routes_file};
 use crate::pool::DiscoverSource;
 use crate::sys;
 
@@ -25,7 +25,8 @@ use crate::sys;
 /// is not UTF-8. If the file has no faults, all faults of the files that are read with it: files of routes, of
 /// lists, and of certificate authorities.
 pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
-    load_from(path, path.parent().unwrap_or(Path::new("")), sys::file::open, Files::Read)
+    let directory = path.parent().unwrap_or(Path::new(""));
+    load_from(path, directory, sys::file::open, Files::Read).map(LoadedText::without_text)
 }
 
 /// Loads a configuration as [`load`] does, from a file in a command line, which may be `-`, `/dev/stdin` or a shell's
@@ -36,7 +37,18 @@ pub fn load(path: &Path) -> Result<(Config, Warnings), Faults> {
 ///
 /// As [`load`].
 pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
-    load_given_with(path, Files::Read)
+    load_given_with(path, Files::Read).map(LoadedText::without_text)
+}
+
+/// Loads a configuration as [`load_given`] does, and returns the lines of its routes too.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with_places(path: &Path) -> Result<ConfigWithPlaces, Faults> {
+    let LoadedText { config, warnings, text } = load_given_with(path, Files::Read)?;
+    let places = RoutePlaces::read(&config, &path.display().to_string(), &text);
+    Ok(ConfigWithPlaces { config, warnings, places })
 }
 
 /// Loads a configuration as [`load`] does, and also checks every other file that a process with this configuration
@@ -46,7 +58,20 @@ pub fn load_given(path: &Path) -> Result<(Config, Warnings), Faults> {
 ///
 /// As [`load`], with the faults of all these files.
 pub fn check_given(path: &Path) -> Result<(Config, Warnings), Faults> {
-    load_given_with(path, Files::All)
+    load_given_with(path, Files::All).map(LoadedText::without_text)
+}
+
+/// A configuration and the text that it was read from.
+struct LoadedText {
+    config: Config,
+    warnings: Warnings,
+    text: String,
+}
+
+impl LoadedText {
+    fn without_text(self) -> (Config, Warnings) {
+        (self.config, self.warnings)
+    }
 }
 
 /// The selection of the files to check: a configuration names more files than loading reads.
@@ -58,7 +83,7 @@ enum Files {
     All,
 }
 
-fn load_given_with(path: &Path, files: Files) -> Result<(Config, Warnings), Faults> {
+fn load_given_with(path: &Path, files: Files) -> Result<LoadedText, Faults> {
     let path = if path == Path::new("-") { Path::new("/dev/stdin") } else { path };
     let directory = match sys::file::is_descriptor(path) {
         true => None,
@@ -72,7 +97,7 @@ fn load_from(
     directory: &Path,
     open: impl FnOnce(&Path) -> io::Result<File>,
     files: Files,
-) -> Result<(Config, Warnings), Faults> {
+) -> Result<LoadedText, Faults> {
     let name = path.display().to_string();
     let text = read_opened_text(path, CONFIGURATION, open(path))?;
     let (mut config, warnings) = parse(&name, &text)?;
@@ -85,7 +110,8 @@ fn load_from(
     if files == Files::All {
         found.check_others(&config);
     }
-    Ok((config, found.conclude()?))
+    let warnings = found.conclude()?;
+    Ok(LoadedText { config, warnings, text })
 }
 
 /// Makes the paths in a file relative to its directory.

@@ -30,6 +30,7 @@ mod named_files;
 mod proxy;
 mod read;
 mod render;
+mod route_places;
 mod routes_file;
 mod script;
 mod text;
@@ -55,7 +56,8 @@ pub use fault::{Diagnostic, FaultLabel, Faults, Span, Warnings};
 pub(crate) use findings::did_you_mean;
 pub use handover_keys::HandoverSpec;
 pub use list_file::ListReader;
-pub use load::{check_given, load, load_given, one_liner, parse};
+pub use load::{check_given, load, load_given, load_with_places, one_liner, parse};
+pub use route_places::{ConfigWithPlaces, RoutePlaces};
 pub use routes_file::{RoutesReader, left_to_wider};
 pub use token::{TokenFault, read_given_token, read_token};
 

@@ -42,10 +42,36 @@ pub(super) fn peer(peer: &Address, policy: &Policy, context: &WorkerContext) -> 
 
 /// Takes a slot of the process and of the listener.
 fn slots(policy: &Policy, context: &WorkerContext) -> Result<Permit, CloseReason> {
-    Permit::ask(&context.bounds.connections, &policy.gate).map_err(|refusal| match refusal {
+    Permit::ask(&context.bounds.connections, &policy.gate).map_err(no_slot)
+}
+
+fn no_slot(refusal: AdmissionRefusal) -> CloseReason {
+    match refusal {
         AdmissionRefusal::ListenerFull => CloseReason::ListenerFull,
         AdmissionRefusal::ProcessFull => CloseReason::ProcessFull,
-    })
+    }
+}
+
+/// Returns the result that [`peer`] would return now for a client that is no proxy. Takes nothing. The heaviest sources
+/// of an overloaded process are not found.
+///
+/// # Errors
+///
+/// The limit that the client would exceed.
+pub(super) fn preview(client: &Address, policy: &Policy, bounds: &ProcessBounds) -> Result<(), CloseReason> {
+    let now = Moment::now();
+    let admission = policy.admission.as_deref();
+    if let Some(admission) = admission
+        && let (Some(limits), Some(source)) = (&admission.spec.per_source, address_source(client, admission))
+    {
+        let request = request(source, policy, now);
+        bounds.sources.preview(&request, limits).map_err(over_source_limit)?;
+    }
+    Permit::preview(&bounds.connections, &policy.gate).map_err(no_slot)?;
+    match admission {
+        Some(admission) if !admission.rate.has_token(now) => Err(CloseReason::ListenerRate),
+        _ => Ok(()),
+    }
 }
 
 /// Admits the client that a PROXY header names.
@@ -78,7 +104,7 @@ pub(super) fn source(
 }
 
 /// Returns the source of an address. A client of a Unix socket has none.
-fn address_source(client: &Address, admission: &Admission) -> Option<SourceKey> {
+pub(super) fn address_source(client: &Address, admission: &Admission) -> Option<SourceKey> {
     client.tcp().map(|address| SourceKey::of(address.ip(), admission.spec.prefix))
 }
 
@@ -91,22 +117,25 @@ fn of_source(
     bounds: &ProcessBounds,
 ) -> Result<Option<SourcePass>, CloseReason> {
     let (Some(limits), Some(source)) = (&admission.spec.per_source, source) else { return Ok(None) };
-    let request = AdmissionRequest {
-        listener: policy.listener_id,
-        source,
-        is_read: matches!(policy.protocol, Protocol::Tls(_)),
-        now,
-    };
-    let pass = bounds.sources.admit(&request, limits).map_err(|refusal| match refusal {
-        SourceRefusal::Connections => CloseReason::SourceConnections,
-        SourceRefusal::Rate => CloseReason::SourceRate,
-        SourceRefusal::Hellos => CloseReason::SourceHellos,
-        SourceRefusal::TableFull => CloseReason::SourceTableFull,
-    })?;
+    let pass = bounds.sources.admit(&request(source, policy, now), limits).map_err(over_source_limit)?;
     let sheds = bounds.overload.sheds_heaviest(now);
     match pass {
         Some(pass) if sheds && pass.is_heavy() => Err(CloseReason::Overloaded),
         pass => Ok(pass),
+    }
+}
+
+fn request(source: SourceKey, policy: &Policy, now: Moment) -> AdmissionRequest {
+    let is_read = matches!(policy.protocol, Protocol::Tls(_));
+    AdmissionRequest { listener: policy.listener_id, source, is_read, now }
+}
+
+fn over_source_limit(refusal: SourceRefusal) -> CloseReason {
+    match refusal {
+        SourceRefusal::Connections => CloseReason::SourceConnections,
+        SourceRefusal::Rate => CloseReason::SourceRate,
+        SourceRefusal::Hellos => CloseReason::SourceHellos,
+        SourceRefusal::TableFull => CloseReason::SourceTableFull,
     }
 }
 
@@ -136,7 +165,7 @@ impl Rejection {
 
 /// Takes a slot of a route.
 pub(super) fn route(limited: &UsageLimit, record: &mut ConnectionRecord) -> Result<(), Rejection> {
-    let pass = enter(limited, CloseReason::RouteFull, CloseReason::RouteRate)?;
+    let pass = enter(limited, ROUTE_REASONS)?;
     record.permit().hold_route(pass);
     Ok(())
 }
@@ -145,20 +174,41 @@ pub(super) fn route(limited: &UsageLimit, record: &mut ConnectionRecord) -> Resu
 pub(super) fn pool(served: &ServedPool, record: &mut ConnectionRecord) -> Result<(), Rejection> {
     if let Some(limited) = &served.limits {
         record.set_pool(&served.pool.spec().name);
-        let pass = enter(limited, CloseReason::PoolFull, CloseReason::PoolRate)?;
+        let pass = enter(limited, POOL_REASONS)?;
         record.permit().hold_pool(pass);
     }
     Ok(())
 }
 
-fn enter(limited: &UsageLimit, full: CloseReason, rate: CloseReason) -> Result<GatePass, Rejection> {
-    limited.quota.enter(Moment::now()).map_err(|exceeded| {
-        let reason = match exceeded {
-            ExceededLimit::Connections => full,
-            ExceededLimit::Rate => rate,
-        };
-        Rejection { reason, over: limited.over }
-    })
+/// The close reasons of a limit: of its connections, and of its rate.
+type LimitReasons = [CloseReason; 2];
+
+const ROUTE_REASONS: LimitReasons = [CloseReason::RouteFull, CloseReason::RouteRate];
+
+const POOL_REASONS: LimitReasons = [CloseReason::PoolFull, CloseReason::PoolRate];
+
+fn enter(limited: &UsageLimit, reasons: LimitReasons) -> Result<GatePass, Rejection> {
+    limited
+        .quota
+        .enter(Moment::now())
+        .map_err(|exceeded| Rejection { reason: over_limit(exceeded, reasons), over: limited.over })
+}
+
+fn over_limit(exceeded: ExceededLimit, [full, rate]: LimitReasons) -> CloseReason {
+    match exceeded {
+        ExceededLimit::Connections => full,
+        ExceededLimit::Rate => rate,
+    }
+}
+
+/// Returns the result that [`route`] would return now. Takes nothing.
+pub(super) fn preview_route(limited: &UsageLimit) -> Result<(), CloseReason> {
+    limited.quota.preview(Moment::now()).map_err(|exceeded| over_limit(exceeded, ROUTE_REASONS))
+}
+
+/// Returns the result that [`pool`] would return now. Takes nothing.
+pub(super) fn preview_pool(limited: &UsageLimit) -> Result<(), CloseReason> {
+    limited.quota.preview(Moment::now()).map_err(|exceeded| over_limit(exceeded, POOL_REASONS))
 }
 
 /// Closes a client in the way that its listener demands. Nothing was read from the client.

@@ -9,8 +9,8 @@ use super::record::ConnectionRecord;
 use super::sniffed::SniffedClient;
 use crate::pool::AnnounceSpec;
 use crate::sys::socket;
-use crate::wire::Offer;
 use crate::wire::proxy_protocol::{HeaderOrigin, OutgoingHeader, ProxyHeader, Tlv};
+use crate::wire::{Offer, ServerName};
 
 /// The first bytes of a connection to any backend of a pool.
 pub(super) struct BackendPreface<'a> {
@@ -49,8 +49,6 @@ impl<'a> BackendPreface<'a> {
 fn header(announce: &AnnounceSpec, sniffed: &SniffedClient, record: &mut ConnectionRecord) -> Vec<u8> {
     let came = sniffed.facts.proxy.as_deref();
     let tlv = |kind| came.and_then(|header| header.tlv(kind));
-    let authority = sniffed.facts.server_name.as_ref().map(|name| name.as_str().as_bytes());
-    let authority = authority.or_else(|| tlv(Tlv::AUTHORITY)).filter(|_| announce.authority);
     let id = announce.unique_id.then(|| match tlv(Tlv::UNIQUE_ID) {
         // The identifier of the received header is passed on, so the connection has one identifier on its
         // whole path.
@@ -60,26 +58,55 @@ fn header(announce: &AnnounceSpec, sniffed: &SniffedClient, record: &mut Connect
     if let Some(id) = &id {
         record.announced_id(id);
     }
-    let alpn = announce.alpn.then(|| offered(sniffed).or_else(|| tlv(Tlv::ALPN).map(Vec::from))).flatten();
-    let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
-    tlvs.extend(alpn.as_deref().map(|protocol| (Tlv::ALPN, protocol)));
-    tlvs.extend(authority.map(|name| (Tlv::AUTHORITY, name)));
-    tlvs.extend(id.as_deref().map(|id| (Tlv::UNIQUE_ID, id)));
-    tlvs.extend(announce.tlvs.iter().map(|tlv| (tlv.kind, &*tlv.value)));
-    let own: Vec<u8> = tlvs.iter().map(|(kind, _)| *kind).collect();
-    let passed = came.map_or(&[][..], |header| &header.tlvs).iter();
-    let passed = passed.filter(|tlv| announce.pass.contains(tlv.kind) && !own.contains(&tlv.kind));
-    tlvs.extend(passed.map(|tlv| (tlv.kind, &*tlv.value)));
+    let message = if announce.alpn { sniffed.message() } else { None };
+    let facts = HeaderFacts {
+        came,
+        server_name: sniffed.facts.server_name.as_ref(),
+        message: message.as_deref(),
+        unique_id: id.as_deref(),
+    };
+    let tlvs = facts.tlvs(announce);
     let endpoints = record.client().tcp().zip(destination(came, sniffed));
     OutgoingHeader { version: announce.version, endpoints, tlvs, crc32c: announce.crc32c }.write()
 }
 
-/// Returns the protocol that a client offers by ALPN, if the client offers exactly one. Of several protocols
-/// the backend picks one, and this choice is encrypted.
-fn offered(sniffed: &SniffedClient) -> Option<Vec<u8>> {
-    let message = sniffed.message()?;
-    let mut protocols = Offer::of(&message)?.alpn();
-    protocols.next().filter(|_| protocols.next().is_none()).map(Vec::from)
+/// The facts about a client that a PROXY header may have, besides its addresses.
+pub(super) struct HeaderFacts<'a> {
+    /// The PROXY header that came with the client.
+    pub(super) came: Option<&'a ProxyHeader>,
+    /// The server name in the hello.
+    pub(super) server_name: Option<&'a ServerName>,
+    /// The message of the hello.
+    pub(super) message: Option<&'a [u8]>,
+    /// The identifier of the connection.
+    pub(super) unique_id: Option<&'a [u8]>,
+}
+
+impl<'a> HeaderFacts<'a> {
+    /// Returns the TLVs of the header, as the settings of a pool select them.
+    pub(super) fn tlvs(&self, announce: &'a AnnounceSpec) -> Vec<(u8, &'a [u8])> {
+        let tlv = |kind| self.came.and_then(|header| header.tlv(kind));
+        let authority = self.server_name.map(|name| name.as_str().as_bytes());
+        let authority = authority.or_else(|| tlv(Tlv::AUTHORITY)).filter(|_| announce.authority);
+        let alpn = announce.alpn.then(|| self.message.and_then(offered).or_else(|| tlv(Tlv::ALPN)));
+        let mut tlvs: Vec<(u8, &[u8])> = Vec::new();
+        tlvs.extend(alpn.flatten().map(|protocol| (Tlv::ALPN, protocol)));
+        tlvs.extend(authority.map(|name| (Tlv::AUTHORITY, name)));
+        tlvs.extend(self.unique_id.map(|id| (Tlv::UNIQUE_ID, id)));
+        tlvs.extend(announce.tlvs.iter().map(|tlv| (tlv.kind, &*tlv.value)));
+        let own: Vec<u8> = tlvs.iter().map(|(kind, _)| *kind).collect();
+        let passed = self.came.map_or(&[][..], |header| &header.tlvs).iter();
+        let passed = passed.filter(|tlv| announce.pass.contains(tlv.kind) && !own.contains(&tlv.kind));
+        tlvs.extend(passed.map(|tlv| (tlv.kind, &*tlv.value)));
+        tlvs
+    }
+}
+
+/// Returns the protocol that a hello offers by ALPN, if the hello offers exactly one. Of several protocols the backend
+/// picks one, and this choice is encrypted.
+fn offered(message: &[u8]) -> Option<&[u8]> {
+    let mut protocols = Offer::of(message)?.alpn();
+    protocols.next().filter(|_| protocols.next().is_none())
 }
 
 /// Returns the address that the client connected to: the destination in its PROXY header, or else an address of

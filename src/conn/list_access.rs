@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::reading;
 use super::refusal::RefusalProtocol;
-use crate::snapshot::access::{AccessDenial, RuleScope};
+use crate::snapshot::access::{AccessDecision, AccessDenial, RuleScope};
 use crate::snapshot::{ClientRefusal, OpeningPolicy, Policy, Protocol};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
@@ -47,15 +47,30 @@ pub(super) async fn refuse(socket: OwnedFd, reason: CloseReason, policy: &Policy
     }
 }
 
+/// Returns the decision of [`client`], and counts nothing.
+///
+/// # Errors
+///
+/// The rule that refuses the client.
+pub(super) fn preview<'p>(client: &Address, policy: &'p Policy) -> Result<(), AccessDecision<'p>> {
+    let (Some(access), Some(address)) = (&policy.access, client.tcp()) else { return Ok(()) };
+    access.decide(address.ip(), RuleScope::Client, Instant::now)
+}
+
 /// Checks an address against the lists. Clients of a Unix socket pass: the permissions of the socket's file
 /// restrict them.
 fn check(policy: &Policy, address: &Address, scope: RuleScope) -> Result<(), CloseReason> {
     let Some(access) = &policy.access else { return Ok(()) };
     let ip: Option<IpAddr> = address.tcp().map(|address| address.ip());
-    ip.map_or(Ok(()), |ip| access.check(ip, scope, Instant::now)).map_err(|denial| match denial {
+    ip.map_or(Ok(()), |ip| access.check(ip, scope, Instant::now)).map_err(refusal)
+}
+
+/// Returns the close reason of a denial.
+pub(super) fn refusal(denial: AccessDenial) -> CloseReason {
+    match denial {
         AccessDenial::Denied => CloseReason::Denied,
         AccessDenial::NotAllowed => CloseReason::NotAllowed,
-    })
+    }
 }
 
 /// Returns true if a refused client gets a TLS alert: the client begins with TLS, and the listener is

@@ -19,6 +19,7 @@ mod detect;
 mod dial;
 mod events;
 mod exchange;
+pub mod explain;
 mod fields;
 mod gone;
 mod greet;

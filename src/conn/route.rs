@@ -14,7 +14,9 @@ use crate::limit::OverLimit;
 use crate::relay::RelaySettings;
 use crate::route::ConnectionFacts;
 use crate::snapshot::opening_policy::CancelPolicy;
-use crate::snapshot::{Action, NoRoute, OpeningPolicy, Policy, Protocol, RouteTarget, ServedPool, TlsPolicy};
+use crate::snapshot::{
+    Action, NoRoute, OpeningPolicy, Policy, PoolSlot, Protocol, RouteTarget, ServedPool, TlsPolicy,
+};
 use crate::telemetry::{CloseReason, Offered};
 use crate::wire::{Offer, ServerName};
 
@@ -43,22 +45,33 @@ fn plan(
 ) -> Result<DialPlan, Rejection> {
     let cancel = cancel_policy(policy, &sniffed.intent);
     let served = served(sniffed, policy, cancel, record)?;
+    Ok(DialPlan { greeting: sniffed.greet.take(), ..dial_plan(served, policy, &sniffed.intent) })
+}
+
+/// Returns the plan of a dial to this pool, without a greeting.
+fn dial_plan(served: Arc<ServedPool>, policy: &Policy, intent: &Intent) -> DialPlan {
+    let cancel = cancel_policy(policy, intent);
     // The key of a request to cancel belongs to one backend, so no other backend can use the key.
     let attempts = if cancel.is_some() { 1 } else { served.pool.spec().dial.attempts };
     let relay = cancel.map_or(&policy.relay, |cancel| &cancel.relay);
     let peer_timeouts = &served.pool.spec().dial.peer_timeouts;
-    Ok(DialPlan {
+    DialPlan {
         attempts,
         pick: match (served.pool.forward(), cancel) {
             (Some(_), _) => PickRule::Named,
             (None, Some(_)) => PickRule::OfSession { missing: CloseReason::CancelRefused },
             (None, None) => PickRule::Balanced,
         },
-        early_fin: early_fin(&sniffed.intent),
+        early_fin: early_fin(intent),
         relay: RelaySettings { listener: Arc::clone(relay), backend: Arc::clone(peer_timeouts) },
-        greeting: sniffed.greet.take(),
+        greeting: None,
         served,
-    })
+    }
+}
+
+/// Returns the plan of a dial to this pool for a client with a hello, or of a listener that reads none.
+pub(super) fn plan_of_hello(served: Arc<ServedPool>, policy: &Policy) -> DialPlan {
+    dial_plan(served, policy, &Intent::Name)
 }
 
 /// Returns the policy for a request to cancel; `None` for another client, or if the listener has no such policy.
@@ -101,22 +114,72 @@ fn served(
     let offer = message.as_deref().and_then(Offer::of);
     let facts = ConnectionFacts::new(source, destination, offer).behind(proxy);
     log_offer(&facts, sniffed, record);
-    if let Some(access) = denying
+    match choose(policy, &sniffed.intent, sniffed.facts.server_name.as_ref(), &facts)? {
+        ChosenTarget::Pool(slot) => enter(slot.served(), record),
+        ChosenTarget::Route(target) => follow(target, source, cancel, record),
+    }
+}
+
+/// The target of a client.
+pub(super) enum ChosenTarget<'p> {
+    /// The pool of a listener of which no route matches.
+    Pool(&'p Arc<PoolSlot>),
+    /// A route, or the target of clients without a route.
+    Route(&'p RouteTarget),
+}
+
+/// Returns the target of a client. It changes and counts nothing.
+///
+/// # Errors
+///
+/// The reason for which the client has no target.
+fn choose<'p>(
+    policy: &'p Policy,
+    intent: &Intent,
+    name: Option<&ServerName>,
+    facts: &ConnectionFacts<'_>,
+) -> Result<ChosenTarget<'p>, Rejection> {
+    if let Some(access) = policy.access.as_deref().filter(|access| access.needs_ja4())
         && facts.ja4().is_some_and(|ja4| access.denies_ja4(ja4))
     {
         return Err(Rejection::denied(access.refused));
     }
     let target = match &policy.protocol {
-        Protocol::Tcp(tcp) => match tcp.target(&facts) {
-            Some(target) => target,
-            None => return enter(tcp.pool.served(), record),
-        },
-        Protocol::Tls(tls) => match opening_target(&policy.opening, &sniffed.intent) {
+        Protocol::Tcp(tcp) => tcp.target(facts).map_or(ChosenTarget::Pool(&tcp.pool), ChosenTarget::Route),
+        Protocol::Tls(tls) => ChosenTarget::Route(match opening_target(&policy.opening, intent) {
             Some(target) => target?,
-            None => named_target(tls, sniffed.facts.server_name.as_ref(), &facts)?,
-        },
+            None => named_target(tls, name, facts)?,
+        }),
     };
-    follow(target, source, cancel, record)
+    Ok(target)
+}
+
+/// Returns the target of a client with a hello, or of a client of a listener that reads none.
+///
+/// # Errors
+///
+/// The reason for which the client has no target.
+pub(super) fn choose_by_hello<'p>(
+    policy: &'p Policy,
+    name: Option<&ServerName>,
+    facts: &ConnectionFacts<'_>,
+) -> Result<ChosenTarget<'p>, CloseReason> {
+    choose(policy, &Intent::Name, name, facts).map_err(|rejection| rejection.reason)
+}
+
+/// Returns the slot of the pool that an action leads to.
+///
+/// # Errors
+///
+/// The reason for which the action refuses the client.
+pub(super) fn pool_of(
+    action: &Action,
+    source: Option<std::net::IpAddr>,
+) -> Result<&Arc<PoolSlot>, CloseReason> {
+    action.slot(source).ok_or(match action {
+        Action::Drop => CloseReason::RouteDropped,
+        _ => CloseReason::RouteRejected,
+    })
 }
 
 /// Records the offer of a hello, if the client sent a hello and the connection may be logged.
@@ -178,10 +241,7 @@ fn follow(
     record: &mut ConnectionRecord,
 ) -> Result<Arc<ServedPool>, Rejection> {
     record.routed(route, counts.as_ref());
-    let Some(slot) = action.slot(source) else {
-        let is_drop = matches!(action, Action::Drop);
-        return Err(if is_drop { CloseReason::RouteDropped } else { CloseReason::RouteRejected }.into());
-    };
+    let slot = pool_of(action, source)?;
     if let Some(limited) = limits {
         admission::route(limited, record)?;
     }

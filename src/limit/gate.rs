@@ -37,11 +37,21 @@ impl Gate {
     /// Adds a weight if there is room for it.
     fn admits(&self, weight: u64) -> bool {
         let before = self.inside.fetch_add(weight, Ordering::Relaxed);
-        let fits = before.saturating_add(weight) <= self.limit();
+        let fits = self.fits(before, weight);
         if !fits {
             self.leave(weight);
         }
         fits
+    }
+
+    /// Returns true if there is room for a weight beside the weight in use.
+    fn fits(&self, inside: u64, weight: u64) -> bool {
+        inside.saturating_add(weight) <= self.limit()
+    }
+
+    /// Returns true if [`Gate::enter`] would return a slot now. Takes nothing.
+    pub fn has_slot(&self) -> bool {
+        self.fits(self.inside(), 1)
     }
 
     fn leave(&self, weight: u64) {
@@ -135,6 +145,19 @@ impl Permit {
         let process = process.enter().ok_or(AdmissionRefusal::ProcessFull)?;
         let listener = listener.enter().ok_or(AdmissionRefusal::ListenerFull)?;
         Ok(Self { route: None, pool: None, source: None, _listener: listener, _process: process })
+    }
+
+    /// Returns the result that [`Permit::ask`] would return now. Takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The first of the two that has no free slot.
+    pub fn preview(process: &Gate, listener: &Gate) -> Result<(), AdmissionRefusal> {
+        match (process.has_slot(), listener.has_slot()) {
+            (false, _) => Err(AdmissionRefusal::ProcessFull),
+            (true, false) => Err(AdmissionRefusal::ListenerFull),
+            (true, true) => Ok(()),
+        }
     }
 
     /// Takes a slot of the process and of the listener, also beyond their limits: for a connection that another program

@@ -101,6 +101,19 @@ impl Quota {
         if self.rate.admit(now) { Ok(pass) } else { Err(ExceededLimit::Rate) }
     }
 
+    /// Returns the result that [`Quota::enter`] would return now. Takes nothing.
+    ///
+    /// # Errors
+    ///
+    /// The limit that a connection would exceed.
+    pub fn preview(&self, now: Moment) -> Result<(), ExceededLimit> {
+        match (self.gate.has_slot(), self.rate.has_token(now)) {
+            (false, _) => Err(ExceededLimit::Connections),
+            (true, false) => Err(ExceededLimit::Rate),
+            (true, true) => Ok(()),
+        }
+    }
+
     /// Takes a slot, also beyond the limit and without a token: for a connection that another program admitted.
     pub fn enter_past_limit(&self) -> GatePass {
         self.gate.enter_past_limit()

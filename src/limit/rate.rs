@@ -76,6 +76,16 @@ impl Rate {
         if arrival > latest.saturating_add(CLOCK_DELAY) { latest } else { arrival }
     }
 
+    /// Returns the number of events in a second that come evenly.
+    pub fn per_second(self) -> f64 {
+        1e9 / self.interval as f64
+    }
+
+    /// Returns the number of events that may come at once.
+    pub fn burst(self) -> u64 {
+        self.tolerance / self.interval + 1
+    }
+
     /// Returns the moment from which the next event is admitted.
     pub fn open_from(self, arrival: u64) -> u64 {
         arrival.saturating_sub(self.tolerance)
@@ -108,11 +118,7 @@ impl RateGate {
 
     /// Takes a token. Returns false if there is none.
     pub fn admit(&self, now: Moment) -> bool {
-        let interval = self.interval.load(Ordering::Relaxed);
-        if interval == 0 {
-            return true;
-        }
-        let rate = Rate { interval, tolerance: self.tolerance.load(Ordering::Relaxed) };
+        let Some(rate) = self.rate() else { return true };
         let admit = |arrival| rate.admit(arrival, now);
         let Err(arrival) = self.arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, admit) else {
             return true;
@@ -123,6 +129,17 @@ impl RateGate {
             let _ = self.arrival.compare_exchange(arrival, clamped, Ordering::Relaxed, Ordering::Relaxed);
         }
         false
+    }
+
+    /// Returns true if [`RateGate::admit`] would take a token now. Takes nothing.
+    pub fn has_token(&self, now: Moment) -> bool {
+        self.rate().is_none_or(|rate| rate.admit(self.arrival.load(Ordering::Relaxed), now).is_some())
+    }
+
+    /// Returns the rate; `None` is no limit.
+    pub fn rate(&self) -> Option<Rate> {
+        let interval = self.interval.load(Ordering::Relaxed);
+        (interval != 0).then(|| Rate { interval, tolerance: self.tolerance.load(Ordering::Relaxed) })
     }
 
     /// Returns the time until the rate has recovered, in nanoseconds; 0 without a limit.

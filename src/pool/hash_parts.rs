@@ -15,6 +15,18 @@ pub enum HashOn {
     ProxyAuthority,
 }
 
+impl HashOn {
+    /// Returns the word in the configuration.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::SourceIp => "source-ip",
+            Self::SourceIpPort => "source-ip-port",
+            Self::Sni => "sni",
+            Self::ProxyAuthority => "proxy-authority",
+        }
+    }
+}
+
 /// The parts that a hash balancer hashes: one, or several together.
 ///
 /// The order in which they were given does not count. A source address adds nothing to a source address with its

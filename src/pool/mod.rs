@@ -31,6 +31,7 @@ mod pause;
 mod pick;
 mod pool_in_use;
 mod pool_spec;
+mod preview;
 mod probe;
 mod queue;
 mod sessions;
@@ -63,6 +64,7 @@ pub use lease::Lease;
 pub use pick::Unavailable;
 pub use pool_in_use::Pool;
 pub use pool_spec::{OnDown, PoolSpec};
+pub use preview::{OwnedSlot, PickPreview, PreviewedPick};
 #[cfg(feature = "tls-checks")]
 pub use probe::{CaFault, read_certificates};
 pub use probe::{CheckLimit, CheckReport, Checks, ConnectFault};

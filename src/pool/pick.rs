@@ -11,7 +11,7 @@ use super::hash_on;
 use super::lease::Lease;
 use super::pool_in_use::Pool;
 use super::queue::{QueueAttempt, QueueSpec, WaiterNeeds};
-use super::tiers::{Tier, TierOrder};
+use super::tiers::{Tier, TierOrder, Tiers};
 use crate::balance::Candidates;
 use crate::balance::tiers::KeyOwner;
 use crate::wire::ServerName;
@@ -32,7 +32,7 @@ impl Pool {
         server_name: Option<&ServerName>,
         tried: &[Arc<Backend>],
     ) -> Result<Lease, Unavailable> {
-        if self.is_paused() || (self.spec.queue.is_some() && self.signals.queue.is_before_newcomers()) {
+        if self.must_wait() {
             return Err(Unavailable::Full);
         }
         self.pick_now(&PickRequest { source, server_name, tried }, LimitRule::Obeyed)
@@ -112,20 +112,35 @@ impl Pool {
         self.signals.pause.counts_from(began, now)
     }
 
+    /// Returns true if a new connection must wait, because the pool is paused or other connections wait in the queue.
+    pub(super) fn must_wait(&self) -> bool {
+        self.is_paused() || (self.spec.queue.is_some() && self.signals.queue.is_before_newcomers())
+    }
+
     /// Picks among the backends, without regard to the queue.
     pub(super) fn pick_now(
         &self,
         request: &PickRequest<'_>,
         limits: LimitRule,
     ) -> Result<Lease, Unavailable> {
+        self.pick_by(request, limits, &LeasedPick)
+    }
+
+    /// Picks among the backends, with the effects of `kind`.
+    pub(super) fn pick_by<K: PickKind>(
+        &self,
+        request: &PickRequest<'_>,
+        limits: LimitRule,
+        kind: &K,
+    ) -> Result<K::Picked, Unavailable> {
         let draw = self.draw(request);
         if let Some(tier) = self.tiers.only() {
-            return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits });
+            return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits }, kind);
         }
         let known = self.tier_health();
         let orders = self.tiers.tier_orders(&known, draw.key, |tier| self.owner(tier, draw.key));
         for tier_order in orders.into_iter().flatten() {
-            match self.pick_in_order(&tier_order, &draw, limits) {
+            match self.pick_in_order(&tier_order, &draw, limits, kind) {
                 Err(Unavailable::NoneUp) => {}
                 // A full backend gets free again; backups are only for the time without any usable primary.
                 decided => return decided,
@@ -143,22 +158,23 @@ impl Pool {
         Draw { key, randomness, tried }
     }
 
-    /// Picks a backend of the first tier that has a candidate, and holds the backend.
-    fn pick_in_order(
+    /// Picks a backend of the first tier that has a candidate.
+    fn pick_in_order<K: PickKind>(
         &self,
         tier_order: &TierOrder<'_>,
         draw: &Draw<'_>,
         limits: LimitRule,
-    ) -> Result<Lease, Unavailable> {
+        kind: &K,
+    ) -> Result<K::Picked, Unavailable> {
         let health = if tier_order.is_panic { HealthRule::Ignored } else { HealthRule::Obeyed };
         let mut unavailable = Unavailable::NoneUp;
         for tier in tier_order.tiers() {
-            match self.pick_in(tier, draw, CandidateRules { health, limits }) {
-                Ok(lease) => {
+            match self.pick_in(tier, draw, CandidateRules { health, limits }, kind) {
+                Ok(picked) => {
                     if health == HealthRule::Ignored {
-                        self.tiers.picked_in_panic();
+                        kind.picked_in_panic(&self.tiers);
                     }
-                    return Ok(lease);
+                    return Ok(picked);
                 }
                 Err(Unavailable::Full) => unavailable = Unavailable::Full,
                 Err(Unavailable::NoneUp) => {}
@@ -167,8 +183,14 @@ impl Pool {
         Err(unavailable)
     }
 
-    /// Picks a backend of one tier and holds it.
-    fn pick_in(&self, tier: &Tier, draw: &Draw<'_>, rules: CandidateRules) -> Result<Lease, Unavailable> {
+    /// Picks a backend of one tier.
+    fn pick_in<K: PickKind>(
+        &self,
+        tier: &Tier,
+        draw: &Draw<'_>,
+        rules: CandidateRules,
+        kind: &K,
+    ) -> Result<K::Picked, Unavailable> {
         let candidates = TierCandidates {
             backends: &self.backends,
             members: tier.members(),
@@ -177,10 +199,10 @@ impl Pool {
             rules,
             unavailable: Cell::new(Unavailable::NoneUp),
         };
-        while let Some(at) = tier.balancer.pick(draw.key, draw.randomness, &candidates) {
+        while let Some(at) = kind.choose(tier, draw, &candidates) {
             // If another worker has taken the last slot since, this backend is full at the next attempt.
-            if let Some(lease) = rules.take(candidates.backend(at)) {
-                return Ok(lease);
+            if let Some(picked) = kind.take(tier, draw, candidates.backend(at), rules) {
+                return Ok(picked);
             }
         }
         Err(candidates.unavailable.get())
@@ -193,6 +215,46 @@ impl Pool {
             Some(_) => KeyOwner::Down,
             None => KeyOwner::None,
         }
+    }
+}
+
+/// The kind of a pick. Each kind takes the same decision, and has its own effects.
+pub(super) trait PickKind {
+    /// The result of a pick.
+    type Picked;
+
+    /// Returns the position of a candidate in the tier, or `None` if no candidate accepts.
+    fn choose(&self, tier: &Tier, draw: &Draw<'_>, candidates: &TierCandidates<'_>) -> Option<usize>;
+
+    /// Takes the chosen backend, or returns `None` if it is full.
+    fn take(
+        &self,
+        tier: &Tier,
+        draw: &Draw<'_>,
+        backend: &Arc<Backend>,
+        rules: CandidateRules,
+    ) -> Option<Self::Picked>;
+
+    /// Records that a pick ignored health.
+    fn picked_in_panic(&self, tiers: &Tiers);
+}
+
+/// The pick of a connection, which holds its backend.
+struct LeasedPick;
+
+impl PickKind for LeasedPick {
+    type Picked = Lease;
+
+    fn choose(&self, tier: &Tier, draw: &Draw<'_>, candidates: &TierCandidates<'_>) -> Option<usize> {
+        tier.balancer.pick(draw.key, draw.randomness, candidates)
+    }
+
+    fn take(&self, _: &Tier, _: &Draw<'_>, backend: &Arc<Backend>, rules: CandidateRules) -> Option<Lease> {
+        rules.take(backend)
+    }
+
+    fn picked_in_panic(&self, tiers: &Tiers) {
+        tiers.picked_in_panic();
     }
 }
 
@@ -226,7 +288,7 @@ enum HealthRule {
 
 /// The rules by which a backend may be picked.
 #[derive(Clone, Copy, Debug)]
-struct CandidateRules {
+pub(super) struct CandidateRules {
     health: HealthRule,
     limits: LimitRule,
 }
@@ -266,14 +328,14 @@ pub(super) struct PickRequest<'a> {
 }
 
 /// The inputs of a balancer besides the backends.
-struct Draw<'a> {
-    key: u64,
+pub(super) struct Draw<'a> {
+    pub(super) key: u64,
     randomness: u64,
     tried: &'a [Arc<Backend>],
 }
 
 /// The backends of a tier as its balancer sees them for one connection.
-struct TierCandidates<'a> {
+pub(super) struct TierCandidates<'a> {
     backends: &'a [Arc<Backend>],
     /// The members of the tier, by their positions in `backends`.
     members: &'a [usize],

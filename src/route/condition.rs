@@ -258,6 +258,11 @@ impl Conditions {
         }
     }
 
+    /// Returns true if the connection meets all conditions.
+    pub(super) fn is_met(&self, facts: &ConnectionFacts<'_>) -> bool {
+        matches!(self.fit(facts), ConditionFit::Fits(_))
+    }
+
     /// Returns the rank if the connection meets all conditions but [`Conditions::tls_min`].
     fn rank(&self, facts: &ConnectionFacts<'_>) -> Option<RouteRank> {
         let best = |is_free: bool, rank: &dyn Fn() -> Option<u16>| if is_free { Some(0) } else { rank() };

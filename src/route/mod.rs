@@ -20,7 +20,9 @@ pub use prefix::{AddressRange, IpPrefix, PrefixFault, Prefixes};
 pub use prefix_set::{AddressSpan, PrefixSet, PrefixSetBuilder};
 pub use regex::{NameRegex, RegexFault};
 pub use split::Split;
-pub use table::{EqualRoutes, RouteEntry, RouteId, RouteKey, RouteMatch, RouteTable};
+pub use table::{
+    EqualRoutes, NameFit, RouteEntry, RouteFinding, RouteId, RouteKey, RouteMatch, RouteTable, RouteVerdict,
+};
 
 /// The facts from the first bytes of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -24,6 +24,7 @@ mod discovery;
 mod draining;
 mod event;
 mod events;
+mod explain;
 mod faults;
 mod follow_up;
 mod followers;
@@ -64,6 +65,7 @@ pub use census::{Census, CensusScope, SourceCount};
 pub use changes::Changes;
 pub use confine::{ConfineFault, confine};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
+pub use explain::{ExplainedConfig, UnknownListener, explain_running};
 pub use faults::{ReloadFault, StartFault};
 pub use overrides::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,

@@ -66,6 +66,27 @@ pub enum AccessDenial {
     NotAllowed,
 }
 
+/// The rule that refuses an address.
+#[derive(Clone, Copy, Debug)]
+pub enum AccessDecision<'a> {
+    /// This list of a `deny` rule has the address.
+    InList(&'a List),
+    /// The networks of a `deny` rule have the address.
+    InNetworks,
+    /// The listener has an `allow` rule, and the address is not in it.
+    NotAllowed,
+}
+
+impl AccessDecision<'_> {
+    /// Returns the reason for the refusal.
+    pub fn denial(self) -> AccessDenial {
+        match self {
+            Self::InList(_) | Self::InNetworks => AccessDenial::Denied,
+            Self::NotAllowed => AccessDenial::NotAllowed,
+        }
+    }
+}
+
 /// The rules that apply to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleScope {
@@ -79,6 +100,10 @@ impl Rule {
     fn build(spec: &RuleSpec, list: &impl Fn(&Arc<str>) -> Option<Arc<List>>) -> Result<Self, Arc<str>> {
         let lists = spec.lists.iter().map(|name| list(name).ok_or_else(|| Arc::clone(name)));
         Ok(Self { lists: lists.collect::<Result<_, _>>()?, prefixes: spec.prefixes.iter().collect() })
+    }
+
+    fn names(&self) -> Vec<&Arc<str>> {
+        self.lists.iter().map(|list| &list.name).collect()
     }
 
     fn list(&self, address: IpAddr, now: impl Fn() -> Instant) -> Option<&List> {
@@ -110,18 +135,46 @@ impl AccessRules {
         scope: RuleScope,
         now: impl Fn() -> Instant,
     ) -> Result<(), AccessDenial> {
+        self.decide(address, scope, now).map_err(|decision| {
+            if let AccessDecision::InList(list) = decision {
+                list.kept.count_refusal();
+            }
+            decision.denial()
+        })
+    }
+
+    /// Checks an address as [`AccessRules::check`] does, and counts nothing.
+    ///
+    /// # Errors
+    ///
+    /// The rule that refuses the address.
+    pub fn decide(
+        &self,
+        address: IpAddr,
+        scope: RuleScope,
+        now: impl Fn() -> Instant,
+    ) -> Result<(), AccessDecision<'_>> {
         if let Some(list) = self.deny.list(address, &now) {
-            list.kept.count_refusal();
-            return Err(AccessDenial::Denied);
+            return Err(AccessDecision::InList(list));
         }
         if self.deny.prefixes.contains(address) {
-            return Err(AccessDenial::Denied);
+            return Err(AccessDecision::InNetworks);
         }
         let is_allowed = |rule: &Rule| rule.prefixes.contains(address) || rule.list(address, &now).is_some();
         match &self.allow {
-            Some(rule) if scope == RuleScope::Client && !is_allowed(rule) => Err(AccessDenial::NotAllowed),
+            Some(rule) if scope == RuleScope::Client && !is_allowed(rule) => Err(AccessDecision::NotAllowed),
             _ => Ok(()),
         }
+    }
+
+    /// Returns the names of the lists: first those that deny, then those that allow.
+    pub fn lists(&self) -> [Vec<&Arc<str>>; 2] {
+        [self.deny.names(), self.allow.as_ref().map_or_else(Vec::new, Rule::names)]
+    }
+
+    /// Returns true if only addresses of an `allow` rule are admitted.
+    pub fn has_allow(&self) -> bool {
+        self.allow.is_some()
     }
 
     /// Returns true if the rules need the fingerprint of a hello.

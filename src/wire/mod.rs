@@ -13,7 +13,7 @@ pub mod server_name;
 pub mod starttls;
 
 pub use alert::Alert;
-pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion};
+pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion, made_hello};
 pub use dialogue::{Dialogue, DialogueFault, DialogueStep, Script};
 pub use first_bytes::DetectedProtocol;
 pub use opening::{BackendGreeting, Opening};

@@ -16,6 +16,7 @@ mod dial;
 mod discovery;
 mod down;
 mod ends;
+mod explain;
 mod files;
 mod forward;
 mod gone;

@@ -34,6 +34,7 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
             ("0", "All is well."),
             ("1", "A failure while running."),
             ("2", "A fault in the configuration or in the usage."),
+            ("3", "The connection that `explain` explains is refused."),
         ],
     ),
     (
@@ -41,7 +42,7 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "POINTSMAN_ADMIN",
-                "The admin listener that `status`, `health` and `list` query if `--admin` is not given.",
+                "The admin listener that `status`, `health`, `list` and `explain --running` query if `--admin` is not given.",
             ),
             ("POINTSMAN_LOG", "The level of the log. It overrides `log.level`."),
             (

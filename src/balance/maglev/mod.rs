@@ -131,17 +131,28 @@ impl Maglev {
     /// costs one hash. All members are queried only if 32 draws find none that accepts. With a bound, one pick in
     /// N/16 also queries all members.
     pub fn pick(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
-        let Some(bound) = &self.bound else { return self.pick_among(key, candidates) };
-        match bound.refresh(candidates) {
+        let Some(bound) = &self.bound else { return self.preview(key, candidates) };
+        let picked = match bound.refresh(candidates) {
             Some(cached) => self.pick_among(key, &cached),
             None => self.pick_among(key, candidates),
+        };
+        let (member, is_overflow) = picked?;
+        if is_overflow {
+            bound.count_overflow();
         }
+        Some(member)
     }
 
-    fn pick_among(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
+    /// Returns the member that [`Maglev::pick`] returns now, and counts nothing.
+    pub fn preview(&self, key: u64, candidates: &impl Candidates) -> Option<usize> {
+        self.pick_among(key, candidates).map(|(member, _)| member)
+    }
+
+    /// Returns the picked member. The second value is true if the bound kept the connection from an owner that accepts.
+    fn pick_among(&self, key: u64, candidates: &impl Candidates) -> Option<(usize, bool)> {
         let owner = self.owner(key)?;
         match self.limit(key, owner, candidates) {
-            None if candidates.accepts(owner) => Some(owner),
+            None if candidates.accepts(owner) => Some((owner, false)),
             limit => self.pick_other(key, (owner, limit), candidates),
         }
     }
@@ -152,7 +163,7 @@ impl Maglev {
         key: u64,
         (owner, limit): (usize, Option<SkipReason>),
         candidates: &impl Candidates,
-    ) -> Option<usize> {
+    ) -> Option<(usize, bool)> {
         let mut seen = TriedMembers::new(self.names.len());
         seen.insert(owner);
         let mut skipped = Vec::new();
@@ -164,13 +175,12 @@ impl Maglev {
             if self.limit(key, member, candidates).is_some() {
                 skipped.push(member);
             } else if candidates.accepts(member) {
-                if limit == Some(SkipReason::Load) && candidates.accepts(owner) {
-                    self.bound.iter().for_each(LoadBound::count_overflow);
-                }
-                return Some(member);
+                let is_overflow = limit == Some(SkipReason::Load) && candidates.accepts(owner);
+                return Some((member, is_overflow));
             }
         }
-        skipped.into_iter().find(|&member| candidates.accepts(member))
+        let accepting = skipped.into_iter().find(|&member| candidates.accepts(member));
+        accepting.map(|member| (member, false))
     }
 
     /// Returns the reason to skip a member for this key even if the member accepts.
@@ -186,6 +196,11 @@ impl Maglev {
     /// Returns the member that a key goes to while that member accepts; `None` if no member has a weight.
     pub fn owner(&self, key: u64) -> Option<usize> {
         (self.size() > 0).then(|| self.draw(key, 0))
+    }
+
+    /// Returns the slot whose member owns a key; `None` if no member has a weight.
+    pub fn slot(&self, key: u64) -> Option<usize> {
+        (self.size() > 0).then(|| self.drawn_slot(key, 0))
     }
 
     /// Returns a number that is equal on all nodes with equal members, weights and shared key.
@@ -223,7 +238,11 @@ impl Maglev {
     }
 
     fn draw(&self, key: u64, k: u8) -> usize {
-        self.slots.at(remainder(self.hash.draw(k, key), self.slots.len()))
+        self.slots.at(self.drawn_slot(key, k))
+    }
+
+    fn drawn_slot(&self, key: u64, k: u8) -> usize {
+        remainder(self.hash.draw(k, key), self.slots.len())
     }
 
     /// Returns every member with a weight once. Keys start at different ranks, so no single member inherits all

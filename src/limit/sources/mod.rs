@@ -232,6 +232,24 @@ impl SourceTable {
         Ok(Some(self.pass(index, way, entry, request)))
     }
 
+    /// Returns the result that [`SourceTable::admit`] would return now. Counts nothing and allocates no table.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which a connection would be refused.
+    pub fn preview(&self, request: &AdmissionRequest, limits: &SourceLimits) -> Result<(), SourceRefusal> {
+        let new = || SourceEntry::new(request.listener, request.source);
+        let Some(sets) = self.sets.get() else { return new().admit(request, limits) };
+        let set = sets[self.index(request.listener, request.source)].lock();
+        match set.find(request.listener, request.source) {
+            // The entry is a copy, so its counts stay.
+            Some(way) => { set.0[way] }.admit(request, limits),
+            None if set.slot_for_new(request.now).is_some() => new().admit(request, limits),
+            None if self.refuses_when_full.load(Ordering::Relaxed) => Err(SourceRefusal::TableFull),
+            None => Ok(()),
+        }
+    }
+
     /// Counts a connection that another program admitted, also beyond the limits of its source. Returns `None` if there
     /// is no slot for the source.
     pub fn admit_past_limits(self: &Arc<Self>, request: &AdmissionRequest) -> Option<SourcePass> {
@@ -290,7 +308,8 @@ impl SourceTable {
 
     /// The number of open connections of a source at a listener.
     pub fn open_of(&self, listener: ListenerId, source: SourceKey) -> u32 {
-        let set = self.sets()[self.index(listener, source)].lock();
+        let Some(sets) = self.sets.get() else { return 0 };
+        let set = sets[self.index(listener, source)].lock();
         set.find(listener, source).map_or(0, |way| set.0[way].open)
     }
 

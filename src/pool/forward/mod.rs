@@ -111,6 +111,11 @@ impl Forward {
         }
     }
 
+    /// Returns true if clients may go to the host with this name.
+    pub fn allows(&self, name: &ServerName) -> bool {
+        self.allowed.has(name)
+    }
+
     /// Returns the addresses to dial for a client that names `name`, at least one, in the order of the attempts. `own`
     /// has the addresses on which this process listens: no client is sent there.
     ///
@@ -126,7 +131,7 @@ impl Forward {
         name: &ServerName,
         own: &[SocketAddr],
     ) -> Result<Vec<SocketAddr>, ForwardFault> {
-        if !self.allowed.has(name) {
+        if !self.allows(name) {
             return Err(ForwardFault::NotAllowed);
         }
         let found = self.look_up(name).await?;

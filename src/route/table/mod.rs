@@ -8,6 +8,8 @@
 //! A lookup costs one hash for the whole name and one for each suffix that could be a pattern, independent of the
 //! number of routes. It allocates nothing. Routes with conditions under one name are compared one by one.
 
+mod verdicts;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use super::condition::{ConditionFit, Conditions, ConnectionFacts, RequiredFacts, RouteRank};
 use super::{NamePattern, NameRegex};
 use crate::wire::ServerName;
+pub use verdicts::{NameFit, RouteFinding, RouteVerdict};
 
 /// The position of a route in the caller's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,48 +135,52 @@ impl RouteTable {
 
     /// Finds the route for a connection. `*.x` matches names at any depth below `x`, and never `x` itself.
     pub fn find(&self, name: Option<&ServerName>, facts: &ConnectionFacts<'_>) -> RouteMatch {
-        let named = name.map_or(RouteMatch::Nothing, |name| self.find_named(name, facts));
+        let choose = |_, slot| Some(self.choose(slot, facts)).filter(|found| *found != RouteMatch::Nothing);
+        self.walk(name, choose).unwrap_or(RouteMatch::Nothing)
+    }
+
+    /// Visits the slots whose names fit, the most specific name first, until a visit returns a value.
+    fn walk<R>(
+        &self,
+        name: Option<&ServerName>,
+        mut visit: impl FnMut(NameFit, NameSlot) -> Option<R>,
+    ) -> Option<R> {
+        let named = name.and_then(|name| self.walk_named(name, &mut visit));
         match (named, self.any) {
-            (RouteMatch::Nothing, Some(slot)) => self.choose(slot, facts),
-            _ => named,
+            (None, Some(slot)) => visit(NameFit::Any, slot),
+            (named, _) => named,
         }
     }
 
-    fn find_named(&self, name: &ServerName, facts: &ConnectionFacts<'_>) -> RouteMatch {
+    fn walk_named<R>(
+        &self,
+        name: &ServerName,
+        mut visit: impl FnMut(NameFit, NameSlot) -> Option<R>,
+    ) -> Option<R> {
         let text = name.as_str();
-        let exact = self.look_up(&self.exact, text, facts);
-        if exact != RouteMatch::Nothing {
-            return exact;
+        if let Some(found) = self.exact.get(text).and_then(|slot| visit(NameFit::Exact, *slot)) {
+            return Some(found);
         }
         if !self.child.is_empty()
             && let Some((_, parent)) = text.split_once('.')
+            && let Some(found) = self.child.get(parent).and_then(|slot| visit(NameFit::Child, *slot))
         {
-            let child = self.look_up(&self.child, parent, facts);
-            if child != RouteMatch::Nothing {
-                return child;
-            }
+            return Some(found);
         }
-        let below = self.longest_suffix(text, facts);
-        if below != RouteMatch::Nothing {
+        let slot = |suffix| self.below.get(suffix);
+        let below = self.suffixes(text).find_map(|suffix| visit(NameFit::Below, *slot(suffix)?));
+        if below.is_some() {
             return below;
         }
-        let fitting = self.regexes.iter().filter(|(regex, _)| regex.fits(name));
-        first(fitting.map(|(_, slot)| self.choose(*slot, facts)))
+        let mut fitting = self.regexes.iter().filter(|(regex, _)| regex.fits(name));
+        fitting.find_map(|(_, slot)| visit(NameFit::Regex, *slot))
     }
 
-    fn longest_suffix(&self, name: &str, facts: &ConnectionFacts<'_>) -> RouteMatch {
+    /// Returns the suffixes of a name that a pattern may have, the longest first.
+    fn suffixes<'n>(&self, name: &'n str) -> impl Iterator<Item = &'n str> + use<'n> {
         let too_long = labels(name).saturating_sub(self.suffix_labels + 1);
         let suffixes = name.bytes().zip(1..).filter(|&(byte, _)| byte == b'.').map(|(_, next)| &name[next..]);
-        first(suffixes.skip(too_long).map(|suffix| self.look_up(&self.below, suffix, facts)))
-    }
-
-    fn look_up(
-        &self,
-        map: &HashMap<Box<str>, NameSlot>,
-        name: &str,
-        facts: &ConnectionFacts<'_>,
-    ) -> RouteMatch {
-        map.get(name).map_or(RouteMatch::Nothing, |slot| self.choose(*slot, facts))
+        suffixes.skip(too_long)
     }
 
     fn choose(&self, NameSlot(slot): NameSlot, facts: &ConnectionFacts<'_>) -> RouteMatch {
@@ -208,11 +215,6 @@ impl RouteTable {
             None => RouteMatch::Nothing,
         }
     }
-}
-
-/// Returns the first result that is not `Nothing`.
-fn first(mut found: impl Iterator<Item = RouteMatch>) -> RouteMatch {
-    found.find(|found| *found != RouteMatch::Nothing).unwrap_or(RouteMatch::Nothing)
 }
 
 fn labels(name: &str) -> usize {

@@ -14,6 +14,7 @@
 //! (early data, a second message) are not read.
 
 mod ja4;
+mod made;
 mod message;
 mod offer;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use tls_parser::{TlsHandshakeType, TlsRecordType, parse_tls_record_header};
 use super::alert::Alert;
 use super::server_name::{NameFault, ServerName};
 pub use ja4::Ja4;
+pub use made::made_hello;
 pub use offer::{Offer, TlsVersion};
 
 /// Type, version and length of a record (RFC 8446, section 5.1).
