@@ -25,8 +25,10 @@ use crate::conn::handover::LeavingQueue;
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{AcceptStop, CurrentPolicy, accept_until};
+use crate::live::requests::{self, ConnectionDetails};
 use crate::live::{
-    CloseNotice, ConnectionGroup, ConnectionRegistry, Loads, OpenConnections, StageCounts, TICK,
+    CloseNotice, CloseOrder, ConnectionGroup, ConnectionPage, ConnectionQuery, ConnectionRegistry,
+    ConnectionRow, Loads, OpenConnections, StageCounts, TICK,
 };
 use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
@@ -69,6 +71,14 @@ pub enum WorkerCommand {
     RenewPolicies,
     /// Send the list of open connections within a [`TICK`].
     ListOpen(oneshot::Sender<OpenConnections>),
+    /// Send a list of connections. The walk gives other tasks a turn after each slice.
+    ListConnections(ConnectionQuery, oneshot::Sender<ConnectionPage>),
+    /// Describe the connection with this number, if it is here.
+    DescribeConnection(u64, oneshot::Sender<ConnectionDetails>),
+    /// Close the connection with this number, if it is here.
+    CloseConnection(u64, oneshot::Sender<ConnectionRow>),
+    /// Close the connections of an operator's filter, each in its turn, and send their number.
+    CloseInOrder(Arc<CloseOrder>, oneshot::Sender<u64>),
     /// Send some connections to the queue of the successor.
     HandOver {
         /// The queue.
@@ -205,6 +215,34 @@ impl WorkerHandle {
     /// Requests the numbers of open connections by stage. `to` is dropped if the worker has ended.
     pub fn count_stages(&self, to: std::sync::mpsc::SyncSender<StageCounts>) {
         let _ = self.0.send(WorkerCommand::CountStages(to));
+    }
+
+    /// Requests a list of connections. The channel closes if the worker has ended.
+    pub fn list_connections(&self, query: ConnectionQuery) -> oneshot::Receiver<ConnectionPage> {
+        let (to, listed) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::ListConnections(query, to));
+        listed
+    }
+
+    /// Requests the state of a connection. The channel closes if the worker does not have it.
+    pub fn describe_connection(&self, id: u64) -> oneshot::Receiver<ConnectionDetails> {
+        let (to, described) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::DescribeConnection(id, to));
+        described
+    }
+
+    /// Closes a connection. The channel closes if the worker does not have it.
+    pub fn close_connection(&self, id: u64) -> oneshot::Receiver<ConnectionRow> {
+        let (to, closed) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::CloseConnection(id, to));
+        closed
+    }
+
+    /// Closes the connections of an order, and returns their number before the first is closed.
+    pub fn close_in_order(&self, order: Arc<CloseOrder>) -> oneshot::Receiver<u64> {
+        let (to, count) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::CloseInOrder(order, to));
+        count
     }
 
     /// Requests the list of open connections. A worker that is not overloaded sends it within a [`TICK`]. The
@@ -358,6 +396,18 @@ impl WorkerState {
                     sockets.iter().for_each(|socket| socket.policy.renew(id, &snapshot));
                 }
             }
+            WorkerCommand::ListConnections(query, to) => {
+                executor::spawn(requests::list(self.registry(), query, to));
+            }
+            WorkerCommand::DescribeConnection(id, to) => {
+                executor::spawn(requests::describe(self.registry(), id, to));
+            }
+            WorkerCommand::CloseConnection(id, to) => {
+                executor::spawn(requests::close(self.registry(), id, to));
+            }
+            WorkerCommand::CloseInOrder(order, to) => {
+                executor::spawn(requests::close_in_order(self.registry(), order, to));
+            }
             WorkerCommand::ListOpen(to) => self.context.registry.list(to),
             WorkerCommand::HandOver { queue, most, ordered } => {
                 *self.context.leaving.borrow_mut() = Some(queue);
@@ -369,6 +419,10 @@ impl WorkerState {
             WorkerCommand::CloseAll => self.context.registry.close_all(),
             WorkerCommand::Finish => {}
         }
+    }
+
+    fn registry(&self) -> Rc<ConnectionRegistry> {
+        Rc::clone(&self.context.registry)
     }
 
     fn listen(&mut self, id: SocketId, socket: Arc<OwnedFd>) {

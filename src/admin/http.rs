@@ -8,10 +8,11 @@ use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::acceptor::AdminPeer;
+use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::{gzip, list_api, scrape, sources, status, upgrade};
 use crate::limit::Moment;
@@ -28,6 +29,10 @@ GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an 
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/connections[?FILTER][&sort=age][&limit=100] open connections, as JSON
+GET /api/v1/connections/ID                one connection with its sockets, as JSON
+DELETE /api/v1/connections/ID             closes it
+POST /api/v1/connections/close[?FILTER][&rate=20/s][&dry_run=true] closes connections one after the other
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
@@ -43,6 +48,9 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Returns the router of all paths. The guard checks every request first, for any path that is added here.
 pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
+    let connection =
+        delete(kill_connection).route_layer(middleware::from_fn(without_content)).get(one_connection);
+    let close = post(close_connections).route_layer(middleware::from_fn(without_content));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -51,6 +59,9 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/lists", get(all_lists))
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", changes)
+        .route("/api/v1/connections", get(list_connections))
+        .route("/api/v1/connections/close", close)
+        .route("/api/v1/connections/{id}", connection)
         .route("/api/v1/sources", get(heaviest))
         .route("/api/v1/upgrade", get(last_upgrade))
         .fallback(unknown)
@@ -156,6 +167,48 @@ fn answer(made: Result<String, list_api::ListRefusal>) -> Response {
             let code = match refusal {
                 list_api::ListRefusal::NoList => StatusCode::NOT_FOUND,
                 list_api::ListRefusal::Full(_) => StatusCode::CONFLICT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (code, format!("{refusal}\n")).into_response()
+        }
+    }
+}
+
+async fn list_connections(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match connections::list(&view, query.as_deref()).await {
+        Ok(list) => page(JSON, move || connections::list_page(list)).await,
+        Err(refusal) => answer_connections(Err(refusal)),
+    }
+}
+
+async fn one_connection(State(view): State<Arc<View>>, Path(id): Path<String>) -> Response {
+    answer_connections(connections::one(&view, &id).await)
+}
+
+async fn kill_connection(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    Path(id): Path<String>,
+) -> Response {
+    answer_connections(connections::kill(&view, &id, origin).await)
+}
+
+async fn close_connections(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    answer_connections(connections::close(&view, query.as_deref(), origin).await)
+}
+
+fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
+    match made {
+        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(refusal) => {
+            let code = match refusal {
+                ConnectionRefusal::TooManyOrders(_) => StatusCode::CONFLICT,
+                _ if refusal.is_of_a_missing_connection() => StatusCode::NOT_FOUND,
+                _ if refusal.is_of_a_busy_process() => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,
             };
             (code, format!("{refusal}\n")).into_response()

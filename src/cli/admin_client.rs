@@ -103,6 +103,21 @@ pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> Exit
     }
 }
 
+/// Sends a request and returns the page of a good answer. All else is printed: a request that is wrong has the exit code of
+/// a wrong usage.
+pub(super) fn fetch(args: &AdminArgs, method: &'static str, path: &str) -> Result<String, ExitCode> {
+    let at = args.at()?;
+    let address = at.address.clone();
+    match admin::change(at, method, path, TIMEOUT) {
+        Ok((200, page)) => Ok(page),
+        response => {
+            let is_wrong = matches!(response, Ok((400 | 404, _)));
+            let failed = print_answer(&address, response);
+            Err(if is_wrong { ExitCode::from(FAULTY) } else { failed })
+        }
+    }
+}
+
 /// Prints an answer with control characters escaped: any process may listen at the address.
 fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitCode {
     match response {

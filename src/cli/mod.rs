@@ -3,6 +3,7 @@
 //! Exit codes: 0 success, 1 a failure while running, 2 a fault in the configuration or the usage.
 
 mod admin_client;
+mod connections;
 mod list;
 mod status;
 mod upgrade;
@@ -28,6 +29,7 @@ use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_f
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin_client::{AdminArgs, show_page, show_status};
+use connections::ConnectionsArgs;
 use list::ListCommand;
 use status::Extent;
 use upgrade::{TakeOverArgs, UpgradeArgs};
@@ -88,6 +90,8 @@ enum Command {
         #[command(subcommand)]
         command: ListCommand,
     },
+    /// List the open connections of a running pointsman, show one, or close some
+    Connections(Box<ConnectionsArgs>),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -135,6 +139,7 @@ pub fn run() -> ExitCode {
             show_status(&admin, if all { Extent::All } else { Extent::Some })
         }
         Command::List { command } => list::list(&command),
+        Command::Connections(args) => connections::connections(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,

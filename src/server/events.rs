@@ -32,6 +32,8 @@ pub enum EventKind {
     Routes,
     /// A hand-over to or from another program.
     Upgrade,
+    /// Connections that an operator closed.
+    Connections,
 }
 
 impl EventKind {
@@ -46,6 +48,7 @@ impl EventKind {
             Self::List => "list",
             Self::Routes => "routes",
             Self::Upgrade => "upgrade",
+            Self::Connections => "connections",
         }
     }
 }
