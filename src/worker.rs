@@ -69,7 +69,7 @@ pub enum WorkerCommand {
     },
     /// Drop policies that a reload has replaced. Without new clients the accept loops would keep them.
     RenewPolicies,
-    /// Send the list of open connections within a [`TICK`].
+    /// Send the list of open connections.
     ListOpen(oneshot::Sender<OpenConnections>),
     /// Send a list of connections. The walk gives other tasks a turn after each slice.
     ListConnections(ConnectionQuery, oneshot::Sender<ConnectionPage>),
@@ -245,8 +245,7 @@ impl WorkerHandle {
         count
     }
 
-    /// Requests the list of open connections. A worker that is not overloaded sends it within a [`TICK`]. The
-    /// channel closes if the worker has ended.
+    /// Requests the list of open connections. The channel closes if the worker has ended.
     pub fn list_open(&self) -> oneshot::Receiver<OpenConnections> {
         let (to, listed) = oneshot::channel();
         let _ = self.0.send(WorkerCommand::ListOpen(to));
@@ -408,7 +407,7 @@ impl WorkerState {
             WorkerCommand::CloseInOrder(order, to) => {
                 executor::spawn(requests::close_in_order(self.registry(), order, to));
             }
-            WorkerCommand::ListOpen(to) => self.context.registry.list(to),
+            WorkerCommand::ListOpen(to) => executor::spawn(requests::list_open(self.registry(), to)),
             WorkerCommand::HandOver { queue, most, ordered } => {
                 *self.context.leaving.borrow_mut() = Some(queue);
                 let _ = ordered.try_send(self.context.registry.hand_over(most));

@@ -12,7 +12,7 @@ use super::closing::{CloseCause, CloseNotice, CloseQueue};
 use super::command::{ConnectionCommand, MoveTarget};
 use super::entry::{ConnectionEntry, ConnectionGroup, MigratingEntry};
 use super::legs::ConnectionLegs;
-use super::listing::{MOST_LISTED, OpenConnections};
+use super::listing::OpenConnections;
 use super::loads::{Loads, WorkerSlot};
 use super::stage::StageCounts;
 use super::tallies::ConnectionTallies;
@@ -34,8 +34,10 @@ pub struct ConnectionRegistry {
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
-    /// The channels to which the next sweep sends the list of connections.
+    /// The channels to which the next list of connections is sent.
     listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
+    /// True while a task makes these lists.
+    has_list_task: Cell<bool>,
     /// The walks under way.
     walks: RefCell<Vec<Rc<WalkPlace>>>,
     /// The requests for the sockets of connections, by the numbers of the connections.
@@ -54,6 +56,7 @@ impl ConnectionRegistry {
             worker,
             emptied: tokio::sync::Notify::new(),
             listings: RefCell::default(),
+            has_list_task: Cell::new(false),
             walks: RefCell::default(),
             describing: RefCell::default(),
             next_to_leave: Cell::new(0),
@@ -120,31 +123,23 @@ impl ConnectionRegistry {
 
     /// Sweeps every connection once. The worker calls it at each [`TICK`](super::TICK).
     pub fn sweep(&self) {
-        let entries = self.entries.borrow();
-        let moved = match self.listings.take() {
-            none if none.is_empty() => entries.iter().map(|entry| entry.sweep()).sum(),
-            listings => {
-                let mut listed = Vec::with_capacity(entries.len().min(MOST_LISTED));
-                let sweep = |entry: &Rc<ConnectionEntry>| {
-                    if listed.len() < MOST_LISTED {
-                        listed.push(entry.listed());
-                    }
-                    entry.sweep()
-                };
-                let moved = entries.iter().map(sweep).sum();
-                let listed = Arc::new(listed);
-                listings.into_iter().for_each(|to| _ = to.send(Arc::clone(&listed)));
-                moved
-            }
-        };
-        drop(entries);
+        let moved = self.entries.borrow().iter().map(|entry| entry.sweep()).sum();
         self.loads.moved(self.worker, moved);
         self.give_notice();
     }
 
-    /// Sends the list of open connections with the next sweep, which visits each of them anyway.
-    pub fn list(&self, to: oneshot::Sender<OpenConnections>) {
+    /// Adds a request for the list of open connections. Returns true if no task makes such lists: the caller becomes this
+    /// task.
+    pub(super) fn add_listing(&self, to: oneshot::Sender<OpenConnections>) -> bool {
         self.listings.borrow_mut().push(to);
+        !self.has_list_task.replace(true)
+    }
+
+    /// Takes the requests for the list of open connections. Without a request the task that makes the lists is over.
+    pub(super) fn take_listings(&self) -> Vec<oneshot::Sender<OpenConnections>> {
+        let listings = self.listings.take();
+        self.has_list_task.set(!listings.is_empty());
+        listings
     }
 
     /// Closes the established connections of a backend one after the other, and also later connections, until
@@ -251,8 +246,8 @@ impl ConnectionRegistry {
         RegistryWalk { registry: Rc::clone(self), place, now }
     }
 
-    /// Requests the sockets of a connection from its task. The sender is dropped if the task does not answer: another
-    /// request for the same connection replaces it, or the connection ends.
+    /// Requests the sockets of a connection from its task. No answer comes if the connection ends, or if a command of a higher
+    /// rank comes first. So the caller bounds its wait.
     pub(super) fn describe(&self, entry: &ConnectionEntry) -> oneshot::Receiver<ConnectionLegs> {
         let (to, described) = oneshot::channel();
         let mut describing = self.describing.borrow_mut();

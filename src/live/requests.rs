@@ -13,6 +13,7 @@ use super::closing::{CloseCause, CloseOrder, CloseQueue};
 use super::command::ConnectionCommand;
 use super::entry::ConnectionEntry;
 use super::legs::ConnectionLegs;
+use super::listing::{MOST_LISTED, OpenConnections};
 use super::page::{ConnectionPage, ConnectionQuery, PageBuilder};
 use super::registry::ConnectionRegistry;
 use super::stage::OpenStage;
@@ -46,6 +47,31 @@ pub async fn list(
         yield_now().await;
     }
     let _ = to.send(page.finish());
+}
+
+/// Sends the list of open connections, for the counts by source. A request that comes while another task makes the list
+/// waits for the next list, so that many requests cost no more than one after the other.
+pub async fn list_open(registry: Rc<ConnectionRegistry>, to: oneshot::Sender<OpenConnections>) {
+    if !registry.add_listing(to) {
+        return;
+    }
+    loop {
+        let waiting = registry.take_listings();
+        if waiting.is_empty() {
+            return;
+        }
+        let mut listed = Vec::with_capacity(registry.len().min(MOST_LISTED));
+        let walk = registry.walk(Instant::now());
+        while walk.visit(|entry, _| {
+            if listed.len() < MOST_LISTED {
+                listed.push(entry.listed());
+            }
+        }) {
+            yield_now().await;
+        }
+        let listed = Arc::new(listed);
+        waiting.into_iter().for_each(|to| _ = to.send(Arc::clone(&listed)));
+    }
 }
 
 /// Describes the connection with this number. The sender is dropped if this worker does not have it.

@@ -529,6 +529,30 @@ mod requests {
         });
     }
 
+    /// A list for the counts by source. Requests that come while one is made share the next one.
+    #[test]
+    fn all_connections_are_listed_for_the_counts() {
+        run(async {
+            let (registry, _entries) = filled(MANY);
+            let mut channels = Vec::new();
+            for _ in 0..3 {
+                let (to, listed) = oneshot::channel();
+                crate::executor::spawn(requests::list_open(Rc::clone(&registry), to));
+                channels.push(listed);
+                yield_now().await;
+            }
+            let mut lists = Vec::new();
+            for listed in channels {
+                lists.push(listed.await.unwrap());
+            }
+            assert!(lists.iter().all(|list| list.len() as u64 == MANY));
+            assert!(!Arc::ptr_eq(&lists[0], &lists[1]) && Arc::ptr_eq(&lists[1], &lists[2]));
+            let (to, listed) = oneshot::channel();
+            crate::executor::spawn(requests::list_open(Rc::clone(&registry), to));
+            assert_eq!(listed.await.unwrap().len() as u64, MANY, "a later request begins anew");
+        });
+    }
+
     #[test]
     fn one_connection_is_closed_and_the_others_stay() {
         run(async {

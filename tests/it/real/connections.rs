@@ -77,8 +77,8 @@ fn the_figures_are_those_of_ss() {
             let is_equal = near(rtt, seconds("rtt_seconds"))
                 && near(rttvar, seconds("rttvar_seconds"))
                 && near(&found["minrtt"], seconds("min_rtt_seconds"))
-                && found["cwnd"] == tcp["cwnd_segments"].to_string()
-                && found["bytes_sent"] == tcp["sent_bytes"].to_string()
+                && found["cwnd"].parse().ok() == tcp["cwnd_segments"].as_u64()
+                && found["bytes_sent"].parse().ok() == tcp["sent_bytes"].as_u64()
                 && tcp["unacked_segments"] == 0
                 && !found.contains_key("unacked");
             compared = (tcp, found);
