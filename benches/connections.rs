@@ -1,6 +1,7 @@
 //! The cost of a list of connections: for a worker with 100,000 of them, as a whole and for one slice, which is the time for
 //! which a list delays the other tasks of the worker.
 #![allow(missing_docs)]
+#![allow(clippy::print_stdout, reason = "it prints the longest slice beside the times")]
 
 mod inputs;
 
