@@ -25,8 +25,10 @@ use crate::conn::handover::LeavingQueue;
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{AcceptStop, CurrentPolicy, accept_until};
+use crate::live::requests::{self, ConnectionDetails};
 use crate::live::{
-    CloseNotice, ConnectionGroup, ConnectionRegistry, Loads, OpenConnections, StageCounts, TICK,
+    CloseNotice, CloseOrder, ConnectionGroup, ConnectionPage, ConnectionQuery, ConnectionRegistry,
+    ConnectionRow, Loads, OpenConnections, StageCounts, TICK,
 };
 use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
@@ -67,8 +69,16 @@ pub enum WorkerCommand {
     },
     /// Drop policies that a reload has replaced. Without new clients the accept loops would keep them.
     RenewPolicies,
-    /// Send the list of open connections within a [`TICK`].
+    /// Send the list of open connections.
     ListOpen(oneshot::Sender<OpenConnections>),
+    /// Send a list of connections. The walk gives other tasks a turn after each slice.
+    ListConnections(ConnectionQuery, oneshot::Sender<ConnectionPage>),
+    /// Describe the connection with this number, if it is here.
+    DescribeConnection(u64, oneshot::Sender<ConnectionDetails>),
+    /// Close the connection with this number, if it is here.
+    CloseConnection(u64, oneshot::Sender<ConnectionRow>),
+    /// Close the connections of an operator's filter, each in its turn, and send their number.
+    CloseInOrder(Arc<CloseOrder>, oneshot::Sender<u64>),
     /// Send some connections to the queue of the successor.
     HandOver {
         /// The queue.
@@ -207,8 +217,35 @@ impl WorkerHandle {
         let _ = self.0.send(WorkerCommand::CountStages(to));
     }
 
-    /// Requests the list of open connections. A worker that is not overloaded sends it within a [`TICK`]. The
-    /// channel closes if the worker has ended.
+    /// Requests a list of connections. The channel closes if the worker has ended.
+    pub fn list_connections(&self, query: ConnectionQuery) -> oneshot::Receiver<ConnectionPage> {
+        let (to, listed) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::ListConnections(query, to));
+        listed
+    }
+
+    /// Requests the state of a connection. The channel closes if the worker does not have it.
+    pub fn describe_connection(&self, id: u64) -> oneshot::Receiver<ConnectionDetails> {
+        let (to, described) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::DescribeConnection(id, to));
+        described
+    }
+
+    /// Closes a connection. The channel closes if the worker does not have it.
+    pub fn close_connection(&self, id: u64) -> oneshot::Receiver<ConnectionRow> {
+        let (to, closed) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::CloseConnection(id, to));
+        closed
+    }
+
+    /// Closes the connections of an order, and returns their number before the first is closed.
+    pub fn close_in_order(&self, order: Arc<CloseOrder>) -> oneshot::Receiver<u64> {
+        let (to, count) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::CloseInOrder(order, to));
+        count
+    }
+
+    /// Requests the list of open connections. The channel closes if the worker has ended.
     pub fn list_open(&self) -> oneshot::Receiver<OpenConnections> {
         let (to, listed) = oneshot::channel();
         let _ = self.0.send(WorkerCommand::ListOpen(to));
@@ -358,7 +395,19 @@ impl WorkerState {
                     sockets.iter().for_each(|socket| socket.policy.renew(id, &snapshot));
                 }
             }
-            WorkerCommand::ListOpen(to) => self.context.registry.list(to),
+            WorkerCommand::ListConnections(query, to) => {
+                executor::spawn(requests::list(self.registry(), query, to));
+            }
+            WorkerCommand::DescribeConnection(id, to) => {
+                executor::spawn(requests::describe(self.registry(), id, to));
+            }
+            WorkerCommand::CloseConnection(id, to) => {
+                executor::spawn(requests::close(self.registry(), id, to));
+            }
+            WorkerCommand::CloseInOrder(order, to) => {
+                executor::spawn(requests::close_in_order(self.registry(), order, to));
+            }
+            WorkerCommand::ListOpen(to) => executor::spawn(requests::list_open(self.registry(), to)),
             WorkerCommand::HandOver { queue, most, ordered } => {
                 *self.context.leaving.borrow_mut() = Some(queue);
                 let _ = ordered.try_send(self.context.registry.hand_over(most));
@@ -369,6 +418,10 @@ impl WorkerState {
             WorkerCommand::CloseAll => self.context.registry.close_all(),
             WorkerCommand::Finish => {}
         }
+    }
+
+    fn registry(&self) -> Rc<ConnectionRegistry> {
+        Rc::clone(&self.context.registry)
     }
 
     fn listen(&mut self, id: SocketId, socket: Arc<OwnedFd>) {

@@ -22,8 +22,8 @@ _pointsman() {
             pointsman,completions)
                 cmd="pointsman__subcmd__completions"
                 ;;
-            pointsman,explain)
-                cmd="pointsman__subcmd__explain"
+            pointsman,connections)
+                cmd="pointsman__subcmd__connections"
                 ;;
             pointsman,health)
                 cmd="pointsman__subcmd__health"
@@ -49,14 +49,38 @@ _pointsman() {
             pointsman,upgrade)
                 cmd="pointsman__subcmd__upgrade"
                 ;;
+            pointsman__subcmd__connections,close)
+                cmd="pointsman__subcmd__connections__subcmd__close"
+                ;;
+            pointsman__subcmd__connections,help)
+                cmd="pointsman__subcmd__connections__subcmd__help"
+                ;;
+            pointsman__subcmd__connections,kill)
+                cmd="pointsman__subcmd__connections__subcmd__kill"
+                ;;
+            pointsman__subcmd__connections,show)
+                cmd="pointsman__subcmd__connections__subcmd__show"
+                ;;
+            pointsman__subcmd__connections__subcmd__help,close)
+                cmd="pointsman__subcmd__connections__subcmd__help__subcmd__close"
+                ;;
+            pointsman__subcmd__connections__subcmd__help,help)
+                cmd="pointsman__subcmd__connections__subcmd__help__subcmd__help"
+                ;;
+            pointsman__subcmd__connections__subcmd__help,kill)
+                cmd="pointsman__subcmd__connections__subcmd__help__subcmd__kill"
+                ;;
+            pointsman__subcmd__connections__subcmd__help,show)
+                cmd="pointsman__subcmd__connections__subcmd__help__subcmd__show"
+                ;;
             pointsman__subcmd__help,check)
                 cmd="pointsman__subcmd__help__subcmd__check"
                 ;;
             pointsman__subcmd__help,completions)
                 cmd="pointsman__subcmd__help__subcmd__completions"
                 ;;
-            pointsman__subcmd__help,explain)
-                cmd="pointsman__subcmd__help__subcmd__explain"
+            pointsman__subcmd__help,connections)
+                cmd="pointsman__subcmd__help__subcmd__connections"
                 ;;
             pointsman__subcmd__help,health)
                 cmd="pointsman__subcmd__help__subcmd__health"
@@ -81,6 +105,15 @@ _pointsman() {
                 ;;
             pointsman__subcmd__help,upgrade)
                 cmd="pointsman__subcmd__help__subcmd__upgrade"
+                ;;
+            pointsman__subcmd__help__subcmd__connections,close)
+                cmd="pointsman__subcmd__help__subcmd__connections__subcmd__close"
+                ;;
+            pointsman__subcmd__help__subcmd__connections,kill)
+                cmd="pointsman__subcmd__help__subcmd__connections__subcmd__kill"
+                ;;
+            pointsman__subcmd__help__subcmd__connections,show)
+                cmd="pointsman__subcmd__help__subcmd__connections__subcmd__show"
                 ;;
             pointsman__subcmd__help__subcmd__list,add)
                 cmd="pointsman__subcmd__help__subcmd__list__subcmd__add"
@@ -122,7 +155,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run upgrade check health status list explain tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status list connections tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -163,13 +196,21 @@ _pointsman() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pointsman__subcmd__explain)
-            opts="-h --listener --source --sni --alpn --hello --destination --running --json --admin --token-file --help"
+        pointsman__subcmd__connections)
+            opts="-h --pool --backend --listener --source --sni --stage --older --idle --sort --limit --json --admin --token-file --help show kill close help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --pool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --listener)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -182,18 +223,198 @@ _pointsman() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --alpn)
+                --stage)
+                    COMPREPLY=($(compgen -W "reading queued dialing refusing relaying" -- "${cur}"))
+                    return 0
+                    ;;
+                --older)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --hello)
+                --idle)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --destination)
+                --sort)
+                    COMPREPLY=($(compgen -W "age bytes rate idle" -- "${cur}"))
+                    return 0
+                    ;;
+                --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__close)
+            opts="-h --pool --backend --listener --source --sni --stage --older --idle --rate --dry-run --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --pool)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --backend)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listener)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --source)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --sni)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --stage)
+                    COMPREPLY=($(compgen -W "reading queued dialing refusing relaying" -- "${cur}"))
+                    return 0
+                    ;;
+                --older)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --idle)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__help)
+            opts="show kill close help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__help__subcmd__close)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__help__subcmd__kill)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__help__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__kill)
+            opts="-h --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__connections__subcmd__show)
+            opts="-h --json --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -232,7 +453,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run upgrade check health status list explain tproxy-rules schema completions help"
+            opts="run upgrade check health status list connections tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -273,9 +494,51 @@ _pointsman() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
-        pointsman__subcmd__help__subcmd__explain)
-            opts=""
+        pointsman__subcmd__help__subcmd__connections)
+            opts="show kill close"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__connections__subcmd__close)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__connections__subcmd__kill)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__connections__subcmd__show)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

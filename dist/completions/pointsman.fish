@@ -32,7 +32,7 @@ complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "check" -d 'Chec
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
-complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "explain" -d 'Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused'
+complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "connections" -d 'List the open connections of a running pointsman, show one, or close some'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
 complete -c pointsman -n "__fish_pointsman_needs_command" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
@@ -79,31 +79,76 @@ complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_see
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "remove" -d 'Remove an added entry from a list; remove an entry of a file in the file itself'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show as JSON: all lists, one list with its added entries, or the reason why a list has an address'
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l listener -d 'The listener, as `[listener.NAME]` in the configuration' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l source -d 'The client\'s address, such as `203.0.113.7` or `203.0.113.7:4711`; `unix` for a client of a Unix socket' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l sni -d 'The server name in the client\'s hello' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l alpn -d 'A protocol that the hello offers by ALPN, such as `h2`; may be repeated, or be a list with commas' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l hello -d 'A file with a captured hello: the first bytes of a client, as TLS records' -r -F
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l destination -d 'The address that the client connects to, if the listener has several' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l running -d 'Ask the running pointsman, with the present states of its backends'
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l json -d 'Print the report as JSON'
-complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l pool -d 'Connections of this pool' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l backend -d 'Connections of this backend: `BACKEND` in all pools, or `POOL/BACKEND`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l listener -d 'Connections of this listener' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l source -d 'Connections of clients in this network, such as 192.0.2.0/24' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l sni -d 'Connections whose server name matches this pattern, such as `*.example.com`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l stage -d 'Connections in this stage' -r -f -a "reading\t''
+queued\t''
+dialing\t''
+refusing\t''
+relaying\t''"
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l older -d 'Connections that are open for at least this time, such as `1h`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l idle -d 'Connections without a byte for at least this time, such as `10m`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l sort -d 'The order: the largest value comes first; the default is age' -r -f -a "age\t''
+bytes\t''
+rate\t''
+idle\t''"
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l limit -d 'The most connections to list, from 1 to 1000; the default is 100' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -l json -d 'Print the list as JSON'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -s h -l help -d 'Print help'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -f -a "show" -d 'Show a connection: its names, the state of both sockets, what holds it up, commands that show more'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -f -a "kill" -d 'Close connections at once: both sides are reset'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -f -a "close" -d 'Close all connections that pass a filter, one after the other'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and not __fish_seen_subcommand_from show kill close help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from show" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from show" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from show" -l json -d 'Print the connection as JSON'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from kill" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from kill" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from kill" -s h -l help -d 'Print help'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l pool -d 'Connections of this pool' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l backend -d 'Connections of this backend: `BACKEND` in all pools, or `POOL/BACKEND`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l listener -d 'Connections of this listener' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l source -d 'Connections of clients in this network, such as 192.0.2.0/24' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l sni -d 'Connections whose server name matches this pattern, such as `*.example.com`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l stage -d 'Connections in this stage' -r -f -a "reading\t''
+queued\t''
+dialing\t''
+refusing\t''
+relaying\t''"
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l older -d 'Connections that are open for at least this time, such as `1h`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l idle -d 'Connections without a byte for at least this time, such as `10m`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l rate -d 'The pace, such as `20/s`, `100/m` or `5/h`; the default is 20/s' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l dry-run -d 'Close nothing, and print the number of connections that would be closed'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -s h -l help -d 'Print help'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show a connection: its names, the state of both sockets, what holds it up, commands that show more'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from help" -f -a "kill" -d 'Close connections at once: both sides are reset'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from help" -f -a "close" -d 'Close all connections that pass a filter, one after the other'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pointsman -n "__fish_pointsman_using_subcommand tproxy-rules" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand schema" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "upgrade" -d 'Move the sockets and the open connections of the running pointsman to this program'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "explain" -d 'Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
-complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list explain tproxy-rules schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "run" -d 'Serve connections, with a configuration file or with --listen and --backend'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "upgrade" -d 'Move the sockets and the open connections of the running pointsman to this program'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "check" -d 'Check a configuration file and report all its faults; binds no address'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "health" -d 'Check that a running pointsman is alive; the exit code is then 0'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "status" -d 'Print the state of a running pointsman: problems, listeners, pools, backends, the last events'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "list" -d 'Add entries to the lists of a running pointsman, remove them, or show the lists'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "connections" -d 'List the open connections of a running pointsman, show one, or close some'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "tproxy-rules" -d 'Print a shell script with the network rules that `source = "client"` needs'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "schema" -d 'Print the JSON Schema of the configuration file'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "completions" -d 'Print a script that completes the commands and options of pointsman in a shell'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and not __fish_seen_subcommand_from run upgrade check health status list connections tproxy-rules schema completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "add" -d 'Add a network or an address to a list; it stays until its time is over or the process ends'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "remove" -d 'Remove an added entry from a list; remove an entry of a file in the file itself'
 complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from list" -f -a "show" -d 'Show as JSON: all lists, one list with its added entries, or the reason why a list has an address'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from connections" -f -a "show" -d 'Show a connection: its names, the state of both sockets, what holds it up, commands that show more'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from connections" -f -a "kill" -d 'Close connections at once: both sides are reset'
+complete -c pointsman -n "__fish_pointsman_using_subcommand help; and __fish_seen_subcommand_from connections" -f -a "close" -d 'Close all connections that pass a filter, one after the other'

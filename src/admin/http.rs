@@ -8,10 +8,11 @@ use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::acceptor::AdminPeer;
+use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::ReloadRefusal;
@@ -35,6 +36,10 @@ POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
 POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
 GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
+GET /api/v1/connections[?FILTER][&sort=age][&limit=100] open connections, as JSON
+GET /api/v1/connections/ID                one connection with its sockets, as JSON
+DELETE /api/v1/connections/ID             closes it
+POST /api/v1/connections/close[?FILTER][&rate=20/s][&dry_run=true] closes connections one after the other
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
 
@@ -51,6 +56,9 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
     let steering = post(set_override).delete(end_override).route_layer(middleware::from_fn(without_content));
+    let connection =
+        delete(kill_connection).route_layer(middleware::from_fn(without_content)).get(one_connection);
+    let close = post(close_connections).route_layer(middleware::from_fn(without_content));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -59,6 +67,9 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/lists", get(all_lists))
         .route("/api/v1/lists/{list}", get(one_list))
         .route("/api/v1/lists/{list}/{*entry}", changes)
+        .route("/api/v1/connections", get(list_connections))
+        .route("/api/v1/connections/close", close)
+        .route("/api/v1/connections/{id}", connection)
         .route("/api/v1/sources", get(heaviest))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
@@ -168,6 +179,48 @@ fn answer(made: Result<String, list_api::ListRefusal>) -> Response {
             let code = match refusal {
                 list_api::ListRefusal::NoList => StatusCode::NOT_FOUND,
                 list_api::ListRefusal::Full(_) => StatusCode::CONFLICT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (code, format!("{refusal}\n")).into_response()
+        }
+    }
+}
+
+async fn list_connections(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match connections::list(&view, query.as_deref()).await {
+        Ok(list) => page(JSON, move || connections::list_page(list)).await,
+        Err(refusal) => answer_connections(Err(refusal)),
+    }
+}
+
+async fn one_connection(State(view): State<Arc<View>>, Path(id): Path<String>) -> Response {
+    answer_connections(connections::one(&view, &id).await)
+}
+
+async fn kill_connection(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    Path(id): Path<String>,
+) -> Response {
+    answer_connections(connections::kill(&view, &id, origin).await)
+}
+
+async fn close_connections(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    answer_connections(connections::close(&view, query.as_deref(), origin).await)
+}
+
+fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
+    match made {
+        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(refusal) => {
+            let code = match refusal {
+                ConnectionRefusal::TooManyOrders(_) => StatusCode::CONFLICT,
+                _ if refusal.is_of_a_missing_connection() => StatusCode::NOT_FOUND,
+                _ if refusal.is_of_a_busy_process() => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,
             };
             (code, format!("{refusal}\n")).into_response()

@@ -2,7 +2,7 @@
 //! client of the listener, for `pointsman health`.
 //!
 //! The listener runs on the control runtime beside the control loop, so a request delays no byte of a connection. A
-//! request can change only the entries that are added to lists; each change is logged. The answers contain no secret
+//! request can change only the entries that are added to lists, and close connections; each change is logged. The answers contain no secret
 //! of a client. The module `guard` decides for every path whether a request may be answered. It checks the address of
 //! the listener, the token, and headers that web pages of other sites cannot send. There is no TLS.
 //!
@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod ask;
+mod connections;
 mod explain;
 mod guard;
 mod gzip;

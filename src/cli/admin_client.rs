@@ -136,12 +136,19 @@ pub(super) fn change_within(args: &AdminArgs, method: &'static str, path: &str, 
     }
 }
 
-/// Queries a page, and returns its status code and its text. Faults of the connection are printed.
-pub(super) fn fetch(args: &AdminArgs, path: &str) -> Result<(u16, String), ExitCode> {
+/// Sends a request and returns the page of a good answer. All else is printed: a request that is wrong has the exit code of
+/// a wrong usage.
+pub(super) fn fetch(args: &AdminArgs, method: &'static str, path: &str) -> Result<String, ExitCode> {
     let at = args.at()?;
     let address = at.address.clone();
-    let response = admin::ask(at, path, TIMEOUT);
-    response.map_err(|error| print_answer(&address, Err(error)))
+    match admin::change(at, method, path, TIMEOUT) {
+        Ok((200, page)) => Ok(page),
+        response => {
+            let is_wrong = matches!(response, Ok((400 | 404, _)));
+            let failed = print_answer(&address, response);
+            Err(if is_wrong { ExitCode::from(FAULTY) } else { failed })
+        }
+    }
 }
 
 /// Prints an answer with control characters escaped: any process may listen at the address.

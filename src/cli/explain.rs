@@ -11,8 +11,7 @@ use std::{fmt, io};
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::escaped;
-use super::admin_client::{AdminArgs, fetch};
+use super::admin_client::{AdminArgs, ask_page, complain_of, escaped};
 use super::{FAILED, FAULTY, answer, complain, explain_text, report_faults};
 use crate::config::{self, ConfigWithPlaces, RoutePlaces};
 use crate::conn::explain::{ExplainRequest, ExplainedHello, ExplainedSource};
@@ -150,7 +149,7 @@ fn read_hello(path: &Path) -> Result<Vec<u8>, String> {
 /// Asks the running process.
 fn ask(args: &ExplainArgs, request: &ExplainRequest) -> Result<Value, ExitCode> {
     let path = path(&args.listener, request).map_err(faulty)?;
-    let (status, page) = fetch(&args.admin, &path)?;
+    let (status, page) = ask_page(&args.admin, &path).map_err(complain_of)?;
     match (status, serde_json::from_str(&page)) {
         (200, Ok(report)) => Ok(report),
         (200, Err(_)) => {

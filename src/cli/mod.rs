@@ -4,6 +4,7 @@
 //! `explain` explains is refused.
 
 mod admin_client;
+mod connections;
 mod explain;
 mod explain_text;
 mod list;
@@ -32,6 +33,7 @@ use crate::server::{EarlySignals, Server, Signals, confine, tproxy_rules, wait_f
 use crate::sys::{Address, memory};
 use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_log};
 use admin_client::{AdminArgs, show_page, show_status};
+use connections::ConnectionsArgs;
 use explain::ExplainArgs;
 use list::ListCommand;
 use status::Extent;
@@ -123,6 +125,8 @@ enum Command {
     Overrides(AdminOnly),
     /// Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused
     Explain(ExplainArgs),
+    /// List the open connections of a running pointsman, show one, or close some
+    Connections(Box<ConnectionsArgs>),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -182,6 +186,7 @@ pub fn run() -> ExitCode {
         Command::Log(args) => steer::log(&args),
         Command::Overrides(args) => steer::overrides(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Connections(args) => connections::connections(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,

@@ -204,7 +204,7 @@ fn items(value: &Value) -> &[Value] {
 
 /// Returns a value without quotes; an empty text for null. Characters that control a terminal are escaped, except line
 /// ends.
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => escaped(text, |c| c == '\n'),
@@ -213,7 +213,7 @@ fn text(value: &Value) -> String {
 }
 
 /// Escapes control characters, and those that change the direction of text, except the `spared` ones.
-fn escaped(text: &str, spared: impl Fn(char) -> bool) -> String {
+pub(super) fn escaped(text: &str, spared: impl Fn(char) -> bool) -> String {
     let is_obeyed = |c: char| {
         c.is_control()
             || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -254,21 +254,21 @@ pub(super) fn duration(seconds: u64) -> String {
 }
 
 /// A table with columns as wide as their widest cell. No cell has a line end.
-struct TextTable<const COLUMNS: usize> {
+pub(super) struct TextTable<const COLUMNS: usize> {
     rows: Vec<[String; COLUMNS]>,
 }
 
 impl<const COLUMNS: usize> TextTable<COLUMNS> {
-    fn new(titles: [&str; COLUMNS]) -> Self {
+    pub(super) fn new(titles: [&str; COLUMNS]) -> Self {
         Self { rows: vec![titles.map(str::to_owned)] }
     }
 
-    fn add(&mut self, row: [String; COLUMNS]) {
+    pub(super) fn add(&mut self, row: [String; COLUMNS]) {
         self.rows.push(row.map(|cell| escaped(&cell, |_| false)));
     }
 
     /// Writes an empty line and the table, or nothing if it has no rows. A column without a value is left out.
-    fn write(&self, out: &mut String) {
+    pub(super) fn write(&self, out: &mut String) {
         if self.rows.len() == 1 {
             return;
         }

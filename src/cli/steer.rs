@@ -31,6 +31,9 @@ pub(super) struct BackendArgs {
     /// The exit code is then 0, or 1 if connections are left
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "", value_parser = parse_wait)]
     wait: Option<Duration>,
+    /// Then close the connections that are left, so many in a second, such as `20/s`
+    #[arg(long, value_name = "RATE")]
+    then_close: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -157,7 +160,18 @@ pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
     let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state.to_owned()))];
     let query = query.into_iter().chain([("for", args.time.as_ref())]);
     let code = change(&args.admin, "POST", &path("state", query));
-    follow(code, args.wait, &args.admin, ("state", pool, backend))
+    if code != ExitCode::SUCCESS {
+        return code;
+    }
+    let waited = follow(code, args.wait, &args.admin, ("state", pool, backend));
+    match &args.then_close {
+        Some(rate) if args.wait.is_none() || waited != ExitCode::SUCCESS => {
+            let (pool, backend, rate) = (escaped(pool), escaped(backend), escaped(rate));
+            let filter = format!("pool={pool}&backend={backend}&rate={rate}");
+            change(&args.admin, "POST", &format!("/api/v1/connections/close?{filter}"))
+        }
+        _ => waited,
+    }
 }
 
 /// Puts a backend in use again.

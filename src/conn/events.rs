@@ -85,10 +85,8 @@ impl ConnectionRecord {
         let metrics = &self.holds().listener;
         metrics.hello(if name.is_some() { HelloOutcome::Sni } else { HelloOutcome::NoSni });
         metrics.hello_seconds.record(took);
-        self.set_log_fields(|log_fields| {
-            log_fields.hello = Some(took);
-            log_fields.sni = name.map(|name| name.as_str().into());
-        });
+        self.entry().note(|card| card.sni = name.map(|name| name.as_str().into()));
+        self.set_log_fields(|log_fields| log_fields.hello = Some(took));
     }
 
     /// Counts the opening that the client used.
@@ -105,7 +103,9 @@ impl ConnectionRecord {
 
     /// Records a server name that is no host name. `name` is called only if the log needs it.
     pub(super) fn invalid_name(&mut self, name: impl FnOnce() -> Option<Box<[u8]>>) {
-        self.set_log_fields(|log_fields| log_fields.sni = name().map(|name| raw_name(&name)));
+        if self.may_be_logged() {
+            self.entry().note(|card| card.sni = name().map(|name| raw_name(&name)));
+        }
     }
 
     /// Records the offer of the hello.
@@ -119,7 +119,7 @@ impl ConnectionRecord {
             counts.take();
             self.entry().tallies().follow(counts);
         }
-        self.set_log_fields(|log_fields| log_fields.route = Some(Arc::clone(route)));
+        self.entry().note(|card| card.route = Some(Arc::clone(route)));
     }
 
     /// Counts the connection for a pool.
@@ -129,7 +129,7 @@ impl ConnectionRecord {
 
     /// Records the pool that is to serve the connection.
     pub(super) fn set_pool(&mut self, pool: &Arc<str>) {
-        self.fields_mut().pool = Some(Arc::clone(pool));
+        self.entry().note(|card| card.pool = Some(Arc::clone(pool)));
     }
 
     /// Records the total time in a queue.
@@ -141,6 +141,7 @@ impl ConnectionRecord {
     /// backend.
     pub(super) fn begin_attempt(&mut self, backend: &Arc<Backend>) {
         self.entry().join(backend.id());
+        self.entry().note(|card| card.backend = Some(Arc::clone(backend.name())));
         self.set_log_fields(|log_fields| {
             log_fields.attempts = log_fields.attempts.saturating_add(1);
             log_fields.tried = Some(Arc::clone(backend));
@@ -167,7 +168,8 @@ impl ConnectionRecord {
             log_fields.connect = Some(took);
             log_fields.tried = None;
         });
-        self.fields_mut().set_connected();
+        let began = self.entry().began();
+        self.fields_mut().set_connected(began);
         self.holds_mut().lease = Some(lease);
         self.count_shadowed();
     }

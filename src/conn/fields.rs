@@ -9,10 +9,9 @@ use crate::pool::{Backend, Lease};
 use crate::sys::Address;
 use crate::telemetry::{AccessRecord, ClientAddr, CloseReason, Direction, Offered};
 
-/// The known facts of a connection.
+/// The known facts of a connection, besides its names and the time of its accept, which its entry in the registry has.
 pub(super) struct RecordFields {
-    pub(super) began: Instant,
-    /// The time at which its backend was connected, in microseconds after `began`; at most 71 minutes.
+    /// The time at which its backend was connected, in microseconds after the accept; at most 71 minutes.
     pub(super) connected: u32,
     /// Milliseconds since 1970: half the size of a `SystemTime`.
     pub(super) accepted: u64,
@@ -20,8 +19,6 @@ pub(super) struct RecordFields {
     /// The reason for which the connection would be refused if PROXY headers were required. Set only if the
     /// listener counts such connections.
     pub(super) shadowed: Option<CloseReason>,
-    /// The last pool that was to serve the connection.
-    pub(super) pool: Option<Arc<str>>,
     /// `None` if there is no access log.
     pub(super) log: Option<Box<LogFields>>,
 }
@@ -50,8 +47,6 @@ impl ProxyFields {
 pub(super) struct LogFields {
     /// Boxed, as most connections have none.
     pub(super) proxy_fields: Option<Box<ProxyFields>>,
-    pub(super) sni: Option<Box<str>>,
-    pub(super) route: Option<Arc<str>>,
     pub(super) attempts: u8,
     /// True if the client sent bytes that no backend received.
     pub(super) has_sent: bool,
@@ -68,18 +63,17 @@ pub(super) struct LogFields {
 impl RecordFields {
     /// Returns the fields of a connection that begins.
     pub(super) fn new(client: Address) -> Self {
-        let (began, accepted) = (Instant::now(), unix_millis());
-        Self { began, connected: 0, accepted, client, shadowed: None, pool: None, log: None }
+        Self { connected: 0, accepted: unix_millis(), client, shadowed: None, log: None }
     }
 
     /// Sets the time at which the backend was connected.
-    pub(super) fn set_connected(&mut self) {
-        self.connected = u32::try_from(self.began.elapsed().as_micros()).unwrap_or(u32::MAX);
+    pub(super) fn set_connected(&mut self, began: Instant) {
+        self.connected = u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX);
     }
 
     /// The time since the backend was connected.
-    pub(super) fn since_connected(&self) -> Duration {
-        self.began.elapsed().saturating_sub(Duration::from_micros(self.connected.into()))
+    pub(super) fn since_connected(&self, began: Instant) -> Duration {
+        began.elapsed().saturating_sub(Duration::from_micros(self.connected.into()))
     }
 
     /// Returns the record for the access log of a connection that ends for this reason, `total` after its accept.
@@ -91,6 +85,7 @@ impl RecordFields {
     ) -> AccessRecord {
         let log = self.log.map(|log| *log).unwrap_or_default();
         let proxy = log.proxy_fields.map(|proxy| *proxy).unwrap_or_default();
+        let card = holds.entry.card().clone();
         let backend = holds.lease.as_ref().map(Lease::backend).or(log.tried.as_ref());
         AccessRecord {
             id: holds.entry.id(),
@@ -98,13 +93,13 @@ impl RecordFields {
             client: ClientAddr(self.client),
             peer: proxy.peer,
             listener: Arc::clone(&holds.listener.name),
-            sni: log.sni,
+            sni: card.sni,
             proxy_authority: proxy.authority,
             proxy_alpn: proxy.alpn,
             unique_id: proxy.unique_id,
             private_link: proxy.private_link,
-            route: log.route,
-            pool: self.pool,
+            route: card.route,
+            pool: card.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),
             backend_address: log
                 .dialled

@@ -42,7 +42,7 @@ impl OpenRecord {
             client: &self.fields.client,
             link: self.holds.entry.link(),
             listener: &self.holds.listener.name,
-            pool: self.fields.pool.as_ref(),
+            pool: self.holds.entry.card().pool.clone(),
         }
     }
 }
@@ -149,7 +149,7 @@ impl ConnectionRecord {
 
     /// The time since the connection was accepted.
     pub(super) fn age(&self) -> Duration {
-        self.fields().began.elapsed()
+        self.entry().began().elapsed()
     }
 
     /// Ends the record.
@@ -171,7 +171,7 @@ impl ConnectionRecord {
 
     fn finish(&mut self, reason: CloseReason) {
         let Some(open) = self.open.take() else { return };
-        let total = open.fields.began.elapsed();
+        let total = open.holds.entry.began().elapsed();
         open.holds.listener.closed(reason, total);
         let is_silent = open.holds.lease.as_ref().is_some_and(Lease::is_waiting);
         open.holds.entry.tallies().close(CloseKind::of(reason), is_silent);
@@ -199,7 +199,7 @@ impl RelayOwner for ConnectionRecord {
             && lease.spoke()
             && let Some(pool) = self.entry().tallies().pool()
         {
-            pool.first_byte.observe(self.fields().since_connected());
+            pool.first_byte.observe(self.fields().since_connected(self.entry().began()));
         }
     }
 }

@@ -14,7 +14,7 @@ pub(super) struct RefusedConnection<'a> {
     pub(super) link: Option<&'a Arc<Link>>,
     pub(super) listener: &'a Arc<str>,
     /// The last pool that was to serve the connection.
-    pub(super) pool: Option<&'a Arc<str>>,
+    pub(super) pool: Option<Arc<str>>,
 }
 
 impl RefusedConnection<'_> {
@@ -23,7 +23,7 @@ impl RefusedConnection<'_> {
         let thing = match kind.scope() {
             SaturationScope::Process => None,
             SaturationScope::Listener => Some(self.listener),
-            SaturationScope::Pool => self.pool,
+            SaturationScope::Pool => self.pool.as_ref(),
         };
         context.bounds.saturation.note(kind, thing, self.source(context), Moment::now());
     }

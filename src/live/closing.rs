@@ -1,4 +1,4 @@
-//! Closes the connections of a backend one after the other.
+//! Closes connections one after the other: those of a backend that is down, or those of an operator's filter.
 //!
 //! Clients that lose a connection connect again. Many of them at the same moment may be more than the
 //! remaining backends can take. So each connection has its turn, at a pace that all workers share.
@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 
 use super::command::ConnectionCommand;
 use super::entry::ConnectionEntry;
+use super::filter::ConnectionFilter;
 use super::stage::CloseTurn;
+use super::view::ConnectionView;
 use crate::executor::{self, sleep_until};
 use crate::ids::BackendId;
 use crate::telemetry::CloseReason;
@@ -39,7 +41,11 @@ struct CloseTurns {
 impl ClosePace {
     /// Returns a pace of this many turns a second; 0 works as 1.
     pub fn new(rate: u32) -> Arc<Self> {
-        let part = Duration::from_secs(1) / rate.max(1);
+        Self::with_interval(Duration::from_secs(1) / rate.max(1))
+    }
+
+    /// Returns a pace of one turn in each `part`.
+    pub fn with_interval(part: Duration) -> Arc<Self> {
         Arc::new(Self { part, randomness: RandomState::new(), turns: Mutex::default() })
     }
 
@@ -88,17 +94,82 @@ impl CloseNotice {
     }
 }
 
+/// The order of an operator to close the connections of a filter that are open now. Held by the workers until each of
+/// these connections had its turn or has ended.
+#[derive(Debug)]
+pub struct CloseOrder {
+    filter: ConnectionFilter,
+    pace: Arc<ClosePace>,
+}
+
+impl CloseOrder {
+    /// Returns an order for these connections.
+    pub fn new(filter: ConnectionFilter, pace: Arc<ClosePace>) -> Arc<Self> {
+        Arc::new(Self { filter, pace })
+    }
+
+    /// Returns true if the order is about a connection that looks so.
+    pub(super) fn passes(&self, view: &ConnectionView<'_>) -> bool {
+        self.filter.matches(view)
+    }
+
+    /// Returns true if the order is about this connection as it is now. A connection that was idle and is used again may no
+    /// longer pass the filter.
+    fn includes(&self, entry: &ConnectionEntry) -> bool {
+        entry.view(Instant::now(), |view| self.passes(view)).unwrap_or(false)
+    }
+}
+
+/// The reason for which a queue closes connections.
+#[derive(Clone)]
+pub(super) enum CloseCause {
+    Notice(Arc<CloseNotice>),
+    Order(Arc<CloseOrder>),
+}
+
+impl CloseCause {
+    fn pace(&self) -> &ClosePace {
+        match self {
+            Self::Notice(notice) => &notice.pace,
+            Self::Order(order) => &order.pace,
+        }
+    }
+
+    fn reason(&self) -> CloseReason {
+        match self {
+            Self::Notice(notice) => notice.reason,
+            Self::Order(_) => CloseReason::ClosedByOperator,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Notice(notice) => notice.is_withdrawn(),
+            Self::Order(_) => false,
+        }
+    }
+
+    /// Returns true if the connection is still to be closed.
+    fn includes(&self, entry: &ConnectionEntry) -> bool {
+        !entry.is_gone()
+            && match self {
+                Self::Notice(_) => true,
+                Self::Order(order) => order.includes(entry),
+            }
+    }
+}
+
 /// The connections of one worker that wait for their turn to be closed.
 pub(super) struct CloseQueue {
-    notice: Arc<CloseNotice>,
+    cause: CloseCause,
     waiting: RefCell<VecDeque<Rc<ConnectionEntry>>>,
     /// True while a task closes them.
     has_task: Cell<bool>,
 }
 
 impl CloseQueue {
-    pub(super) fn new(notice: Arc<CloseNotice>) -> Rc<Self> {
-        Rc::new(Self { notice, waiting: RefCell::default(), has_task: Cell::new(false) })
+    pub(super) fn new(cause: CloseCause) -> Rc<Self> {
+        Rc::new(Self { cause, waiting: RefCell::default(), has_task: Cell::new(false) })
     }
 
     /// Adds a connection to the queue.
@@ -109,7 +180,7 @@ impl CloseQueue {
 
     /// Returns true if the notice was withdrawn.
     pub(super) fn is_over(&self) -> bool {
-        self.notice.is_withdrawn()
+        self.cause.is_over()
     }
 
     /// Removes all waiting connections; they stay open.
@@ -129,23 +200,31 @@ impl CloseQueue {
         }
     }
 
-    /// Returns the next connection that is still open.
+    /// Returns the next connection that is still to be closed.
     fn next(&self) -> Option<Rc<ConnectionEntry>> {
-        let mut waiting = self.waiting.borrow_mut();
-        std::iter::from_fn(|| waiting.pop_front()).find(|entry| !entry.is_gone())
+        loop {
+            let entry = self.waiting.borrow_mut().pop_front()?;
+            if self.cause.includes(&entry) {
+                return Some(entry);
+            }
+            entry.set_close_turn(CloseTurn::None);
+        }
     }
 }
 
 /// Closes the queued connections, each in its turn.
 async fn close_all_in_turn(closing: Rc<CloseQueue>) {
-    let CloseNotice { reason, pace, .. } = &*closing.notice;
+    let cause = &closing.cause;
     while let Some(entry) = closing.next() {
-        sleep_until(pace.turn(Instant::now())).await;
+        sleep_until(cause.pace().turn(Instant::now())).await;
         if closing.is_over() {
             entry.set_close_turn(CloseTurn::None);
             break;
         }
-        entry.send_command(ConnectionCommand::Close(*reason));
+        match cause.includes(&entry) {
+            true => entry.send_command(ConnectionCommand::Close(cause.reason())),
+            false => entry.set_close_turn(CloseTurn::None),
+        }
     }
     closing.has_task.set(false);
 }

@@ -16,6 +16,8 @@ pub enum MoveTarget {
 pub enum ConnectionCommand {
     /// Set late socket options, and check stuck peers.
     Tick,
+    /// Send the state of both sockets to the walk that asks for it.
+    Describe,
     /// No byte moved for the time limit.
     Expire,
     /// End for this reason.
@@ -26,13 +28,14 @@ pub enum ConnectionCommand {
 
 impl ConnectionCommand {
     /// Returns the rank. A waiting command is replaced only by a command of a higher rank. A lost tick is sent
-    /// again.
+    /// again. A lost request to describe has no answer, which its sender takes for one.
     pub(super) fn rank(self) -> u8 {
         match self {
             Self::Tick => 0,
-            Self::Move(_) => 1,
-            Self::Expire => 2,
-            Self::Close(_) => 3,
+            Self::Describe => 1,
+            Self::Move(_) => 2,
+            Self::Expire => 3,
+            Self::Close(_) => 4,
         }
     }
 }

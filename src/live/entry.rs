@@ -3,16 +3,18 @@
 //! The registry and the task of the connection share an entry, on one thread. The parts that go on in another worker
 //! migrate as a [`MigratingEntry`].
 
-use std::cell::{Cell, OnceCell};
-use std::net::IpAddr;
+use std::cell::{Cell, OnceCell, Ref, RefCell};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::card::ConnectionCard;
 use super::command::{ConnectionCommand, MoveTarget};
 use super::listing::OpenConnection;
 use super::stage::{CloseTurn, ConnectionStage, PeerCheck, TickDemand};
 use super::tallies::ConnectionTallies;
+use super::view::{ConnectionFigures, ConnectionView};
 use crate::ids::{BackendId, ListenerId};
 use crate::limit::Link;
 use crate::sys::Address;
@@ -43,8 +45,12 @@ pub struct ConnectionEntry {
     listener: ListenerId,
     /// The backend of the last attempt.
     backend: Cell<Option<BackendId>>,
-    /// The client's address; `None` for a client of a Unix socket.
+    /// The client's address; `None` for a client of a Unix socket. The port is beside it, which is smaller.
     client: Cell<Option<IpAddr>>,
+    port: Cell<u16>,
+    /// The time of the accept.
+    began: Instant,
+    card: RefCell<ConnectionCard>,
     /// The private link that the connection counts for, if its listener counts by links.
     link: OnceCell<Arc<Link>>,
     /// The index of this connection in the registry's list.
@@ -75,7 +81,9 @@ pub struct MigratingEntry {
     id: u64,
     listener: ListenerId,
     backend: Option<BackendId>,
-    client: Option<IpAddr>,
+    client: Option<SocketAddr>,
+    began: Instant,
+    card: ConnectionCard,
     link: Option<Arc<Link>>,
     totals: [u64; 2],
     dropped: u64,
@@ -96,7 +104,11 @@ pub struct HandedEntry {
     /// Its connected backend.
     pub backend: Option<BackendId>,
     /// The address of its client.
-    pub client: Option<IpAddr>,
+    pub client: Option<SocketAddr>,
+    /// The time of its accept.
+    pub began: Instant,
+    /// Its names.
+    pub card: ConnectionCard,
     /// The private link that it counts for.
     pub link: Option<Arc<Link>>,
     /// The bytes delivered, by direction.
@@ -113,22 +125,21 @@ pub struct HandedEntry {
 
 impl From<HandedEntry> for MigratingEntry {
     fn from(handed: HandedEntry) -> Self {
-        let HandedEntry { id, listener, backend, client, link, totals, dropped, quiet, metrics, tallies } =
-            handed;
-        let (quiet, stays, is_established) = (ticks(quiet), false, backend.is_some());
         Self {
-            id,
-            listener,
-            backend,
-            client,
-            link,
-            totals,
-            dropped,
-            quiet,
-            stays,
-            is_established,
-            metrics,
-            tallies,
+            id: handed.id,
+            listener: handed.listener,
+            backend: handed.backend,
+            client: handed.client,
+            began: handed.began,
+            card: handed.card,
+            link: handed.link,
+            totals: handed.totals,
+            dropped: handed.dropped,
+            quiet: ticks(handed.quiet),
+            stays: false,
+            is_established: handed.backend.is_some(),
+            metrics: handed.metrics,
+            tallies: handed.tallies,
         }
     }
 }
@@ -137,6 +148,16 @@ impl MigratingEntry {
     /// The connection's number.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The time of its accept.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Returns its names.
+    pub fn card(&self) -> &ConnectionCard {
+        &self.card
     }
 
     /// Keeps the connection here until its backend is connected.
@@ -187,6 +208,9 @@ impl ConnectionEntry {
             listener,
             backend: Cell::new(None),
             client: Cell::new(None),
+            port: Cell::new(0),
+            began: Instant::now(),
+            card: RefCell::default(),
             link: OnceCell::new(),
             slot: Cell::new(0),
             totals: Default::default(),
@@ -209,8 +233,9 @@ impl ConnectionEntry {
     /// Returns the entry of a connection that comes from another worker.
     pub(super) fn readmitted(migrating: MigratingEntry) -> Self {
         let entry = Self::new(migrating.id, migrating.listener, migrating.metrics, migrating.tallies);
+        let entry = Self { began: migrating.began, card: RefCell::new(migrating.card), ..entry };
         entry.backend.set(migrating.backend);
-        entry.client.set(migrating.client);
+        entry.set_client_address(migrating.client);
         migrating.link.into_iter().for_each(|link| entry.counts_for(link));
         entry.dropped.set(migrating.dropped);
         for (total, before) in entry.totals.iter().zip(migrating.totals) {
@@ -231,7 +256,9 @@ impl ConnectionEntry {
             id: self.id,
             listener: self.listener,
             backend: self.backend.get(),
-            client: self.client.get(),
+            client: self.client_address(),
+            began: self.began,
+            card: self.card.take(),
             link: self.link.get().cloned(),
             totals: [0, 1].map(|at: usize| self.totals[at].get()),
             dropped: self.dropped.get(),
@@ -285,7 +312,48 @@ impl ConnectionEntry {
 
     /// Sets the address of its client.
     pub fn set_client(&self, client: &Address) {
-        self.client.set(client.tcp().map(|address| address.ip()));
+        self.set_client_address(client.tcp());
+    }
+
+    fn set_client_address(&self, client: Option<SocketAddr>) {
+        self.client.set(client.map(|address| address.ip()));
+        self.port.set(client.map_or(0, |address| address.port()));
+    }
+
+    fn client_address(&self) -> Option<SocketAddr> {
+        self.client.get().map(|ip| SocketAddr::new(ip, self.port.get()))
+    }
+
+    /// The time of its accept.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Returns its names. No borrow may last longer than a statement.
+    pub fn card(&self) -> Ref<'_, ConnectionCard> {
+        self.card.borrow()
+    }
+
+    /// Changes its names.
+    pub fn note(&self, change: impl FnOnce(&mut ConnectionCard)) {
+        change(&mut self.card.borrow_mut());
+    }
+
+    /// Shows the connection for a moment. Returns `None` once it has left this worker.
+    pub(super) fn view<T>(&self, now: Instant, see: impl FnOnce(&ConnectionView<'_>) -> T) -> Option<T> {
+        let stage = self.stage().open()?;
+        let quiet = Some(self.quiet.get()).filter(|quiet| *quiet != FRESH).unwrap_or_default();
+        // A second has as many ticks as this.
+        let rate = self.recent() * 1000 / TICK.as_millis() as u64;
+        let figures = ConnectionFigures {
+            age: now.saturating_duration_since(self.began),
+            idle: TICK * quiet,
+            bytes: [0, 1].map(|at: usize| self.totals[at].get()),
+            rate,
+        };
+        let (id, client, card) = (self.id, self.client_address(), self.card.borrow());
+        let listener = &self.metrics.name;
+        Some(see(&ConnectionView { id, client, listener, stage, card: &card, figures }))
     }
 
     /// Stores the private link that the connection counts for. The first link stays.
@@ -353,6 +421,11 @@ impl ConnectionEntry {
             ConnectionStage::Established { close: CloseTurn::None } => self.backend.get(),
             _ => None,
         }
+    }
+
+    /// Returns true if the connection waits for its turn to be closed.
+    pub(super) fn waits_to_be_closed(&self) -> bool {
+        matches!(self.stage(), ConnectionStage::Established { close: CloseTurn::Queued })
     }
 
     /// Sets the place of the connection in the queue of connections that are closed in turn.

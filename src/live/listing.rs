@@ -25,5 +25,5 @@ pub struct OpenConnection {
     pub is_reading: bool,
 }
 
-/// The open connections of a worker. All requests between two sweeps share a list.
+/// The open connections of a worker. Requests that come while a list is made share the next one.
 pub type OpenConnections = Arc<Vec<OpenConnection>>;

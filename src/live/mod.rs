@@ -5,26 +5,41 @@
 //! the relay has work to do. Drain deadlines and closes go through the command slots.
 //!
 //! A worker that has much more to do than another gives connections away (`loads`). The connections of a
-//! backend that is down are closed one after the other (`closing`).
+//! backend that is down are closed one after the other (`closing`). An operator lists, describes and closes connections
+//! by tasks that walk the registry in slices (`requests`).
 
+mod card;
 mod closing;
 mod command;
 mod entry;
+mod filter;
+mod glob;
+mod legs;
 mod listing;
 mod loads;
+mod page;
 mod peer_timeouts;
 mod registry;
+pub mod requests;
 mod stage;
 mod tallies;
 #[cfg(test)]
 mod tests;
+mod view;
+mod walk;
 
-pub use closing::{CloseNotice, ClosePace};
+pub use card::ConnectionCard;
+pub use closing::{CloseNotice, CloseOrder, ClosePace};
 pub use command::{ConnectionCommand, MoveTarget};
 pub use entry::{ConnectionEntry, ConnectionGroup, HandedEntry, MigratingEntry, TICK};
+pub use filter::{BackendFilter, ConnectionFilter};
+pub use glob::NameGlob;
+pub use legs::{ConnectionLeg, ConnectionLegs};
 pub use listing::{OpenConnection, OpenConnections};
 pub use loads::{Loads, WorkerSlot};
+pub use page::{ConnectionPage, ConnectionQuery, ConnectionSort, PageBuilder};
 pub use peer_timeouts::PeerTimeouts;
 pub use registry::{ConnectionRegistry, RegistryGuard};
 pub use stage::{OpenStage, StageCounts};
 pub use tallies::ConnectionTallies;
+pub use view::{ConnectionFigures, ConnectionRow, ConnectionView};

@@ -4,16 +4,20 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::closing::{CloseNotice, CloseQueue};
+use super::closing::{CloseCause, CloseNotice, CloseQueue};
 use super::command::{ConnectionCommand, MoveTarget};
 use super::entry::{ConnectionEntry, ConnectionGroup, MigratingEntry};
-use super::listing::{MOST_LISTED, OpenConnections};
+use super::legs::ConnectionLegs;
+use super::listing::OpenConnections;
 use super::loads::{Loads, WorkerSlot};
 use super::stage::StageCounts;
 use super::tallies::ConnectionTallies;
+use super::view::ConnectionView;
+use super::walk::WalkPlace;
 use crate::ids::{BackendId, ListenerId};
 use crate::telemetry::{CloseReason, ListenerMetrics};
 
@@ -30,8 +34,14 @@ pub struct ConnectionRegistry {
     loads: Arc<Loads>,
     worker: usize,
     emptied: tokio::sync::Notify,
-    /// The channels to which the next sweep sends the list of connections.
+    /// The channels to which the next list of connections is sent.
     listings: RefCell<Vec<oneshot::Sender<OpenConnections>>>,
+    /// True while a task makes these lists.
+    has_list_task: Cell<bool>,
+    /// The walks under way.
+    walks: RefCell<Vec<Rc<WalkPlace>>>,
+    /// The requests for the sockets of connections, by the numbers of the connections.
+    describing: RefCell<Vec<(u64, oneshot::Sender<ConnectionLegs>)>>,
     /// The index of the connection at which the next orders to leave for the successor begin.
     next_to_leave: Cell<usize>,
 }
@@ -46,6 +56,9 @@ impl ConnectionRegistry {
             worker,
             emptied: tokio::sync::Notify::new(),
             listings: RefCell::default(),
+            has_list_task: Cell::new(false),
+            walks: RefCell::default(),
+            describing: RefCell::default(),
             next_to_leave: Cell::new(0),
         })
     }
@@ -110,31 +123,23 @@ impl ConnectionRegistry {
 
     /// Sweeps every connection once. The worker calls it at each [`TICK`](super::TICK).
     pub fn sweep(&self) {
-        let entries = self.entries.borrow();
-        let moved = match self.listings.take() {
-            none if none.is_empty() => entries.iter().map(|entry| entry.sweep()).sum(),
-            listings => {
-                let mut listed = Vec::with_capacity(entries.len().min(MOST_LISTED));
-                let sweep = |entry: &Rc<ConnectionEntry>| {
-                    if listed.len() < MOST_LISTED {
-                        listed.push(entry.listed());
-                    }
-                    entry.sweep()
-                };
-                let moved = entries.iter().map(sweep).sum();
-                let listed = Arc::new(listed);
-                listings.into_iter().for_each(|to| _ = to.send(Arc::clone(&listed)));
-                moved
-            }
-        };
-        drop(entries);
+        let moved = self.entries.borrow().iter().map(|entry| entry.sweep()).sum();
         self.loads.moved(self.worker, moved);
         self.give_notice();
     }
 
-    /// Sends the list of open connections with the next sweep, which visits each of them anyway.
-    pub fn list(&self, to: oneshot::Sender<OpenConnections>) {
+    /// Adds a request for the list of open connections. Returns true if no task makes such lists: the caller becomes this
+    /// task.
+    pub(super) fn add_listing(&self, to: oneshot::Sender<OpenConnections>) -> bool {
         self.listings.borrow_mut().push(to);
+        !self.has_list_task.replace(true)
+    }
+
+    /// Takes the requests for the list of open connections. Without a request the task that makes the lists is over.
+    pub(super) fn take_listings(&self) -> Vec<oneshot::Sender<OpenConnections>> {
+        let listings = self.listings.take();
+        self.has_list_task.set(!listings.is_empty());
+        listings
     }
 
     /// Closes the established connections of a backend one after the other, and also later connections, until
@@ -145,7 +150,9 @@ impl ConnectionRegistry {
     /// On a thread without an executor.
     pub fn close_in_turn(&self, notice: Arc<CloseNotice>) {
         let backend = notice.backend();
-        if let Some(earlier) = self.closings.borrow_mut().insert(backend, CloseQueue::new(notice)) {
+        if let Some(earlier) =
+            self.closings.borrow_mut().insert(backend, CloseQueue::new(CloseCause::Notice(notice)))
+        {
             earlier.clear();
         }
         self.give_notice();
@@ -174,6 +181,16 @@ impl ConnectionRegistry {
     }
 
     #[cfg(test)]
+    pub(super) fn walks_under_way(&self) -> usize {
+        self.walks.borrow().len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn requests_to_describe(&self) -> usize {
+        self.describing.borrow().len()
+    }
+
+    #[cfg(test)]
     pub(super) fn has_no_close_queue(&self) -> bool {
         self.closings.borrow().is_empty()
     }
@@ -189,7 +206,9 @@ impl ConnectionRegistry {
         let worker = u32::try_from(worker).expect("a process has fewer than 2^32 workers");
         for entry in self.entries.borrow().iter() {
             let recent = entry.recent();
-            let is_free = matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick));
+            // The queue that closes a connection is in this worker.
+            let is_free = matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick))
+                && !entry.waits_to_be_closed();
             if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
                 entry.send_command(ConnectionCommand::Move(MoveTarget::Worker(worker)));
@@ -218,6 +237,25 @@ impl ConnectionRegistry {
             sent += 1;
         }
         sent
+    }
+
+    /// Begins a walk over the connections, which shows their figures at this moment.
+    pub(super) fn walk(self: &Rc<Self>, now: Instant) -> RegistryWalk {
+        let place = Rc::new(WalkPlace::default());
+        self.walks.borrow_mut().push(Rc::clone(&place));
+        RegistryWalk { registry: Rc::clone(self), place, now }
+    }
+
+    /// Requests the sockets of a connection from its task. No answer comes if the connection ends, or if a command of a higher
+    /// rank comes first. So the caller bounds its wait.
+    pub(super) fn describe(&self, entry: &ConnectionEntry) -> oneshot::Receiver<ConnectionLegs> {
+        let (to, described) = oneshot::channel();
+        let mut describing = self.describing.borrow_mut();
+        describing.retain(|(_, to)| !to.is_closed());
+        describing.push((entry.id(), to));
+        drop(describing);
+        entry.send_command(ConnectionCommand::Describe);
+        described
     }
 
     /// Returns the numbers of open connections by stage.
@@ -267,10 +305,36 @@ impl ConnectionRegistry {
         entries.swap_remove(slot as usize);
         if let Some(moved) = entries.get(slot as usize) {
             moved.slot.set(slot);
+            let from = entries.len();
+            self.walks.borrow().iter().for_each(|walk| walk.moved(moved, from, slot as usize));
         }
         if entries.is_empty() {
             self.emptied.notify_waiters();
         }
+    }
+}
+
+/// A walk over the connections of a registry, in slices. Between two slices other tasks have their turns.
+pub(super) struct RegistryWalk {
+    registry: Rc<ConnectionRegistry>,
+    place: Rc<WalkPlace>,
+    now: Instant,
+}
+
+impl RegistryWalk {
+    /// Visits the connections of the next slice. Returns false at the end of the walk.
+    pub(super) fn visit(&self, mut see: impl FnMut(&Rc<ConnectionEntry>, &ConnectionView<'_>)) -> bool {
+        let slice = self.place.slice(&self.registry.entries.borrow());
+        for entry in &slice {
+            entry.view(self.now, |view| see(entry, view));
+        }
+        !slice.is_empty()
+    }
+}
+
+impl Drop for RegistryWalk {
+    fn drop(&mut self) {
+        self.registry.walks.borrow_mut().retain(|place| !Rc::ptr_eq(place, &self.place));
     }
 }
 
@@ -284,6 +348,15 @@ impl RegistryGuard {
     /// Takes the connection out of this worker.
     pub fn leave(self) -> MigratingEntry {
         self.entry.migrating()
+    }
+
+    /// Sends the state of its sockets to those who asked for it.
+    pub fn describe(&self, legs: &ConnectionLegs) {
+        let mut describing = self.registry.describing.borrow_mut();
+        for (_, to) in describing.extract_if(.., |(id, _)| *id == self.entry.id()) {
+            // A request that timed out needs no answer.
+            let _ = to.send(legs.clone());
+        }
     }
 
     /// Returns a second handle to the entry, which does not keep the connection in the registry.

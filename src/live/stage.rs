@@ -18,6 +18,9 @@ pub enum OpenStage {
 }
 
 impl OpenStage {
+    /// Every stage, in the order of a connection's life.
+    pub const ALL: [Self; 5] = [Self::Reading, Self::Queued, Self::Dialing, Self::Refusing, Self::Relaying];
+
     /// The word in the API and in messages between programs.
     pub const fn word(self) -> &'static str {
         match self {

@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use crate::live::{ConnectionCommand, MoveTarget, RegistryGuard};
+use crate::live::{ConnectionCommand, ConnectionLeg, ConnectionLegs, MoveTarget, RegistryGuard};
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, Direction};
 use broken::BrokenSide;
@@ -227,6 +227,7 @@ impl Relay {
                         return Poll::Ready(cause);
                     }
                 }
+                ConnectionCommand::Describe => entry.describe(&self.legs()),
                 ConnectionCommand::Expire if self.outlives_silence(entry, Instant::now()) => {}
                 command => return Poll::Ready(RelayStop::Command(command)),
             }
@@ -248,6 +249,15 @@ impl Relay {
         }
         entry.needs_tick(self.needs_tick());
         Poll::Pending
+    }
+
+    /// Returns the state of both sockets.
+    fn legs(&self) -> ConnectionLegs {
+        let Self { client, backend, from_client, from_backend, .. } = self;
+        ConnectionLegs {
+            client: ConnectionLeg::of(client, from_backend.is_blocked(), from_client.has_ended()),
+            backend: ConnectionLeg::of(backend, from_client.is_blocked(), from_backend.has_ended()),
+        }
     }
 
     /// Returns the direction that reads from a side, and the context that it works in.

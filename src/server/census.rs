@@ -1,7 +1,6 @@
 //! Counts open connections by source, at every listener, with or without limits by source.
 //!
-//! Each worker lists its connections in its sweep, which visits all of them anyway. The lists are counted on a thread
-//! that may block. Nothing is kept between two counts.
+//! Each worker lists its connections in a walk over its registry. The lists are counted on a thread that may block. Nothing is kept between two counts.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -65,8 +64,6 @@ pub struct Census {
 
 impl View {
     /// Counts open connections by source, and returns the `top` sources with the most open connections.
-    ///
-    /// It takes half a second: each worker must make its sweep.
     pub async fn census(&self, among: CensusScope, top: usize) -> Census {
         self.censuses(vec![among], top).await.pop().unwrap_or_default()
     }

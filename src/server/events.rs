@@ -34,6 +34,8 @@ pub enum EventKind {
     Upgrade,
     /// An override of an operator.
     Override,
+    /// Connections that an operator closed.
+    Connections,
 }
 
 impl EventKind {
@@ -49,6 +51,7 @@ impl EventKind {
             Self::Routes => "routes",
             Self::Upgrade => "upgrade",
             Self::Override => "override",
+            Self::Connections => "connections",
         }
     }
 }

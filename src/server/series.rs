@@ -15,7 +15,7 @@ use crate::telemetry::CloseReason as Reason;
 use crate::telemetry::{ClientOpening, ConnectOutcome, ListenerMetrics, PoolMetrics};
 
 /// The close reasons of any listener.
-const ANYWHERE: [Reason; 17] = [
+const ANYWHERE: [Reason; 18] = [
     Reason::ClientFin,
     Reason::BackendFin,
     Reason::ClientReset,
@@ -32,6 +32,7 @@ const ANYWHERE: [Reason; 17] = [
     Reason::OutOfResources,
     Reason::ProcessFull,
     Reason::DrainDeadline,
+    Reason::ClosedByOperator,
     Reason::Internal,
 ];
 

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::admin_sockets::{AdminSockets, AdminStage};
 use super::build::{self, FoundPools};
+use super::close_orders::CloseOrders;
 use super::descriptors::Descriptors;
 use super::events::{ConfigState, EventLog};
 use super::faults::StartFault;
@@ -181,6 +182,7 @@ impl Server {
             requests: sender.clone(),
             access_log: access_log.clone(),
             admin_sockets: AdminSockets::new(admin_stage),
+            close_orders: CloseOrders::default(),
             config: Mutex::new(ConfigState::new(started)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::admin_sockets::AdminSockets;
 use super::changes::Changes;
+use super::close_orders::CloseOrders;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
 use super::overrides::{OverrideChange, OverrideOutcome, OverrideRefusal, OverrideRequest, Overrides};
@@ -65,6 +66,8 @@ pub struct View {
     pub(super) requests: mpsc::UnboundedSender<ControlRequest>,
     /// The sockets of the admin listeners.
     pub admin_sockets: AdminSockets,
+    /// The orders to close connections.
+    pub(super) close_orders: CloseOrders,
     /// Locked for a moment by a reload and by each reader.
     pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,

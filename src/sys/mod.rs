@@ -29,6 +29,7 @@ pub mod socket_file;
 pub mod standard_error;
 pub mod stream;
 pub mod tcp;
+pub mod tcp_details;
 mod unix_connect;
 pub mod watch;
 

@@ -315,6 +315,16 @@ pub fn local_address(fd: impl AsFd) -> io::Result<SocketAddr> {
     address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
+/// Returns the address of the peer of a socket.
+///
+/// # Errors
+///
+/// Errors of `getpeername`; `InvalidInput` when it is not an IP socket.
+pub fn peer_address(fd: impl AsFd) -> io::Result<SocketAddr> {
+    let address = SockRef::from(&fd.as_fd()).peer_addr()?;
+    address.as_socket().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
 /// Returns the number of bytes that were written and that the peer's kernel has not acknowledged.
 ///
 /// # Errors

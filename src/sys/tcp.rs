@@ -74,14 +74,26 @@ pub struct PeerState {
 /// The beginning of `struct tcp_info` of linux/tcp.h, as far as it is needed here.
 #[repr(C)]
 #[derive(Default)]
-struct TcpInfo {
+pub(super) struct TcpInfo {
     /// State, congestion state, retransmits, probes, backoff, options, window scales, flags.
-    bytes: [u8; 8],
+    pub(super) bytes: [u8; 8],
     /// From `tcpi_rto` to `tcpi_total_retrans`.
-    words: [u32; 24],
+    pub(super) words: [u32; 24],
     /// From `tcpi_pacing_rate` to `tcpi_rcv_ooopack`.
-    later: [u32; 31],
-    snd_wnd: u32,
+    pub(super) later: [u32; 31],
+    pub(super) snd_wnd: u32,
+}
+
+impl TcpInfo {
+    /// Reads the state of a socket. Returns it with the number of bytes that the kernel wrote; the other bytes are 0.
+    /// Returns `None` for a Unix socket.
+    pub(super) fn read(fd: BorrowedFd<'_>) -> io::Result<Option<(Self, usize)>> {
+        let mut info = Self::default();
+        match option(fd, libc::TCP_INFO, &mut info) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(None),
+            result => result.map(|length| Some((info, length))),
+        }
+    }
 }
 
 /// Positions in [`TcpInfo::words`].
@@ -97,11 +109,7 @@ const LAST_ACK_RECV: usize = 12;
 ///
 /// Errors of `getsockopt`.
 pub fn peer_state(fd: impl AsFd) -> io::Result<Option<PeerState>> {
-    let mut info = TcpInfo::default();
-    match option(fd.as_fd(), libc::TCP_INFO, &mut info) {
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
-        result => result?,
-    }
+    let Some((info, _)) = TcpInfo::read(fd.as_fd())? else { return Ok(None) };
     let [_, _, retransmits, probes, backoff, ..] = info.bytes;
     let silent = info.words[LAST_DATA_RECV].min(info.words[LAST_ACK_RECV]);
     Ok(Some(PeerState {
@@ -118,8 +126,7 @@ pub fn peer_state(fd: impl AsFd) -> io::Result<Option<PeerState>> {
 /// Returns the time since the last byte of data was sent or received on a TCP socket. Returns `None` for a Unix socket,
 /// and if the kernel does not answer.
 pub fn quiet_time(fd: impl AsFd) -> Option<Duration> {
-    let mut info = TcpInfo::default();
-    option(fd.as_fd(), libc::TCP_INFO, &mut info).ok()?;
+    let (info, _) = TcpInfo::read(fd.as_fd()).ok()??;
     let last = info.words[LAST_DATA_SENT].min(info.words[LAST_DATA_RECV]);
     Some(Duration::from_millis(last.into()))
 }
@@ -163,8 +170,9 @@ trait PlainData {}
 impl PlainData for TcpInfo {}
 impl PlainData for libc::c_int {}
 
-/// Reads a TCP option into `value`. Bytes that the kernel does not write stay as they are.
-fn option<T: PlainData>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<()> {
+/// Reads a TCP option into `value`, and returns the number of bytes that the kernel wrote. The other bytes stay as they
+/// are.
+fn option<T: PlainData>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) -> io::Result<usize> {
     let mut size = libc::socklen_t::try_from(size_of::<T>()).unwrap_or(0);
     let value: *mut T = value;
     // SAFETY: the descriptor is borrowed and so open; the kernel writes at most `size` bytes, those of the value,
@@ -172,7 +180,7 @@ fn option<T: PlainData>(fd: BorrowedFd<'_>, name: libc::c_int, value: &mut T) ->
     #[allow(unsafe_code)]
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), libc::IPPROTO_TCP, name, value.cast(), &raw mut size) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(size as usize) }
 }
 
 #[cfg(test)]

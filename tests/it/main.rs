@@ -12,6 +12,7 @@ mod checks_by_name;
 mod child;
 mod conditions;
 mod confined;
+mod connections;
 mod dial;
 mod discovery;
 mod down;

@@ -352,6 +352,10 @@ fn the_commands_change_what_runs() {
     };
     let mut clients = vec![connect(), connect()];
     run(&["drain", "main/a", "--for", "1h", "--wait", "100ms"], 1, "1 connections are still open");
+    run(&["drain", "main/a", "--wait", "100ms", "--then-close", "20/s"], 0, "\"matched\": 1");
+    for (client, _) in clients.iter_mut().filter(|(_, name)| *name == 'a') {
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "it is closed");
+    }
     clients.retain(|(_, name)| *name == 'b');
     run(&["drain", "main/a", "--wait"], 0, "no connection is open");
     assert_eq!((0..6).filter(|_| connect().1 == 'a').count(), 0);

@@ -18,7 +18,7 @@ use crate::conn::migration::{
 use crate::conn::reading::{FirstBytes, StoppedClient};
 use crate::ids::ListenerId;
 use crate::limit::{AdmissionRequest, Gate, Link, Moment, Permit, SourceKey};
-use crate::live::{ConnectionTallies, HandedEntry, Loads, MigratingEntry, WorkerSlot};
+use crate::live::{ConnectionCard, ConnectionTallies, HandedEntry, Loads, MigratingEntry, WorkerSlot};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, Lease};
 use crate::relay::{RelaySettings, StoppedFlow};
@@ -235,6 +235,7 @@ impl Adopter {
         settings: &[RelaySettings],
         parts: &mut BatchParts<'_>,
     ) -> Result<Option<MigrationContent>, AdoptFault> {
+        name(&mut handed);
         let log = handed.log.take().map(|log| Box::new(read_log(*log)));
         let (reading, relay) = (handed.reading.take(), handed.relay.take());
         match (reading, relay) {
@@ -307,7 +308,11 @@ impl Adopter {
             id: handed.id,
             listener,
             backend: lease.as_ref().map(|lease| lease.backend().id()),
-            client: client.tcp().map(|address| address.ip()),
+            client: client.tcp(),
+            began: Instant::now()
+                .checked_sub(Duration::from_micros(handed.age_us))
+                .unwrap_or_else(Instant::now),
+            card: read_card(handed, relay),
             link: handed.link.as_ref().map(|(kind, id)| Arc::new(Link::new(*kind, id))),
             totals: relay.map_or([0; 2], |relay| [relay.total_from_client, relay.total_from_backend]),
             dropped: relay.map_or(0, |relay| relay.dropped),
@@ -319,14 +324,11 @@ impl Adopter {
         if let Some(relay) = relay {
             self.hold_marks(relay, &client, &mut holds);
         }
-        let age = Duration::from_micros(handed.age_us);
         let fields = RecordFields {
-            began: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             connected: relay.map_or(0, |relay| relay.connected_us),
             accepted: handed.accepted_ms,
             client,
             shadowed: None,
-            pool: handed.pool.as_deref().map(Into::into),
             log,
         };
         MigratingRecord { holds, fields }
@@ -467,6 +469,26 @@ fn read_flow(handed: &HandedFlow, parts: &mut BatchParts<'_>) -> Result<StoppedF
     Ok(StoppedFlow { held, stage, nodelay: words::read_nodelay(&handed.nodelay) })
 }
 
+/// Takes names from the fields of a log line, which an earlier version sends alone.
+fn name(handed: &mut HandedConnection) {
+    if let Some(log) = &mut handed.log {
+        handed.sni = handed.sni.take().or_else(|| log.sni.take());
+        handed.route = handed.route.take().or_else(|| log.route.take());
+    }
+}
+
+/// Returns the names of a connection.
+fn read_card(handed: &HandedConnection, relay: Option<&HandedRelay>) -> ConnectionCard {
+    let pool = handed.pool.as_deref().or(relay.map(|relay| &*relay.pool));
+    let route = handed.route.as_deref().or(relay.and_then(|relay| relay.route.as_deref()));
+    ConnectionCard {
+        sni: handed.sni.as_deref().map(Into::into),
+        route: route.map(Into::into),
+        pool: pool.map(Into::into),
+        backend: relay.map(|relay| relay.backend.as_str().into()),
+    }
+}
+
 fn read_log(handed: HandedLog) -> LogFields {
     let text = |text: Option<String>| text.map(String::into_boxed_str);
     let micros = |micros: Option<u64>| micros.map(Duration::from_micros);
@@ -479,8 +501,6 @@ fn read_log(handed: HandedLog) -> LogFields {
     };
     LogFields {
         proxy_fields: proxy.is_known().then(|| Box::new(proxy)),
-        sni: text(handed.sni),
-        route: handed.route.as_deref().map(Into::into),
         attempts: handed.attempts,
         has_sent: false,
         tried: None,

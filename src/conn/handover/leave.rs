@@ -12,6 +12,7 @@ use crate::conn::migration::{
     MigratingRecord, MigrationContent, MigrationSenders, StoppedReading, StoppedRelay,
 };
 use crate::limit::{Gate, GatePass};
+use crate::live::ConnectionCard;
 use crate::relay::StoppedFlow;
 use crate::snapshot::Snapshot;
 use crate::sys::tcp;
@@ -151,18 +152,21 @@ impl LeavingConnection {
 /// Returns the parts of the message that every connection has.
 fn connection(record: &MigratingRecord) -> HandedConnection {
     let MigratingRecord { holds, fields } = record;
+    let card = holds.entry.card();
     let source = holds.permit.source().and_then(|pass| pass.source());
     HandedConnection {
         id: holds.entry.id(),
         listener: holds.listener.name.to_string(),
         client: fields.client.to_string(),
-        age_us: micros(fields.began.elapsed()),
+        age_us: micros(holds.entry.began().elapsed()),
         accepted_ms: fields.accepted,
         quiet_ms: millis(holds.entry.quiet()),
         source: source.map(|source| format!("{:032x}", source.bits())),
         link: holds.entry.link().map(|link| (link.kind(), link.id().to_owned())),
-        pool: fields.pool.as_deref().map(str::to_owned),
-        log: fields.log.as_deref().map(|log_fields| Box::new(log(log_fields))),
+        pool: card.pool.as_deref().map(str::to_owned),
+        sni: card.sni.as_deref().map(str::to_owned),
+        route: card.route.as_deref().map(str::to_owned),
+        log: fields.log.as_deref().map(|log_fields| Box::new(log(log_fields, card))),
         reading: None,
         relay: None,
     }
@@ -220,7 +224,7 @@ fn flow(stopped: &StoppedFlow) -> HandedFlow {
     }
 }
 
-fn log(fields: &LogFields) -> HandedLog {
+fn log(fields: &LogFields, card: &ConnectionCard) -> HandedLog {
     let text = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
     let proxy = fields.proxy_fields.as_deref();
     let of_proxy = |part: fn(&crate::conn::fields::ProxyFields) -> &Option<Box<str>>| {
@@ -232,8 +236,8 @@ fn log(fields: &LogFields) -> HandedLog {
         proxy_alpn: of_proxy(|proxy| &proxy.alpn),
         unique_id: of_proxy(|proxy| &proxy.unique_id),
         private_link: of_proxy(|proxy| &proxy.private_link),
-        sni: text(&fields.sni),
-        route: fields.route.as_deref().map(str::to_owned),
+        sni: text(&card.sni),
+        route: card.route.as_deref().map(str::to_owned),
         attempts: fields.attempts,
         dialled: fields.dialled.map(|address| address.to_string()),
         offered: fields.offered.as_deref().map(words::offer),

@@ -170,6 +170,8 @@ fn relay(id: u64) -> HandedConnection {
     HandedConnection {
         id,
         pool: text("a"),
+        sni: text("r.test"),
+        route: text("r"),
         log: Some(Box::new(log)),
         relay: Some(Box::new(relay)),
         quiet_ms: 61_000,
@@ -246,6 +248,22 @@ fn connections_pass_unchanged_through_two_programs() {
         assert_eq!(without_ages(found, &expected), expected);
     }
     assert!(second.adopter.take_departed().is_empty());
+}
+
+/// A program without these fields sends the names in the fields of the log line alone.
+#[test]
+fn names_may_come_with_the_log_line() {
+    let mut given = relay(41);
+    (given.sni, given.route) = (None, None);
+    let mut fixture = AdoptionFixture::new();
+    let leaving = fixture.adopt_and_leave(sent(vec![given], b"held in both"));
+    let again = fixture.send(&leaving).batch.connections.remove(0);
+    assert_eq!((again.sni, again.route, again.pool), (text("r.test"), text("r"), text("a")));
+    let mut unlogged = relay(42);
+    (unlogged.sni, unlogged.log) = (None, None);
+    let leaving = fixture.adopt_and_leave(sent(vec![unlogged], b"held in both"));
+    let again = fixture.send(&leaving).batch.connections.remove(0);
+    assert_eq!((again.sni, again.route), (None, text("r")));
 }
 
 #[test]

@@ -24,7 +24,8 @@ pub enum CloseKind {
     Unavailable,
     /// The client left before a backend was connected.
     ClientGone,
-    /// This program closed the connection: at the end of a drain, because its backend went down, or by a fault.
+    /// This program closed the connection: at the end of a drain, because its backend went down, by an
+    /// order of an operator, or by a fault.
     Closed,
 }
 
@@ -77,7 +78,9 @@ impl CloseKind {
             | Reason::GreetingTimeout
             | Reason::GreetingFailed => Self::Unreachable,
             Reason::ClientGone => Self::ClientGone,
-            Reason::BackendDown | Reason::DrainDeadline | Reason::Internal => Self::Closed,
+            Reason::BackendDown | Reason::DrainDeadline | Reason::ClosedByOperator | Reason::Internal => {
+                Self::Closed
+            }
             _ => Self::Unavailable,
         }
     }

@@ -23,8 +23,8 @@ impl CloseReason {
         self.row().ended_by
     }
 
-    /// Returns the phase in which the connection ended. [`DrainDeadline`](Self::DrainDeadline) and
-    /// [`Internal`](Self::Internal) can occur in any phase. They count as relay, the phase in which connections spend
+    /// Returns the phase in which the connection ended. [`DrainDeadline`](Self::DrainDeadline),
+    /// [`ClosedByOperator`](Self::ClosedByOperator) and [`Internal`](Self::Internal) can occur in any phase. They count as relay, the phase in which connections spend
     /// most of their time.
     pub const fn phase(self) -> Phase {
         self.row().phase

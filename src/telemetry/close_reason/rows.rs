@@ -213,6 +213,8 @@ close_reasons! {
     PoolRate = "pool_rate": Rejected in Dial;
     /// The drain of the process or of a removed listener ended before the connection ended.
     DrainDeadline = "drain_deadline": Pointsman in Relay;
+    /// An operator closed the connection, in any phase, with `pointsman connections kill` or `connections close`.
+    ClosedByOperator = "closed_by_operator": Pointsman in Relay;
     /// A fault of pointsman itself, in any phase. The log has the details.
     Internal = "internal": Pointsman in Relay;
 }

@@ -24,6 +24,12 @@ pub struct HandedConnection {
     pub link: Option<(u8, String)>,
     /// The name of its pool, once that is known.
     pub pool: Option<String>,
+    /// The server name in its hello. A program that knows no such field reads it from `log`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// The name of the route that took it. A program that knows no such field reads it from `log`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
     /// The fields of its log line, if there is an access log.
     pub log: Option<Box<HandedLog>>,
     /// Set if its first bytes are being read. It has one descriptor.

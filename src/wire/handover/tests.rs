@@ -149,6 +149,8 @@ fn reading_of_0_2_0() -> HandedConnection {
         source: text("00000000000000000000ffffcb007107"),
         link: Some((234, "vpce-08d2bf15fac5001c9".to_owned())),
         pool: None,
+        sni: None,
+        route: None,
         log: Some(Box::new(log)),
         reading: Some(HandedReading {
             socket: "0.0.0.0:443".to_owned(),
@@ -216,6 +218,8 @@ fn relay_of_0_2_0() -> HandedConnection {
         source: text("20010db8000000000000000000000007"),
         link: None,
         pool: text("app"),
+        sni: None,
+        route: None,
         log: Some(Box::new(log)),
         reading: None,
         relay: Some(Box::new(relay)),

@@ -6,6 +6,7 @@
 mod bulk;
 mod certificates;
 mod checks;
+mod connections;
 mod dns;
 mod fail2ban;
 mod hung;

@@ -1,0 +1,61 @@
+//! The orders of operators to close connections, and their bound.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::live::{CloseOrder, ClosePace, ConnectionFilter};
+
+/// The most orders to close connections that are carried out at once. Each holds a queue in each worker.
+const MOST_ORDERS: usize = 8;
+
+/// As many orders to close connections are carried out as may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{MOST_ORDERS} orders to close connections are being carried out, which is the most: wait until one is over, or use a \
+     higher rate"
+)]
+pub struct TooManyOrders;
+
+/// The orders to close connections that are being carried out.
+#[derive(Debug, Default)]
+pub(super) struct CloseOrders {
+    /// Locked for a few instructions. The workers hold the orders, so an order that is over is gone.
+    orders: Mutex<Vec<Weak<CloseOrder>>>,
+}
+
+impl CloseOrders {
+    /// Returns a new order.
+    ///
+    /// # Errors
+    ///
+    /// As many orders as may be are being carried out.
+    pub(super) fn add(
+        &self,
+        filter: ConnectionFilter,
+        pace: Arc<ClosePace>,
+    ) -> Result<Arc<CloseOrder>, TooManyOrders> {
+        // Code under the lock cannot panic.
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.retain(|order| order.strong_count() > 0);
+        if orders.len() >= MOST_ORDERS {
+            return Err(TooManyOrders);
+        }
+        let order = CloseOrder::new(filter, pace);
+        orders.push(Arc::downgrade(&order));
+        Ok(order)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_are_bounded_and_make_room_when_they_are_over() {
+        let orders = CloseOrders::default();
+        let add = || orders.add(ConnectionFilter::default(), ClosePace::new(1));
+        let mut held: Vec<_> = (0..MOST_ORDERS).map(|_| add().unwrap()).collect();
+        assert_eq!(add().map(drop), Err(TooManyOrders));
+        held.pop();
+        assert!(add().is_ok());
+    }
+}
