@@ -71,6 +71,13 @@ fn problems(status: &Value, out: &mut String) {
         let space = if name.is_empty() { "" } else { " " };
         let lines = text(&problem["text"]).replace('\n', "\n      ");
         _ = writeln!(out, "  {}{space}{name}: {}", text(&problem["kind"]), lines.trim_end());
+        // An older program has neither.
+        let since = problem["since"].as_str().map(|_| format!("since {}", moment(&problem["since"])));
+        let command = problem["command"].as_str().map(|_| text(&problem["command"]));
+        let further: Vec<_> = since.into_iter().chain(command).collect();
+        if !further.is_empty() {
+            _ = writeln!(out, "      {}", further.join(": "));
+        }
     }
 }
 

@@ -162,6 +162,7 @@ fn status_tells_what_is_there() {
         "started": null,
         "uptime_seconds": null,
         "upgrade": null,
+        "overrides": [],
         "life": "serving",
         "workers": 2,
         "connections": { "open": 1, "limit": null },

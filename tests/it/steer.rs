@@ -368,9 +368,13 @@ fn the_commands_change_what_runs() {
     run(&["weight", "main/a", "7"], 0, "\"value\": \"7\"");
     run(&["weight", "main/a", "file"], 0, "\"ended\"");
     run(&["pause", "main", "--for", "1h", "--wait", "100ms"], 1, "1 connections are still open");
+    run(&["status"], 0, "override main: an operator has paused it, and new connections wait (unix uid=");
+    run(&["status"], 0, ": pointsman resume main");
     run(&["resume", "main"], 0, "\"ended\"");
+    run(&["status"], 0, "all is well");
     run(&["leave", "--for", "1h"], 0, "not ready");
     run(&["health", "--ready"], 1, "leaving");
+    run(&["status"], 0, ": pointsman join");
     run(&["join"], 0, "\"ended\"");
     run(&["health", "--ready"], 0, "ready");
     run(&["log", "debug", "--for", "1h"], 0, "\"value\": \"debug\"");
