@@ -15,7 +15,7 @@ use super::acceptor::AdminPeer;
 use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
-use super::reload::ReloadRefusal;
+use super::reload::{ReloadPage, ReloadRefusal};
 use super::{explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
@@ -263,12 +263,16 @@ async fn reload_file(
     RawQuery(query): RawQuery,
 ) -> Response {
     match reload::reload(&view, query.as_deref(), origin).await {
-        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(ReloadPage::Done(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(ReloadPage::Running(text)) => {
+            (StatusCode::ACCEPTED, [(header::CONTENT_TYPE, JSON)], text).into_response()
+        }
         Err(refusal) => {
             let code = match &refusal {
                 ReloadRefusal::Query | ReloadRefusal::Escape | ReloadRefusal::Share => {
                     StatusCode::BAD_REQUEST
                 }
+                ReloadRefusal::Fault(ReloadFault::File(_)) => StatusCode::UNPROCESSABLE_ENTITY,
                 ReloadRefusal::Fault(ReloadFault::Moved { .. }) => StatusCode::PRECONDITION_FAILED,
                 ReloadRefusal::Fault(ReloadFault::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
                 ReloadRefusal::Fault(_) => StatusCode::CONFLICT,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::guard::RequestOrigin;
 use super::query::{self, QueryFault};
 use crate::config::did_you_mean;
+use crate::pool::OperatorState;
 use crate::server::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
     View,
@@ -110,6 +111,14 @@ pub(super) async fn set(
     if takes_value != value.is_some() {
         return Err(OverrideFault::Query(parameters(kind)));
     }
+    if kind == OverrideKind::State && value.as_deref() == Some(OperatorState::Ready.word()) {
+        let written = written(kind, pool.as_deref(), backend.as_deref());
+        // A backend that is gone would be overridden again when it comes back.
+        if view.overrides.get(&written).is_some() && key(view, kind, pool.clone(), backend.clone()).is_err() {
+            let by = by.to_string().into();
+            return change(view, OverrideChange { key: written, value: None, time: None, by }).await;
+        }
+    }
     let key = key(view, kind, pool, backend)?;
     let value = OverrideValue::of_text(kind, value.as_deref().unwrap_or_default()).ok_or(match kind {
         OverrideKind::Weight => OverrideFault::Value(
@@ -139,16 +148,17 @@ pub(super) async fn end(
 ) -> Result<String, OverrideFault> {
     let kind = OverrideKind::of_word(kind).ok_or(OverrideFault::Kind)?;
     let [pool, backend] = values(kind, query, ["pool", "backend"])?;
-    let written = OverrideKey {
-        kind,
-        pool: pool.as_deref().unwrap_or_default().into(),
-        backend: backend.as_deref().unwrap_or_default().into(),
-    };
+    let written = written(kind, pool.as_deref(), backend.as_deref());
     let key = match view.overrides.get(&written) {
         Some(_) => written,
         None => key(view, kind, pool, backend)?,
     };
     change(view, OverrideChange { key, value: None, time: None, by: by.to_string().into() }).await
+}
+
+/// Returns the key as a request has it. Its pool and its backend may not exist.
+fn written(kind: OverrideKind, pool: Option<&str>, backend: Option<&str>) -> OverrideKey {
+    OverrideKey { kind, pool: pool.unwrap_or_default().into(), backend: backend.unwrap_or_default().into() }
 }
 
 async fn change(view: &View, change: OverrideChange) -> Result<String, OverrideFault> {
@@ -197,8 +207,8 @@ fn key(
     };
     if served.pool.backend(&backend).is_none() {
         let names = served.pool.backends().iter().map(|backend| &**backend.name());
-        let what = format!("backend of pool `{pool}`");
-        return Err(OverrideFault::Unknown(unknown(&what, &backend, "Its backends are", names)));
+        let message = unknown("backend", &backend, "The backends of the pool are", names);
+        return Err(OverrideFault::Unknown(message));
     }
     Ok(OverrideKey { kind, pool: pool.into(), backend: backend.into() })
 }

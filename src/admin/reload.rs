@@ -31,6 +31,14 @@ pub(super) enum ReloadRefusal {
     Fault(#[from] ReloadFault),
 }
 
+/// The page of a reload that was requested.
+pub(super) enum ReloadPage {
+    /// The reload is in force.
+    Done(String),
+    /// The reload goes on.
+    Running(String),
+}
+
 /// The result of a reload.
 #[derive(Debug, Serialize)]
 struct ReloadResult {
@@ -44,7 +52,7 @@ pub(super) async fn reload(
     view: &View,
     query: Option<&str>,
     by: RequestOrigin,
-) -> Result<String, ReloadRefusal> {
+) -> Result<ReloadPage, ReloadRefusal> {
     let [max_moved, reset] = query::values(query, ["max_moved", "reset"]).map_err(|fault| match fault {
         QueryFault::Other => ReloadRefusal::Query,
         QueryFault::Escape => ReloadRefusal::Escape,
@@ -63,7 +71,7 @@ pub(super) async fn reload(
     };
     let mut text = serde_json::to_string_pretty(&result).expect("it has string keys");
     text.push('\n');
-    Ok(text)
+    Ok(if result.changes.is_some() { ReloadPage::Done(text) } else { ReloadPage::Running(text) })
 }
 
 /// Reads a percentage as a share from 0 to 1.

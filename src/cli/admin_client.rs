@@ -8,7 +8,7 @@ use std::{env, io};
 use clap::Args;
 
 use super::status::{self, Extent};
-use super::{BOUNDED, FAILED, FAULTY, answer, complain};
+use super::{FAILED, FAULTY, answer, complain};
 use crate::admin;
 use crate::config::{self, AdminSpec, Config};
 use crate::sys::{Address, socket_file};
@@ -123,15 +123,21 @@ pub(super) fn show_status(args: &AdminArgs, extent: Extent) -> ExitCode {
     )
 }
 
-/// Requests a change, by `POST` or `DELETE`.
-pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
-    change_within(args, method, path, TIMEOUT)
+/// Requests a change whose answer may take this time. Returns the status code and the page.
+pub(super) fn change_page(
+    args: &AdminArgs,
+    method: &'static str,
+    path: &str,
+    time: Duration,
+) -> Result<(u16, String), QueryFault> {
+    let at = args.at().map_err(QueryFault::Reported)?;
+    admin::change(at.clone(), method, path, time).map_err(|error| QueryFault::Unanswered(at.address, error))
 }
 
-/// Requests a change whose answer may take this time.
-pub(super) fn change_within(args: &AdminArgs, method: &'static str, path: &str, time: Duration) -> ExitCode {
+/// Requests a change, by `POST` or `DELETE`.
+pub(super) fn change(args: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
     match args.at() {
-        Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, time)),
+        Ok(at) => print_answer(&at.address.clone(), admin::change(at, method, path, TIMEOUT)),
         Err(code) => code,
     }
 }
@@ -157,8 +163,7 @@ fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitC
         Ok((200, body)) => answer(&format!("{}\n", as_text(body.trim_end()))),
         Ok((status, body)) => {
             complain(&format!("{address} answered {status}: {}", as_text(shortened(body.trim_end()))));
-            // A bound of the arguments was not met.
-            ExitCode::from(if status == 412 { BOUNDED } else { FAILED })
+            ExitCode::from(FAILED)
         }
         Err(error) => {
             let hint = match (error.kind(), address) {

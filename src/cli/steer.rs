@@ -2,6 +2,7 @@
 //!
 //! Each change is an override: it stays in force over reloads and upgrades until it is ended.
 
+use std::io;
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,8 +10,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{AdminArgs, ask_page, change, change_within, complain_of, escaped, show_page};
-use super::{FAILED, answer, complain};
+use super::admin_client::{
+    AdminArgs, QueryFault, ask_page, change_page, complain_of, escaped, fetch, show_page,
+};
+use super::{BOUNDED, FAILED, FAULTY, answer, complain};
+use crate::telemetry::program_log::as_text;
 
 /// The time that a reload may take to answer: the running program answers within 10 s.
 const RELOAD: Duration = Duration::from_secs(12);
@@ -32,7 +36,7 @@ pub(super) struct BackendArgs {
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "", value_parser = parse_wait)]
     wait: Option<Duration>,
     /// Then close the connections that are left, so many in a second, such as `20/s`
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     then_close: Option<String>,
     #[command(flatten)]
     admin: AdminArgs,
@@ -146,6 +150,15 @@ fn parse_backend(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Checks a rate, before anything is changed.
+fn parse_rate(text: &str) -> Result<String, String> {
+    let is_number = |number: &str| number.parse::<u32>().is_ok_and(|number| number > 0);
+    match text.split_once('/') {
+        Some((number, "s" | "m" | "h")) if is_number(number) => Ok(text.to_owned()),
+        _ => Err("write a rate such as 20/s, 100/m or 500/h".to_owned()),
+    }
+}
+
 /// Reads the time of `--wait`. No time is as long as it takes.
 fn parse_wait(text: &str) -> Result<Duration, String> {
     match text {
@@ -159,18 +172,18 @@ pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
     let (pool, backend) = &args.backend;
     let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state.to_owned()))];
     let query = query.into_iter().chain([("for", args.time.as_ref())]);
-    let code = change(&args.admin, "POST", &path("state", query));
+    let code = request(&args.admin, "POST", &path("state", query));
     if code != ExitCode::SUCCESS {
         return code;
     }
-    let waited = follow(code, args.wait, &args.admin, ("state", pool, backend));
-    match &args.then_close {
-        Some(rate) if args.wait.is_none() || waited != ExitCode::SUCCESS => {
+    let waited = args.wait.map(|wait| wait_until_empty(wait, &args.admin, ("state", pool, backend)));
+    match (&args.then_close, waited) {
+        (Some(rate), None | Some(WaitEnd::Left)) => {
             let (pool, backend, rate) = (escaped(pool), escaped(backend), escaped(rate));
             let filter = format!("pool={pool}&backend={backend}&rate={rate}");
-            change(&args.admin, "POST", &format!("/api/v1/connections/close?{filter}"))
+            request(&args.admin, "POST", &format!("/api/v1/connections/close?{filter}"))
         }
-        _ => waited,
+        (_, waited) => waited.map_or(ExitCode::SUCCESS, WaitEnd::code),
     }
 }
 
@@ -178,7 +191,7 @@ pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
 pub(super) fn put_in(args: &ReadyArgs) -> ExitCode {
     let (pool, backend) = &args.backend;
     let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&"ready".to_owned()))];
-    change(&args.admin, "POST", &path("state", query))
+    request(&args.admin, "POST", &path("state", query))
 }
 
 /// Sets the weight of a backend, or ends the override of its weight.
@@ -186,42 +199,42 @@ pub(super) fn weight(args: &WeightArgs) -> ExitCode {
     let (pool, backend) = &args.backend;
     let subject = [("pool", Some(pool)), ("backend", Some(backend))];
     if args.weight == "file" {
-        return change(&args.admin, "DELETE", &path("weight", subject));
+        return request(&args.admin, "DELETE", &path("weight", subject));
     }
     let value = [("value", Some(&args.weight)), ("for", args.time.as_ref())];
-    change(&args.admin, "POST", &path("weight", subject.into_iter().chain(value)))
+    request(&args.admin, "POST", &path("weight", subject.into_iter().chain(value)))
 }
 
 /// Pauses a pool.
 pub(super) fn pause(args: &PauseArgs) -> ExitCode {
     let code =
-        change(&args.admin, "POST", &path("pause", [("pool", Some(&args.pool)), ("for", Some(&args.time))]));
+        request(&args.admin, "POST", &path("pause", [("pool", Some(&args.pool)), ("for", Some(&args.time))]));
     follow(code, args.wait, &args.admin, ("pause", &args.pool, ""))
 }
 
 /// Ends the pause of a pool.
 pub(super) fn resume(args: &ResumeArgs) -> ExitCode {
-    change(&args.admin, "DELETE", &path("pause", [("pool", Some(&args.pool))]))
+    request(&args.admin, "DELETE", &path("pause", [("pool", Some(&args.pool))]))
 }
 
 /// Makes the process not ready.
 pub(super) fn leave(args: &LeaveArgs) -> ExitCode {
-    let code = change(&args.admin, "POST", &path("leave", [("for", args.time.as_ref())]));
+    let code = request(&args.admin, "POST", &path("leave", [("for", args.time.as_ref())]));
     follow(code, args.wait, &args.admin, ("leave", "", ""))
 }
 
 /// Makes the process ready again.
 pub(super) fn join(args: &AdminOnly) -> ExitCode {
-    change(&args.admin, "DELETE", &path("leave", []))
+    request(&args.admin, "DELETE", &path("leave", []))
 }
 
 /// Sets the level of the log, or ends its override.
 pub(super) fn log(args: &LogArgs) -> ExitCode {
     if args.level == "file" {
-        return change(&args.admin, "DELETE", &path("log", []));
+        return request(&args.admin, "DELETE", &path("log", []));
     }
     let query = [("value", Some(&args.level)), ("for", args.time.as_ref())];
-    change(&args.admin, "POST", &path("log", query))
+    request(&args.admin, "POST", &path("log", query))
 }
 
 /// Reloads the configuration file.
@@ -229,7 +242,7 @@ pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
     let moved = args.max_moved.as_ref().map(|share| format!("max_moved={}", escaped(share)));
     let query: Vec<_> = moved.into_iter().chain(args.reset.then(|| "reset=true".to_owned())).collect();
     let mark = if query.is_empty() { "" } else { "?" };
-    change_within(&args.admin, "POST", &format!("/api/v1/reload{mark}{}", query.join("&")), RELOAD)
+    reload_file(&args.admin, &format!("/api/v1/reload{mark}{}", query.join("&")))
 }
 
 /// Prints all overrides.
@@ -245,62 +258,139 @@ fn path<'a>(kind: &str, query: impl IntoIterator<Item = (&'static str, Option<&'
     format!("/api/v1/overrides/{kind}{mark}{}", query.join("&"))
 }
 
+/// Requests a change and prints the answer. A request that is wrong has the exit code of a wrong usage.
+fn request(admin: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
+    match fetch(admin, method, path) {
+        Ok(page) => answer(&format!("{}\n", as_text(page.trim_end()))),
+        Err(code) => code,
+    }
+}
+
+/// Requests a reload and prints its result, with all faults of the file.
+fn reload_file(admin: &AdminArgs, path: &str) -> ExitCode {
+    let (status, page) = match change_page(admin, "POST", path, RELOAD) {
+        Ok(answered) => answered,
+        Err(fault) => return complain_of(fault),
+    };
+    let page = as_text(page.trim_end()).into_owned();
+    let code = match status {
+        200 => return answer(&format!("{page}\n")),
+        202 => {
+            complain("the reload is still under way: `pointsman status` shows its result");
+            return ExitCode::from(FAILED);
+        }
+        400 | 422 => FAULTY,
+        412 => BOUNDED,
+        _ => FAILED,
+    };
+    complain(&page);
+    ExitCode::from(code)
+}
+
 /// The kind, the pool and the backend of an override.
 type Subject<'a> = (&'a str, &'a str, &'a str);
 
+/// The end of a wait for open connections.
+enum WaitEnd {
+    /// No connection is open.
+    Empty,
+    /// Connections are left at the end of the time.
+    Left,
+    /// The number of connections is not known, or the override has ended. The reason is printed.
+    Unknown,
+}
+
+impl WaitEnd {
+    fn code(self) -> ExitCode {
+        match self {
+            Self::Empty => ExitCode::SUCCESS,
+            Self::Left | Self::Unknown => ExitCode::from(FAILED),
+        }
+    }
+}
+
 /// Waits after a change until no connection is open, if this is wanted.
 fn follow(code: ExitCode, wait: Option<Duration>, admin: &AdminArgs, subject: Subject<'_>) -> ExitCode {
-    let Some(wait) = wait.filter(|_| code == ExitCode::SUCCESS) else { return code };
+    match wait {
+        Some(wait) if code == ExitCode::SUCCESS => wait_until_empty(wait, admin, subject).code(),
+        _ => code,
+    }
+}
+
+/// Waits until no connection of the subject of an override is open.
+fn wait_until_empty(wait: Duration, admin: &AdminArgs, subject: Subject<'_>) -> WaitEnd {
     let deadline = Instant::now().checked_add(wait);
+    let mut open = 0;
     loop {
-        let (status, page) = match ask_page(admin, "/api/v1/overrides") {
-            Ok(answered) => answered,
-            // A process that has left and ended has no connection.
-            Err(_) if subject.0 == "leave" => return ExitCode::SUCCESS,
-            Err(fault) => return complain_of(fault),
-        };
-        if status != 200 {
-            complain(&format!("the open connections are not known: the answer was {status}"));
-            return ExitCode::from(FAILED);
-        }
-        let open = match open(&page, subject) {
-            Some(OpenCount::Count(open)) => open,
-            Some(OpenCount::Gone) => 0,
-            None => {
+        match open_connections(admin, subject) {
+            Ok(Some(0)) => {
+                let _ = answer("no connection is open\n");
+                return WaitEnd::Empty;
+            }
+            Ok(Some(count)) => open = count,
+            Ok(None) => {
                 complain(
                     "the change was ended meanwhile, by its time or by another operator; `pointsman status` has the event",
                 );
-                return ExitCode::from(FAILED);
+                return WaitEnd::Unknown;
             }
-        };
-        if open == 0 {
-            return answer("no connection is open\n");
+            Err(QueryFault::Unanswered(_, error)) if subject.0 == "leave" && is_ended(&error) => {
+                let _ = answer("the process has ended\n");
+                return WaitEnd::Empty;
+            }
+            // A busy process answers a later query.
+            Err(QueryFault::Unanswered(_, error)) if error.kind() == io::ErrorKind::TimedOut => {}
+            Err(fault) => {
+                complain_of(fault);
+                return WaitEnd::Unknown;
+            }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             complain(&format!("{open} connections are still open"));
-            return ExitCode::from(FAILED);
+            return WaitEnd::Left;
         }
         thread::park_timeout(PAUSE);
     }
 }
 
-/// The open connections of the subject of an override.
-#[derive(Debug, PartialEq, Eq)]
-enum OpenCount {
-    Count(u64),
-    /// The pool or the backend does not exist any more.
-    Gone,
+/// Returns true if an error shows that no process listens any more.
+fn is_ended(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
-/// Finds the open connections of a subject in the page of all overrides. `None` if there is no such override.
-fn open(page: &str, (kind, pool, backend): Subject<'_>) -> Option<OpenCount> {
+/// Returns the open connections of the subject of an override, also those of backends that were removed; `None` if there is
+/// no such override.
+fn open_connections(admin: &AdminArgs, subject: Subject<'_>) -> Result<Option<u64>, QueryFault> {
+    let (_, page) = ask_page(admin, "/api/v1/overrides")?;
+    let Some(of_process) = open(&page, subject) else { return Ok(None) };
+    let (kind, pool, backend) = subject;
+    if kind == "leave" {
+        return Ok(Some(of_process));
+    }
+    let mut count = 0;
+    for stage in ["relaying", "dialing"] {
+        let backend =
+            if backend.is_empty() { String::new() } else { format!("&backend={}", escaped(backend)) };
+        let path = format!("/api/v1/connections?pool={}{backend}&stage={stage}&limit=1", escaped(pool));
+        // A pool or a backend that is gone and has no connection is unknown.
+        if let (200, page) = ask_page(admin, &path)? {
+            let page: Value = serde_json::from_str(&page).unwrap_or_default();
+            count += page["matched"].as_u64().unwrap_or_default();
+        }
+    }
+    Ok(Some(count))
+}
+
+/// Finds the open connections of a subject in the page of all overrides; 0 if the subject does not exist. `None` if there is
+/// no such override.
+fn open(page: &str, (kind, pool, backend): Subject<'_>) -> Option<u64> {
     let page: Value = serde_json::from_str(page).ok()?;
     let is_it = |set: &&Value| {
         let is = |name: &str, wanted: &str| set[name].as_str().unwrap_or_default() == wanted;
         is("kind", kind) && is("pool", pool) && is("backend", backend)
     };
     let set = page.as_array()?.iter().find(is_it)?;
-    Some(set["open"].as_u64().map_or(OpenCount::Gone, OpenCount::Count))
+    Some(set["open"].as_u64().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -323,6 +413,16 @@ mod tests {
     }
 
     #[test]
+    fn a_rate_is_checked_before_the_change() {
+        for good in ["20/s", "1/m", "500/h"] {
+            assert_eq!(parse_rate(good).as_deref(), Ok(good));
+        }
+        for bad in ["20", "0/s", "x/s", "20/d", ""] {
+            assert!(parse_rate(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_path_has_the_parameters_that_are_given() {
         let (pool, time) = ("a b&c".to_owned(), "2h".to_owned());
         assert_eq!(path("leave", [("for", None)]), "/api/v1/overrides/leave");
@@ -335,9 +435,9 @@ mod tests {
         let page = r#"[{"kind": "state", "pool": "p", "backend": "b", "open": 3},
             {"kind": "pause", "pool": "p", "backend": null, "open": 7},
             {"kind": "state", "pool": "p", "backend": "gone", "open": null}]"#;
-        assert_eq!(open(page, ("state", "p", "b")), Some(OpenCount::Count(3)));
-        assert_eq!(open(page, ("pause", "p", "")), Some(OpenCount::Count(7)));
-        assert_eq!(open(page, ("state", "p", "gone")), Some(OpenCount::Gone));
+        assert_eq!(open(page, ("state", "p", "b")), Some(3));
+        assert_eq!(open(page, ("pause", "p", "")), Some(7));
+        assert_eq!(open(page, ("state", "p", "gone")), Some(0));
         assert_eq!(open(page, ("state", "p", "c")), None);
         assert_eq!(open("no page", ("state", "p", "b")), None);
     }

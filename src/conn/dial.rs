@@ -218,6 +218,10 @@ impl<'a> Dial<'a> {
             return Err(CloseReason::ClientGone);
         }
         let Ok(waiter) = pool.wait(source, name, &self.tried) else {
+            // A pause may have ended since the pick.
+            if let Ok(lease) = pool.pick(source, name, &self.tried) {
+                return Ok(lease);
+            }
             metrics.queue_refused.increment(1);
             return Err(CloseReason::QueueFull);
         };

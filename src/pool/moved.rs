@@ -5,15 +5,17 @@ use std::collections::HashMap;
 use super::pool_in_use::Pool;
 use super::tiers::Tier;
 use crate::balance::Maglev;
+use crate::sys::Address;
 
 impl Pool {
-    /// Returns the share of the keys of this pool that go to another backend in `new`, 0 to 1, while all backends of the
-    /// first tier are up. `None` if one of the pools does not hash.
+    /// Returns the share of the keys of this pool that go to another server in `new`, 0 to 1, while all backends of the first
+    /// tier are up. `None` if this pool does not hash. A pool that does not hash any more keeps no key.
     ///
     /// For tables of one size it is exact. Otherwise the key hashes are independent numbers in both tables, and the share
     /// is that of independent draws.
     pub fn moved_keys(&self, new: &Pool) -> Option<f64> {
-        let (before, after) = (self.first_table()?, new.first_table()?);
+        let before = self.first_table()?;
+        let Some(after) = new.first_table() else { return Some(1.0) };
         let is_comparable = before.0.size() == after.0.size() && self.hashes_as(new);
         Some(if is_comparable { exact(&before, &after) } else { independent(&before, &after) })
     }
@@ -28,12 +30,16 @@ impl Pool {
     fn first_table(&self) -> Option<NamedTable<'_>> {
         let tier: &Tier = self.tiers.list().first()?;
         let maglev = tier.maglev().filter(|maglev| maglev.size() > 0)?;
-        Some((maglev, tier.members().iter().map(|&at| &**self.backends[at].name()).collect()))
+        let server = |&at: &usize| (&**self.backends[at].name(), self.backends[at].address());
+        Some((maglev, tier.members().iter().map(server).collect()))
     }
 }
 
 /// A hash table with the names of its members.
-type NamedTable<'a> = (&'a Maglev, Vec<&'a str>);
+type NamedTable<'a> = (&'a Maglev, Vec<ServerName<'a>>);
+
+/// A backend by its name and its address: a key moves too if its backend has another address.
+type ServerName<'a> = (&'a str, &'a Address);
 
 /// Returns the share of the entries that have another owner.
 fn exact((before, old_names): &NamedTable<'_>, (after, new_names): &NamedTable<'_>) -> f64 {
@@ -44,15 +50,17 @@ fn exact((before, old_names): &NamedTable<'_>, (after, new_names): &NamedTable<'
 
 /// Returns the share of keys with another owner if each key is drawn anew.
 fn independent(before: &NamedTable<'_>, after: &NamedTable<'_>) -> f64 {
-    let shares = |(maglev, names): &NamedTable<'_>| -> HashMap<String, f64> {
-        let size = maglev.size() as f64;
-        let shares = names.iter().zip(maglev.entries());
-        shares.map(|(name, entries)| ((*name).to_owned(), f64::from(entries) / size)).collect()
-    };
     let (before, after) = (shares(before), shares(after));
     let stay: f64 =
         before.iter().map(|(name, share)| share * after.get(name).copied().unwrap_or_default()).sum();
     1.0 - stay
+}
+
+/// Returns the share of the entries that each backend has.
+fn shares<'a>((maglev, names): &NamedTable<'a>) -> HashMap<ServerName<'a>, f64> {
+    let size = maglev.size() as f64;
+    let shares = names.iter().copied().zip(maglev.entries());
+    shares.map(|(name, entries)| (name, f64::from(entries) / size)).collect()
 }
 
 #[cfg(test)]
@@ -82,6 +90,9 @@ mod tests {
         check(&three, &pool(&["a", "b", "c", "d"], 0), 0.25..=0.30);
         check(&three, &pool(&["a", "b"], 0), 0.33..=0.40);
         check(&three, &pool(&["x", "y", "z"], 0), 1.0..=1.0);
+        let mut elsewhere = PoolSpec { hash_key: [0; 16], ..three.spec().clone() };
+        elsewhere.backends[0].address = "10.0.0.2:1".parse().unwrap();
+        check(&three, &Pool::build(elsewhere, None, 0), 0.33..=0.34);
         // With another key two of three keys move.
         check(&three, &pool(&["a", "b", "c"], 1), 0.66..=0.67);
     }
@@ -91,7 +102,7 @@ mod tests {
         let mut spec = PoolSpec::new("p".into(), vec![BackendSpec::new("a", "10.0.0.1:1".parse().unwrap())]);
         spec.algorithm = Algorithm::RoundRobin;
         let other = Pool::build(spec, None, 0);
-        assert_eq!(pool(&["a"], 0).moved_keys(&other), None);
+        assert_eq!(pool(&["a"], 0).moved_keys(&other), Some(1.0));
         assert_eq!(other.moved_keys(&pool(&["a"], 0)), None);
     }
 }

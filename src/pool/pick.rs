@@ -58,10 +58,7 @@ impl Pool {
         server_name: Option<&'a ServerName>,
         tried: &'a [Arc<Backend>],
     ) -> Result<impl Future<Output = Result<Lease, Unavailable>> + use<'a>, Unavailable> {
-        let length = match (self.is_paused(), self.spec.queue) {
-            (true, _) => self.spec.pause_length,
-            (false, queue) => queue.map_or(0, |queue| queue.length),
-        };
+        let length = self.wait_length();
         let needs = if tried.is_empty() { WaiterNeeds::Any } else { WaiterNeeds::Some };
         let turn = self.signals.queue.join(needs, length).ok_or(Unavailable::Full)?;
         let request = PickRequest { source, server_name, tried };
@@ -78,6 +75,14 @@ impl Pool {
             Err(Unavailable::NoneUp) => QueueAttempt::Gone,
         };
         Ok(async move { turn.come(attempt).await.ok_or(Unavailable::NoneUp) })
+    }
+
+    /// Returns the most connections that may wait now.
+    pub fn wait_length(&self) -> usize {
+        match (self.is_paused(), self.spec.queue) {
+            (true, _) => self.spec.pause_length,
+            (false, queue) => queue.map_or(0, |queue| queue.length),
+        }
     }
 
     /// Returns true while new connections wait because an operator has paused the pool.

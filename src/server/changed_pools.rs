@@ -4,24 +4,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::overrides::{OverrideKey, OverrideKind};
+use super::overrides::{OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideReply};
 use super::start::Server;
 use crate::snapshot::Snapshot;
 
 /// The pools whose overrides have changed, and that are not in force with them yet.
 #[derive(Default)]
-pub(super) struct ChangedPools(BTreeSet<Arc<str>>);
+pub(super) struct ChangedPools {
+    pools: BTreeSet<Arc<str>>,
+    /// The answers to requests whose changes are not in force yet.
+    answers: Vec<(OverrideReply, Result<OverrideOutcome, OverrideRefusal>)>,
+}
 
 impl ChangedPools {
     /// Returns true if a pool waits for its overrides.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pools.is_empty() && self.answers.is_empty()
     }
 
     /// Notes the pool of an override.
     pub(super) fn note(&mut self, key: &OverrideKey) {
         match key.kind {
-            OverrideKind::State | OverrideKind::Weight => _ = self.0.insert(Arc::clone(&key.pool)),
+            OverrideKind::State | OverrideKind::Weight => _ = self.pools.insert(Arc::clone(&key.pool)),
             // A pause has its effect at once, and the others concern no pool.
             OverrideKind::Pause | OverrideKind::Leave | OverrideKind::Log => {}
         }
@@ -29,7 +33,22 @@ impl ChangedPools {
 
     /// Takes the pools.
     pub(super) fn take(&mut self) -> BTreeSet<Arc<str>> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.pools)
+    }
+
+    /// Keeps the answer to a request until its change is in force.
+    pub(super) fn answer_later(
+        &mut self,
+        reply: OverrideReply,
+        outcome: Result<OverrideOutcome, OverrideRefusal>,
+    ) {
+        self.answers.push((reply, outcome));
+    }
+
+    /// Sends the answers: all changes are in force.
+    pub(super) fn send_answers(&mut self) {
+        // A requester that is gone needs no answer.
+        self.answers.drain(..).for_each(|(reply, outcome)| _ = reply.send(outcome));
     }
 }
 
@@ -40,8 +59,19 @@ pub(super) fn follow_pause(server: &Server, key: &OverrideKey) {
     }
 }
 
+/// Begins and ends the pauses of the pools of a new snapshot, as the overrides say. The waiters of a removed pool go on to its
+/// backends, which drain.
+pub(super) fn follow_pauses(server: &Server, old: &Snapshot, new: &Snapshot) {
+    for (name, served) in &old.pools {
+        if !new.pools.contains_key(name) {
+            served.pool.resume(Instant::now());
+        }
+    }
+    pause_pools(server, new, None);
+}
+
 /// Begins and ends the pauses of pools, as the overrides say: of all pools, or of one.
-pub(super) fn pause_pools(server: &Server, snapshot: &Snapshot, only: Option<&Arc<str>>) {
+fn pause_pools(server: &Server, snapshot: &Snapshot, only: Option<&Arc<str>>) {
     for (name, served) in &snapshot.pools {
         if only.is_some_and(|only| only != name) {
             continue;

@@ -286,12 +286,15 @@ impl Control {
                 request.refuse(OverrideRefusal::Stopping);
                 Continue(phase)
             }
-            (phase @ (Serving | Rebuilding(_) | Reading(..) | Settling(..)), Override(request)) => {
-                self.override_part(request);
+            (phase @ (Starting(_) | Preparing(..)), Override(request)) if phase.is_building() => {
+                self.override_part_later(request);
                 Continue(phase)
             }
-            (phase @ (Starting(_) | Preparing(..)), Override(request)) => {
-                self.override_part_later(request);
+            (
+                phase @ (Starting(_) | Serving | Rebuilding(_) | Reading(..) | Preparing(..) | Settling(..)),
+                Override(request),
+            ) => {
+                self.override_part(request);
                 Continue(phase)
             }
 

@@ -63,6 +63,10 @@ impl Control {
 
     /// Begins a hand-over: offers the sockets.
     fn begin_hand_over(&mut self, request: SuccessorRequest) -> Phase {
+        if let Some(pool) = self.server.view.overrides.paused_pool() {
+            refuse(&request, refusals::paused(&pool));
+            return Phase::Serving;
+        }
         let SuccessorRequest { hello, reply, stop } = request;
         let server = &self.server;
         let mut sockets = server.sockets.lend();

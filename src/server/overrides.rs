@@ -200,8 +200,11 @@ pub enum OverrideRefusal {
 /// A request of an operator, and the channel for its result.
 pub(super) struct OverrideRequest {
     pub(super) change: OverrideChange,
-    pub(super) reply: oneshot::Sender<Result<OverrideOutcome, OverrideRefusal>>,
+    pub(super) reply: OverrideReply,
 }
+
+/// The channel for the result of a request.
+pub(super) type OverrideReply = oneshot::Sender<Result<OverrideOutcome, OverrideRefusal>>;
 
 impl OverrideRequest {
     /// Refuses the request. A requester that is gone needs no answer.
@@ -239,6 +242,11 @@ impl Overrides {
             OverrideValue::Log(level) => Some(level),
             _ => None,
         }
+    }
+
+    /// Returns a pool that is paused, if there is one.
+    pub(super) fn paused_pool(&self) -> Option<Arc<str>> {
+        self.table().keys().find(|key| key.kind == OverrideKind::Pause).map(|key| Arc::clone(&key.pool))
     }
 
     /// Returns a copy of the table, for a build on another thread.

@@ -185,6 +185,15 @@ impl Phase {
         }
     }
 
+    /// Returns true while a whole snapshot is built, or waits to come into force. No pool may be replaced meanwhile.
+    pub(super) fn is_building(&self) -> bool {
+        matches!(
+            self,
+            Self::Starting(Starting { step: StartStep::Building(..), .. })
+                | Self::Preparing(_, Preparing::Building(..) | Preparing::ChangingFiles(..))
+        )
+    }
+
     /// Returns true if the phase takes a report of a discovery source now. Otherwise the report waits in its channel.
     pub(super) fn takes_discovery(&self) -> bool {
         match self {

@@ -163,8 +163,12 @@ pub(super) struct BuiltConfig {
 fn check_moved(old: &Snapshot, new: &Snapshot, most: f64) -> Result<(), ReloadFault> {
     let mut worst: Option<(f64, &Arc<str>)> = None;
     for (name, before) in &old.pools {
-        let after = new.pools.get(name).filter(|after| !Arc::ptr_eq(before, after));
-        let moved = after.and_then(|after| before.pool.moved_keys(&after.pool)).unwrap_or_default();
+        let moved = match new.pools.get(name) {
+            Some(after) if Arc::ptr_eq(before, after) => 0.0,
+            Some(after) => before.pool.moved_keys(&after.pool).unwrap_or_default(),
+            // Its clients go elsewhere.
+            None => 1.0,
+        };
         if worst.is_none_or(|(worst, _)| moved > worst) {
             worst = Some((moved, name));
         }

@@ -25,11 +25,12 @@ impl Control {
         let _ = reply.send(outcome);
     }
 
-    /// Makes a change that an operator requested while a snapshot is built. It comes into force after this snapshot.
+    /// Makes a change that an operator requested while a snapshot is built. It comes into force after this snapshot, and the
+    /// answer is sent then.
     pub(super) fn override_part_later(&mut self, request: OverrideRequest) {
         let OverrideRequest { change, reply } = request;
         let outcome = self.change_override(change);
-        let _ = reply.send(outcome);
+        self.followers.changed_pools.answer_later(reply, outcome);
     }
 
     /// Changes the table, and notes the pool that is to be built again.
@@ -63,13 +64,24 @@ impl Control {
         time: Option<String>,
         by: &str,
     ) {
-        let text = match (value, outcome, time) {
-            (_, OverrideOutcome::Absent, _) => {
-                format!("there was no override of {key} to end, asked by {by}")
+        let time = time.map(|time| format!(" for {time}")).unwrap_or_default();
+        let OverrideKey { pool, backend, .. } = key;
+        let text = match (value, outcome) {
+            (_, OverrideOutcome::Absent) => format!("there was no override of {key} to end, asked by {by}"),
+            (None, _) => format!("the override of {key} was ended, by {by}"),
+            (Some(OverrideValue::State(state)), _) => {
+                format!("backend {pool}/{backend} has the operator state {}{time}, by {by}", state.word())
             }
-            (None, ..) => format!("the override of {key} was ended, by {by}"),
-            (Some(value), _, Some(time)) => format!("{key} is overridden for {time}: {value}, by {by}"),
-            (Some(value), _, None) => format!("{key} is overridden: {value}, by {by}"),
+            (Some(OverrideValue::Weight(weight)), _) => {
+                format!("backend {pool}/{backend} has the weight {weight}{time}, by {by}")
+            }
+            (Some(OverrideValue::Pause), _) => format!("pool {pool} is paused{time}, by {by}"),
+            (Some(OverrideValue::Leave), _) => {
+                format!("this process leaves: /ready answers 503{time}, by {by}")
+            }
+            (Some(OverrideValue::Log(level)), _) => {
+                format!("the log has the level {}{time}, by {by}", level.word())
+            }
         };
         tracing::info!("{text}");
         self.server.view.events.note(EventKind::Override, Severity::Info, text);

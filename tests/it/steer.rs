@@ -128,7 +128,7 @@ fn a_backend_is_drained_and_ready_again() {
     let status = page(admin, "/api/v1/status");
     assert_eq!(status["overrides"][0], *set);
     assert!(
-        status["events"].to_string().contains("the state of backend main/a is overridden: drain, by"),
+        status["events"].to_string().contains("backend main/a has the operator state drain, by"),
         "{status}"
     );
     let (_, metrics) = admin::ask(admin, "/metrics", PATIENCE).unwrap();
@@ -154,9 +154,10 @@ fn an_override_stays_over_reloads_and_over_the_return_of_its_backend() {
     assert_eq!(page(admin, "/api/v1/overrides")[0]["open"], Value::Null);
     proxy.remote.reload(named.config("ab")).unwrap();
     assert_eq!((state(&proxy, "a"), reached(&proxy)), ("maintenance".to_owned(), "b".to_owned()));
-    // An override of a backend that is gone can be ended.
+    // An override of a backend that is gone can be ended, also by making the backend ready.
     proxy.remote.reload(named.config("b")).unwrap();
-    assert_eq!(change(admin, "DELETE", "state?pool=main&backend=a")["result"], "ended");
+    assert_eq!(change(admin, "POST", "state?pool=main&backend=a&value=ready")["result"], "ended");
+    refused(admin, "POST", "state?pool=main&backend=a&value=ready", 404, "The backends of the pool are: b");
     proxy.remote.reload(named.config("ab")).unwrap();
     assert_eq!(reached(&proxy), "ab");
 }
@@ -237,6 +238,23 @@ fn clients_of_a_paused_pool_wait_and_are_served_later() {
     assert_eq!(reached(&proxy), "ab");
 }
 
+/// No operator could resume the waiters of a pool that does not exist.
+#[test]
+fn waiters_of_a_removed_pool_go_on() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    change(admin, "POST", "pause?pool=main&for=1h");
+    let client = proxy.connect();
+    wait_for("the waiter", || waiting(&proxy) == 1);
+    let other = named
+        .text("b", "")
+        .replace("pool = \"main\"", "pool = \"other\"")
+        .replace("[pool.main]", "[pool.other]");
+    proxy.remote.reload(config(&other)).unwrap();
+    served(client);
+    served(proxy.connect());
+}
+
 #[test]
 fn a_pause_ends_by_itself() {
     let named = Named::start();
@@ -301,7 +319,13 @@ fn bad_requests_are_refused_with_what_is_right() {
     let (_proxy, admin) = start(named.config("ab"));
     refused(admin, "POST", "stat?pool=main&backend=a&value=drain", 404, "the kinds are: state, weight");
     refused(admin, "POST", "state?pool=mian&backend=a&value=drain", 404, "did you mean `main`?");
-    refused(admin, "POST", "state?pool=main&backend=c&value=drain", 404, "Its backends are: a, b");
+    refused(
+        admin,
+        "POST",
+        "state?pool=main&backend=c&value=drain",
+        404,
+        "The backends of the pool are: a, b",
+    );
     refused(admin, "POST", "state?pool=main&backend=a&value=up", 400, "drain, maintenance or ready");
     refused(admin, "POST", "state?pool=main&value=drain", 400, "takes: pool, backend, value");
     refused(admin, "POST", "state?pool=main&backend=a", 400, "takes: pool, backend, value");
@@ -384,7 +408,7 @@ fn the_commands_change_what_runs() {
         .unwrap();
     program.stderr.wait_for("DEBUG admin refused a request");
     run(&["log", "file"], 0, "\"ended\"");
-    run(&["log", "loud"], 1, "error, warn, info, debug or trace");
+    run(&["log", "loud"], 2, "error, warn, info, debug or trace");
     // A reload that moves too many keys, one that does not, and one that ends the overrides.
     let maglev = text.replace("round-robin", "maglev");
     folder.write("config.toml", &maglev);
@@ -399,9 +423,10 @@ fn the_commands_change_what_runs() {
     let status = command(&socket, &["status", "--json"]).stdout;
     assert!(!String::from_utf8_lossy(&status).contains("\"state\": \"draining\""), "b is in use again");
     folder.write("config.toml", "nonsense = 1\n");
-    run(&["reload"], 1, "not reloaded: the configuration has faults");
-    run(&["reload", "--max-moved", "many"], 1, "must be a percentage");
-    run(&["drain", "main/d"], 1, "Its backends are: c, b");
+    run(&["reload"], 2, "not reloaded: the configuration has faults");
+    run(&["reload", "--max-moved", "many"], 2, "must be a percentage");
+    run(&["drain", "main/d"], 2, "The backends of the pool are: c, b");
+    run(&["drain", "main/b", "--then-close", "20"], 2, "write a rate");
     run(&["drain", "main"], 2, "write the pool and the backend");
     run(&["pause", "main"], 2, "--for");
 }

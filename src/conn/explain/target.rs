@@ -68,8 +68,8 @@ impl Journey<'_> {
                 self.report.pick = Some(PickReport::unknown());
             }
             Err(Unavailable::NoneUp) => return Err(CloseReason::NoBackend),
-            Err(Unavailable::Full) => match pool.spec().queue {
-                Some(queue) if pool.waiting() < queue.length => {
+            Err(Unavailable::Full) => match pool.wait_length() {
+                length if pool.waiting() < length => {
                     self.report.pick = Some(PickReport { queued: true, ..PickReport::unknown() });
                 }
                 _ => return Err(CloseReason::QueueFull),

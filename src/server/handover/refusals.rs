@@ -42,6 +42,14 @@ pub(crate) fn other_service(pid: u32) -> Refused {
     ))
 }
 
+/// A pool is paused.
+pub(crate) fn paused(pool: &str) -> Refused {
+    refused(format!(
+        "pool {pool} is paused, and the clients that wait could not be resumed in the new program: run `pointsman resume \
+         {pool}`, or wait for the end of the pause, and run the command again"
+    ))
+}
+
 /// No descriptor is free for the session.
 pub(crate) fn no_descriptor() -> Refused {
     refused(
@@ -77,6 +85,7 @@ mod tests {
             few_descriptors(1024, 4000),
             other_service(812),
             no_descriptor(),
+            paused("db"),
         ];
         for refusal in &all {
             let words = ["run the command again", "pointsman run", "ulimit -n", "systemctl reload"];

@@ -309,7 +309,7 @@ fn connections_of_a_listener_that_is_gone_go_on() {
     assert!(exchange(&mut client));
 }
 
-/// A pause holds clients over the switch.
+/// The clients of a paused pool would wait in the old process, where no operator could resume them.
 #[test]
 fn overrides_stay_in_force() {
     let (place, backend) = (Place::new("kept-overrides"), Backend::echo());
@@ -325,6 +325,14 @@ fn overrides_stay_in_force() {
     change("POST", "leave");
     change("POST", &format!("weight?pool=main&backend={}&value=9", backend.address));
     change("POST", "pause?pool=main&for=1h");
+    let mut refused = generations.spawn_successor(Path::new(env!("CARGO_BIN_EXE_pointsman")));
+    refused.stderr.wait_for("pool main is paused");
+    assert_eq!(refused.end().code(), Some(1));
+    let mut client = patient(connect_from(local(1), place.main));
+    wait_for("a waiter", || page()[1]["waiting"] == 1);
+    change("DELETE", "pause?pool=main");
+    assert!(exchange(&mut client));
+    change("POST", "log?value=debug&for=1h");
     let before = page();
     for _ in 0..2 {
         generations.take_over();
@@ -336,13 +344,10 @@ fn overrides_stay_in_force() {
             };
             assert_eq!(all(&after), all(&before), "{name}");
         }
-        assert!((3000..=3600).contains(&after[1]["ends_in_seconds"].as_u64().unwrap()), "{after}");
+        assert!((3000..=3600).contains(&after[2]["ends_in_seconds"].as_u64().unwrap()), "{after}");
         let (code, body) = admin::ask(place.admin(), "/ready", PATIENCE).unwrap();
         assert_eq!((code, &*body), (503, "leaving\n"));
     }
-    let mut client = patient(connect_from(local(1), place.main));
-    wait_for("a waiter", || page()[1]["waiting"] == 1);
-    change("DELETE", "pause?pool=main");
     assert!(exchange(&mut client));
 }
 
