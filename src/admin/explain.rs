@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::json;
 use super::query::{self, QueryFault};
 use crate::conn::explain::{ExplainRequest, ExplainedHello, ExplainedSource, SourceTextFault};
 use crate::server::{UnknownListener, View, explain_running};
@@ -48,9 +49,7 @@ pub(super) enum ExplainRefusal {
 pub(super) fn json(view: &View, query: Option<&str>) -> Result<String, ExplainRefusal> {
     let (listener, request) = parse(query)?;
     let explanation = explain_running(view, &listener, &request)?;
-    let mut page = serde_json::to_string_pretty(&explanation).expect("it has string keys only and no map");
-    page.push('\n');
-    Ok(page)
+    Ok(json::page(&explanation))
 }
 
 fn parse(query: Option<&str>) -> Result<(String, ExplainRequest), ExplainRefusal> {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::guard::RequestOrigin;
+use super::json;
 use super::query::{self, QueryFault};
 use crate::route::{Country, IpPrefix, PrefixFault};
 use crate::server::{EventKind, Severity, View};
@@ -126,7 +127,7 @@ struct ListChange<'a> {
 /// Returns all lists.
 pub(super) fn all(view: &View) -> String {
     let snapshot = view.snapshot.load_full();
-    json(&snapshot.lists.values().map(|list| status(list)).collect::<Vec<_>>())
+    json::page(&snapshot.lists.values().map(|list| status(list)).collect::<Vec<_>>())
 }
 
 /// Returns one list, or the answer for one address: `query` may have `address`.
@@ -137,12 +138,12 @@ pub(super) fn one(view: &View, name: &str, query: Option<&str>) -> Result<String
         let added = list.kept.additions.all(now).into_iter();
         let added =
             added.map(|(entry, end)| Addition { entry: entry.to_string(), ttl_seconds: left(end, now) });
-        return Ok(json(&WithAdditions { list: status(&list), added: added.collect() }));
+        return Ok(json::page(&WithAdditions { list: status(&list), added: added.collect() }));
     };
     let address: IpAddr = address.parse().map_err(|_| ListRefusal::Address)?;
     let by: Vec<_> = list.reasons(address, now).into_iter().map(|listed| reason(&listed, now)).collect();
     let (listed, address) = (!by.is_empty(), address.to_canonical().to_string());
-    Ok(json(&MembershipAnswer { list: &list.name, address, listed, by }))
+    Ok(json::page(&MembershipAnswer { list: &list.name, address, listed, by }))
 }
 
 /// Adds an entry; `query` may have `ttl` and `force`.
@@ -181,7 +182,7 @@ pub(super) fn add(
         }
     };
     view.events.note(EventKind::List, Severity::Info, text);
-    Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds }))
+    Ok(json::page(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds }))
 }
 
 /// Removes an entry that was added. A missing entry is no fault: it may have ended a moment ago.
@@ -204,7 +205,7 @@ pub(super) fn remove(
         ("absent", format!("{entry} is not in list {name}, and was not removed, by {by}"))
     };
     view.events.note(EventKind::List, Severity::Info, text);
-    Ok(json(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
+    Ok(json::page(&ListChange { list: name, entry: entry.to_string(), result, ttl_seconds: None }))
 }
 
 fn find(view: &View, name: &str) -> Result<Arc<List>, ListRefusal> {
@@ -268,12 +269,6 @@ fn reason(listed: &Listed, now: Instant) -> MembershipReason {
 /// Returns the seconds left, rounded up.
 fn left(end: Option<Instant>, now: Instant) -> Option<u64> {
     end.map(|end| end.saturating_duration_since(now).as_millis().div_ceil(1000) as u64)
-}
-
-fn json(page: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(page).expect("these types have keys that are strings");
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

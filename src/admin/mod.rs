@@ -16,6 +16,7 @@ mod explain;
 mod guard;
 mod gzip;
 mod http;
+mod json;
 mod list_api;
 mod listener;
 mod overrides;

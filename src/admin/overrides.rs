@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::guard::RequestOrigin;
+use super::json;
 use super::query::{self, QueryFault};
 use crate::config::did_you_mean;
 use crate::pool::OperatorState;
@@ -95,7 +96,7 @@ pub(super) fn all(view: &View) -> Vec<OverrideStatus> {
 
 /// Returns the whole page, with a line end.
 pub(super) fn json(view: &View) -> String {
-    text(&all(view))
+    json::page(&all(view))
 }
 
 /// Sets an override. The query has `pool`, `backend`, `value` and `for`, as far as the kind needs them.
@@ -170,7 +171,7 @@ async fn change(view: &View, change: OverrideChange) -> Result<String, OverrideF
     };
     let now = Instant::now();
     let open = open(&key, view, &view.snapshot.load());
-    Ok(text(&OverrideResult {
+    Ok(json::page(&OverrideResult {
         result: outcome.word(),
         kind: key.kind.word(),
         pool: some(&key.pool),
@@ -294,12 +295,6 @@ fn seconds_left(set: &Override, now: Instant) -> Option<u64> {
 
 fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
-}
-
-fn text(page: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(page).expect("these types have keys that are strings");
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::guard::RequestOrigin;
+use super::json;
 use super::query::{self, QueryFault};
 use crate::server::{ReloadFault, ReloadRules, View};
 
@@ -69,8 +70,7 @@ pub(super) async fn reload(
         Ok(changes) => ReloadResult { result: "ok", changes: Some(changes?.to_string()) },
         Err(_) => ReloadResult { result: "running", changes: None },
     };
-    let mut text = serde_json::to_string_pretty(&result).expect("it has string keys");
-    text.push('\n');
+    let text = json::page(&result);
     Ok(if result.changes.is_some() { ReloadPage::Done(text) } else { ReloadPage::Running(text) })
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use serde::Serialize;
 
+use super::json;
 use super::query;
 use crate::ids::ListenerId;
 use crate::server::{CensusScope, View};
@@ -68,9 +69,7 @@ pub(super) async fn json(view: &View, top: usize) -> String {
         limit: table.capacity(),
         heaviest: heaviest.collect(),
     };
-    let mut page = serde_json::to_string_pretty(&sources).expect("it has string keys only and no map");
-    page.push('\n');
-    page
+    json::page(&sources)
 }
 
 #[cfg(test)]

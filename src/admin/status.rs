@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::json;
 use super::overrides::{self, OverrideStatus};
 use super::problems::{Problem, problems};
 use super::upgrade::{self, UpgradeStatus};
@@ -306,9 +307,7 @@ pub(super) fn json(view: &View) -> String {
         pools: snapshot.pools.iter().map(|(name, served)| pool(name, served, now)).collect(),
         events: view.events.newest_first().into_iter().map(EventStatus::from).collect(),
     };
-    let mut page = serde_json::to_string_pretty(&status).expect("it has string keys only and no map");
-    page.push('\n');
-    page
+    json::page(&status)
 }
 
 /// Returns the listeners by name. During a reload a new listener may still be without its addresses.

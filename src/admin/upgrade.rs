@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use super::json;
 use crate::server::{UpgradeReport, View};
 
 /// The last hand-over. New fields may be added; the existing ones do not change.
@@ -73,9 +74,7 @@ pub(super) fn json(view: &View) -> String {
 }
 
 fn page(upgrade: Option<&UpgradeStatus>) -> String {
-    let mut page = serde_json::to_string_pretty(&upgrade).expect("it has string keys only and no map");
-    page.push('\n');
-    page
+    json::page(&upgrade)
 }
 
 #[cfg(test)]

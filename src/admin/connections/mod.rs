@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::guard::RequestOrigin;
+use super::json;
 use crate::live::{ClosePace, ConnectionQuery, ConnectionSort};
 use crate::server::{ConnectionList, EventKind, NotFound, Severity, View};
-use page::json;
 pub(super) use page::list_page;
 pub(super) use query::ConnectionRefusal;
 use query::check_names;
@@ -61,7 +61,7 @@ pub(super) async fn kill(view: &View, id: &str, by: RequestOrigin) -> Result<Str
     tracing::info!(id, client, %listener, pool, backend, %by, "an operator closed a connection");
     let text = format!("connection {id} of client {client} at listener {listener} was closed, by {by}");
     view.events.note(EventKind::Connections, Severity::Info, text);
-    Ok(json(&ClosedPage { id, result: "closed" }))
+    Ok(json::page(&ClosedPage { id, result: "closed" }))
 }
 
 /// Closes the connections of a filter, one after the other.
@@ -92,7 +92,7 @@ pub(super) async fn close(
         note(view, query.unwrap_or_default(), matched, takes, by);
     }
     let takes_seconds = takes.as_secs_f64();
-    Ok(json(&OrderPage { matched, dry_run: request.is_dry_run, takes_seconds, silent_workers }))
+    Ok(json::page(&OrderPage { matched, dry_run: request.is_dry_run, takes_seconds, silent_workers }))
 }
 
 /// Logs an order to close connections.

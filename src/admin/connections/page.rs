@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::verdict::verdict;
+use crate::admin::json;
 use crate::live::requests::ConnectionDetails;
 use crate::live::{ConnectionLeg, ConnectionRow};
 use crate::server::ConnectionList;
@@ -102,7 +103,7 @@ struct TcpPage {
 /// Returns the page of a list.
 pub(in crate::admin) fn list_page(list: ConnectionList) -> String {
     let ConnectionList { page, silent_workers } = list;
-    json(&ListPage {
+    json::page(&ListPage {
         open: page.open,
         matched: page.matched,
         cut: page.matched > page.rows.len() as u64,
@@ -116,7 +117,7 @@ pub(super) fn details(details: ConnectionDetails) -> String {
     let ConnectionDetails { row: described, legs } = details;
     let verdict = verdict(&described, legs.as_ref());
     let legs = legs.map(|legs| LegsPage { client: leg(legs.client), backend: leg(legs.backend) });
-    json(&DetailsPage { row: row(described), verdict, legs })
+    json::page(&DetailsPage { row: row(described), verdict, legs })
 }
 
 /// Returns the text of a client's address.
@@ -197,12 +198,6 @@ fn tcpdump(local: SocketAddr, peer: SocketAddr) -> String {
     let end =
         |address: SocketAddr| format!("host {} and port {}", address.ip().to_canonical(), address.port());
     format!("tcpdump -ni any 'tcp and {} and {}'", end(local), end(peer))
-}
-
-pub(super) fn json(page: &impl Serialize) -> String {
-    let mut text = serde_json::to_string_pretty(page).expect("these types have keys that are strings");
-    text.push('\n');
-    text
 }
 
 #[cfg(test)]

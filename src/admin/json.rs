@@ -1,0 +1,14 @@
+//! The text of a page in JSON.
+
+use serde::Serialize;
+
+/// Returns a value as JSON with a line end.
+///
+/// # Panics
+///
+/// If a map in the value has keys that are not strings. No page has such a map.
+pub(super) fn page(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string_pretty(value).expect("the keys of pages are strings");
+    text.push('\n');
+    text
+}
