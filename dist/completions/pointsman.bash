@@ -331,7 +331,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__connections__subcmd__close)
-            opts="-h --pool --backend --listener --source --sni --stage --older --idle --rate --dry-run --admin --token-file --help"
+            opts="-h --pool --backend --listener --source --sni --stage --older --idle --rate --dry-run --cancel --admin --token-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -197,6 +197,7 @@ complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __f
 complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
 complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l dry-run -d 'Close nothing, and print the number of connections that would be closed'
+complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -l cancel -d 'Cancel all such orders instead: connections whose turn has not come stay open'
 complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from close" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show a connection: its names, the state of both sockets, what holds it up, commands that show more'
 complete -c pointsman -n "__fish_pointsman_using_subcommand connections; and __fish_seen_subcommand_from help" -f -a "kill" -d 'Close connections at once: both sides are reset'

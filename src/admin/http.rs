@@ -39,6 +39,7 @@ GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=
 GET /api/v1/connections[?FILTER][&sort=age][&limit=100] open connections, as JSON
 GET /api/v1/connections/ID                one connection with its sockets, as JSON
 DELETE /api/v1/connections/ID             closes it
+DELETE /api/v1/connections/close          cancels the orders to close connections
 POST /api/v1/connections/close[?FILTER][&rate=20/s][&dry_run=true] closes connections one after the other
 GET /api/v1/upgrade the last hand-over to or from another program, as JSON
 ";
@@ -58,7 +59,8 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let steering = post(set_override).delete(end_override).route_layer(middleware::from_fn(without_content));
     let connection =
         delete(kill_connection).route_layer(middleware::from_fn(without_content)).get(one_connection);
-    let close = post(close_connections).route_layer(middleware::from_fn(without_content));
+    let close =
+        post(close_connections).delete(cancel_close_orders).route_layer(middleware::from_fn(without_content));
     Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
@@ -203,6 +205,14 @@ async fn kill_connection(
     Path(id): Path<String>,
 ) -> Response {
     answer_connections(connections::kill(&view, &id, origin).await)
+}
+
+#[allow(clippy::unused_async, reason = "a handler is asynchronous")]
+async fn cancel_close_orders(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], connections::cancel(&view, origin)).into_response()
 }
 
 async fn close_connections(

@@ -105,6 +105,9 @@ enum ConnectionsCommand {
         /// Close nothing, and print the number of connections that would be closed
         #[arg(long)]
         dry_run: bool,
+        /// Cancel all such orders instead: connections whose turn has not come stay open
+        #[arg(long, conflicts_with_all = ["rate", "dry_run", "pool", "backend", "listener", "source", "sni", "stage", "older", "idle"])]
+        cancel: bool,
         #[command(flatten)]
         admin: AdminArgs,
     },
@@ -116,7 +119,10 @@ pub(super) fn connections(args: &ConnectionsArgs) -> ExitCode {
         None => list(&args.list),
         Some(ConnectionsCommand::Show { id, json, admin }) => show(*id, *json, admin),
         Some(ConnectionsCommand::Kill { ids, admin }) => return kill(ids, admin),
-        Some(ConnectionsCommand::Close { filter, rate, dry_run, admin }) => {
+        Some(ConnectionsCommand::Close { cancel: true, admin, .. }) => {
+            fetch(admin, "DELETE", &format!("{PAGE}/close"))
+        }
+        Some(ConnectionsCommand::Close { filter, rate, dry_run, admin, .. }) => {
             let rate = rate.as_deref();
             let dry_run = dry_run.then_some("true");
             let query = query(&[&filter.parameters()[..], &[("rate", rate), ("dry_run", dry_run)]].concat());

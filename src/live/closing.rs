@@ -20,6 +20,9 @@ use crate::executor::{self, sleep_until};
 use crate::ids::BackendId;
 use crate::telemetry::CloseReason;
 
+/// The time between two checks whether a cause is over.
+const CHECK: Duration = Duration::from_secs(1);
+
 /// A number of turns a second, each at a random moment of its part of the second. Shared by the workers.
 #[derive(Debug)]
 pub struct ClosePace {
@@ -100,12 +103,18 @@ impl CloseNotice {
 pub struct CloseOrder {
     filter: ConnectionFilter,
     pace: Arc<ClosePace>,
+    cancelled: AtomicBool,
 }
 
 impl CloseOrder {
     /// Returns an order for these connections.
     pub fn new(filter: ConnectionFilter, pace: Arc<ClosePace>) -> Arc<Self> {
-        Arc::new(Self { filter, pace })
+        Arc::new(Self { filter, pace, cancelled: AtomicBool::new(false) })
+    }
+
+    /// Cancels the order: connections whose turn has not come stay open.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
     }
 
     /// Returns true if the order is about a connection that looks so.
@@ -145,7 +154,7 @@ impl CloseCause {
     fn is_over(&self) -> bool {
         match self {
             Self::Notice(notice) => notice.is_withdrawn(),
-            Self::Order(_) => false,
+            Self::Order(order) => order.cancelled.load(Ordering::Relaxed),
         }
     }
 
@@ -178,7 +187,7 @@ impl CloseQueue {
         self.waiting.borrow_mut().push_back(Rc::clone(entry));
     }
 
-    /// Returns true if the notice was withdrawn.
+    /// Returns true if the notice was withdrawn, or the order cancelled.
     pub(super) fn is_over(&self) -> bool {
         self.cause.is_over()
     }
@@ -216,9 +225,14 @@ impl CloseQueue {
 async fn close_all_in_turn(closing: Rc<CloseQueue>) {
     let cause = &closing.cause;
     while let Some(entry) = closing.next() {
-        sleep_until(cause.pace().turn(Instant::now())).await;
+        let turn = cause.pace().turn(Instant::now());
+        // A turn may be hours away.
+        while !closing.is_over() && Instant::now() < turn {
+            sleep_until(turn.min(Instant::now() + CHECK)).await;
+        }
         if closing.is_over() {
             entry.set_close_turn(CloseTurn::None);
+            closing.clear();
             break;
         }
         match cause.includes(&entry) {

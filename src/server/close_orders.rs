@@ -10,8 +10,8 @@ const MOST_ORDERS: usize = 8;
 /// As many orders to close connections are carried out as may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{MOST_ORDERS} orders to close connections are being carried out, which is the most: wait until one is over, or use a \
-     higher rate"
+    "{MOST_ORDERS} orders to close connections are being carried out, which is the most: wait until one is over, or cancel \
+     them with `pointsman connections close --cancel`"
 )]
 pub struct TooManyOrders;
 
@@ -23,6 +23,13 @@ pub(super) struct CloseOrders {
 }
 
 impl CloseOrders {
+    /// Cancels all orders. Returns their number.
+    pub(super) fn cancel_all(&self) -> usize {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = orders.drain(..).filter_map(|order| order.upgrade());
+        running.map(|order| order.cancel()).count()
+    }
+
     /// Returns a new order.
     ///
     /// # Errors
@@ -56,6 +63,8 @@ mod tests {
         let mut held: Vec<_> = (0..MOST_ORDERS).map(|_| add().unwrap()).collect();
         assert_eq!(add().map(drop), Err(TooManyOrders));
         held.pop();
+        assert!(add().is_ok());
+        assert_eq!((orders.cancel_all(), orders.cancel_all()), (MOST_ORDERS - 1, 0));
         assert!(add().is_ok());
     }
 }

@@ -96,6 +96,11 @@ impl View {
         Ok(CloseStart { matched: answers.given.iter().sum(), silent_workers: answers.silent })
     }
 
+    /// Cancels all orders to close connections. Returns their number. Connections whose turn has not come stay open.
+    pub fn cancel_close_orders(&self) -> usize {
+        self.close_orders.cancel_all()
+    }
+
     /// Sends a request to every worker and waits for the answers. A worker without an answer drops the channel.
     async fn ask_workers<T>(&self, ask: impl Fn(&WorkerHandle) -> oneshot::Receiver<T>) -> Answers<T> {
         let asked: Vec<_> = self.inboxes.iter().map(ask).collect();

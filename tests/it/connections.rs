@@ -400,6 +400,26 @@ fn connections_are_closed_at_a_pace() {
     clients.iter().for_each(expect_reset);
 }
 
+/// A turn of the order would come in an hour.
+#[test]
+fn an_order_to_close_is_cancelled() {
+    let fixture = Fixture::start();
+    let clients: Vec<_> = (0..4).map(|_| fixture.client("127.0.0.1")).collect();
+    let orders = || fixture.change("DELETE", "/close").1;
+    assert!(orders().contains("\"cancelled\": 0"));
+    for _ in 0..8 {
+        let (code, body) = fixture.change("POST", "/close?pool=app&rate=1/h");
+        assert_eq!(code, 200, "{body}");
+    }
+    let (code, body) = fixture.change("POST", "/close?pool=app&rate=1/h");
+    assert!(code == 409 && body.contains("pointsman connections close --cancel"), "{code} {body}");
+    assert!(orders().contains("\"cancelled\": 8"));
+    let (code, body) = fixture.change("POST", "/close?pool=app&rate=1000/s");
+    assert_eq!(code, 200, "{body}");
+    clients.iter().for_each(expect_reset);
+    fixture.proxy.wait_for_metric(&closed("main"), 4.0);
+}
+
 #[test]
 fn bad_input_is_refused_with_what_exists() {
     let fixture = Fixture::start();

@@ -95,6 +95,24 @@ pub(super) async fn close(
     Ok(json::page(&OrderPage { matched, dry_run: request.is_dry_run, takes_seconds, silent_workers }))
 }
 
+/// Cancels all orders to close connections.
+pub(super) fn cancel(view: &View, by: RequestOrigin) -> String {
+    let cancelled = view.cancel_close_orders();
+    if cancelled > 0 {
+        tracing::info!(cancelled, %by, "an operator cancelled the orders to close connections");
+        let text = format!("{cancelled} orders to close connections were cancelled, by {by}");
+        view.events.note(EventKind::Connections, Severity::Info, text);
+    }
+    json::page(&CancelPage { cancelled })
+}
+
+/// The page of cancelled orders.
+#[derive(Serialize)]
+struct CancelPage {
+    /// The orders that were being carried out.
+    cancelled: usize,
+}
+
 /// Logs an order to close connections.
 fn note(view: &View, query: &str, matched: u64, takes: Duration, by: RequestOrigin) {
     let seconds = takes.as_secs();
