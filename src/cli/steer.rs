@@ -170,7 +170,8 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 /// Takes a backend out of use: `state` is `drain` or `maintenance`.
 pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
     let (pool, backend) = &args.backend;
-    let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state.to_owned()))];
+    let state = state.to_owned();
+    let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state))];
     let query = query.into_iter().chain([("for", args.time.as_ref())]);
     let code = request(&args.admin, "POST", &path("state", query));
     if code != ExitCode::SUCCESS {
@@ -190,7 +191,8 @@ pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
 /// Puts a backend in use again.
 pub(super) fn put_in(args: &ReadyArgs) -> ExitCode {
     let (pool, backend) = &args.backend;
-    let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&"ready".to_owned()))];
+    let state = "ready".to_owned();
+    let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state))];
     request(&args.admin, "POST", &path("state", query))
 }
 
