@@ -2,9 +2,10 @@
 //! client of the listener, for `pointsman health`.
 //!
 //! The listener runs on the control runtime beside the control loop, so a request delays no byte of a connection. A
-//! request can change only the entries that are added to lists, and close connections; each change is logged. The answers contain no secret
-//! of a client. The module `guard` decides for every path whether a request may be answered. It checks the address of
-//! the listener, the token, and headers that web pages of other sites cannot send. There is no TLS.
+//! request can add entries to lists, close connections, set overrides and reload the configuration; each change is
+//! logged. The answers contain no secret of a client. The module `guard` decides for every path whether a request may be
+//! answered. It checks the address of the listener, the token, and headers that web pages of other sites cannot send.
+//! There is no TLS.
 //!
 //! A connection has one request: the answer ends it. So one deadline for the request and one for the answer bound
 //! every connection. A new connection for each scrape costs little.

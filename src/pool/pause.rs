@@ -59,6 +59,7 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::{Pool, PoolSpec, QueueSpec};
 
     #[test]
     fn a_wait_counts_from_the_end_of_the_pause() {
@@ -73,5 +74,18 @@ mod tests {
         let from = pause.counts_from(began, at(20));
         assert!((at(10)..at(11)).contains(&from), "{:?}", from - began);
         assert_eq!(pause.counts_from(at(15), at(20)), at(15), "it began after the pause");
+    }
+
+    /// A waiter of a pool with a short timeout asks again, and is neither refused nor woken all the time.
+    #[test]
+    fn a_waiter_asks_again_while_the_pause_is_on() {
+        let queue = Some(QueueSpec { length: 9, timeout: Duration::from_millis(1) });
+        let spec = PoolSpec { queue, ..PoolSpec::new("p".into(), Vec::new()) };
+        let pool = Pool::build(spec, None, 0);
+        let (began, before) = (Instant::now(), Duration::from_millis(1));
+        let now = began + Duration::from_secs(60);
+        assert_eq!(pool.wait_deadline(began, before, now), began, "its time is over");
+        pool.pause();
+        assert_eq!(pool.wait_deadline(began, before, now), now + Duration::from_secs(1));
     }
 }

@@ -16,6 +16,9 @@ use crate::balance::Candidates;
 use crate::balance::tiers::KeyOwner;
 use crate::wire::ServerName;
 
+/// The shortest time between two checks of a waiter whether the pause of its pool is over.
+const PAUSED_CHECK: Duration = Duration::from_secs(1);
+
 impl Pool {
     /// Picks a backend for a connection and holds it.
     ///
@@ -46,8 +49,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// The error comes at once if the queue is full, or if the pool has no queue and is not paused. It comes at the end of the wait
-    /// if no backend is left to wait for.
+    /// The error comes at once if the queue is full, or if the pool has no queue and is not paused. It comes at the end of
+    /// the wait if no backend is left to wait for.
     ///
     /// # Cancel safety
     ///
@@ -106,10 +109,13 @@ impl Pool {
     }
 
     /// Returns the time at which a wait that began at `began` is too long. Earlier waits of the connection took `before`.
-    /// While the pool is paused the result is in the future: a pause does not count.
+    /// A pause does not count: while the pool is paused, the result is the time at which to ask again.
     pub fn wait_deadline(&self, began: Instant, before: Duration, now: Instant) -> Instant {
         let timeout = self.spec.queue.map_or(QueueSpec::TIMEOUT, |queue| queue.timeout);
-        self.counts_from(began, now) + timeout.saturating_sub(before)
+        let left = timeout.saturating_sub(before);
+        // Ten thousand waiters with a short timeout would otherwise keep the workers busy for the whole pause.
+        let left = if self.is_paused() { left.max(PAUSED_CHECK) } else { left };
+        self.counts_from(began, now) + left
     }
 
     /// Returns the time from which a wait that began at `began` counts: a pause does not count.

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::in_force::{ChangedPart, InForce};
 use super::overrides::{OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideReply};
 use super::start::Server;
-use crate::snapshot::Snapshot;
+use crate::pool::Pool;
 
 /// The pools whose overrides have changed, and that are not in force with them yet.
 #[derive(Default)]
@@ -52,34 +53,31 @@ impl ChangedPools {
     }
 }
 
-/// Begins or ends the pause of a pool, as its override says.
+/// Puts a changed override of a pause in force.
 pub(super) fn follow_pause(server: &Server, key: &OverrideKey) {
-    if key.kind == OverrideKind::Pause {
-        pause_pools(server, &server.view.snapshot.load(), Some(&key.pool));
+    if key.kind == OverrideKind::Pause
+        && let Some(served) = server.view.snapshot.load().pools.get(&key.pool)
+    {
+        pause_or_resume(server, &served.pool);
     }
 }
 
-/// Begins and ends the pauses of the pools of a new snapshot, as the overrides say. The waiters of a removed pool go on to its
-/// backends, which drain.
-pub(super) fn follow_pauses(server: &Server, old: &Snapshot, new: &Snapshot) {
-    for (name, served) in &old.pools {
-        if !new.pools.contains_key(name) {
-            served.pool.resume(Instant::now());
-        }
+/// Begins and ends the pauses of the pools that came into force, as the overrides say. The waiters of a removed pool go on to
+/// its backends, which drain.
+pub(super) fn follow_pauses(server: &Server, change: &InForce) {
+    if matches!(change.part, ChangedPart::Configuration) {
+        let removed = change.old.pools.iter().filter(|(name, _)| !change.new.pools.contains_key(*name));
+        removed.for_each(|(_, served)| _ = served.pool.resume(Instant::now()));
     }
-    pause_pools(server, new, None);
+    change.pools().into_iter().for_each(|served| pause_or_resume(server, &served.pool));
 }
 
-/// Begins and ends the pauses of pools, as the overrides say: of all pools, or of one.
-fn pause_pools(server: &Server, snapshot: &Snapshot, only: Option<&Arc<str>>) {
-    for (name, served) in &snapshot.pools {
-        if only.is_some_and(|only| only != name) {
-            continue;
-        }
-        let key = OverrideKey { kind: OverrideKind::Pause, pool: Arc::clone(name), backend: "".into() };
-        match server.view.overrides.get(&key) {
-            Some(_) => served.pool.pause(),
-            None => _ = served.pool.resume(Instant::now()),
-        }
+/// Begins or ends the pause of a pool, as its override says.
+fn pause_or_resume(server: &Server, pool: &Pool) {
+    let name = Arc::clone(&pool.spec().name);
+    let key = OverrideKey { kind: OverrideKind::Pause, pool: name, backend: "".into() };
+    match server.view.overrides.get(&key) {
+        Some(_) => pool.pause(),
+        None => _ = pool.resume(Instant::now()),
     }
 }

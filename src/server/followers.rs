@@ -64,7 +64,7 @@ impl Followers {
         let (config, standing) = (&server.config, &server.view.standing);
         self.discovery.in_force(change, config);
         self.draining.in_force(change, Instant::now(), config.shutdown.drain);
-        changed_pools::follow_pauses(server, &change.old, &change.new);
+        changed_pools::follow_pauses(server, change);
         self.follow_up.in_force(change, server);
         self.checks.in_force(change, server, &self.discovery.sources);
         self.agents.in_force(change, &self.discovery.sources, &self.checks.limit);
