@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::command::ConnectionCommand;
 use super::entry::ConnectionEntry;
 use super::filter::ConnectionFilter;
-use super::stage::CloseTurn;
+use super::stage::CloseQueues;
 use super::view::ConnectionView;
 use crate::executor::{self, sleep_until};
 use crate::ids::BackendId;
@@ -151,6 +151,22 @@ impl CloseCause {
         }
     }
 
+    /// Records that a connection waits for this cause.
+    fn enter(&self, queues: &mut CloseQueues) {
+        match self {
+            Self::Notice(_) => queues.has_notice = true,
+            Self::Order(_) => queues.orders += 1,
+        }
+    }
+
+    /// Records that a connection no longer waits for this cause.
+    fn leave(&self, queues: &mut CloseQueues) {
+        match self {
+            Self::Notice(_) => queues.has_notice = false,
+            Self::Order(_) => queues.orders -= 1,
+        }
+    }
+
     fn is_over(&self) -> bool {
         match self {
             Self::Notice(notice) => notice.is_withdrawn(),
@@ -183,7 +199,7 @@ impl CloseQueue {
 
     /// Adds a connection to the queue.
     pub(super) fn add(&self, entry: &Rc<ConnectionEntry>) {
-        entry.set_close_turn(CloseTurn::Queued);
+        entry.set_close_queues(|queues| self.cause.enter(queues));
         self.waiting.borrow_mut().push_back(Rc::clone(entry));
     }
 
@@ -194,7 +210,12 @@ impl CloseQueue {
 
     /// Removes all waiting connections; they stay open.
     pub(super) fn clear(&self) {
-        self.waiting.borrow_mut().drain(..).for_each(|entry| entry.set_close_turn(CloseTurn::None));
+        self.waiting.borrow_mut().drain(..).for_each(|entry| self.release(&entry));
+    }
+
+    /// Records that a connection left the queue and stays open.
+    fn release(&self, entry: &ConnectionEntry) {
+        entry.set_close_queues(|queues| self.cause.leave(queues));
     }
 
     /// Removes connections that have ended, and starts the task that closes the others.
@@ -216,7 +237,7 @@ impl CloseQueue {
             if self.cause.includes(&entry) {
                 return Some(entry);
             }
-            entry.set_close_turn(CloseTurn::None);
+            self.release(&entry);
         }
     }
 }
@@ -231,13 +252,13 @@ async fn close_all_in_turn(closing: Rc<CloseQueue>) {
             sleep_until(turn.min(Instant::now() + CHECK)).await;
         }
         if closing.is_over() {
-            entry.set_close_turn(CloseTurn::None);
+            closing.release(&entry);
             closing.clear();
             break;
         }
         match cause.includes(&entry) {
             true => entry.send_command(ConnectionCommand::Close(cause.reason())),
-            false => entry.set_close_turn(CloseTurn::None),
+            false => closing.release(&entry),
         }
     }
     closing.has_task.set(false);

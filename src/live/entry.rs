@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::card::ConnectionCard;
 use super::command::{ConnectionCommand, MoveTarget};
 use super::listing::OpenConnection;
-use super::stage::{CloseTurn, ConnectionStage, PeerCheck, TickDemand};
+use super::stage::{CloseQueues, ConnectionStage, PeerCheck, TickDemand};
 use super::tallies::ConnectionTallies;
 use super::view::{ConnectionFigures, ConnectionView};
 use crate::ids::{BackendId, ListenerId};
@@ -65,6 +65,7 @@ pub struct ConnectionEntry {
     quiet: Cell<u32>,
     quiet_limit: Cell<u32>,
     stage: Cell<ConnectionStage>,
+    close_queues: Cell<CloseQueues>,
     /// True if the successor cannot read its first bytes: it goes on here until its backend is connected.
     stays: Cell<bool>,
     peer_check: Cell<PeerCheck>,
@@ -220,6 +221,7 @@ impl ConnectionEntry {
             quiet: Cell::new(FRESH),
             quiet_limit: Cell::new(u32::MAX),
             stage: Cell::new(ConnectionStage::CONNECTING),
+            close_queues: Cell::default(),
             stays: Cell::new(false),
             peer_check: Cell::new(PeerCheck::None),
             ticks: Cell::new(TickDemand::New { wanted: false }),
@@ -265,7 +267,7 @@ impl ConnectionEntry {
             // A wait that no sweep has counted is shorter than a tick.
             quiet: Some(self.quiet.get()).filter(|&quiet| quiet != FRESH).unwrap_or_default(),
             stays: self.stays.get(),
-            is_established: matches!(self.stage(), ConnectionStage::Established { .. }),
+            is_established: self.stage() == ConnectionStage::Established,
             metrics: Arc::clone(&self.metrics),
             tallies: self.tallies.clone(),
         }
@@ -410,27 +412,29 @@ impl ConnectionEntry {
     /// Marks the backend as connected. From now on the connection can be closed in turn
     /// ([`CloseNotice`](super::CloseNotice)). Before that it may still try another backend.
     pub fn establish(&self) {
-        self.stage.set(ConnectionStage::ESTABLISHED);
+        self.stage.set(ConnectionStage::Established);
         self.stays.set(false);
         self.quiet.set(FRESH);
     }
 
-    /// Returns its connected backend, unless the connection already waits for its turn to be closed.
+    /// Returns its connected backend, unless the connection already waits in the queue of this backend.
     pub(super) fn backend_to_close(&self) -> Option<BackendId> {
         match self.stage() {
-            ConnectionStage::Established { close: CloseTurn::None } => self.backend.get(),
+            ConnectionStage::Established if !self.close_queues.get().has_notice => self.backend.get(),
             _ => None,
         }
     }
 
     /// Returns true if the connection waits for its turn to be closed.
     pub(super) fn waits_to_be_closed(&self) -> bool {
-        matches!(self.stage(), ConnectionStage::Established { close: CloseTurn::Queued })
+        self.close_queues.get().is_waiting()
     }
 
-    /// Sets the place of the connection in the queue of connections that are closed in turn.
-    pub(super) fn set_close_turn(&self, close: CloseTurn) {
-        self.stage.set(self.stage().with_close(close));
+    /// Changes the queues in which the connection waits for its turn to be closed.
+    pub(super) fn set_close_queues(&self, change: impl FnOnce(&mut CloseQueues)) {
+        let mut queues = self.close_queues.get();
+        change(&mut queues);
+        self.close_queues.set(queues);
     }
 
     /// Records that the connection has left this worker, and counts its last bytes.
@@ -439,9 +443,9 @@ impl ConnectionEntry {
         self.stage.set(ConnectionStage::Gone);
     }
 
-    /// Returns true if it is on its way to a backend.
+    /// Returns true if it is on its way to a backend, and does not wait for its turn to be closed.
     pub(super) fn is_connecting(&self) -> bool {
-        matches!(self.stage(), ConnectionStage::Connecting { .. })
+        matches!(self.stage(), ConnectionStage::Connecting { .. }) && !self.waits_to_be_closed()
     }
 
     /// Returns true once it has left this worker.
@@ -497,10 +501,8 @@ impl ConnectionEntry {
     /// connected. A connection that waits for its turn to be closed stays.
     pub(super) fn can_be_handed_over(&self) -> bool {
         !self.stays.get()
-            && matches!(
-                self.stage(),
-                ConnectionStage::Reading | ConnectionStage::Established { close: CloseTurn::None }
-            )
+            && !self.waits_to_be_closed()
+            && matches!(self.stage(), ConnectionStage::Reading | ConnectionStage::Established)
     }
 
     /// Sets whether [`ConnectionCommand::Tick`] comes at the next sweep, or at the second sweep of a new

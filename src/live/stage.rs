@@ -49,36 +49,38 @@ pub(super) enum ConnectionStage {
     /// Its client is being refused.
     Refusing,
     /// Its backend is connected.
-    Established {
-        /// The place in the queue of connections that are closed in turn.
-        close: CloseTurn,
-    },
+    Established,
     /// It has left this worker.
     Gone,
 }
 
-/// The place of a connection in the queue of connections that are closed one after the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CloseTurn {
-    /// It is in no queue.
-    None,
-    /// It waits for its turn.
-    Queued,
+/// The queues in which a connection waits for its turn to be closed. Each cause has a queue of its own, so that the end of
+/// one cause changes nothing for the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CloseQueues {
+    /// True while it waits in the queue of its backend.
+    pub(super) has_notice: bool,
+    /// The number of orders in whose queues it waits.
+    pub(super) orders: u32,
+}
+
+impl CloseQueues {
+    /// Returns true if it waits in a queue.
+    pub(super) fn is_waiting(self) -> bool {
+        self.has_notice || self.orders > 0
+    }
 }
 
 impl ConnectionStage {
     /// The stage of a connection on its way to a backend.
     pub(super) const CONNECTING: Self = Self::Connecting { is_queued: false };
 
-    /// Returns the stage of a connection whose backend was just connected.
-    pub(super) const ESTABLISHED: Self = Self::Established { close: CloseTurn::None };
-
     /// Returns the stage when the reading of first bytes begins or ends.
     pub(super) fn with_reading(self, reading: bool) -> Self {
         match self {
             Self::Reading | Self::Connecting { .. } if reading => Self::Reading,
             Self::Reading => Self::CONNECTING,
-            Self::Connecting { .. } | Self::Refusing | Self::Established { .. } | Self::Gone => self,
+            Self::Connecting { .. } | Self::Refusing | Self::Established | Self::Gone => self,
         }
     }
 
@@ -86,7 +88,7 @@ impl ConnectionStage {
     pub(super) fn with_queued(self, is_queued: bool) -> Self {
         match self {
             Self::Connecting { .. } => Self::Connecting { is_queued },
-            Self::Reading | Self::Refusing | Self::Established { .. } | Self::Gone => self,
+            Self::Reading | Self::Refusing | Self::Established | Self::Gone => self,
         }
     }
 
@@ -94,7 +96,7 @@ impl ConnectionStage {
     pub(super) fn refused(self) -> Self {
         match self {
             Self::Reading | Self::Connecting { .. } => Self::Refusing,
-            Self::Refusing | Self::Established { .. } | Self::Gone => self,
+            Self::Refusing | Self::Established | Self::Gone => self,
         }
     }
 
@@ -105,16 +107,8 @@ impl ConnectionStage {
             Self::Connecting { is_queued: true } => Some(OpenStage::Queued),
             Self::Connecting { is_queued: false } => Some(OpenStage::Dialing),
             Self::Refusing => Some(OpenStage::Refusing),
-            Self::Established { .. } => Some(OpenStage::Relaying),
+            Self::Established => Some(OpenStage::Relaying),
             Self::Gone => None,
-        }
-    }
-
-    /// Returns the stage with this place in the queue. Only an established connection has a place.
-    pub(super) fn with_close(self, close: CloseTurn) -> Self {
-        match self {
-            Self::Established { .. } => Self::Established { close },
-            Self::Reading | Self::Connecting { .. } | Self::Refusing | Self::Gone => self,
         }
     }
 }

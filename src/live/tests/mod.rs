@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::stage::{CloseTurn, ConnectionStage, FIRST_CHECK};
+use super::stage::{ConnectionStage, FIRST_CHECK};
 use super::*;
 use crate::executor::{Executor, yield_now};
 use crate::ids::{BackendId, ListenerId};
@@ -278,7 +278,7 @@ fn connected_to(backends: &[u32]) -> (Rc<ConnectionRegistry>, Vec<RegistryGuard>
 
 /// Returns true if a connection waits for its turn to be closed.
 fn is_queued(entry: &ConnectionEntry) -> bool {
-    matches!(entry.stage(), ConnectionStage::Established { close: CloseTurn::Queued, .. })
+    entry.waits_to_be_closed()
 }
 
 fn notice(backend: u32, rate: u32) -> Arc<CloseNotice> {
@@ -375,7 +375,6 @@ fn a_withdrawn_notice_lets_the_others_stay() {
 /// The events of a connection, in the order of its life, and the stages that they lead to.
 #[test]
 fn a_connection_comes_from_stage_to_stage() {
-    let established = |close| ConnectionStage::Established { close };
     let (_registry, entry) = one();
     let check = |event: fn(&ConnectionEntry), expected| {
         event(&entry);
@@ -383,19 +382,15 @@ fn a_connection_comes_from_stage_to_stage() {
     };
     check(|_| {}, ConnectionStage::CONNECTING);
     check(|entry| entry.set_reading(true), ConnectionStage::Reading);
-    check(|entry| entry.set_close_turn(CloseTurn::Queued), ConnectionStage::Reading);
     check(|entry| entry.set_queued(true), ConnectionStage::Reading);
     check(|entry| entry.set_reading(false), ConnectionStage::CONNECTING);
     check(|entry| entry.set_queued(true), ConnectionStage::Connecting { is_queued: true });
     check(|entry| entry.set_queued(false), ConnectionStage::CONNECTING);
-    check(ConnectionEntry::establish, established(CloseTurn::None));
-    check(|entry| entry.set_close_turn(CloseTurn::Queued), established(CloseTurn::Queued));
-    check(|entry| entry.set_close_turn(CloseTurn::None), established(CloseTurn::None));
-    check(ConnectionEntry::refuse, established(CloseTurn::None));
+    check(ConnectionEntry::establish, ConnectionStage::Established);
+    check(ConnectionEntry::refuse, ConnectionStage::Established);
     check(ConnectionEntry::depart, ConnectionStage::Gone);
     check(ConnectionEntry::refuse, ConnectionStage::Gone);
     check(|entry| entry.set_reading(true), ConnectionStage::Gone);
-    check(|entry| entry.set_close_turn(CloseTurn::Queued), ConnectionStage::Gone);
 }
 
 #[test]
@@ -421,5 +416,5 @@ fn connections_are_counted_by_stage() {
 /// its accept 16: the record of the connection had 32 bytes of these before.
 #[test]
 fn an_entry_is_small() {
-    assert!(size_of::<ConnectionEntry>() <= 280, "{}", size_of::<ConnectionEntry>());
+    assert!(size_of::<ConnectionEntry>() <= 288, "{}", size_of::<ConnectionEntry>());
 }

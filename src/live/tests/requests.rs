@@ -229,6 +229,57 @@ fn a_connection_that_no_longer_passes_stays() {
     });
 }
 
+/// An order and a backend that is down are two causes. The end of one changes nothing for the other.
+#[test]
+fn an_order_does_not_hold_back_a_notice() {
+    run(async {
+        let (registry, entries) = filled(4);
+        entries.iter().for_each(|entry| entry.join(BackendId::nth(7)));
+        let (to, count) = oneshot::channel();
+        let slow = CloseOrder::new(of_backend(), ClosePace::with_interval(Duration::from_secs(3600)));
+        requests::close_in_order(Rc::clone(&registry), Arc::clone(&slow), to).await;
+        assert_eq!(count.await.unwrap(), 2);
+        let down = notice(7, 1000);
+        registry.close_in_turn(Arc::clone(&down));
+        let mut closed = Vec::new();
+        for _ in 0..4 {
+            let (id, command) = next_command(&entries).await;
+            assert_eq!(command, DOWN);
+            closed.push(id);
+        }
+        closed.sort_unstable();
+        assert_eq!(closed, [0, 1, 2, 3]);
+        slow.cancel();
+        while Arc::strong_count(&slow) > 1 {
+            yield_now().await;
+        }
+        assert!(is_queued(&entries[1]), "the notice has not ended");
+    });
+}
+
+/// An order is about connections in every stage. Its queue is in this program.
+#[test]
+fn a_connection_that_waits_to_be_closed_stays_in_this_program() {
+    run(async {
+        let (registry, mut entries) = filled(2);
+        for id in [11, 12] {
+            let other = registry.register(id, LISTENER, registry.worker_slot(), Metrics::new().listener("l"));
+            other.set_reading(id == 11);
+            entries.push(other);
+        }
+        let (to, count) = oneshot::channel();
+        let order =
+            CloseOrder::new(ConnectionFilter::default(), ClosePace::with_interval(Duration::from_secs(3600)));
+        requests::close_in_order(Rc::clone(&registry), Arc::clone(&order), to).await;
+        assert_eq!((count.await.unwrap(), registry.hand_over(10)), (4, 0));
+        order.cancel();
+        while Arc::strong_count(&order) > 1 {
+            yield_now().await;
+        }
+        assert_eq!(registry.hand_over(10), 4);
+    });
+}
+
 /// Its queue is in this worker.
 #[test]
 fn a_stream_that_waits_to_be_closed_stays_in_its_worker() {
@@ -242,7 +293,7 @@ fn a_stream_that_waits_to_be_closed_stays_in_its_worker() {
             stream
         })
         .collect();
-    streams[0].set_close_turn(CloseTurn::Queued);
+    streams[0].set_close_queues(|queues| queues.orders = 1);
     registry.sweep();
     registry.give_streams_away();
     let moves: Vec<_> = streams.iter().map(|stream| command(stream).is_some()).collect();
