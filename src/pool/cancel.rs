@@ -40,7 +40,10 @@ impl Pool {
         match (known, self.backends()) {
             (Some(backend), _) => Ok(Lease::take_past_limits(&backend)),
             (None, [only]) => Ok(Lease::take_past_limits(only)),
-            (None, _) => self.pick_now(&PickRequest { source, server_name, tried: &[] }, LimitRule::Passed),
+            (None, _) => self.pick_now(
+                &PickRequest { source, server_name, tried: &[], returned: None },
+                LimitRule::Passed,
+            ),
         }
     }
 

@@ -29,6 +29,7 @@ mod lease;
 mod moved;
 mod pause;
 mod pick;
+mod placement;
 mod pool_in_use;
 mod pool_spec;
 mod preview;

@@ -14,6 +14,7 @@ use super::queue::{QueueAttempt, QueueSpec, WaiterNeeds};
 use super::tiers::{Tier, TierOrder, Tiers};
 use crate::balance::Candidates;
 use crate::balance::tiers::KeyOwner;
+use crate::ids::BackendId;
 use crate::wire::ServerName;
 
 /// The shortest time between two checks of a waiter whether the pause of its pool is over.
@@ -38,7 +39,7 @@ impl Pool {
         if self.must_wait() {
             return Err(Unavailable::Full);
         }
-        self.pick_now(&PickRequest { source, server_name, tried }, LimitRule::Obeyed)
+        self.pick_now(&PickRequest { source, server_name, tried, returned: None }, LimitRule::Obeyed)
     }
 
     /// Joins the pool's queue, after all waiters. The returned future ends when it is this connection's turn.
@@ -64,7 +65,7 @@ impl Pool {
         let length = self.wait_length();
         let needs = if tried.is_empty() { WaiterNeeds::Any } else { WaiterNeeds::Some };
         let turn = self.signals.queue.join(needs, length).ok_or(Unavailable::Full)?;
-        let request = PickRequest { source, server_name, tried };
+        let request = PickRequest { source, server_name, tried, returned: None };
         let pick = move || {
             if self.is_paused() {
                 return Err(Unavailable::Full);
@@ -164,9 +165,9 @@ impl Pool {
     fn draw<'a>(&self, request: &PickRequest<'a>) -> Draw<'a> {
         let randomness = randomness();
         let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
-        let PickRequest { source, server_name, tried } = *request;
+        let PickRequest { source, server_name, tried, returned } = *request;
         let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { randomness };
-        Draw { key, randomness, tried }
+        Draw { key, randomness, tried, returned }
     }
 
     /// Picks a backend of the first tier that has a candidate.
@@ -206,6 +207,7 @@ impl Pool {
             backends: &self.backends,
             members: tier.members(),
             tried: draw.tried,
+            returned: draw.returned,
             slow_start: self.spec.slow_start,
             rules,
             unavailable: Cell::new(Unavailable::NoneUp),
@@ -313,9 +315,9 @@ impl CandidateRules {
         }
     }
 
-    /// Returns true if the limit of a backend forbids the pick.
-    fn is_full(self, backend: &Backend) -> bool {
-        self.limits == LimitRule::Obeyed && backend.is_full()
+    /// Returns true if the limit of a backend forbids the pick, after the return of so many slots.
+    fn is_full(self, backend: &Backend, returned: u64) -> bool {
+        self.limits == LimitRule::Obeyed && backend.is_full_without(returned)
     }
 
     /// Takes a lease of a backend, unless the limit of the backend forbids the lease.
@@ -336,6 +338,8 @@ pub(super) struct PickRequest<'a> {
     pub(super) server_name: Option<&'a ServerName>,
     /// The backends that the connection already failed to reach.
     pub(super) tried: &'a [Arc<Backend>],
+    /// The backend whose slot the connection holds and would return before the pick; `None` for a new connection.
+    pub(super) returned: Option<BackendId>,
 }
 
 /// The inputs of a balancer besides the backends.
@@ -343,6 +347,7 @@ pub(super) struct Draw<'a> {
     pub(super) key: u64,
     randomness: u64,
     tried: &'a [Arc<Backend>],
+    returned: Option<BackendId>,
 }
 
 /// The backends of a tier as its balancer sees them for one connection.
@@ -352,6 +357,8 @@ pub(super) struct TierCandidates<'a> {
     members: &'a [usize],
     /// The backends that this connection already failed to reach.
     tried: &'a [Arc<Backend>],
+    /// The backend whose slot the connection would return.
+    returned: Option<BackendId>,
     slow_start: Option<Duration>,
     rules: CandidateRules,
     /// The reason if no candidate is accepted: [`Unavailable::Full`] once a candidate was refused only because
@@ -363,6 +370,11 @@ impl<'a> TierCandidates<'a> {
     fn backend(&self, index: usize) -> &'a Arc<Backend> {
         &self.backends[self.members[index]]
     }
+
+    /// The connections of a backend that do not count: the connection itself.
+    fn returned(&self, backend: &Backend) -> u64 {
+        u64::from(self.returned == Some(backend.id()))
+    }
 }
 
 impl Candidates for TierCandidates<'_> {
@@ -371,7 +383,7 @@ impl Candidates for TierCandidates<'_> {
         if !self.rules.admits(backend) || self.tried.iter().any(|other| other.is_same(backend)) {
             return false;
         }
-        let is_full = self.rules.is_full(backend);
+        let is_full = self.rules.is_full(backend, self.returned(backend));
         if is_full {
             self.unavailable.set(Unavailable::Full);
         }
@@ -379,7 +391,8 @@ impl Candidates for TierCandidates<'_> {
     }
 
     fn active(&self, index: usize) -> u64 {
-        self.backend(index).active()
+        let backend = self.backend(index);
+        backend.active().saturating_sub(self.returned(backend))
     }
 
     fn share(&self, index: usize) -> u32 {

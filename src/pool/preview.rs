@@ -62,7 +62,7 @@ impl Pool {
         let mut tried: Vec<Arc<Backend>> = Vec::new();
         let mut picks: Vec<PreviewedPick> = Vec::new();
         while picks.len() < most.max(1) {
-            let request = PickRequest { source, server_name, tried: &tried };
+            let request = PickRequest { source, server_name, tried: &tried, returned: None };
             match self.pick_by(&request, LimitRule::Obeyed, &kind) {
                 Ok(pick) => {
                     tried.push(Arc::clone(&pick.backend));
@@ -92,7 +92,7 @@ impl Pool {
 }
 
 /// The kind of a pick that only looks.
-struct PreviewKind<'a>(&'a Pool);
+pub(super) struct PreviewKind<'a>(pub(super) &'a Pool);
 
 impl PickKind for PreviewKind<'_> {
     type Picked = PreviewedPick;

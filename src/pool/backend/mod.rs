@@ -161,11 +161,16 @@ impl Backend {
 
     /// Returns true if no further lease is possible now.
     pub fn is_full(&self) -> bool {
-        self.active() >= self.connection_limit()
+        self.is_full_without(0)
+    }
+
+    /// Returns true if it would be at its limit of connections after the return of so many slots.
+    pub(super) fn is_full_without(&self, returned: u64) -> bool {
+        self.active().saturating_sub(returned) >= self.connection_limit()
     }
 
     /// The most leases at once, by its configuration and its agent.
-    fn connection_limit(&self) -> u64 {
+    pub(super) fn connection_limit(&self) -> u64 {
         self.traffic.limit().min(self.health.allowance.connections())
     }
 
