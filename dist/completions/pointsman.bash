@@ -61,6 +61,9 @@ _pointsman() {
             pointsman,ready)
                 cmd="pointsman__subcmd__ready"
                 ;;
+            pointsman,rebalance)
+                cmd="pointsman__subcmd__rebalance"
+                ;;
             pointsman,reload)
                 cmd="pointsman__subcmd__reload"
                 ;;
@@ -154,6 +157,9 @@ _pointsman() {
             pointsman__subcmd__help,ready)
                 cmd="pointsman__subcmd__help__subcmd__ready"
                 ;;
+            pointsman__subcmd__help,rebalance)
+                cmd="pointsman__subcmd__help__subcmd__rebalance"
+                ;;
             pointsman__subcmd__help,reload)
                 cmd="pointsman__subcmd__help__subcmd__reload"
                 ;;
@@ -227,7 +233,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run upgrade check health status list drain maintenance ready weight pause resume leave join reload log overrides explain connections tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status list drain maintenance ready weight pause resume rebalance leave join reload log overrides explain connections tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -605,7 +611,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run upgrade check health status list drain maintenance ready weight pause resume leave join reload log overrides explain connections tproxy-rules schema completions help"
+            opts="run upgrade check health status list drain maintenance ready weight pause resume rebalance leave join reload log overrides explain connections tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -899,6 +905,20 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help__subcmd__ready)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__rebalance)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1353,6 +1373,36 @@ _pointsman() {
                 return 0
             fi
             case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__rebalance)
+            opts="-h --rate --most --dry-run --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --rate)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --most)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

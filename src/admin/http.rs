@@ -15,10 +15,11 @@ use super::acceptor::AdminPeer;
 use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
+use super::rebalance::RebalanceFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
+use super::{explain, gzip, list_api, overrides, rebalance, reload, scrape, sources, status, upgrade};
 use crate::limit::Moment;
-use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
+use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
 
 /// The list of endpoints. It is the answer to a request for a path that does not exist.
 const ENDPOINTS: &str = "\
@@ -34,6 +35,7 @@ GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
+POST /api/v1/rebalance[?pool=P][&rate=20/s][&most=10%25][&dry_run=true] closes connections that would go elsewhere now
 POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
 GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
 GET /api/v1/connections[?FILTER][&sort=age][&limit=100] open connections, as JSON
@@ -74,6 +76,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/connections/{id}", connection)
         .route("/api/v1/sources", get(heaviest))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
+        .route("/api/v1/rebalance", post(rebalance_pool).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
         .route("/api/v1/explain", get(explained))
@@ -265,6 +268,27 @@ async fn end_override(
     RawQuery(query): RawQuery,
 ) -> Response {
     overridden(overrides::end(&view, &kind, query.as_deref(), origin).await)
+}
+
+async fn rebalance_pool(
+    State(view): State<Arc<View>>,
+    Extension(origin): Extension<RequestOrigin>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    match rebalance::rebalance(&view, query.as_deref(), origin).await {
+        Ok(text) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Err(fault) => {
+            let code = match &fault {
+                RebalanceFault::Unknown(_) => StatusCode::NOT_FOUND,
+                RebalanceFault::Refused(RebalanceRefusal::AboveBound { .. }) => {
+                    StatusCode::PRECONDITION_FAILED
+                }
+                RebalanceFault::Refused(_) => StatusCode::CONFLICT,
+                _ => StatusCode::BAD_REQUEST,
+            };
+            (code, format!("{fault}\n")).into_response()
+        }
+    }
 }
 
 async fn reload_file(

@@ -23,12 +23,14 @@ mod listener;
 mod overrides;
 mod problems;
 mod query;
+mod rebalance;
 mod refusal;
 mod reload;
 mod scrape;
 mod sources;
 mod status;
 mod token;
+mod unknown;
 mod upgrade;
 
 use std::future::IntoFuture;

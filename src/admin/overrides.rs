@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::guard::RequestOrigin;
 use super::json;
 use super::query::{self, QueryFault};
-use crate::config::did_you_mean;
+use super::unknown::unknown;
 use crate::pool::OperatorState;
 use crate::server::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
@@ -17,9 +17,6 @@ use crate::snapshot::Snapshot;
 
 /// The longest time for which an override is set. The file is for longer times.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
-
-/// The most names in a message about an unknown name.
-const NAMED: usize = 20;
 
 /// The reason for which a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -214,21 +211,6 @@ fn key(
     Ok(OverrideKey { kind, pool: pool.into(), backend: backend.into() })
 }
 
-/// Returns the message about a name that does not exist: the nearest name, and the names that exist.
-pub(super) fn unknown<'a>(
-    what: &str,
-    name: &str,
-    list: &str,
-    names: impl Iterator<Item = &'a str> + Clone,
-) -> String {
-    let nearest = did_you_mean(name, names.clone()).map(|near| format!("; did you mean `{near}`?"));
-    let count = names.clone().count();
-    let shown: Vec<_> = names.take(NAMED).collect();
-    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
-    let nearest = nearest.unwrap_or_else(|| ".".to_owned());
-    format!("there is no {what} `{name}`{nearest} {list}: {}{more}", shown.join(", "))
-}
-
 /// Returns the parameters of a kind, for messages.
 fn parameters(kind: OverrideKind) -> &'static str {
     match kind {
@@ -295,21 +277,4 @@ fn seconds_left(set: &Override, now: Instant) -> Option<u64> {
 
 fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_about_a_name_has_the_nearest_one() {
-        let names = ["db", "mail", "web"];
-        let message = unknown("pool", "wbe", "The pools are", names.into_iter());
-        assert_eq!(message, "there is no pool `wbe`; did you mean `web`? The pools are: db, mail, web");
-        let message = unknown("pool", "zzzzzz", "The pools are", names.into_iter());
-        assert_eq!(message, "there is no pool `zzzzzz`. The pools are: db, mail, web");
-        let many: Vec<_> = (0..NAMED + 5).map(|number| format!("backend-{number}")).collect();
-        let message = unknown("backend", "x", "Its backends are", many.iter().map(String::as_str));
-        assert!(message.ends_with("backend-19 and 5 more"), "{message}");
-    }
 }

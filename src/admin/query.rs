@@ -1,5 +1,13 @@
 //! Parses the query of a request, the part after `?`.
 
+use std::time::Duration;
+
+/// The pace of an order to close connections without a rate: slow enough that clients that connect again are no load.
+const PACE: Duration = Duration::from_millis(50);
+
+/// The highest number in a rate.
+const FASTEST: u32 = 100_000;
+
 /// The fault of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueryFault {
@@ -30,6 +38,30 @@ pub(super) fn values<const COUNT: usize>(
         }
     }
     Ok(values)
+}
+
+/// Returns the time of one turn of a rate such as `20/s`; the default if there is none. `None` if the text is no rate.
+pub(super) fn interval(rate: Option<&str>) -> Option<Duration> {
+    let Some(text) = rate else { return Some(PACE) };
+    let (number, unit) = text.split_once('/')?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
+    let number = number.parse().ok().filter(|number| is_number && (1..=FASTEST).contains(number))?;
+    Some(Duration::from_secs(unit) / number)
+}
+
+/// Returns the value of `true` or `false`; false if there is none. `None` if the text is another.
+pub(super) fn truth(text: Option<&str>) -> Option<bool> {
+    match text {
+        None | Some("false") => Some(false),
+        Some("true") => Some(true),
+        Some(_) => None,
+    }
 }
 
 fn decoded(text: &str) -> Result<String, QueryFault> {

@@ -58,7 +58,7 @@ pub(super) async fn reload(
         QueryFault::Other => ReloadRefusal::Query,
         QueryFault::Escape => ReloadRefusal::Escape,
     })?;
-    let max_moved = max_moved.as_deref().map(share).transpose()?;
+    let max_moved = max_moved.as_deref().map(|text| share(text).ok_or(ReloadRefusal::Share)).transpose()?;
     let resets = match reset.as_deref() {
         None | Some("false") => false,
         Some("true") => true,
@@ -75,10 +75,10 @@ pub(super) async fn reload(
 }
 
 /// Reads a percentage as a share from 0 to 1.
-fn share(text: &str) -> Result<f64, ReloadRefusal> {
+pub(super) fn share(text: &str) -> Option<f64> {
     let number = text.trim().strip_suffix('%').unwrap_or(text).trim();
-    let percent: f64 = number.parse().map_err(|_| ReloadRefusal::Share)?;
-    if (0.0..=100.0).contains(&percent) { Ok(percent / 100.0) } else { Err(ReloadRefusal::Share) }
+    let percent: f64 = number.parse().ok()?;
+    (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn a_percentage_is_a_share() {
-        let check = |text: &str, expected: Option<f64>| assert_eq!(share(text).ok(), expected, "{text}");
+        let check = |text: &str, expected: Option<f64>| assert_eq!(share(text), expected, "{text}");
         check("5%", Some(0.05));
         check("0", Some(0.0));
         check("12.5 %", Some(0.125));

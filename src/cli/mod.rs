@@ -38,7 +38,8 @@ use explain::ExplainArgs;
 use list::ListCommand;
 use status::Extent;
 use steer::{
-    AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, ReloadArgs, ResumeArgs, WeightArgs,
+    AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, RebalanceArgs, ReloadArgs, ResumeArgs,
+    WeightArgs,
 };
 use upgrade::{TakeOverArgs, UpgradeArgs};
 
@@ -113,6 +114,8 @@ enum Command {
     Pause(PauseArgs),
     /// End the pause of a pool
     Resume(ResumeArgs),
+    /// Close the connections of a pool that would go to another backend now, one after the other
+    Rebalance(RebalanceArgs),
     /// Answer 503 at /ready, so that balancers in front send new clients elsewhere; all else goes on
     Leave(LeaveArgs),
     /// Answer at /ready as before `leave`
@@ -180,6 +183,7 @@ pub fn run() -> ExitCode {
         Command::Weight(args) => steer::weight(&args),
         Command::Pause(args) => steer::pause(&args),
         Command::Resume(args) => steer::resume(&args),
+        Command::Rebalance(args) => steer::rebalance(&args),
         Command::Leave(args) => steer::leave(&args),
         Command::Join(args) => steer::join(&args),
         Command::Reload(args) => steer::reload(&args),

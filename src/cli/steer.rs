@@ -106,6 +106,25 @@ pub(super) struct LeaveArgs {
     admin: AdminArgs,
 }
 
+/// The arguments of `rebalance`.
+#[derive(Args)]
+pub(super) struct RebalanceArgs {
+    /// The pool
+    pool: String,
+    /// The pace, such as `20/s`, `100/m` or `5/h`; the default is 20/s
+    #[arg(long, value_name = "RATE", value_parser = parse_rate)]
+    rate: Option<String>,
+    /// Close nothing if a larger part of the pool's connections would go elsewhere; the default is 10%. The exit code is
+    /// then 3
+    #[arg(long, value_name = "SHARE")]
+    most: Option<String>,
+    /// Close nothing, and print the number of connections that would go elsewhere
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 /// The arguments of `log`.
 #[derive(Args)]
 pub(super) struct LogArgs {
@@ -219,6 +238,36 @@ pub(super) fn resume(args: &ResumeArgs) -> ExitCode {
     request(&args.admin, "DELETE", &path("pause", [("pool", Some(&args.pool))]))
 }
 
+/// Closes the connections of a pool that would go elsewhere.
+pub(super) fn rebalance(args: &RebalanceArgs) -> ExitCode {
+    let given = [("rate", args.rate.as_deref()), ("most", args.most.as_deref())];
+    let given = given.into_iter().chain([("dry_run", args.dry_run.then_some("true"))]);
+    let further = given.filter_map(|(name, value)| Some(format!("&{name}={}", escaped(value?))));
+    let path = format!("/api/v1/rebalance?pool={}{}", escaped(&args.pool), further.collect::<String>());
+    let (status, page) = match change_page(&args.admin, "POST", &path, RELOAD) {
+        Ok(answered) => answered,
+        Err(fault) => return complain_of(fault),
+    };
+    bounded(status, &rebalanced(&page).unwrap_or(page))
+}
+
+/// Returns the text for the answer to a rebalance; `None` if the page is another.
+fn rebalanced(page: &str) -> Option<String> {
+    let page: Value = serde_json::from_str(page).ok()?;
+    let (open, misplaced) = (page["open"].as_u64()?, page["misplaced"].as_u64()?);
+    let part = 100.0 * misplaced as f64 / open.max(1) as f64;
+    let then = match (misplaced, page["dry_run"].as_bool()?) {
+        (0, _) => "nothing is to be done".to_owned(),
+        (_, true) => "a dry run closes nothing".to_owned(),
+        (_, false) => format!("they are closed within {:.0} s", page["takes_seconds"].as_f64()?.ceil()),
+    };
+    let silent = page["silent_workers"].as_u64().filter(|count| *count > 0);
+    let silent = silent.map(|count| format!("; {count} workers did not answer in time")).unwrap_or_default();
+    Some(format!(
+        "{misplaced} of {open} connections ({part:.1} %) would go to another backend: {then}{silent}"
+    ))
+}
+
 /// Makes the process not ready.
 pub(super) fn leave(args: &LeaveArgs) -> ExitCode {
     let code = request(&args.admin, "POST", &path("leave", [("for", args.time.as_ref())]));
@@ -274,14 +323,19 @@ fn reload_file(admin: &AdminArgs, path: &str) -> ExitCode {
         Ok(answered) => answered,
         Err(fault) => return complain_of(fault),
     };
+    if status == 202 {
+        complain("the reload is still under way: `pointsman status` shows its result");
+        return ExitCode::from(FAILED);
+    }
+    bounded(status, &page)
+}
+
+/// Prints the answer to a change that a bound may refuse.
+fn bounded(status: u16, page: &str) -> ExitCode {
     let page = as_text(page.trim_end()).into_owned();
     let code = match status {
         200 => return answer(&format!("{page}\n")),
-        202 => {
-            complain("the reload is still under way: `pointsman status` shows its result");
-            return ExitCode::from(FAILED);
-        }
-        400 | 422 => FAULTY,
+        400 | 404 | 422 => FAULTY,
         412 => BOUNDED,
         _ => FAILED,
     };

@@ -195,6 +195,9 @@ impl<'a> Dial<'a> {
         let pool = &plan.served.pool;
         let authority = sniffed.facts.proxy.as_deref().and_then(|header| pool.authority(header));
         let name = authority.as_ref().or(sniffed.facts.server_name.as_ref());
+        if let Some(authority) = &authority {
+            self.record.hashed(authority);
+        }
         let source = self.record.client().tcp();
         if let PickRule::OfSession { missing } = plan.pick {
             return pool.pick_of_session(source, name).map_err(|_| missing);

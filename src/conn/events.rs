@@ -132,6 +132,11 @@ impl ConnectionRecord {
         self.entry().note(|card| card.pool = Some(Arc::clone(pool)));
     }
 
+    /// Records the host name of a PROXY header that the pool hashes.
+    pub(super) fn hashed(&self, authority: &ServerName) {
+        self.entry().note(|card| card.authority = Some(authority.as_str().into()));
+    }
+
     /// Records the total time in a queue.
     pub(super) fn waited(&mut self, time: Duration) {
         self.set_log_fields(|log_fields| log_fields.queue = Some(time));

@@ -14,4 +14,6 @@ pub struct ConnectionCard {
     pub pool: Option<Arc<str>>,
     /// The backend of the last attempt.
     pub backend: Option<Arc<str>>,
+    /// The host name in the PROXY header, if its pool hashes it instead of the server name.
+    pub authority: Option<Box<str>>,
 }

@@ -5,9 +5,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fmt::Debug;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -97,19 +98,46 @@ impl CloseNotice {
     }
 }
 
-/// The order of an operator to close the connections of a filter that are open now. Held by the workers until each of
-/// these connections had its turn or has ended.
+/// The connections that an order to close is about.
+pub trait CloseSelection: Debug + Send + Sync {
+    /// Returns true if the order is about a connection that looks so. Called again before the connection is closed.
+    fn includes(&self, view: &ConnectionView<'_>) -> bool;
+
+    /// Returns true if the order is about a connection that looks so. Called once for each connection, when the order is
+    /// given.
+    fn select(&self, view: &ConnectionView<'_>) -> bool {
+        self.includes(view)
+    }
+}
+
+impl CloseSelection for ConnectionFilter {
+    fn includes(&self, view: &ConnectionView<'_>) -> bool {
+        self.matches(view)
+    }
+}
+
+/// The order of an operator to close connections that are open now. Held by the workers until each of these connections
+/// had its turn or has ended.
 #[derive(Debug)]
 pub struct CloseOrder {
-    filter: ConnectionFilter,
+    selection: Box<dyn CloseSelection>,
+    reason: CloseReason,
     pace: Arc<ClosePace>,
+    /// The connections that may still be queued.
+    left: AtomicU64,
     cancelled: AtomicBool,
 }
 
 impl CloseOrder {
-    /// Returns an order for these connections.
-    pub fn new(filter: ConnectionFilter, pace: Arc<ClosePace>) -> Arc<Self> {
-        Arc::new(Self { filter, pace, cancelled: AtomicBool::new(false) })
+    /// Returns an order for these connections, and for no more than `most` of them.
+    pub fn new(
+        selection: Box<dyn CloseSelection>,
+        reason: CloseReason,
+        pace: Arc<ClosePace>,
+        most: u64,
+    ) -> Arc<Self> {
+        let (left, cancelled) = (AtomicU64::new(most), AtomicBool::new(false));
+        Arc::new(Self { selection, reason, pace, left, cancelled })
     }
 
     /// Cancels the order: connections whose turn has not come stay open.
@@ -117,15 +145,20 @@ impl CloseOrder {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Returns true if the order is about a connection that looks so.
-    pub(super) fn passes(&self, view: &ConnectionView<'_>) -> bool {
-        self.filter.matches(view)
+    /// Returns true if the order is about a connection that looks so. To be called once for each connection.
+    pub(super) fn selects(&self, view: &ConnectionView<'_>) -> bool {
+        self.selection.select(view)
+    }
+
+    /// Takes the place of one connection. Returns false if the order has no place left.
+    pub(super) fn take_place(&self) -> bool {
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
     /// Returns true if the order is about this connection as it is now. A connection that was idle and is used again may no
     /// longer pass the filter.
     fn includes(&self, entry: &ConnectionEntry) -> bool {
-        entry.view(Instant::now(), |view| self.passes(view)).unwrap_or(false)
+        entry.view(Instant::now(), |view| self.selection.includes(view)).unwrap_or(false)
     }
 }
 
@@ -147,7 +180,7 @@ impl CloseCause {
     fn reason(&self) -> CloseReason {
         match self {
             Self::Notice(notice) => notice.reason,
-            Self::Order(_) => CloseReason::ClosedByOperator,
+            Self::Order(order) => order.reason,
         }
     }
 

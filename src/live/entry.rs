@@ -354,8 +354,8 @@ impl ConnectionEntry {
             rate,
         };
         let (id, client, card) = (self.id, self.client_address(), self.card.borrow());
-        let listener = &self.metrics.name;
-        Some(see(&ConnectionView { id, client, listener, stage, card: &card, figures }))
+        let (listener, backend) = (&self.metrics.name, self.backend.get());
+        Some(see(&ConnectionView { id, client, listener, stage, backend, card: &card, figures }))
     }
 
     /// Stores the private link that the connection counts for. The first link stays.

@@ -80,17 +80,19 @@ mod tests {
             route: None,
             pool: Some("p".into()),
             backend: Some("b".into()),
+            authority: None,
         };
         let seconds = Duration::from_secs;
         let figures = ConnectionFigures { age: seconds(60), idle: seconds(10), ..Default::default() };
         let client = Some("192.0.2.7:80".parse().unwrap());
         let (listener, stage) = (&listener, OpenStage::Relaying);
-        let relaying = ConnectionView { id: 1, client, listener, stage, card: &card, figures };
+        let relaying = ConnectionView { id: 1, client, listener, stage, backend: None, card: &card, figures };
         let reading = ConnectionView {
             id: 2,
             client: None,
             listener: &"other".into(),
             stage: OpenStage::Reading,
+            backend: None,
             card: &ConnectionCard::default(),
             figures: ConnectionFigures::default(),
         };

@@ -29,7 +29,7 @@ mod view;
 mod walk;
 
 pub use card::ConnectionCard;
-pub use closing::{CloseNotice, CloseOrder, ClosePace};
+pub use closing::{CloseNotice, CloseOrder, ClosePace, CloseSelection};
 pub use command::{ConnectionCommand, MoveTarget};
 pub use entry::{ConnectionEntry, ConnectionGroup, HandedEntry, MigratingEntry, TICK};
 pub use filter::{BackendFilter, ConnectionFilter};

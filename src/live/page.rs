@@ -215,6 +215,7 @@ mod tests {
                 client: None,
                 listener: &listener,
                 stage,
+                backend: None,
                 card: &card,
                 figures,
             });

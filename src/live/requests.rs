@@ -95,7 +95,8 @@ pub async fn close(registry: Rc<ConnectionRegistry>, id: u64, to: oneshot::Sende
     }
 }
 
-/// Closes the connections of an order, each in its turn. `to` gets their number before the first turn.
+/// Closes the connections of an order, each in its turn. `to` gets the number of connections that the order is about,
+/// before the first turn. An order may have fewer places.
 pub async fn close_in_order(
     registry: Rc<ConnectionRegistry>,
     order: Arc<CloseOrder>,
@@ -105,10 +106,12 @@ pub async fn close_in_order(
     let mut count = 0;
     let walk = registry.walk(Instant::now());
     while walk.visit(|entry, view| {
-        // A connection that waits in another queue too is closed in its first turn.
-        if order.passes(view) {
-            queue.add(entry);
+        if order.selects(view) {
             count += 1;
+            // A connection that waits in another queue too is closed in its first turn.
+            if order.take_place() {
+                queue.add(entry);
+            }
         }
     }) {
         yield_now().await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::card::ConnectionCard;
 use super::stage::OpenStage;
+use crate::ids::BackendId;
 use crate::telemetry::Direction;
 
 /// The figures of an open connection by which lists are sorted.
@@ -39,6 +40,8 @@ pub struct ConnectionView<'a> {
     pub listener: &'a Arc<str>,
     /// Its stage.
     pub stage: OpenStage,
+    /// The backend of the last attempt.
+    pub backend: Option<BackendId>,
     /// Its names.
     pub card: &'a ConnectionCard,
     /// Its figures.

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::live::{CloseOrder, ClosePace, ConnectionFilter};
+use crate::live::CloseOrder;
 
 /// The most orders to close connections that are carried out at once. Each holds a queue in each worker.
 const MOST_ORDERS: usize = 8;
@@ -30,36 +30,37 @@ impl CloseOrders {
         running.map(|order| order.cancel()).count()
     }
 
-    /// Returns a new order.
+    /// Adds an order.
     ///
     /// # Errors
     ///
     /// As many orders as may be are being carried out.
-    pub(super) fn add(
-        &self,
-        filter: ConnectionFilter,
-        pace: Arc<ClosePace>,
-    ) -> Result<Arc<CloseOrder>, TooManyOrders> {
+    pub(super) fn add(&self, order: &Arc<CloseOrder>) -> Result<(), TooManyOrders> {
         // Code under the lock cannot panic.
         let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
         orders.retain(|order| order.strong_count() > 0);
         if orders.len() >= MOST_ORDERS {
             return Err(TooManyOrders);
         }
-        let order = CloseOrder::new(filter, pace);
-        orders.push(Arc::downgrade(&order));
-        Ok(order)
+        orders.push(Arc::downgrade(order));
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::{ClosePace, ConnectionFilter};
+    use crate::telemetry::CloseReason;
 
     #[test]
     fn orders_are_bounded_and_make_room_when_they_are_over() {
         let orders = CloseOrders::default();
-        let add = || orders.add(ConnectionFilter::default(), ClosePace::new(1));
+        let add = || {
+            let all = Box::new(ConnectionFilter::default());
+            let order = CloseOrder::new(all, CloseReason::ClosedByOperator, ClosePace::new(1), u64::MAX);
+            orders.add(&order).map(|()| order)
+        };
         let mut held: Vec<_> = (0..MOST_ORDERS).map(|_| add().unwrap()).collect();
         assert_eq!(add().map(drop), Err(TooManyOrders));
         held.pop();

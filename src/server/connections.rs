@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use super::close_orders::TooManyOrders;
 use super::view::View;
 use crate::live::requests::ConnectionDetails;
-use crate::live::{ClosePace, ConnectionFilter, ConnectionPage, ConnectionQuery, ConnectionRow};
+use crate::live::{CloseOrder, ClosePace, ConnectionFilter, ConnectionPage, ConnectionQuery, ConnectionRow};
+use crate::telemetry::CloseReason;
 use crate::worker::WorkerHandle;
 
 /// The time that a worker may take to answer. The answer of a slower worker is missing.
@@ -36,7 +37,7 @@ pub struct ConnectionList {
 /// The start of an order to close connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseStart {
-    /// The connections that will be closed.
+    /// The connections that the order is about.
     pub matched: u64,
     /// The workers that did not answer in time. They may close more connections.
     pub silent_workers: usize,
@@ -91,7 +92,12 @@ impl View {
         filter: ConnectionFilter,
         pace: Arc<ClosePace>,
     ) -> Result<CloseStart, TooManyOrders> {
-        let order = self.close_orders.add(filter, pace)?;
+        self.carry_out(CloseOrder::new(Box::new(filter), CloseReason::ClosedByOperator, pace, u64::MAX)).await
+    }
+
+    /// Begins to carry out an order.
+    pub(super) async fn carry_out(&self, order: Arc<CloseOrder>) -> Result<CloseStart, TooManyOrders> {
+        self.close_orders.add(&order)?;
         let answers = self.ask_workers(|worker| worker.close_in_order(Arc::clone(&order))).await;
         Ok(CloseStart { matched: answers.given.iter().sum(), silent_workers: answers.silent })
     }

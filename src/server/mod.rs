@@ -40,6 +40,7 @@ mod opening_build;
 mod overrides;
 mod own_backends;
 mod phase;
+mod rebalance;
 mod reload;
 mod reload_queue;
 mod reloading;
@@ -76,6 +77,7 @@ pub use overrides::{
     Overrides,
 };
 pub use own_backends::CycleFault;
+pub use rebalance::{Rebalance, RebalanceRefusal, RebalanceRequest};
 pub use reload_queue::ReloadRules;
 pub use signals::{EarlySignals, Signals};
 pub use source::{SourceFault, tproxy_rules};

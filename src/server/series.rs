@@ -15,7 +15,7 @@ use crate::telemetry::CloseReason as Reason;
 use crate::telemetry::{ClientOpening, ConnectOutcome, ListenerMetrics, PoolMetrics};
 
 /// The close reasons of any listener.
-const ANYWHERE: [Reason; 18] = [
+const ANYWHERE: [Reason; 19] = [
     Reason::ClientFin,
     Reason::BackendFin,
     Reason::ClientReset,
@@ -33,6 +33,7 @@ const ANYWHERE: [Reason; 18] = [
     Reason::ProcessFull,
     Reason::DrainDeadline,
     Reason::ClosedByOperator,
+    Reason::Rebalanced,
     Reason::Internal,
 ];
 

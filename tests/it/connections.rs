@@ -432,15 +432,11 @@ fn bad_input_is_refused_with_what_exists() {
     check(
         "?pool=ap",
         400,
-        "there is no pool \"ap\", and no open connection has it; did you mean \"app\"?; known: app, web",
+        "there is no pool `ap`; did you mean `app`? The pools are: app, web; no open connection has this name either",
     );
-    check("?listener=mian", 400, "did you mean \"main\"?; known: main, tls");
-    check(
-        "?backend=web-2",
-        400,
-        "there is no backend \"web-2\", and no open connection has it; did you mean \"web-1\"?",
-    );
-    check("?backend=web/x", 400, "there is no backend \"x\", and no open connection has it; known: web-1");
+    check("?listener=mian", 400, "did you mean `main`? The listeners are: main, tls");
+    check("?backend=web-2", 400, "there is no backend `web-2`; did you mean `web-1`?");
+    check("?backend=web/x", 400, "there is no backend `x`. The backends are: web-1");
     check("?stage=read", 400, "reading, queued, dialing, refusing, relaying");
     check("?sort=agee", 400, "did you mean \"age\"?");
     check("?limit=0", 400, "from 1 to 1000");
@@ -461,7 +457,7 @@ fn bad_input_is_refused_with_what_exists() {
     refuse("POST", "/close?rate=20/s", 400, "older=0s matches every connection");
     refuse("POST", "/close?pool=app&rate=20", 400, "such as 20/s");
     refuse("POST", "/close?pool=app&dry_run=1", 400, "`dry_run` must be true or false");
-    refuse("POST", "/close?pool=ap", 400, "did you mean \"app\"?");
+    refuse("POST", "/close?pool=ap", 400, "did you mean `app`?");
     refuse("DELETE", "/x", 400, "is not the id of a connection");
     refuse("DELETE", "", 405, "");
     refuse("POST", "/1", 405, "");
@@ -555,7 +551,7 @@ fn the_command_lists_shows_and_closes() {
         &[&format!("connection {id}: nothing holds"), "TO THE BACKEND", "client: ss -tinmo"],
     );
     check(&["show", &id, "--json"], 0, &["\"verdict\": ", "\"rtt_seconds\": "]);
-    check(&["--pool", "wbe"], 2, &["there is no pool \"wbe\"", "did you mean \"web\"?"]);
+    check(&["--pool", "wbe"], 2, &["there is no pool `wbe`; did you mean `web`?"]);
     check(&["--older", "5"], 2, &["`older` must be a duration"]);
     check(&["--sort", "agee"], 2, &["'age'"]);
     check(&["--limit", "1001"], 2, &["from 1 to 1000"]);

@@ -41,6 +41,7 @@ mod process;
 mod proxied;
 mod queue;
 mod real;
+mod rebalance;
 mod recipes;
 mod records;
 mod reference;

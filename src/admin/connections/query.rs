@@ -1,9 +1,9 @@
 //! Reads the query of a request about connections: the filter, the order, the limit, the pace.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::admin::query::{self, QueryFault};
+use crate::admin::unknown::unknown;
 use crate::config::did_you_mean;
 use crate::live::{BackendFilter, ConnectionFilter, ConnectionQuery, ConnectionSort, NameGlob, OpenStage};
 use crate::route::PrefixFault;
@@ -13,15 +13,6 @@ use crate::snapshot::Snapshot;
 /// The number of rows: the default, and the maximum.
 const ROWS: usize = 100;
 const MOST_ROWS: usize = 1000;
-
-/// The pace of an order to close connections without `rate`: slow enough that clients that connect again are no load.
-const PACE: Duration = Duration::from_millis(50);
-
-/// The highest number in `rate`.
-const FASTEST: u32 = 100_000;
-
-/// The most names that a refusal lists.
-const LISTED: usize = 10;
 
 /// The parameters of a filter.
 pub(super) const FILTERS: [&str; 8] =
@@ -64,7 +55,7 @@ pub(in crate::admin) enum ConnectionRefusal {
     #[error("`limit` must be a number from 1 to {MOST_ROWS}")]
     Limit,
     /// The pace is not a number of connections in a time.
-    #[error("`rate` must be a number from 1 to {FASTEST} with /s, /m or /h, such as 20/s")]
+    #[error("`rate` must be a number from 1 to 100000 with /s, /m or /h, such as 20/s")]
     Rate,
     /// The value is neither true nor false.
     #[error("`dry_run` must be true or false")]
@@ -77,17 +68,8 @@ pub(in crate::admin) enum ConnectionRefusal {
     )]
     NoFilter,
     /// Nothing has the name that the filter has.
-    #[error("there is no {kind} {written:?}, and no open connection has it{}; {exist}", suggestion(.meant.as_deref()))]
-    Unknown {
-        /// The kind of the name.
-        kind: &'static str,
-        /// The name.
-        written: Box<str>,
-        /// The name that was probably meant.
-        meant: Option<Box<str>>,
-        /// The names that exist.
-        exist: String,
-    },
+    #[error("{0}; no open connection has this name either")]
+    Unknown(String),
     /// Too many orders are being carried out.
     #[error(transparent)]
     TooManyOrders(#[from] TooManyOrders),
@@ -131,12 +113,8 @@ pub(super) fn close(query: Option<&str>, snapshot: &Snapshot) -> Result<CloseReq
     if filter.is_empty() {
         return Err(ConnectionRefusal::NoFilter);
     }
-    let interval = rate.map_or(Some(PACE), |rate| interval(&rate)).ok_or(ConnectionRefusal::Rate)?;
-    let is_dry_run = match dry_run.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(ConnectionRefusal::DryRun),
-    };
+    let interval = query::interval(rate.as_deref()).ok_or(ConnectionRefusal::Rate)?;
+    let is_dry_run = query::truth(dry_run.as_deref()).ok_or(ConnectionRefusal::DryRun)?;
     Ok(CloseRequest { filter, interval, is_dry_run })
 }
 
@@ -204,20 +182,6 @@ fn word<T, const COUNT: usize>(
     })
 }
 
-/// Returns the time of one turn of a rate such as `20/s`.
-fn interval(text: &str) -> Option<Duration> {
-    let (number, unit) = text.split_once('/')?;
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    let is_number = number.bytes().all(|byte| byte.is_ascii_digit());
-    let number = number.parse().ok().filter(|number| is_number && (1..=FASTEST).contains(number))?;
-    Some(Duration::from_secs(unit) / number)
-}
-
 /// Checks the names of a filter that no connection passes. A name without a connection may be that of a thing that the
 /// configuration has, or a mistake.
 pub(super) fn check_names(filter: &ConnectionFilter, snapshot: &Snapshot) -> Result<(), ConnectionRefusal> {
@@ -245,16 +209,10 @@ fn known<'n, N: Iterator<Item = &'n str>>(
     if names().any(|name| name == written) {
         return Ok(());
     }
-    let unique: std::collections::BTreeSet<_> = names().collect();
-    let mut exist = match unique.len() {
-        0 => format!("there is no {kind} at all"),
-        _ => format!("known: {}", unique.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ")),
-    };
-    if let Some(more @ 1..) = unique.len().checked_sub(LISTED) {
-        let _ = write!(exist, " and {more} more");
-    }
-    let meant = did_you_mean(written, names()).map(Into::into);
-    Err(ConnectionRefusal::Unknown { kind, written: written.into(), meant, exist })
+    // Backends of several pools may have one name.
+    let unique: Vec<_> = names().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let list = format!("The {kind}s are");
+    Err(ConnectionRefusal::Unknown(unknown(kind, written, &list, unique.iter().copied())))
 }
 
 #[cfg(test)]
@@ -325,7 +283,7 @@ mod tests {
         for wrong in ["0/s", "20", "20/d", "+20/s", "/s", "-1/s", "100001/s", "1.5/s", ""] {
             check(wrong, None);
         }
-        assert_eq!(close(Some("pool=p"), &Snapshot::default()).unwrap().interval, PACE);
+        assert_eq!(close(Some("pool=p"), &Snapshot::default()).unwrap().interval, Duration::from_millis(50));
         assert!(close(Some("pool=p&dry_run=true"), &Snapshot::default()).unwrap().is_dry_run);
         assert!(
             refused_order("rate=20/s").contains("would close every connection: use at least one of pool")
@@ -343,15 +301,8 @@ mod tests {
         let refusal = known("pool", "mian", names).unwrap_err().to_string();
         assert_eq!(
             refusal,
-            "there is no pool \"mian\", and no open connection has it; did you mean \"main\"?; known: mail, main, other"
+            "there is no pool `mian`; did you mean `main`? The pools are: mail, main, other; no open connection has this name \
+             either"
         );
-        let many: Vec<_> = (10..30).map(|number| format!("b{number}")).collect();
-        let refusal = known("backend", "x", || many.iter().map(String::as_str)).unwrap_err().to_string();
-        assert!(
-            refusal.ends_with("known: b10, b11, b12, b13, b14, b15, b16, b17, b18, b19 and 10 more"),
-            "{refusal}"
-        );
-        let none = known("pool", "x", std::iter::empty).unwrap_err().to_string();
-        assert!(none.ends_with("has it; there is no pool at all"), "{none}");
     }
 }

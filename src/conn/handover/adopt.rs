@@ -486,6 +486,7 @@ fn read_card(handed: &HandedConnection, relay: Option<&HandedRelay>) -> Connecti
         route: route.map(Into::into),
         pool: pool.map(Into::into),
         backend: relay.map(|relay| relay.backend.as_str().into()),
+        authority: handed.authority.as_deref().map(Into::into),
     }
 }
 

@@ -166,6 +166,7 @@ fn connection(record: &MigratingRecord) -> HandedConnection {
         pool: card.pool.as_deref().map(str::to_owned),
         sni: card.sni.as_deref().map(str::to_owned),
         route: card.route.as_deref().map(str::to_owned),
+        authority: card.authority.as_deref().map(str::to_owned),
         log: fields.log.as_deref().map(|log_fields| Box::new(log(log_fields, card))),
         reading: None,
         relay: None,

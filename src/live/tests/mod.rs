@@ -412,9 +412,9 @@ fn connections_are_counted_by_stage() {
     assert_eq!(registry.stages(), StageCounts::from(expected));
 }
 
-/// An entry is a part of the memory of each idle connection. The names of a connection take 72 bytes of it, and the time of
+/// An entry is a part of the memory of each idle connection. The names of a connection take 88 bytes of it, and the time of
 /// its accept 16: the record of the connection had 32 bytes of these before.
 #[test]
 fn an_entry_is_small() {
-    assert!(size_of::<ConnectionEntry>() <= 288, "{}", size_of::<ConnectionEntry>());
+    assert!(size_of::<ConnectionEntry>() <= 304, "{}", size_of::<ConnectionEntry>());
 }

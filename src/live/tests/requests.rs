@@ -39,6 +39,10 @@ fn of_backend() -> ConnectionFilter {
     ConnectionFilter { backend, ..ConnectionFilter::default() }
 }
 
+fn order(filter: ConnectionFilter, pace: Arc<ClosePace>) -> Arc<CloseOrder> {
+    CloseOrder::new(Box::new(filter), CloseReason::ClosedByOperator, pace, u64::MAX)
+}
+
 async fn listed(registry: &Rc<ConnectionRegistry>, query: ConnectionQuery) -> ConnectionPage {
     let (to, page) = oneshot::channel();
     requests::list(Rc::clone(registry), query, to).await;
@@ -191,7 +195,7 @@ fn an_order_closes_its_connections_at_its_pace() {
     run(async {
         let (registry, entries) = filled(8);
         let (to, count) = oneshot::channel();
-        let order = CloseOrder::new(of_backend(), ClosePace::new(50));
+        let order = order(of_backend(), ClosePace::new(50));
         let began = std::time::Instant::now();
         requests::close_in_order(Rc::clone(&registry), Arc::clone(&order), to).await;
         assert_eq!(count.await.unwrap(), 4);
@@ -208,13 +212,32 @@ fn an_order_closes_its_connections_at_its_pace() {
     });
 }
 
+#[test]
+fn an_order_closes_no_more_than_its_places() {
+    run(async {
+        let (registry, entries) = filled(8);
+        let (to, count) = oneshot::channel();
+        let order = CloseOrder::new(Box::new(of_backend()), CloseReason::Rebalanced, ClosePace::new(1000), 3);
+        requests::close_in_order(Rc::clone(&registry), Arc::clone(&order), to).await;
+        assert_eq!(count.await.unwrap(), 4, "the order is about more than it may close");
+        for expected in [1, 3, 5] {
+            let closed = ConnectionCommand::Close(CloseReason::Rebalanced);
+            assert_eq!(next_command(&entries).await, (expected, closed));
+        }
+        while Arc::strong_count(&order) > 1 {
+            yield_now().await;
+        }
+        assert!(entries.iter().all(|entry| command(entry).is_none()));
+    });
+}
+
 /// An order is about the connections that were meant when it was given, as long as they look so.
 #[test]
 fn a_connection_that_no_longer_passes_stays() {
     run(async {
         let (registry, entries) = filled(4);
         let (to, count) = oneshot::channel();
-        let order = CloseOrder::new(of_backend(), ClosePace::new(20));
+        let order = order(of_backend(), ClosePace::new(20));
         requests::close_in_order(Rc::clone(&registry), Arc::clone(&order), to).await;
         assert_eq!(count.await.unwrap(), 2);
         entries[3].note(|card| card.backend = Some("other".into()));
@@ -236,7 +259,7 @@ fn an_order_does_not_hold_back_a_notice() {
         let (registry, entries) = filled(4);
         entries.iter().for_each(|entry| entry.join(BackendId::nth(7)));
         let (to, count) = oneshot::channel();
-        let slow = CloseOrder::new(of_backend(), ClosePace::with_interval(Duration::from_secs(3600)));
+        let slow = order(of_backend(), ClosePace::with_interval(Duration::from_secs(3600)));
         requests::close_in_order(Rc::clone(&registry), Arc::clone(&slow), to).await;
         assert_eq!(count.await.unwrap(), 2);
         let down = notice(7, 1000);
@@ -268,8 +291,7 @@ fn a_connection_that_waits_to_be_closed_stays_in_this_program() {
             entries.push(other);
         }
         let (to, count) = oneshot::channel();
-        let order =
-            CloseOrder::new(ConnectionFilter::default(), ClosePace::with_interval(Duration::from_secs(3600)));
+        let order = order(ConnectionFilter::default(), ClosePace::with_interval(Duration::from_secs(3600)));
         requests::close_in_order(Rc::clone(&registry), Arc::clone(&order), to).await;
         assert_eq!((count.await.unwrap(), registry.hand_over(10)), (4, 0));
         order.cancel();

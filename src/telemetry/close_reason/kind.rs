@@ -78,9 +78,11 @@ impl CloseKind {
             | Reason::GreetingTimeout
             | Reason::GreetingFailed => Self::Unreachable,
             Reason::ClientGone => Self::ClientGone,
-            Reason::BackendDown | Reason::DrainDeadline | Reason::ClosedByOperator | Reason::Internal => {
-                Self::Closed
-            }
+            Reason::BackendDown
+            | Reason::DrainDeadline
+            | Reason::ClosedByOperator
+            | Reason::Rebalanced
+            | Reason::Internal => Self::Closed,
             _ => Self::Unavailable,
         }
     }

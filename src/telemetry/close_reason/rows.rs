@@ -215,6 +215,8 @@ close_reasons! {
     DrainDeadline = "drain_deadline": Pointsman in Relay;
     /// An operator closed the connection, in any phase, with `pointsman connections kill` or `connections close`.
     ClosedByOperator = "closed_by_operator": Pointsman in Relay;
+    /// An operator spread the connections of the pool anew with `pointsman rebalance`: this one would go elsewhere.
+    Rebalanced = "rebalanced": Pointsman in Relay;
     /// A fault of pointsman itself, in any phase. The log has the details.
     Internal = "internal": Pointsman in Relay;
 }

@@ -30,6 +30,9 @@ pub struct HandedConnection {
     /// The name of the route that took it. A program that knows no such field reads it from `log`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// The host name in its PROXY header, if its pool hashes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
     /// The fields of its log line, if there is an access log.
     pub log: Option<Box<HandedLog>>,
     /// Set if its first bytes are being read. It has one descriptor.

@@ -151,6 +151,7 @@ fn reading_of_0_2_0() -> HandedConnection {
         pool: None,
         sni: None,
         route: None,
+        authority: None,
         log: Some(Box::new(log)),
         reading: Some(HandedReading {
             socket: "0.0.0.0:443".to_owned(),
@@ -220,6 +221,7 @@ fn relay_of_0_2_0() -> HandedConnection {
         pool: text("app"),
         sni: None,
         route: None,
+        authority: None,
         log: Some(Box::new(log)),
         reading: None,
         relay: Some(Box::new(relay)),
