@@ -21,7 +21,6 @@ mod json;
 mod list_api;
 mod listener;
 mod overrides;
-mod problems;
 mod query;
 mod rebalance;
 mod refusal;

@@ -53,23 +53,23 @@ pub(super) enum OverrideFault {
 #[derive(Debug, Serialize)]
 pub(super) struct OverrideStatus {
     /// `state`, `weight`, `pause`, `leave` or `log`.
-    kind: &'static str,
+    pub(super) kind: &'static str,
     /// Null for `leave` and `log`.
-    pool: Option<String>,
+    pub(super) pool: Option<String>,
     /// Null for `pause`, `leave` and `log`.
-    backend: Option<String>,
+    pub(super) backend: Option<String>,
     /// The state, the weight, `paused`, `not ready` or the level.
-    value: String,
+    pub(super) value: String,
     /// RFC 3339, UTC.
-    since: String,
+    pub(super) since: String,
     /// The operator who set it.
-    by: String,
+    pub(super) by: String,
     /// Null for an override that an operator must end.
-    ends_in_seconds: Option<u64>,
+    pub(super) ends_in_seconds: Option<u64>,
     /// The open connections of the backend, the pool or the process; null if it does not exist now.
-    open: Option<u64>,
+    pub(super) open: Option<u64>,
     /// The connections that wait in the queue of the pool; null without a pool.
-    waiting: Option<usize>,
+    pub(super) waiting: Option<usize>,
 }
 
 /// The effect of a change.

@@ -140,6 +140,8 @@ fn status_tells_what_is_there() {
     assert!(status["uptime_seconds"].take().is_u64());
     assert!(status["connections"]["limit"].take().as_u64() > Some(0));
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
+    let since = status["pools"][0]["backends"][0]["since"].take();
+    assert!(since.as_str().unwrap().ends_with('Z'), "{since}");
     assert!(status["pools"][0]["backends"][0]["latency_seconds"].take().as_f64() > Some(0.0));
     assert!(status["pools"][0]["backends"][0]["connections"]["waiting"].take().is_u64());
     // The keys are removed one by one, because together they exceed the bounds of the macro.
@@ -154,6 +156,8 @@ fn status_tells_what_is_there() {
         (&event["kind"], &event["severity"], &event["text"]),
         (&json!("process"), &json!("info"), &json!("serving"))
     );
+    let verdict = ["verdict", "standing", "saturation", "access_log_fault"].map(&mut remove);
+    assert_eq!(verdict, [json!("all is well"), json!([]), json!([]), json!(null)]);
     let digest = status["pools"][0]["digest"].take();
     assert_eq!(digest.as_str().unwrap().len(), 16, "{digest}");
     let expected = json!({
@@ -181,6 +185,7 @@ fn status_tells_what_is_there() {
             "digest": null,
             "panic": false,
             "available": 1,
+            "serves": true,
             "queue": { "waiting": 0, "length": null },
             "tiers": [{ "zone": "*", "backup": false, "weight_up": 1, "weight": 1, "share": 1.0 }],
             "discovery": [],
@@ -196,6 +201,7 @@ fn status_tells_what_is_there() {
                 "latency_seconds": null,
                 "state": "up",
                 "reason": null,
+                "since": null,
                 "since_seconds": null,
                 "connections": { "active": 1, "waiting": null, "limit": null, "total": 1 },
                 "checks": { "passed": 0, "failed": 0, "not_made": 0, "fault": null, "heard": null },
