@@ -33,8 +33,8 @@ POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an addr
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/overrides the changes that operators made at run time, as JSON
-POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
-DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
+POST /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R][&value=V][&for=2h] sets one: state, weight, pause, split, leave or log
+DELETE /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R] ends one
 POST /api/v1/rebalance[?pool=P][&rate=20/s][&most=10%25][&dry_run=true] closes connections that would go elsewhere now
 POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
 GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
@@ -323,6 +323,7 @@ fn overridden(made: Result<String, OverrideFault>) -> Response {
             let code = match &fault {
                 OverrideFault::Kind | OverrideFault::Unknown(_) => StatusCode::NOT_FOUND,
                 OverrideFault::Refused(OverrideRefusal::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
+                OverrideFault::Refused(OverrideRefusal::NotWhole) => StatusCode::BAD_REQUEST,
                 OverrideFault::Refused(_) => StatusCode::CONFLICT,
                 _ => StatusCode::BAD_REQUEST,
             };

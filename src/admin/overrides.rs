@@ -1,5 +1,6 @@
 //! The pages /api/v1/overrides: what operators changed at run time, and the changes themselves.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -11,9 +12,9 @@ use super::unknown::unknown;
 use crate::pool::OperatorState;
 use crate::server::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
-    View,
+    SplitShares, View,
 };
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Action, Snapshot};
 
 /// The longest time for which an override is set. The file is for longer times.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -22,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OverrideFault {
     /// The path names no kind of override.
-    #[error("there is no override of this kind; the kinds are: state, weight, pause, leave, log")]
+    #[error("there is no override of this kind; the kinds are: state, weight, pause, split, leave, log")]
     Kind,
     /// A pool or backend does not exist.
     #[error("{0}")]
@@ -44,6 +45,9 @@ pub(super) enum OverrideFault {
         "a pause needs `for`, such as for=60s: new connections wait, and a pause that is forgotten refuses them all"
     )]
     Endless,
+    /// The route refuses its connections.
+    #[error("the route leads to no pool: it rejects or drops its connections")]
+    NoPool,
     /// Control refuses the change.
     #[error(transparent)]
     Refused(#[from] OverrideRefusal),
@@ -52,13 +56,17 @@ pub(super) enum OverrideFault {
 /// An override in force.
 #[derive(Debug, Serialize)]
 pub(super) struct OverrideStatus {
-    /// `state`, `weight`, `pause`, `leave` or `log`.
+    /// `state`, `weight`, `pause`, `split`, `leave` or `log`.
     pub(super) kind: &'static str,
-    /// Null for `leave` and `log`.
+    /// Null for `split`, `leave` and `log`.
     pub(super) pool: Option<String>,
-    /// Null for `pause`, `leave` and `log`.
+    /// Null for the other kinds than `state` and `weight`.
     pub(super) backend: Option<String>,
-    /// The state, the weight, `paused`, `not ready` or the level.
+    /// Null for the other kinds than `split`.
+    pub(super) listener: Option<String>,
+    /// Null for the other kinds than `split`.
+    pub(super) route: Option<String>,
+    /// The state, the weight, `paused`, the shares, `not ready` or the level.
     pub(super) value: String,
     /// RFC 3339, UTC.
     pub(super) since: String,
@@ -66,7 +74,7 @@ pub(super) struct OverrideStatus {
     pub(super) by: String,
     /// Null for an override that an operator must end.
     pub(super) ends_in_seconds: Option<u64>,
-    /// The open connections of the backend, the pool or the process; null if it does not exist now.
+    /// The open connections of the backend, the pool or the process; null if it does not exist now, and for `split`.
     pub(super) open: Option<u64>,
     /// The connections that wait in the queue of the pool; null without a pool.
     pub(super) waiting: Option<usize>,
@@ -80,6 +88,8 @@ struct OverrideResult {
     kind: &'static str,
     pool: Option<String>,
     backend: Option<String>,
+    listener: Option<String>,
+    route: Option<String>,
     value: Option<String>,
     ends_in_seconds: Option<u64>,
     open: Option<u64>,
@@ -104,27 +114,36 @@ pub(super) async fn set(
     by: RequestOrigin,
 ) -> Result<String, OverrideFault> {
     let kind = OverrideKind::of_word(kind).ok_or(OverrideFault::Kind)?;
-    let [pool, backend, value, time] = values(kind, query, ["pool", "backend", "value", "for"])?;
-    let takes_value = matches!(kind, OverrideKind::State | OverrideKind::Weight | OverrideKind::Log);
+    let [pool, backend, listener, route, value, time] =
+        values(kind, query, ["pool", "backend", "listener", "route", "value", "for"])?;
+    let subject = WrittenSubject { pool, backend, listener, route };
+    let takes_value = !matches!(kind, OverrideKind::Pause | OverrideKind::Leave);
     if takes_value != value.is_some() {
         return Err(OverrideFault::Query(parameters(kind)));
     }
     if kind == OverrideKind::State && value.as_deref() == Some(OperatorState::Ready.word()) {
-        let written = written(kind, pool.as_deref(), backend.as_deref());
+        let written = subject.key(kind);
         // A backend that is gone would be overridden again when it comes back.
-        if view.overrides.get(&written).is_some() && key(view, kind, pool.clone(), backend.clone()).is_err() {
+        if view.overrides.get(&written).is_some() && subject.existing(view, kind).is_err() {
             let by = by.to_string().into();
             return change(view, OverrideChange { key: written, value: None, time: None, by }).await;
         }
     }
-    let key = key(view, kind, pool, backend)?;
+    let key = subject.existing(view, kind)?;
     let value = OverrideValue::of_text(kind, value.as_deref().unwrap_or_default()).ok_or(match kind {
         OverrideKind::Weight => OverrideFault::Value(
             "`value` must be a weight from 1 to 65535; a backend that is to get no new connections is drained instead",
         ),
         OverrideKind::Log => OverrideFault::Value("`value` must be error, warn, info, debug or trace"),
+        OverrideKind::Split => OverrideFault::Value(
+            "`value` must have shares of pools, such as canary=10%25 or a=20%25,b=30%25: each pool once, at most 16 pools and \
+             100 % in all",
+        ),
         _ => OverrideFault::Value("`value` must be drain, maintenance or ready"),
     })?;
+    if let OverrideValue::Split(shares) = &value {
+        check_shares(view, shares)?;
+    }
     let time = time.map(|text| {
         let time = humantime::parse_duration(&text).map_err(|_| OverrideFault::Time)?;
         if time.is_zero() || time > LONGEST { Err(OverrideFault::Time) } else { Ok(time) }
@@ -145,18 +164,99 @@ pub(super) async fn end(
     by: RequestOrigin,
 ) -> Result<String, OverrideFault> {
     let kind = OverrideKind::of_word(kind).ok_or(OverrideFault::Kind)?;
-    let [pool, backend] = values(kind, query, ["pool", "backend"])?;
-    let written = written(kind, pool.as_deref(), backend.as_deref());
+    let [pool, backend, listener, route] = values(kind, query, ["pool", "backend", "listener", "route"])?;
+    let subject = WrittenSubject { pool, backend, listener, route };
+    let written = subject.key(kind);
     let key = match view.overrides.get(&written) {
         Some(_) => written,
-        None => key(view, kind, pool, backend)?,
+        None => subject.existing(view, kind)?,
     };
     change(view, OverrideChange { key, value: None, time: None, by: by.to_string().into() }).await
 }
 
-/// Returns the key as a request has it. Its pool and its backend may not exist.
-fn written(kind: OverrideKind, pool: Option<&str>, backend: Option<&str>) -> OverrideKey {
-    OverrideKey { kind, pool: pool.unwrap_or_default().into(), backend: backend.unwrap_or_default().into() }
+/// The subject of an override as a request has it. Its parts may not exist.
+struct WrittenSubject {
+    pool: Option<String>,
+    backend: Option<String>,
+    listener: Option<String>,
+    route: Option<String>,
+}
+
+impl WrittenSubject {
+    /// Returns the key of this subject.
+    fn key(&self, kind: OverrideKind) -> OverrideKey {
+        let name = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        OverrideKey {
+            kind,
+            pool: name(&self.pool),
+            backend: name(&self.backend),
+            listener: name(&self.listener),
+            route: name(&self.route),
+        }
+    }
+
+    /// Returns the key of this subject. Its parts must exist, and must be those that the kind needs.
+    fn existing(&self, view: &View, kind: OverrideKind) -> Result<OverrideKey, OverrideFault> {
+        let needed = match kind {
+            OverrideKind::State | OverrideKind::Weight => [true, true, false, false],
+            OverrideKind::Pause => [true, false, false, false],
+            OverrideKind::Split => [false, false, true, true],
+            OverrideKind::Leave | OverrideKind::Log => [false; 4],
+        };
+        let parts = [&self.pool, &self.backend, &self.listener, &self.route];
+        if parts.map(|part| part.is_some()) != needed {
+            return Err(OverrideFault::Query(parameters(kind)));
+        }
+        let snapshot = view.snapshot.load();
+        if let Some(pool) = &self.pool {
+            let Some(served) = snapshot.pools.get(&**pool) else {
+                return Err(OverrideFault::Unknown(unknown_pool(pool, &snapshot)));
+            };
+            if let Some(backend) = self.backend.as_ref().filter(|name| served.pool.backend(name).is_none()) {
+                let names = served.pool.backends().iter().map(|backend| &**backend.name());
+                let message = unknown("backend", backend, "The backends of the pool are", names);
+                return Err(OverrideFault::Unknown(message));
+            }
+        }
+        if let (Some(listener), Some(route)) = (&self.listener, &self.route) {
+            check_route(&snapshot, listener, route)?;
+        }
+        Ok(self.key(kind))
+    }
+}
+
+fn unknown_pool(pool: &str, snapshot: &Snapshot) -> String {
+    unknown("pool", pool, "The pools are", snapshot.pools.keys().map(|name| &**name))
+}
+
+/// Checks that a route exists and leads to pools.
+fn check_route(snapshot: &Snapshot, listener: &str, route: &str) -> Result<(), OverrideFault> {
+    let policies = || snapshot.policies.values();
+    let Some(policy) = policies().find(|policy| *policy.listener == *listener) else {
+        let names: BTreeSet<&str> = policies().map(|policy| &*policy.listener).collect();
+        let names: Vec<_> = names.into_iter().collect();
+        let message = unknown("listener", listener, "The listeners are", names.iter().copied());
+        return Err(OverrideFault::Unknown(message));
+    };
+    let targets = || policy.protocol.routes().targets.iter();
+    let Some(target) = targets().find(|target| *target.route == *route) else {
+        let names = targets().map(|target| &*target.route);
+        let message = unknown("route", route, "The routes of the listener are", names);
+        return Err(OverrideFault::Unknown(message));
+    };
+    match target.action {
+        Action::Pool(_) | Action::Split(_) => Ok(()),
+        Action::Reject | Action::Drop => Err(OverrideFault::NoPool),
+    }
+}
+
+/// Checks that the pools of a split exist.
+fn check_shares(view: &View, shares: &SplitShares) -> Result<(), OverrideFault> {
+    let snapshot = view.snapshot.load();
+    match shares.pools().find(|pool| !snapshot.pools.contains_key(*pool)) {
+        Some(pool) => Err(OverrideFault::Unknown(unknown_pool(pool, &snapshot))),
+        None => Ok(()),
+    }
 }
 
 async fn change(view: &View, change: OverrideChange) -> Result<String, OverrideFault> {
@@ -173,42 +273,12 @@ async fn change(view: &View, change: OverrideChange) -> Result<String, OverrideF
         kind: key.kind.word(),
         pool: some(&key.pool),
         backend: some(&key.backend),
+        listener: some(&key.listener),
+        route: some(&key.route),
         value: set.as_ref().map(|set| set.value.to_string()),
         ends_in_seconds: set.as_ref().and_then(|set| seconds_left(set, now)),
         open,
     }))
-}
-
-/// Returns the key of an override. Its pool and its backend must exist.
-fn key(
-    view: &View,
-    kind: OverrideKind,
-    pool: Option<String>,
-    backend: Option<String>,
-) -> Result<OverrideKey, OverrideFault> {
-    let (needs_pool, needs_backend) = match kind {
-        OverrideKind::State | OverrideKind::Weight => (true, true),
-        OverrideKind::Pause => (true, false),
-        OverrideKind::Leave | OverrideKind::Log => (false, false),
-    };
-    if (pool.is_some(), backend.is_some()) != (needs_pool, needs_backend) {
-        return Err(OverrideFault::Query(parameters(kind)));
-    }
-    let Some(pool) = pool else { return Ok(OverrideKey::of_process(kind)) };
-    let snapshot = view.snapshot.load();
-    let Some(served) = snapshot.pools.get(&*pool) else {
-        let names = snapshot.pools.keys().map(|name| &**name);
-        return Err(OverrideFault::Unknown(unknown("pool", &pool, "The pools are", names)));
-    };
-    let Some(backend) = backend else {
-        return Ok(OverrideKey { kind, pool: pool.into(), backend: "".into() });
-    };
-    if served.pool.backend(&backend).is_none() {
-        let names = served.pool.backends().iter().map(|backend| &**backend.name());
-        let message = unknown("backend", &backend, "The backends of the pool are", names);
-        return Err(OverrideFault::Unknown(message));
-    }
-    Ok(OverrideKey { kind, pool: pool.into(), backend: backend.into() })
 }
 
 /// Returns the parameters of a kind, for messages.
@@ -217,6 +287,7 @@ fn parameters(kind: OverrideKind) -> &'static str {
         OverrideKind::State => "pool, backend, value (drain, maintenance or ready), and for",
         OverrideKind::Weight => "pool, backend, value (a weight), and for",
         OverrideKind::Pause => "pool and for",
+        OverrideKind::Split => "listener, route, value (shares such as canary=10%25), and for",
         OverrideKind::Leave => "only for",
         OverrideKind::Log => "value (error, warn, info, debug or trace), and for",
     }
@@ -244,6 +315,8 @@ fn status(
         kind: key.kind.word(),
         pool: some(&key.pool),
         backend: some(&key.backend),
+        listener: some(&key.listener),
+        route: some(&key.route),
         value: set.value.to_string(),
         since: rfc3339(set.since),
         by: set.by.to_string(),
@@ -255,8 +328,10 @@ fn status(
 
 /// Returns the open connections of the subject of an override.
 fn open(key: &OverrideKey, view: &View, snapshot: &Snapshot) -> Option<u64> {
-    if key.pool.is_empty() {
-        return Some(view.bounds.connections.inside());
+    match key.kind {
+        OverrideKind::Leave | OverrideKind::Log => return Some(view.bounds.connections.inside()),
+        OverrideKind::Split => return None,
+        OverrideKind::State | OverrideKind::Weight | OverrideKind::Pause => {}
     }
     let pool = &snapshot.pools.get(&key.pool)?.pool;
     match key.kind {

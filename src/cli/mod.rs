@@ -39,7 +39,7 @@ use list::ListCommand;
 use status::Extent;
 use steer::{
     AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, RebalanceArgs, ReloadArgs, ResumeArgs,
-    WeightArgs,
+    SplitArgs, WeightArgs,
 };
 use upgrade::{TakeOverArgs, UpgradeArgs};
 
@@ -110,6 +110,8 @@ enum Command {
     Ready(ReadyArgs),
     /// Change the weight of a backend
     Weight(WeightArgs),
+    /// Change the shares of pools in a route, such as for a canary
+    Split(SplitArgs),
     /// Let new connections of a pool wait, such as for the failover of a database
     Pause(PauseArgs),
     /// End the pause of a pool
@@ -181,6 +183,7 @@ pub fn run() -> ExitCode {
         Command::Maintenance(args) => steer::take_out(&args, "maintenance"),
         Command::Ready(args) => steer::put_in(&args),
         Command::Weight(args) => steer::weight(&args),
+        Command::Split(args) => steer::split(&args),
         Command::Pause(args) => steer::pause(&args),
         Command::Resume(args) => steer::resume(&args),
         Command::Rebalance(args) => steer::rebalance(&args),

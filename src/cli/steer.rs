@@ -67,6 +67,23 @@ pub(super) struct WeightArgs {
     admin: AdminArgs,
 }
 
+/// The arguments of `split`.
+#[derive(Args)]
+pub(super) struct SplitArgs {
+    /// The listener and the route, as the access log names it, such as tls/www.example.com
+    #[arg(value_name = "LISTENER/ROUTE", value_parser = parse_route)]
+    route: (String, String),
+    /// The shares of pools, such as `canary=10%`: the other pools of the route share the rest. `file` for the shares of the
+    /// configuration
+    #[arg(required = true, value_name = "POOL=SHARE")]
+    shares: Vec<String>,
+    /// The time after which the shares of the configuration are back, such as `2h`
+    #[arg(long = "for", value_name = "TIME")]
+    time: Option<String>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
 /// The arguments of `pause`.
 #[derive(Args)]
 pub(super) struct PauseArgs {
@@ -169,6 +186,15 @@ fn parse_backend(text: &str) -> Result<(String, String), String> {
     }
 }
 
+fn parse_route(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((listener, route)) if !listener.is_empty() && !route.is_empty() => {
+            Ok((listener.to_owned(), route.to_owned()))
+        }
+        _ => Err("write the listener and the route, such as tls/www.example.com".to_owned()),
+    }
+}
+
 /// Checks a rate, before anything is changed.
 fn parse_rate(text: &str) -> Result<String, String> {
     let is_number = |number: &str| number.parse::<u32>().is_ok_and(|number| number > 0);
@@ -224,6 +250,18 @@ pub(super) fn weight(args: &WeightArgs) -> ExitCode {
     }
     let value = [("value", Some(&args.weight)), ("for", args.time.as_ref())];
     request(&args.admin, "POST", &path("weight", subject.into_iter().chain(value)))
+}
+
+/// Sets the shares of pools in a route, or ends the override of its shares.
+pub(super) fn split(args: &SplitArgs) -> ExitCode {
+    let (listener, route) = &args.route;
+    let subject = [("listener", Some(listener)), ("route", Some(route))];
+    if args.shares == ["file"] {
+        return request(&args.admin, "DELETE", &path("split", subject));
+    }
+    let shares = args.shares.join(",");
+    let value = [("value", Some(&shares)), ("for", args.time.as_ref())];
+    request(&args.admin, "POST", &path("split", subject.into_iter().chain(value)))
 }
 
 /// Pauses a pool.
@@ -466,6 +504,9 @@ mod tests {
         check("app", None);
         check("app/", None);
         check("/a", None);
+        let route = ("tls".to_owned(), "www.example/a".to_owned());
+        assert_eq!(parse_route("tls/www.example/a"), Ok(route));
+        assert!(parse_route("tls").is_err() && parse_route("tls/").is_err() && parse_route("/a").is_err());
     }
 
     #[test]

@@ -23,12 +23,17 @@ pub struct Split {
 impl Split {
     /// Creates shares of these weights. A target of weight 0 gets no client; if all weights are 0, the first target
     /// gets all clients.
-    pub fn new(key: [u8; 16], weights: impl IntoIterator<Item = u32>) -> Self {
+    pub fn new(key: [u8; 16], weights: impl IntoIterator<Item: Into<u64>>) -> Self {
         let ends = weights.into_iter().scan(0, |end, weight| {
-            *end += u64::from(weight);
+            *end += weight.into();
             Some(*end)
         });
         Self { key, ends: ends.collect() }
+    }
+
+    /// Returns the weights.
+    pub fn weights(&self) -> impl Iterator<Item = u64> + '_ {
+        self.ends.iter().scan(0, |before, &end| Some(end - std::mem::replace(before, end)))
     }
 
     /// Returns the index of a client's target in the list of weights. All clients without an address have one target.
@@ -80,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_network_stays_together() {
-        let split = Split::new([1; 16], [1, 1, 1, 1, 1, 1, 1]);
+        let split = Split::new([1; 16], [1_u32; 7]);
         let place = |address: &str| split.place(Some(address.parse().unwrap()));
         assert_eq!(place("2001:db8::1"), place("2001:db8::ffff:1"));
         assert_eq!(place("::ffff:10.0.0.1"), place("10.0.0.1"));
@@ -89,7 +94,7 @@ mod tests {
     /// All versions on all nodes must draw alike: a changed value moves clients.
     #[test]
     fn draws_are_pinned() {
-        let split = Split::new(*b"pointsman-hash-1", [1; 100]);
+        let split = Split::new(*b"pointsman-hash-1", [1_u32; 100]);
         let place = |address: &str| split.place(Some(address.parse().unwrap()));
         let draws = ["10.0.0.1", "10.0.0.2", "192.0.2.7", "2001:db8::1"].map(place);
         assert_eq!((draws, split.place(None)), ([64, 73, 65, 45], 14));

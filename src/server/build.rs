@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::build_fault::BuildFault;
 use super::inherited::{InheritedListener, InheritedState, RouteUsage};
-use super::overrides::{self, OverrideTable};
+use super::overrides::{self, OverrideTable, shares_of};
 use super::own_backends::leave_out_cycles;
 use super::{opening_build, series};
 use crate::config::Config;
@@ -71,7 +71,8 @@ pub(super) fn snapshot(
     let mut policies = HashMap::new();
     for spec in &config.listeners {
         let before = listener_before(&spec.name, previous, inherited);
-        let policy = Arc::new(policy(spec, before, named, metrics)?);
+        let splits = SplitOverrides { table: inputs.overrides, hash_key: config.hash_key };
+        let policy = Arc::new(policy(spec, before, named, splits, metrics)?);
         for (index, address) in spec.binds.iter().enumerate() {
             policies.insert(SocketId::new(&spec.name, index, address), Arc::clone(&policy));
         }
@@ -152,6 +153,7 @@ pub(super) fn policy(
     spec: &ListenerSpec,
     before: Option<InheritedListener>,
     named: PolicyTargets<'_>,
+    splits: SplitOverrides<'_>,
     metrics: &Metrics,
 ) -> Result<Policy, BuildFault> {
     let PolicyTargets { pool_slots, lists } = named;
@@ -164,7 +166,7 @@ pub(super) fn policy(
         rate.set(spec.rate);
         Box::new(Admission { spec, rate })
     });
-    let (protocol, metrics) = (protocol(spec, pool_slots, &used)?, metrics.listener(&spec.name));
+    let (protocol, metrics) = (protocol(spec, pool_slots, splits, &used)?, metrics.listener(&spec.name));
     series::expect_of_listener(spec, pool_slots, &metrics);
     let relay = Arc::new(spec.policy.relay);
     let opening = opening_build::build(&spec.policy.opening, &relay, |name| pool_slot(pool_slots, name))?;
@@ -179,10 +181,11 @@ pub(super) fn policy(
 fn protocol(
     spec: &ListenerSpec,
     pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
+    splits: SplitOverrides<'_>,
     before: &RouteUsage,
 ) -> Result<Protocol, BuildFault> {
     let pool_slot = |name: &Arc<str>| pool_slot(pool_slots, name);
-    let routes = routes(spec, pool_slot, before)?;
+    let routes = routes(spec, pool_slots, splits, before)?;
     let (no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool, .. } => {
             return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: pool_slot(pool)? })));
@@ -215,44 +218,82 @@ fn pool_slot(
 
 fn routes(
     spec: &ListenerSpec,
-    pool_slot: impl Fn(&Arc<str>) -> Result<Arc<PoolSlot>, BuildFault>,
+    pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
+    splits: SplitOverrides<'_>,
     before: &RouteUsage,
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
     let mut claimed = HashSet::new();
     let mut named: HashMap<Arc<str>, Arc<RouteCounts>> = HashMap::new();
-    for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
-        let action = match action {
-            ActionSpec::Pool(name) => Action::Pool(pool_slot(name)?),
-            ActionSpec::Split(split, names) => {
-                let pool_slots = names.iter().map(&pool_slot).collect::<Result<_, _>>()?;
-                Action::Split(Arc::new((split.clone(), pool_slots)))
-            }
-            ActionSpec::Reject => Action::Reject,
-            ActionSpec::Drop => Action::Drop,
-        };
-        let route_name = |key: &RouteKey| -> Arc<str> {
-            match (name, conditions) {
-                (Some(name), _) => Arc::clone(name),
-                (None, Some(conditions)) => format!("{key}{conditions}").into(),
-                (None, None) => key.to_string().into(),
-            }
-        };
-        let route_names: Vec<_> = keys.iter().map(route_name).collect();
+    for route in spec.policy.protocol.routes() {
+        let RouteSpec { keys, conditions, name, action, limits } = route;
+        let written = in_use(action, pool_slots)?;
+        let route_names: Vec<_> = keys.iter().map(|key| route_name(route, key)).collect();
         let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&route_names, &mut claimed)));
         let counts = name.as_ref().map(|name| {
             let of_name = named.entry(Arc::clone(name));
             Arc::clone(of_name.or_insert_with(|| before.counts.get(name).cloned().unwrap_or_default()))
         });
         for (key, route_name) in keys.iter().zip(route_names) {
-            let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
+            let id = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
+            let (limits, counts) = (limits.clone(), counts.clone());
+            let action = match splits.action(spec, &route_name, action, pool_slots) {
+                Some(changed) => in_use(&changed, pool_slots)?,
+                None => written.clone(),
+            };
             targets.push(RouteTarget { route: route_name, action, limits, counts });
-            entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route });
+            entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route: id });
         }
     }
     let table = RouteTable::build(entries).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
     Ok(Deferred::new(Routes { table, targets }))
+}
+
+/// Returns the name of a route for one of its keys, as the access log has it.
+pub(super) fn route_name(route: &RouteSpec, key: &RouteKey) -> Arc<str> {
+    match (&route.name, &route.conditions) {
+        (Some(name), _) => Arc::clone(name),
+        (None, Some(conditions)) => format!("{key}{conditions}").into(),
+        (None, None) => key.to_string().into(),
+    }
+}
+
+/// Returns an action with the slots of its pools.
+fn in_use(action: &ActionSpec, pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>) -> Result<Action, BuildFault> {
+    Ok(match action {
+        ActionSpec::Pool(name) => Action::Pool(pool_slot(pool_slots, name)?),
+        ActionSpec::Split(split, names) => {
+            let slots = names.iter().map(|name| pool_slot(pool_slots, name)).collect::<Result<_, _>>()?;
+            Action::Split(Arc::new((split.clone(), slots)))
+        }
+        ActionSpec::Reject => Action::Reject,
+        ActionSpec::Drop => Action::Drop,
+    })
+}
+
+/// The shares of pools in routes that operators have set.
+#[derive(Clone, Copy)]
+pub(super) struct SplitOverrides<'a> {
+    pub(super) table: &'a OverrideTable,
+    /// The key of splits.
+    pub(super) hash_key: [u8; 16],
+}
+
+impl SplitOverrides<'_> {
+    /// Returns the action of a route, if an operator has set its shares.
+    fn action(
+        self,
+        spec: &ListenerSpec,
+        route: &str,
+        written: &ActionSpec,
+        pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
+    ) -> Option<ActionSpec> {
+        if self.table.is_empty() {
+            return None;
+        }
+        let shares = shares_of(self.table, &spec.name, route)?;
+        shares.applied(written, self.hash_key, |pool| pool_slots.contains_key(pool))
+    }
 }
 
 /// Returns a random number from the standard library's seed of hash maps. It is random enough to spread first

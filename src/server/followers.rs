@@ -4,7 +4,7 @@
 use tokio::time::Instant;
 
 use super::agents::AgentFollower;
-use super::changed_pools::{self, ChangedPools};
+use super::changed_parts::{self, ChangedParts};
 use super::checks::CheckFollower;
 use super::discovery::{DiscoveryFollower, HeldReports};
 use super::draining::{self, DrainingSet, ExpiredDrains};
@@ -34,7 +34,7 @@ pub(super) struct Followers {
     /// The files with entries of lists.
     pub(super) list_files: ListFiles,
     /// The pools that are not in force with their overrides yet.
-    pub(super) changed_pools: ChangedPools,
+    pub(super) changed_parts: ChangedParts,
 }
 
 impl Followers {
@@ -48,7 +48,7 @@ impl Followers {
             agents: AgentFollower::new(),
             route_files: RouteFiles::new(),
             list_files: ListFiles::new(),
-            changed_pools: ChangedPools::default(),
+            changed_parts: ChangedParts::default(),
         };
         if let Some(state) = &mut server.pending_state {
             followers.discovery.sources.restore(state.take_discovered());
@@ -64,7 +64,7 @@ impl Followers {
         let (config, standing) = (&server.config, &server.view.standing);
         self.discovery.in_force(change, config);
         self.draining.in_force(change, Instant::now(), config.shutdown.drain);
-        changed_pools::follow_pauses(server, change);
+        changed_parts::follow_pauses(server, change);
         self.follow_up.in_force(change, server);
         self.checks.in_force(change, server, &self.discovery.sources);
         self.agents.in_force(change, &self.discovery.sources, &self.checks.limit);
@@ -99,13 +99,13 @@ impl Followers {
 
     /// Puts the pools in force whose overrides have changed.
     pub(super) fn apply_overrides(&mut self, server: &Server) {
-        for pool in self.changed_pools.take() {
+        for pool in self.changed_parts.take() {
             let inherited = self.draining.inherited();
             if let Some(change) = self.discovery.rebuild_pool(&pool, server, &inherited) {
                 self.in_force(&change, server);
             }
         }
-        self.changed_pools.send_answers();
+        self.changed_parts.send_answers();
     }
 
     /// Applies the reports that waited for a build.
@@ -125,7 +125,7 @@ impl Followers {
 
     /// Returns true if a report about a file or an override is not taken up yet.
     pub(super) fn has_noted(&self) -> bool {
-        self.route_files.has_noted() || self.list_files.has_noted() || !self.changed_pools.is_empty()
+        self.route_files.has_noted() || self.list_files.has_noted() || !self.changed_parts.is_empty()
     }
 
     /// Logs the drains that are over before their time.

@@ -6,7 +6,6 @@
 //!
 //! Read `phase.rs` for the phases of the process, `control.rs` for each phase and event, and `reload.rs` for the steps
 //! of a reload.
-
 mod access_log;
 mod admin_sockets;
 mod agents;
@@ -14,7 +13,7 @@ mod backend_log;
 mod build;
 mod build_fault;
 mod census;
-mod changed_pools;
+mod changed_parts;
 mod changes;
 mod checks;
 mod close_orders;
@@ -52,6 +51,7 @@ mod service_manager;
 mod signals;
 mod sockets;
 mod source;
+mod split_shares;
 mod standing;
 mod start;
 mod steering;
@@ -81,6 +81,7 @@ pub use rebalance::{Rebalance, RebalanceRefusal, RebalanceRequest};
 pub use reload_queue::ReloadRules;
 pub use signals::{EarlySignals, Signals};
 pub use source::{SourceFault, tproxy_rules};
+pub use split_shares::{SplitFault, SplitShares};
 pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;

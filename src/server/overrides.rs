@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
+use super::split_shares::SplitShares;
 use crate::pool::{OperatorState, PoolSpec};
 use crate::telemetry::LogLevel;
 
@@ -25,6 +26,8 @@ pub enum OverrideKind {
     Weight,
     /// A pause of a pool.
     Pause,
+    /// The shares of pools in a route.
+    Split,
     /// This process is not ready: balancers in front of it send new clients elsewhere.
     Leave,
     /// The level of the log.
@@ -33,7 +36,7 @@ pub enum OverrideKind {
 
 impl OverrideKind {
     /// Every kind.
-    pub const ALL: [Self; 5] = [Self::State, Self::Weight, Self::Pause, Self::Leave, Self::Log];
+    pub const ALL: [Self; 6] = [Self::State, Self::Weight, Self::Pause, Self::Split, Self::Leave, Self::Log];
 
     /// The word in the API, in metrics and in messages between programs.
     pub const fn word(self) -> &'static str {
@@ -41,6 +44,7 @@ impl OverrideKind {
             Self::State => "state",
             Self::Weight => "weight",
             Self::Pause => "pause",
+            Self::Split => "split",
             Self::Leave => "leave",
             Self::Log => "log",
         }
@@ -57,23 +61,44 @@ impl OverrideKind {
 pub struct OverrideKey {
     /// The kind.
     pub kind: OverrideKind,
-    /// The name of the pool; empty for kinds that concern the process.
+    /// The name of the pool; empty for kinds that concern no pool.
     pub pool: Arc<str>,
     /// The name of the backend; empty for kinds that concern no backend.
     pub backend: Arc<str>,
+    /// The name of the listener; empty for kinds that concern no listener.
+    pub listener: Arc<str>,
+    /// The name of the route, as the access log has it; empty for kinds that concern no route.
+    pub route: Arc<str>,
 }
 
 impl OverrideKey {
     /// Returns the key of a kind that concerns the process.
     pub fn of_process(kind: OverrideKind) -> Self {
-        Self { kind, pool: "".into(), backend: "".into() }
+        Self::of_backend(kind, "", "")
+    }
+
+    /// Returns the key of a kind that concerns a pool.
+    pub fn of_pool(kind: OverrideKind, pool: &str) -> Self {
+        Self::of_backend(kind, pool, "")
+    }
+
+    /// Returns the key of a kind that concerns a backend.
+    pub fn of_backend(kind: OverrideKind, pool: &str, backend: &str) -> Self {
+        Self { kind, pool: pool.into(), backend: backend.into(), listener: "".into(), route: "".into() }
+    }
+
+    /// Returns the key of the split of a route.
+    pub fn of_route(listener: &str, route: &str) -> Self {
+        let (listener, route) = (listener.into(), route.into());
+        Self { listener, route, ..Self::of_process(OverrideKind::Split) }
     }
 }
 
 impl fmt::Display for OverrideKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, pool, backend } = self;
+        let Self { kind, pool, backend, listener, route } = self;
         match kind {
+            OverrideKind::Split => write!(f, "the split of route {listener}/{route}"),
             OverrideKind::State => write!(f, "the state of backend {pool}/{backend}"),
             OverrideKind::Weight => write!(f, "the weight of backend {pool}/{backend}"),
             OverrideKind::Pause => write!(f, "the pause of pool {pool}"),
@@ -84,7 +109,7 @@ impl fmt::Display for OverrideKey {
 }
 
 /// The value that an override puts in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OverrideValue {
     /// The operator state of the backend.
     State(OperatorState),
@@ -92,6 +117,8 @@ pub enum OverrideValue {
     Weight(u16),
     /// New connections of the pool wait.
     Pause,
+    /// The shares of pools in the route.
+    Split(SplitShares),
     /// `/ready` says 503.
     Leave,
     /// The level of the log.
@@ -105,6 +132,7 @@ impl OverrideValue {
             OverrideKind::State => OperatorState::of_word(text).map(Self::State),
             OverrideKind::Weight => text.parse().ok().filter(|weight| *weight > 0).map(Self::Weight),
             OverrideKind::Pause => Some(Self::Pause),
+            OverrideKind::Split => text.parse().ok().map(Self::Split),
             OverrideKind::Leave => Some(Self::Leave),
             OverrideKind::Log => LogLevel::of_word(text).map(Self::Log),
         }
@@ -117,6 +145,7 @@ impl fmt::Display for OverrideValue {
             Self::State(state) => f.write_str(state.word()),
             Self::Weight(weight) => write!(f, "{weight}"),
             Self::Pause => f.write_str("paused"),
+            Self::Split(shares) => shares.fmt(f),
             Self::Leave => f.write_str("not ready"),
             Self::Log(level) => f.write_str(level.word()),
         }
@@ -190,6 +219,9 @@ pub enum OverrideRefusal {
     /// The process stops.
     #[error("this process is stopping")]
     Stopping,
+    /// The shares of a split leave clients without a pool.
+    #[error("the route has no other pool for the rest of the clients: the shares must be 100 % together")]
+    NotWhole,
     /// There are too many overrides.
     #[error(
         "there are {MOST} overrides already, the most; GET /api/v1/overrides lists them, and DELETE ends them"
@@ -301,6 +333,18 @@ impl Overrides {
     }
 }
 
+/// Returns the shares that an operator has set for a route.
+pub(super) fn shares_of<'a>(
+    table: &'a OverrideTable,
+    listener: &str,
+    route: &str,
+) -> Option<&'a SplitShares> {
+    match &table.get(&OverrideKey::of_route(listener, route))?.value {
+        OverrideValue::Split(shares) => Some(shares),
+        _ => None,
+    }
+}
+
 /// Puts the states and weights of a table in the spec of a pool.
 pub(super) fn apply(table: &OverrideTable, spec: &mut PoolSpec) {
     if table.is_empty() {
@@ -309,8 +353,8 @@ pub(super) fn apply(table: &OverrideTable, spec: &mut PoolSpec) {
     let pool = Arc::clone(&spec.name);
     for backend in &mut spec.backends {
         let of_kind = |kind| {
-            let key = OverrideKey { kind, pool: Arc::clone(&pool), backend: Arc::clone(&backend.name) };
-            table.get(&key).map(|set| set.value)
+            let key = OverrideKey::of_backend(kind, &pool, &backend.name);
+            table.get(&key).map(|set| set.value.clone())
         };
         if let Some(OverrideValue::State(state)) = of_kind(OverrideKind::State) {
             backend.operator_state = state;
@@ -327,7 +371,7 @@ mod tests {
     use crate::pool::BackendSpec;
 
     fn key(kind: OverrideKind, pool: &str, backend: &str) -> OverrideKey {
-        OverrideKey { kind, pool: pool.into(), backend: backend.into() }
+        OverrideKey::of_backend(kind, pool, backend)
     }
 
     fn change(key: &OverrideKey, value: Option<OverrideValue>, time: Option<u64>) -> OverrideChange {
@@ -339,9 +383,9 @@ mod tests {
         let overrides = Overrides::default();
         let state = key(OverrideKind::State, "p", "b");
         let drain = Some(OverrideValue::State(OperatorState::Drain));
-        let set = |value, time| overrides.change(change(&state, value, time)).unwrap();
+        let set = |value: Option<OverrideValue>, time| overrides.change(change(&state, value, time)).unwrap();
         assert_eq!(set(None, None), OverrideOutcome::Absent);
-        assert_eq!(set(drain, Some(60)), OverrideOutcome::Set);
+        assert_eq!(set(drain.clone(), Some(60)), OverrideOutcome::Set);
         assert!(overrides.next_end().is_some() && overrides.take_ended(Instant::now()).is_empty());
         assert_eq!(set(drain, None), OverrideOutcome::Replaced);
         assert_eq!((overrides.next_end(), overrides.all().len()), (None, 1));

@@ -58,6 +58,9 @@ impl Control {
             report.apply(&self.server.view);
         }
         self.followers.apply_overrides(&self.server);
+        if let Some(build) = self.next_split() {
+            return Some(Work::new(on_thread(move || build.build())));
+        }
         let (report, written) = self.followers.route_files.take_noted()?;
         let build = report.begin(written, &self.server)?;
         Some(Work::new(on_thread(move || build.build())))
@@ -79,6 +82,7 @@ impl Control {
         if let Some(change) = built.put_in_force(&mut self.server) {
             self.followers.in_force(&change, &self.server);
         }
+        self.followers.changed_parts.routes_built();
     }
 
     /// Starts to read the configuration file, on a thread: a list of millions takes seconds.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::build;
+use super::build::{self, SplitOverrides};
 use super::build_fault::BuildFault;
 use super::events::{EventKind, EventLog, Severity};
 use super::in_force::{ChangedPart, InForce};
 use super::inherited::InheritedListener;
+use super::overrides::OverrideTable;
 use super::standing::{StandingFaults, StandingKind, first_line};
 use super::start::Server;
 use super::view::View;
@@ -170,9 +171,9 @@ impl RoutesReport {
             running: Arc::clone(&server.config),
             snapshot: server.view.snapshot.load_full(),
             metrics: Arc::clone(&server.view.metrics),
+            overrides: server.view.overrides.copy(),
             listener,
-            written,
-            read,
+            change: RoutesChange::File { written, read },
         })
     }
 }
@@ -216,9 +217,20 @@ pub(super) struct RoutesBuild {
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
     listener: Arc<str>,
-    /// The number of routes, at the start of the list, that do not come from the file.
-    written: usize,
-    read: Deferred<Vec<RouteSpec>>,
+    overrides: OverrideTable,
+    change: RoutesChange,
+}
+
+/// The change of the routes of a listener.
+enum RoutesChange {
+    /// Its file was read.
+    File {
+        /// The number of routes, at the start of the list, that do not come from the file.
+        written: usize,
+        read: Deferred<Vec<RouteSpec>>,
+    },
+    /// An operator has set the shares of pools.
+    Shares,
 }
 
 /// The result of a build.
@@ -231,11 +243,23 @@ pub(super) struct BuiltRoutes {
 struct ListenerWithRoutes {
     spec: ListenerSpec,
     policy: Policy,
-    /// The warnings of the new routes that the old routes did not have.
-    warnings: Vec<Diagnostic>,
+    /// The warnings of the new routes that the old routes did not have. `None` if no file was read.
+    read: Option<Vec<Diagnostic>>,
 }
 
 impl RoutesBuild {
+    /// Returns the same routes of a listener to build, with the shares that operators have set.
+    pub(super) fn with_shares(listener: Arc<str>, server: &Server) -> Self {
+        Self {
+            running: Arc::clone(&server.config),
+            snapshot: server.view.snapshot.load_full(),
+            metrics: Arc::clone(&server.view.metrics),
+            overrides: server.view.overrides.copy(),
+            listener,
+            change: RoutesChange::Shares,
+        }
+    }
+
     /// Builds the routes. A million of them take seconds, so the control thread must not call it.
     pub(super) fn build(self) -> BuiltRoutes {
         BuiltRoutes { listener: Arc::clone(&self.listener), result: self.listener_with_routes() }
@@ -246,23 +270,30 @@ impl RoutesBuild {
     fn listener_with_routes(self) -> Result<Option<ListenerWithRoutes>, BuildFault> {
         let spec = self.running.listeners.iter().find(|spec| spec.name == self.listener);
         let Some(spec) = spec else { return Ok(None) };
-        let (written, old) = spec.policy.protocol.routes().split_at(self.written);
-        if old == &self.read[..] {
-            return Ok(None);
-        }
-        let mut routes = written.to_vec();
-        routes.append(&mut self.read.into_inner());
-        let known: HashSet<String> = left_to_wider(spec).into_iter().map(|warning| warning.message).collect();
         let mut spec = spec.clone();
-        *spec.policy.protocol.routes_mut() = Arc::new(routes);
+        let mut known: Option<HashSet<String>> = None;
+        if let RoutesChange::File { written, read } = self.change {
+            let (written, old) = spec.policy.protocol.routes().split_at(written);
+            if old == &read[..] {
+                return Ok(None);
+            }
+            let mut routes = written.to_vec();
+            routes.append(&mut read.into_inner());
+            known = Some(left_to_wider(&spec).into_iter().map(|warning| warning.message).collect());
+            *spec.policy.protocol.routes_mut() = Arc::new(routes);
+        }
         let old = self.snapshot.policies.values().find(|policy| policy.listener == self.listener);
         let before = old.map(|policy| InheritedListener::of(policy));
         let named =
             build::PolicyTargets { pool_slots: &self.snapshot.pool_slots, lists: &self.snapshot.lists };
-        let policy = build::policy(&spec, before, named, &self.metrics)?;
+        let splits = SplitOverrides { table: &self.overrides, hash_key: self.running.hash_key };
+        let policy = build::policy(&spec, before, named, splits, &self.metrics)?;
+        let Some(known) = known else {
+            return Ok(Some(ListenerWithRoutes { spec, policy, read: None }));
+        };
         let mut warnings = left_to_wider(&spec);
         warnings.retain(|warning| !known.contains(&warning.message));
-        Ok(Some(ListenerWithRoutes { spec, policy, warnings }))
+        Ok(Some(ListenerWithRoutes { spec, policy, read: Some(warnings) }))
     }
 }
 
@@ -287,7 +318,7 @@ impl BuiltRoutes {
 
 impl ListenerWithRoutes {
     fn put_in_force(self, listener: &Arc<str>, server: &mut Server) -> InForce {
-        let Self { spec, policy, warnings } = self;
+        let Self { spec, policy, read } = self;
         let routes = policy.protocol.routes().len();
         let snapshot = server.view.snapshot.load().with_policy(&Arc::new(policy));
         let change = InForce::routes(&server.view, snapshot);
@@ -298,10 +329,12 @@ impl ListenerWithRoutes {
         }
         // The new routes may be the first with a tarpit, which needs descriptors.
         server.bound();
-        tracing::info!(%listener, routes, "the routes were read again");
-        let text = format!("the routes of listener {listener} were read again: {routes} routes");
-        server.view.events.note(EventKind::Routes, Severity::Info, text);
-        warn(listener, &warnings, &server.view.events);
+        if let Some(warnings) = read {
+            tracing::info!(%listener, routes, "the routes were read again");
+            let text = format!("the routes of listener {listener} were read again: {routes} routes");
+            server.view.events.note(EventKind::Routes, Severity::Info, text);
+            warn(listener, &warnings, &server.view.events);
+        }
         change
     }
 }

@@ -5,24 +5,28 @@ use std::time::Instant;
 
 use humantime::format_duration;
 
-use super::changed_pools::follow_pause;
+use super::build::route_name;
+use super::changed_parts::follow_pause;
 use super::control::Control;
 use super::events::{EventKind, Severity};
 use super::overrides::{
     OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideRequest,
     OverrideValue,
 };
+use super::route_files::RoutesBuild;
+use super::split_shares::SplitShares;
 use super::start::Server;
 use crate::pool::OperatorState;
+use crate::snapshot::{ActionSpec, RouteSpec};
 
 impl Control {
     /// Makes a change that an operator requested. It is in force before the answer.
     pub(super) fn override_part(&mut self, request: OverrideRequest) {
         let OverrideRequest { change, reply } = request;
         let outcome = self.change_override(change);
+        // The routes of a listener are built on a thread: the answer waits for them.
+        self.followers.changed_parts.answer_later(reply, outcome);
         self.followers.apply_overrides(&self.server);
-        // A requester that is gone needs no answer.
-        let _ = reply.send(outcome);
     }
 
     /// Makes a change that an operator requested while a snapshot is built. It comes into force after this snapshot, and the
@@ -30,17 +34,23 @@ impl Control {
     pub(super) fn override_part_later(&mut self, request: OverrideRequest) {
         let OverrideRequest { change, reply } = request;
         let outcome = self.change_override(change);
-        self.followers.changed_pools.answer_later(reply, outcome);
+        self.followers.changed_parts.answer_later(reply, outcome);
     }
 
     /// Changes the table, and notes the pool that is to be built again.
     fn change_override(&mut self, change: OverrideChange) -> Result<OverrideOutcome, OverrideRefusal> {
         let change = self.as_written(change);
+        if let Some(OverrideValue::Split(shares)) = &change.value
+            && !shares.is_whole()
+            && !has_another_pool(&self.server, &change.key, shares)
+        {
+            return Err(OverrideRefusal::NotWhole);
+        }
         let OverrideChange { key, value, time, by } = change.clone();
         let outcome = self.server.view.overrides.change(change)?;
         let time = time.map(|time| format_duration(time).to_string());
         self.note_override(&key, value, outcome, time, &by);
-        self.followers.changed_pools.note(&key);
+        self.followers.changed_parts.note(&key);
         follow_pause(&self.server, &key);
         self.follow_log_level(&key);
         Ok(outcome)
@@ -65,7 +75,7 @@ impl Control {
         by: &str,
     ) {
         let time = time.map(|time| format!(" for {time}")).unwrap_or_default();
-        let OverrideKey { pool, backend, .. } = key;
+        let OverrideKey { pool, backend, listener, route, .. } = key;
         let text = match (value, outcome) {
             (_, OverrideOutcome::Absent) => format!("there was no override of {key} to end, asked by {by}"),
             (None, _) => format!("the override of {key} was ended, by {by}"),
@@ -76,6 +86,9 @@ impl Control {
                 format!("backend {pool}/{backend} has the weight {weight}{time}, by {by}")
             }
             (Some(OverrideValue::Pause), _) => format!("pool {pool} is paused{time}, by {by}"),
+            (Some(OverrideValue::Split(shares)), _) => {
+                format!("route {listener}/{route} has the shares {shares}{time}, by {by}")
+            }
             (Some(OverrideValue::Leave), _) => {
                 format!("this process leaves: /ready answers 503{time}, by {by}")
             }
@@ -93,7 +106,7 @@ impl Control {
             let text = format!("the override of {key} has ended: its time is over");
             tracing::info!("{text}");
             self.server.view.events.note(EventKind::Override, Severity::Info, text);
-            self.followers.changed_pools.note(&key);
+            self.followers.changed_parts.note(&key);
             follow_pause(&self.server, &key);
             self.follow_log_level(&key);
         }
@@ -119,11 +132,34 @@ impl Control {
     /// Puts all overrides in force: those of the program before this one.
     pub(super) fn apply_restored_overrides(&mut self) {
         for (key, _) in self.server.view.overrides.all() {
-            self.followers.changed_pools.note(&key);
+            self.followers.changed_parts.note(&key);
             self.follow_log_level(&key);
         }
         self.followers.apply_overrides(&self.server);
+        // No client waits yet.
+        while let Some(build) = self.next_split() {
+            self.routes_built(build.build());
+        }
     }
+
+    /// Returns the next routes to build, with the shares that operators have set.
+    pub(super) fn next_split(&mut self) -> Option<RoutesBuild> {
+        let listener = self.followers.changed_parts.take_listener()?;
+        Some(RoutesBuild::with_shares(listener, &self.server))
+    }
+}
+
+/// Returns true if the configuration has a pool in this route that the shares do not name.
+fn has_another_pool(server: &Server, key: &OverrideKey, shares: &SplitShares) -> bool {
+    let is_other = |pool: &Arc<str>| !shares.pools().any(|named| *named == **pool);
+    let listener = server.config.listeners.iter().find(|spec| spec.name == key.listener);
+    let routes = listener.map_or(&[][..], |spec| spec.policy.protocol.routes());
+    let is_named = |route: &&RouteSpec| route.keys.iter().any(|name| route_name(route, name) == key.route);
+    routes.iter().filter(is_named).any(|route| match &route.action {
+        ActionSpec::Pool(pool) => is_other(pool),
+        ActionSpec::Split(_, pools) => pools.iter().any(is_other),
+        ActionSpec::Reject | ActionSpec::Drop => false,
+    })
 }
 
 /// Returns the state that the configuration has for a backend. A discovered backend is ready.

@@ -9,7 +9,7 @@ use pointsman::config::{AdminSpec, Config};
 use serde_json::{Value, json};
 
 use crate::process::{Folder, Program};
-use crate::support::pair::{closed, patient};
+use crate::support::pair::{closed, connect_from, patient};
 use crate::support::{Backend, PATIENCE, Proxy, config, wait_for};
 
 /// Two backends that say their names, then echo.
@@ -429,4 +429,98 @@ fn the_commands_change_what_runs() {
     run(&["drain", "main/b", "--then-close", "20"], 2, "write a rate");
     run(&["drain", "main"], 2, "write the pool and the backend");
     run(&["pause", "main"], 2, "--for");
+}
+
+/// Returns a configuration with the route `local` of the listener `main` to the pool `main`, and the pool `canary`.
+fn routed(named: &Named) -> Config {
+    let [one, other] = &named.backends;
+    config(&format!(
+        "workers = 2\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
+         routes = [{{ source = ['127.0.0.0/8'], name = 'local', pool = 'main' }}]\n\
+         [pool.main]\nhealth.check = 'off'\nbackends = ['{}']\n\
+         [pool.canary]\nhealth.check = 'off'\nbackends = ['{}']\n",
+        one.address, other.address
+    ))
+}
+
+/// Returns the names of the backends that clients of 100 addresses reach.
+fn reached_from_all(proxy: &Proxy) -> String {
+    let reach = |number| {
+        let source = format!("127.0.1.{number}").parse().unwrap();
+        let mut client = connect_from(source, proxy.address("main"));
+        let mut name = [0];
+        client.read_exact(&mut name).unwrap();
+        char::from(name[0])
+    };
+    (1..=100).map(reach).collect()
+}
+
+fn count(names: &str, name: char) -> usize {
+    names.matches(name).count()
+}
+
+#[test]
+fn a_part_of_the_clients_goes_to_another_pool() {
+    let named = Named::start();
+    let (proxy, admin) = start(routed(&named));
+    assert_eq!(count(&reached_from_all(&proxy), 'a'), 100);
+    let set = change(admin, "POST", "split?listener=main&route=local&value=canary%3D30%25&for=1h");
+    assert_eq!(
+        (&set["result"], &set["value"], &set["route"]),
+        (&json!("set"), &json!("canary=30%"), &json!("local"))
+    );
+    let third = reached_from_all(&proxy);
+    assert!((15..45).contains(&count(&third, 'b')), "{third}");
+    // A larger share moves clients in one direction only.
+    change(admin, "POST", "split?listener=main&route=local&value=canary%3D60%25");
+    let more = reached_from_all(&proxy);
+    assert!((40..80).contains(&count(&more, 'b')), "{more}");
+    assert!(third.chars().zip(more.chars()).all(|(before, after)| before == 'a' || after == 'b'));
+    // It stays in force over a reload, and in the status.
+    proxy.remote.reload(routed(&named)).unwrap();
+    assert_eq!(reached_from_all(&proxy), more);
+    let status = page(admin, "/api/v1/status");
+    assert_eq!(status["overrides"][0]["value"], "canary=60%", "{status}");
+    let explained = page(admin, "/api/v1/explain?listener=main&source=127.0.1.1");
+    assert_eq!(
+        explained["pool"]["name"],
+        if more.starts_with('b') { "canary" } else { "main" },
+        "{explained}"
+    );
+    change(admin, "POST", "split?listener=main&route=local&value=main%3D0%25,canary%3D100%25");
+    assert_eq!(count(&reached_from_all(&proxy), 'b'), 100);
+    assert_eq!(change(admin, "DELETE", "split?listener=main&route=local")["result"], "ended");
+    assert_eq!(count(&reached_from_all(&proxy), 'a'), 100);
+}
+
+#[test]
+fn wrong_shares_change_nothing() {
+    let named = Named::start();
+    let (proxy, admin) = start(routed(&named));
+    let refuse = |query: &str, code, part: &str| {
+        refused(admin, "POST", &format!("split?{query}"), code, part);
+    };
+    refuse("listener=main&route=local", 400, "the query of this override takes: listener, route, value");
+    refuse("listener=main&value=canary%3D1%25", 400, "takes: listener, route, value");
+    refuse("listener=main&route=local&pool=main&value=canary%3D1%25", 400, "takes: listener, route");
+    refuse(
+        "listener=mian&route=local&value=canary%3D1%25",
+        404,
+        "there is no listener `mian`; did you mean `main`?",
+    );
+    refuse(
+        "listener=main&route=locl&value=canary%3D1%25",
+        404,
+        "there is no route `locl`; did you mean `local`?",
+    );
+    refuse(
+        "listener=main&route=local&value=canry%3D1%25",
+        404,
+        "there is no pool `canry`; did you mean `canary`?",
+    );
+    refuse("listener=main&route=local&value=canary", 400, "`value` must have shares of pools");
+    refuse("listener=main&route=local&value=canary%3D101%25", 400, "`value` must have shares of pools");
+    refuse("listener=main&route=local&value=main%3D10%25", 400, "the shares must be 100 % together");
+    assert_eq!(page(admin, "/api/v1/overrides"), json!([]));
+    assert_eq!(count(&reached_from_all(&proxy), 'a'), 100);
 }

@@ -201,7 +201,7 @@ fn tier(tier: TierView) -> TierStatus {
 fn discovery(discovery: &Discovery) -> DiscoveryStatus {
     DiscoveryStatus {
         source: discovery.source().to_string(),
-        last_success: discovery.succeeded().map(|time| rfc3339(time)),
+        last_success: discovery.succeeded().map(rfc3339),
         failures: discovery.failures(),
         fault: discovery.fault().map(|fault| fault.to_string()),
     }

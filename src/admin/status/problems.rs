@@ -394,6 +394,8 @@ mod tests {
             kind,
             pool: pool.map(str::to_owned),
             backend: None,
+            listener: None,
+            route: None,
             value: "x".to_owned(),
             since: LATER.to_owned(),
             by: "unix uid=0".to_owned(),

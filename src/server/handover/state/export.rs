@@ -65,6 +65,8 @@ fn export_overrides(view: &View, now: Instant) -> Vec<HandedOverride> {
         kind: key.kind.word().to_owned(),
         pool: key.pool.to_string(),
         backend: key.backend.to_string(),
+        listener: key.listener.to_string(),
+        route: key.route.to_string(),
         value: set.value.to_string(),
         since_ms: millis_since_1970(set.since),
         by: set.by.to_string(),

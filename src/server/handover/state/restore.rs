@@ -215,8 +215,11 @@ fn read_override(handed: &HandedOverride, now: Instant) -> Option<(OverrideKey, 
         Some(left) => Some(now.checked_add(from_millis(left))?),
         None => None,
     };
-    let key =
-        OverrideKey { kind, pool: handed.pool.as_str().into(), backend: handed.backend.as_str().into() };
+    let key = OverrideKey {
+        listener: handed.listener.as_str().into(),
+        route: handed.route.as_str().into(),
+        ..OverrideKey::of_backend(kind, &handed.pool, &handed.backend)
+    };
     let since = UNIX_EPOCH + from_millis(handed.since_ms);
     Some((key, Override { value, since, by: handed.by.as_str().into(), end }))
 }

@@ -139,7 +139,7 @@ pub(crate) const OVERRIDES: MetricDoc = doc(
     "pointsman_overrides",
     Gauge,
     &["kind"],
-    "Overrides that operators set at run time and that have not ended: state and weight of backends, pause of pools, \
+    "Overrides that operators set at run time and that have not ended: state and weight of backends, pause of pools, shares of pools in routes, \
      leave and log level of the process.",
 );
 pub(crate) const UPGRADE_REMAINING: MetricDoc = doc(

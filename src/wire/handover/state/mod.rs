@@ -98,13 +98,19 @@ pub struct ProcessState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HandedOverride {
-    /// `state`, `weight`, `pause`, `leave` or `log`. An override of another kind is ignored.
+    /// `state`, `weight`, `pause`, `split`, `leave` or `log`. An override of another kind is ignored.
     pub kind: String,
-    /// The pool; empty for `leave` and `log`.
+    /// The pool; empty for `split`, `leave` and `log`.
     pub pool: String,
     /// The backend; empty for the other kinds than `state` and `weight`.
     pub backend: String,
-    /// The state, the weight or the level; ignored for the other kinds.
+    /// The listener; empty for the other kinds than `split`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listener: String,
+    /// The route; empty for the other kinds than `split`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub route: String,
+    /// The state, the weight, the shares or the level; ignored for the other kinds.
     pub value: String,
     /// The time at which it was set, in milliseconds since 1970.
     pub since_ms: u64,

@@ -1,4 +1,4 @@
-//! The effect of overrides on pools: the pools that are to be built again, and their pauses.
+//! The effect of overrides: the pools and routes that are to be built again, and the pauses of pools.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,24 +9,29 @@ use super::overrides::{OverrideKey, OverrideKind, OverrideOutcome, OverrideRefus
 use super::start::Server;
 use crate::pool::Pool;
 
-/// The pools whose overrides have changed, and that are not in force with them yet.
+/// The pools and listeners whose overrides have changed, and that are not in force with them yet.
 #[derive(Default)]
-pub(super) struct ChangedPools {
+pub(super) struct ChangedParts {
     pools: BTreeSet<Arc<str>>,
+    /// The listeners whose routes have other shares.
+    listeners: BTreeSet<Arc<str>>,
+    /// True while the routes of one of them are built.
+    is_building: bool,
     /// The answers to requests whose changes are not in force yet.
     answers: Vec<(OverrideReply, Result<OverrideOutcome, OverrideRefusal>)>,
 }
 
-impl ChangedPools {
-    /// Returns true if a pool waits for its overrides.
+impl ChangedParts {
+    /// Returns true if no part waits for its overrides.
     pub(super) fn is_empty(&self) -> bool {
-        self.pools.is_empty() && self.answers.is_empty()
+        self.pools.is_empty() && self.listeners.is_empty()
     }
 
-    /// Notes the pool of an override.
+    /// Notes the part of an override.
     pub(super) fn note(&mut self, key: &OverrideKey) {
         match key.kind {
             OverrideKind::State | OverrideKind::Weight => _ = self.pools.insert(Arc::clone(&key.pool)),
+            OverrideKind::Split => _ = self.listeners.insert(Arc::clone(&key.listener)),
             // A pause has its effect at once, and the others concern no pool.
             OverrideKind::Pause | OverrideKind::Leave | OverrideKind::Log => {}
         }
@@ -35,6 +40,19 @@ impl ChangedPools {
     /// Takes the pools.
     pub(super) fn take(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.pools)
+    }
+
+    /// Takes a listener, whose routes are built next.
+    pub(super) fn take_listener(&mut self) -> Option<Arc<str>> {
+        let listener = self.listeners.pop_first();
+        self.is_building = listener.is_some();
+        listener
+    }
+
+    /// Notes that the build of routes is over.
+    pub(super) fn routes_built(&mut self) {
+        self.is_building = false;
+        self.send_answers();
     }
 
     /// Keeps the answer to a request until its change is in force.
@@ -46,8 +64,11 @@ impl ChangedPools {
         self.answers.push((reply, outcome));
     }
 
-    /// Sends the answers: all changes are in force.
+    /// Sends the answers if all changes are in force.
     pub(super) fn send_answers(&mut self) {
+        if self.is_building || !self.listeners.is_empty() {
+            return;
+        }
         // A requester that is gone needs no answer.
         self.answers.drain(..).for_each(|(reply, outcome)| _ = reply.send(outcome));
     }
@@ -75,7 +96,7 @@ pub(super) fn follow_pauses(server: &Server, change: &InForce) {
 /// Begins or ends the pause of a pool, as its override says.
 fn pause_or_resume(server: &Server, pool: &Pool) {
     let name = Arc::clone(&pool.spec().name);
-    let key = OverrideKey { kind: OverrideKind::Pause, pool: name, backend: "".into() };
+    let key = OverrideKey::of_pool(OverrideKind::Pause, &name);
     match server.view.overrides.get(&key) {
         Some(_) => pool.pause(),
         None => _ = pool.resume(Instant::now()),
