@@ -172,6 +172,7 @@ impl ConnectionRecord {
         self.fields_mut().set_connected(began);
         self.holds_mut().lease = Some(lease);
         self.count_shadowed();
+        self.log_start();
     }
 
     /// Counts a failed connect for which the backend is responsible.

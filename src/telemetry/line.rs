@@ -118,9 +118,9 @@ impl<'a> LineWriter<'a> {
         let plain = value.bytes().all(is_plain);
         match self.format {
             AccessLogFormat::Text if plain && !value.is_empty() && !value.contains('=') => {
-                self.word(key, value);
+                self.word(key, Some(value));
             }
-            AccessLogFormat::Json if plain => self.word(key, value),
+            AccessLogFormat::Json if plain => self.word(key, Some(value)),
             _ => {
                 self.key(key);
                 push_json_string(self.out, value);
@@ -129,7 +129,8 @@ impl<'a> LineWriter<'a> {
     }
 
     /// Writes a word of our own, which needs no escape.
-    pub(super) fn word(&mut self, key: &FieldKey, word: &str) {
+    pub(super) fn word(&mut self, key: &FieldKey, word: Option<&str>) {
+        let Some(word) = word else { return self.absent(key) };
         self.plain(key, |out| out.extend_from_slice(word.as_bytes()));
     }
 

@@ -1,4 +1,4 @@
-//! The record of an ended connection, and the fields of its line in the access log.
+//! The record of an event of a connection, and the fields of its line in the access log.
 //!
 //! This module neither queues nor writes; see [`super::access_log`] for that. The form of a line, and its escapes, are
 //! in `telemetry/line.rs`.
@@ -26,7 +26,37 @@ impl fmt::Display for ClientAddr {
     }
 }
 
-/// The log fields of one ended connection.
+/// The event of a connection that makes a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessEvent {
+    /// Its backend was connected.
+    Start,
+    /// It is open, and an interval has passed.
+    Interval,
+    /// It ended, for this reason.
+    End(CloseReason),
+}
+
+impl AccessEvent {
+    /// The value of the key `event`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Interval => "interval",
+            Self::End(_) => "end",
+        }
+    }
+
+    /// Returns the close reason of an end.
+    const fn close(self) -> Option<CloseReason> {
+        match self {
+            Self::Start | Self::Interval => None,
+            Self::End(reason) => Some(reason),
+        }
+    }
+}
+
+/// The log fields of one connection at one of its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRecord {
     /// The number of the connection, unique in the process.
@@ -76,10 +106,13 @@ pub struct AccessRecord {
     /// The time from the first pick to a connected backend, without the time in the queue. `None` if no backend
     /// was connected.
     pub connect: Option<Duration>,
-    /// The time from the accept to the end.
+    /// The time from the accept to the event.
     pub total: Duration,
-    /// The close reason.
-    pub close: CloseReason,
+    /// The event.
+    pub event: AccessEvent,
+    /// The bytes of each direction since the last interval record of the connection; since its accept if there is none.
+    /// A start record has none of them, so these bytes of all records of a connection add up to its totals.
+    pub delta: [u64; 2],
 }
 
 /// Returns bytes that are not a valid name in a form for the record. Each byte becomes the character of the
@@ -121,7 +154,8 @@ impl AccessRecord {
             queue: None,
             connect: None,
             total: Duration::ZERO,
-            close,
+            event: AccessEvent::End(close),
+            delta: [0; 2],
         }
     }
 
@@ -165,9 +199,14 @@ impl AccessRecord {
         line.seconds(key!("queue_seconds"), self.queue);
         line.seconds(key!("connect_seconds"), self.connect);
         line.seconds(key!("total_seconds"), Some(self.total));
-        line.word(key!("close"), self.close.word());
-        line.word(key!("closed_by"), self.close.ended_by().word());
-        line.word(key!("phase"), self.close.phase().word());
+        let close = self.event.close();
+        line.word(key!("close"), close.map(CloseReason::word));
+        line.word(key!("closed_by"), close.map(|close| close.ended_by().word()));
+        line.word(key!("phase"), close.map(|close| close.phase().word()));
+        line.word(key!("event"), Some(self.event.word()));
+        let [from_client, from_backend] = self.delta;
+        line.number(key!("delta_from_client_bytes"), from_client);
+        line.number(key!("delta_from_backend_bytes"), from_backend);
         line.end();
     }
 }
@@ -223,7 +262,8 @@ mod tests {
             queue: Some(Duration::from_millis(20)),
             connect: Some(Duration::from_nanos(999)),
             total: Duration::from_secs(3601),
-            close: CloseReason::ClientFin,
+            event: AccessEvent::End(CloseReason::ClientFin),
+            delta: [17, u64::MAX],
         }
     }
 
@@ -243,7 +283,7 @@ mod tests {
             hello: None,
             queue: None,
             connect: None,
-            close: CloseReason::NoData,
+            event: AccessEvent::End(CloseReason::NoData),
             ..full()
         }
     }
@@ -266,7 +306,8 @@ mod tests {
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
             r#""queue_seconds":0.020000,"connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
-            r#""closed_by":"client","phase":"relay"}"#,
+            r#""closed_by":"client","phase":"relay","event":"end","delta_from_client_bytes":17,"#,
+            r#""delta_from_backend_bytes":18446744073709551615}"#,
         );
         assert_eq!(line(&full(), AccessLogFormat::Json), expected);
         let keys = |record: &AccessRecord| {
@@ -276,7 +317,8 @@ mod tests {
         assert_eq!(keys(&full()), keys(&bare()));
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/access-log.md");
         let page = std::fs::read_to_string(page).unwrap();
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let (keys_of_page, _) = page.split_once("\n## ").unwrap();
+        let rows = keys_of_page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
         let mut documented: Vec<_> = rows.map(|(key, _)| key.to_owned()).collect();
         documented.sort();
         assert_eq!(keys(&full()), documented, "keys of a line, and those of docs/reference/access-log.md");
@@ -286,8 +328,26 @@ mod tests {
     fn text_leaves_out_what_is_absent() {
         let expected = "time=2023-11-14T22:13:20.042Z id=7 client=[2001:db8::1]:50000 listener=tls attempts=2 \
             from_client_bytes=517 from_backend_bytes=18446744073709551615 dropped_bytes=0 \
-            total_seconds=3601.000000 close=no_data closed_by=client phase=hello";
+            total_seconds=3601.000000 close=no_data closed_by=client phase=hello event=end \
+            delta_from_client_bytes=17 delta_from_backend_bytes=18446744073709551615";
         assert_eq!(line(&bare(), AccessLogFormat::Text), expected);
+    }
+
+    /// A connection that goes on has no close reason, and all keys.
+    #[test]
+    fn a_start_and_an_interval_have_no_close_reason() {
+        for (event, word) in [(AccessEvent::Start, "start"), (AccessEvent::Interval, "interval")] {
+            let record = AccessRecord { event, ..bare() };
+            let text = line(&record, AccessLogFormat::Text);
+            let expected = format!(" total_seconds=3601.000000 event={word} delta_from_client_bytes=17 ");
+            assert!(text.contains(&expected), "{text}");
+            let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
+            let end: Value = serde_json::from_str(&line(&bare(), AccessLogFormat::Json)).unwrap();
+            let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&json), keys(&end));
+            assert_eq!(json["event"], word);
+            assert!(["close", "closed_by", "phase"].iter().all(|key| json[key].is_null()), "{json}");
+        }
     }
 
     #[test]
@@ -312,7 +372,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 31, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 34, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

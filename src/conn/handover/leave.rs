@@ -12,13 +12,14 @@ use crate::conn::migration::{
     MigratingRecord, MigrationContent, MigrationSenders, StoppedReading, StoppedRelay,
 };
 use crate::limit::{Gate, GatePass};
-use crate::live::ConnectionCard;
+use crate::live::{ConnectionCard, LoggedProgress};
 use crate::relay::StoppedFlow;
 use crate::snapshot::Snapshot;
 use crate::sys::tcp;
 use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
-    HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay, micros, millis,
+    HandedConnection, HandedFlow, HandedIntervals, HandedLog, HandedOptions, HandedReading, HandedRelay,
+    micros, millis,
 };
 
 /// The options of the relays of one batch. Equal options are sent once.
@@ -203,6 +204,7 @@ fn relay(stopped: &StoppedRelay, options: usize, names: &RouteNames) -> HandedRe
         holds_route: holds.permit.route().is_some(),
         holds_pool: holds.permit.has_pool(),
         connected_us: fields.connected,
+        intervals: intervals(holds.entry.log_progress()),
         ..HandedRelay::default()
     };
     if let Some(lease) = &holds.lease {
@@ -214,6 +216,12 @@ fn relay(stopped: &StoppedRelay, options: usize, names: &RouteNames) -> HandedRe
         handed.waits_for_first_byte = lease.is_waiting();
     }
     handed
+}
+
+fn intervals(progress: LoggedProgress) -> Option<HandedIntervals> {
+    let LoggedProgress { after, counted: [from_client, from_backend] } = progress;
+    let is_used = progress != LoggedProgress::default();
+    is_used.then_some(HandedIntervals { after_s: after, from_client, from_backend })
 }
 
 fn flow(stopped: &StoppedFlow) -> HandedFlow {
