@@ -17,7 +17,7 @@ use pointsman::limit::{
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
 use pointsman::route::{AddressRange, IpPrefix, NamePattern, RouteEntry, RouteId, RouteTable};
 use pointsman::sys::Address;
-use pointsman::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Offered};
+use pointsman::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Offered, OpenCounts};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
 
 /// Returns short run times, so that all benches can run at any time. `--measurement-time` and `--sample-size`
@@ -220,6 +220,7 @@ pub(crate) fn record() -> AccessRecord {
         total: Duration::from_millis(36_012),
         event: AccessEvent::End(CloseReason::ClientFin),
         delta: [5_170, 1_234_567],
+        open: OpenCounts::default(),
     }
 }
 

@@ -124,7 +124,8 @@ tables! {
     "the access log" struct AccessLog {
         /// "stdout" (default), "off", or the path of a file to append to. The path must contain a slash.
         to: LogTarget,
-        /// "json": one object a line; "text": key=value pairs. Default: "text" on a terminal, else "json".
+        /// "json": one object a line; "text": key=value pairs; "tcplog", "httplog": the lines of HAProxy, for programs
+        /// that read these. Default: "text" on a terminal, else "json".
         format: Keyword<AccessLogFormat>,
         /// The events that make a record, or an array: "start": the backend of a connection was connected; "interval":
         /// an open connection with a connected backend, each `interval`; "end": the end of a connection, also if it was
@@ -895,7 +896,8 @@ impl KeywordEnum for Check {
 }
 
 impl KeywordEnum for AccessLogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("json", Self::Json), ("text", Self::Text), ("tcplog", Self::Tcplog), ("httplog", Self::Httplog)];
 }
 
 /// An event that makes a record in the access log.

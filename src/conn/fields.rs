@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::holds::Holds;
 use crate::pool::{Backend, Lease};
 use crate::sys::Address;
-use crate::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Direction, Offered};
+use crate::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Direction, Offered, OpenCounts};
 
 /// The known facts of a connection, besides its names and the time of its accept, which its entry in the registry has.
 #[derive(Clone)]
@@ -117,7 +117,17 @@ impl RecordFields {
             total,
             event,
             delta: holds.entry.unlogged(),
+            open: open(holds),
         }
+    }
+}
+
+/// Returns the open connections beside a connection, itself included.
+fn open(holds: &Holds) -> OpenCounts {
+    OpenCounts {
+        process: holds.permit.process().gate().inside(),
+        listener: holds.permit.listener().gate().inside(),
+        backend: holds.lease.as_ref().map_or(0, |lease| lease.backend().traffic().active()),
     }
 }
 

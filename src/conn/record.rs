@@ -16,7 +16,8 @@ use crate::relay::RelayOwner;
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::{
-    AccessEvent, AccessRecord, ClientAddr, CloseKind, CloseReason, Direction, ListenerMetrics, Saturation,
+    AccessEvent, AccessRecord, ClientAddr, CloseKind, CloseReason, Direction, ListenerMetrics, OpenCounts,
+    Saturation,
 };
 
 /// The growing record of a connection, with all that the connection holds.
@@ -263,7 +264,10 @@ pub(super) fn refused(
     if is_logged(reason, &listener, context) {
         let name = Arc::clone(&listener.name);
         let (accepted, client) = (SystemTime::now(), ClientAddr(client));
-        context.access_log.push(AccessRecord::refused(id, accepted, client, name, reason));
+        let (process, at_listener) = (context.bounds.connections.inside(), policy.gate.inside());
+        let open = OpenCounts { process, listener: at_listener, backend: 0 };
+        let record = AccessRecord::refused(id, accepted, client, name, reason);
+        context.access_log.push(AccessRecord { open, ..record });
     }
 }
 

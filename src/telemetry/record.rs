@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::close_reason::CloseReason;
-use super::line::{AccessLogFormat, LineWriter, key};
+use super::line::{KeyedForm, LineWriter, key};
 use super::offered::Offered;
 use crate::sys::Address;
 
@@ -24,6 +24,17 @@ impl fmt::Display for ClientAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
+}
+
+/// The open connections at the time of an event, the connection itself included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// Those of the process.
+    pub process: u64,
+    /// Those of the listener.
+    pub listener: u64,
+    /// Those of the backend; 0 without a connected backend.
+    pub backend: u64,
 }
 
 /// The event of a connection that makes a record.
@@ -113,6 +124,8 @@ pub struct AccessRecord {
     /// The bytes of each direction since the last interval record of the connection; since its accept if there is none.
     /// A start record has none of them, so these bytes of all records of a connection add up to its totals.
     pub delta: [u64; 2],
+    /// The open connections, for the lines of HAProxy.
+    pub open: OpenCounts,
 }
 
 /// Returns bytes that are not a valid name in a form for the record. Each byte becomes the character of the
@@ -156,10 +169,11 @@ impl AccessRecord {
             total: Duration::ZERO,
             event: AccessEvent::End(close),
             delta: [0; 2],
+            open: OpenCounts::default(),
         }
     }
 
-    /// Appends the record to `out`, without a line end.
+    /// Appends the record to `out` as keys and values, without a line end.
     ///
     /// *JSON*: one object with always the same keys in the same order. An absent value is `null`, so that a reader
     /// can take the columns from any line, and `""` stays distinct.
@@ -169,8 +183,8 @@ impl AccessRecord {
     /// none is `"`, `=` or `\`. Any other value, or an empty one, is a JSON string in double quotes.
     ///
     /// In both forms, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
-    pub fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
-        let mut line = LineWriter::begin(out, format, self.accepted);
+    pub(super) fn write_keyed(&self, form: KeyedForm, out: &mut Vec<u8>) {
+        let mut line = LineWriter::begin(out, form, self.accepted);
         line.number(key!("id"), self.id);
         line.address(key!("client"), Some(&self.client.0));
         line.address(key!("peer"), self.peer.as_ref());
@@ -264,6 +278,7 @@ mod tests {
             total: Duration::from_secs(3601),
             event: AccessEvent::End(CloseReason::ClientFin),
             delta: [17, u64::MAX],
+            open: OpenCounts::default(),
         }
     }
 
@@ -288,9 +303,9 @@ mod tests {
         }
     }
 
-    fn line(record: &AccessRecord, format: AccessLogFormat) -> String {
+    fn line(record: &AccessRecord, form: KeyedForm) -> String {
         let mut out = Vec::new();
-        record.write(format, &mut out);
+        record.write_keyed(form, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -309,9 +324,9 @@ mod tests {
             r#""closed_by":"client","phase":"relay","event":"end","delta_from_client_bytes":17,"#,
             r#""delta_from_backend_bytes":18446744073709551615}"#,
         );
-        assert_eq!(line(&full(), AccessLogFormat::Json), expected);
+        assert_eq!(line(&full(), KeyedForm::Json), expected);
         let keys = |record: &AccessRecord| {
-            let object: Value = serde_json::from_str(&line(record, AccessLogFormat::Json)).unwrap();
+            let object: Value = serde_json::from_str(&line(record, KeyedForm::Json)).unwrap();
             object.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
         };
         assert_eq!(keys(&full()), keys(&bare()));
@@ -330,7 +345,7 @@ mod tests {
             from_client_bytes=517 from_backend_bytes=18446744073709551615 dropped_bytes=0 \
             total_seconds=3601.000000 close=no_data closed_by=client phase=hello event=end \
             delta_from_client_bytes=17 delta_from_backend_bytes=18446744073709551615";
-        assert_eq!(line(&bare(), AccessLogFormat::Text), expected);
+        assert_eq!(line(&bare(), KeyedForm::Text), expected);
     }
 
     /// A connection that goes on has no close reason, and all keys.
@@ -338,11 +353,11 @@ mod tests {
     fn a_start_and_an_interval_have_no_close_reason() {
         for (event, word) in [(AccessEvent::Start, "start"), (AccessEvent::Interval, "interval")] {
             let record = AccessRecord { event, ..bare() };
-            let text = line(&record, AccessLogFormat::Text);
+            let text = line(&record, KeyedForm::Text);
             let expected = format!(" total_seconds=3601.000000 event={word} delta_from_client_bytes=17 ");
             assert!(text.contains(&expected), "{text}");
-            let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
-            let end: Value = serde_json::from_str(&line(&bare(), AccessLogFormat::Json)).unwrap();
+            let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
+            let end: Value = serde_json::from_str(&line(&bare(), KeyedForm::Json)).unwrap();
             let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
             assert_eq!(keys(&json), keys(&end));
             assert_eq!(json["event"], word);
@@ -355,7 +370,7 @@ mod tests {
         assert_eq!(&*raw_name(b"\xff\x00a"), "\u{ff}\u{0}a");
         assert_eq!(raw_name(&[0xff; 70_000]).chars().count(), 255);
         let record = AccessRecord { sni: Some("é".repeat(1000).into()), ..bare() };
-        let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
+        let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
         assert_eq!(json["sni"].as_str().unwrap().chars().count(), 255);
         assert_eq!(shorten(&"a".repeat(255)).len(), 255);
     }
@@ -365,13 +380,13 @@ mod tests {
         fn any_name_gives_one_line_that_reads_back(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let name = raw_name(&bytes);
             let record = AccessRecord { sni: Some(name.clone()), route: Some((&*name).into()), ..full() };
-            for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
-                let line = line(&record, format);
+            for form in [KeyedForm::Json, KeyedForm::Text] {
+                let line = line(&record, form);
                 prop_assert!(line.bytes().all(|b| matches!(b, 0x20..=0x7e)), "{}", line);
             }
-            let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
+            let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
-            let text = line(&record, AccessLogFormat::Text);
+            let text = line(&record, KeyedForm::Text);
             prop_assert_eq!(text.split(' ').count(), 34, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
