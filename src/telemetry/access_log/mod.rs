@@ -26,7 +26,7 @@ use super::line::AccessLogFormat;
 use super::record::AccessRecord;
 
 /// The most records that may wait for the writer. At 100,000 connections a second they bridge a stall of 160 ms. A
-/// full queue holds about 5 MiB.
+/// full queue holds about 6.5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
 /// The time for which a start waits until the file is open. A file system that has not answered by then may
