@@ -25,6 +25,7 @@ use crate::conn::handover::LeavingQueue;
 use crate::conn::{self, Migration, MigrationSenders, ProcessBounds, WorkerContext};
 use crate::executor::{self, Executor, Sleep, sleep};
 use crate::listener::{AcceptStop, CurrentPolicy, accept_until};
+use crate::live::log_orders;
 use crate::live::requests::{self, ConnectionDetails};
 use crate::live::{
     CloseNotice, CloseOrder, ConnectionGroup, ConnectionPage, ConnectionQuery, ConnectionRegistry,
@@ -364,6 +365,7 @@ impl WorkerState {
     fn sweep(&self) {
         self.context.registry.sweep();
         self.context.engines.pipes.sweep();
+        log_orders::order(&self.context.registry, self.context.access_log.interval());
     }
 
     fn execute(&mut self, command: WorkerCommand) {

@@ -17,7 +17,7 @@ use pointsman::limit::{
 use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
 use pointsman::route::{AddressRange, IpPrefix, NamePattern, RouteEntry, RouteId, RouteTable};
 use pointsman::sys::Address;
-use pointsman::telemetry::{AccessRecord, ClientAddr, CloseReason, Offered};
+use pointsman::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Offered, OpenCounts};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
 
 /// Returns short run times, so that all benches can run at any time. `--measurement-time` and `--sample-size`
@@ -218,7 +218,9 @@ pub(crate) fn record() -> AccessRecord {
         queue: None,
         connect: Some(Duration::from_micros(987)),
         total: Duration::from_millis(36_012),
-        close: CloseReason::ClientFin,
+        event: AccessEvent::End(CloseReason::ClientFin),
+        delta: [5_170, 1_234_567],
+        open: OpenCounts::default(),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The access record of a connection with hostile text from its client: it is one line of printable ASCII within a
-//! bound, and both formats read back to the recorded values.
+//! bound. The formats with keys read back to the recorded values, and those of HAProxy have all their fields.
 
 #![no_main]
 
@@ -33,6 +33,10 @@ fuzz_target!(|bytes: &[u8]| {
         ("unique_id", &record.unique_id),
     ] {
         assert_eq!(json[key].as_str(), text.as_deref(), "{key}");
+    }
+    // The header has five fields, and the request in the other layout two.
+    for (format, fields) in [(AccessLogFormat::Tcplog, 14), (AccessLogFormat::Httplog, 19)] {
+        assert_eq!(write(format).split_whitespace().count(), fields, "{format:?}");
     }
     let pairs = json.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| match value {
         Value::String(text) => (key, text),

@@ -62,7 +62,7 @@ tables! {
         admin: Admin,
         /// The confinement of the process.
         process: Process,
-        /// The access log: one record for each connection that has ended.
+        /// The access log: records of connections.
         access_log: AccessLog,
         /// The program's own log, on standard error.
         log: Log,
@@ -120,12 +120,20 @@ tables! {
         landlock: bool,
     }
 
-    /// The access log: one record for each connection that has ended. A reload may change it.
+    /// The access log: records of connections. A reload may change it.
     "the access log" struct AccessLog {
         /// "stdout" (default), "off", or the path of a file to append to. The path must contain a slash.
         to: LogTarget,
-        /// "json": one object a line; "text": key=value pairs. Default: "text" on a terminal, else "json".
+        /// "json": one object a line; "text": key=value pairs; "tcplog", "httplog": the lines of HAProxy, for programs
+        /// that read these. Default: "text" on a terminal, else "json".
         format: Keyword<AccessLogFormat>,
+        /// The events that make a record, or an array: "start": the backend of a connection was connected; "interval":
+        /// an open connection with a connected backend, each `interval`; "end": the end of a connection, also if it was
+        /// refused. Default ["end"].
+        events: OneOrMany<Keyword<LogEventWord>>,
+        /// The time from one record of an open connection to the next, in whole seconds; "1s" to "1day". Default "60s".
+        /// The event "interval" uses it.
+        interval: Time<SECOND, DAY>,
         /// True if connections that ended without a byte are logged too, such as the connections of probes. Default
         /// true. Metrics always count these connections.
         empty: bool,
@@ -888,7 +896,21 @@ impl KeywordEnum for Check {
 }
 
 impl KeywordEnum for AccessLogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("json", Self::Json), ("text", Self::Text), ("tcplog", Self::Tcplog), ("httplog", Self::Httplog)];
+}
+
+/// An event that makes a record in the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LogEventWord {
+    Start,
+    Interval,
+    End,
+}
+
+impl KeywordEnum for LogEventWord {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("start", Self::Start), ("interval", Self::Interval), ("end", Self::End)];
 }
 
 impl KeywordEnum for TokenFor {

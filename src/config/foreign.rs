@@ -18,6 +18,7 @@ const POOL: &[&str] = &["a pool"];
 const BACKEND: &[&str] = &["a backend"];
 const ROUTE: &[&str] = &["a route"];
 const HEALTH: &[&str] = &["a health check"];
+const ACCESS_LOG: &[&str] = &["the access log"];
 
 const KEYS: &[ForeignKey] = &[
     (
@@ -287,6 +288,22 @@ const KEYS: &[ForeignKey] = &[
     ),
     (HEALTH, &["healthy_threshold", "success"], "write rise = 2"),
     (HEALTH, &["unhealthy_threshold", "failures", "max_fails"], "write fall = 3"),
+    (
+        ACCESS_LOG,
+        &["logasap", "flush_access_log_on_connected"],
+        "write events = [\"start\", \"end\"]: a line when a backend is connected, and a line at the end",
+    ),
+    (
+        ACCESS_LOG,
+        &["access_log_flush_interval", "flush_interval"],
+        "write events = [\"interval\", \"end\"] and interval = \"60s\"",
+    ),
+    (ACCESS_LOG, &["dontlognull"], "write empty = false"),
+    (
+        ACCESS_LOG,
+        &["tcplog", "httplog", "log_format"],
+        "write format = \"tcplog\" or \"httplog\" for the lines of HAProxy; the forms are fixed",
+    ),
     (&[], &["timeout", "timeouts"], "each time has its own key; config.example.toml has all keys"),
     // In TOML a key below a table header belongs to that table.
     (
@@ -536,6 +553,7 @@ mod tests {
         assert!(key("a backend", "host").unwrap().contains("address = "));
         assert!(key("a listener", "ssl-certificate").unwrap().contains("TLS passes through"));
         assert!(key("a forward", "timeout").is_some());
+        assert!(key("the access log", "logasap").unwrap().contains("\"start\""));
         assert_eq!(key("a pool", "nonsense"), None);
         assert!(word("balance", "ip_hash").unwrap().contains("maglev"));
         assert!(word("protocol", "UDP").unwrap().contains("only TCP"));

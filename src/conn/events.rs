@@ -134,7 +134,7 @@ impl ConnectionRecord {
 
     /// Records the host name of a PROXY header that the pool hashes.
     pub(super) fn hashed(&self, authority: &ServerName) {
-        self.entry().note(|card| card.authority = Some(authority.as_str().into()));
+        self.entry().note(|card| card.authority = Some(Box::new(authority.clone())));
     }
 
     /// Records the total time in a queue.
@@ -177,6 +177,7 @@ impl ConnectionRecord {
         self.fields_mut().set_connected(began);
         self.holds_mut().lease = Some(lease);
         self.count_shadowed();
+        self.log_start();
     }
 
     /// Counts a failed connect for which the backend is responsible.

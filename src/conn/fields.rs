@@ -7,9 +7,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::holds::Holds;
 use crate::pool::{Backend, Lease};
 use crate::sys::Address;
-use crate::telemetry::{AccessRecord, ClientAddr, CloseReason, Direction, Offered};
+use crate::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Direction, Offered, OpenCounts};
 
 /// The known facts of a connection, besides its names and the time of its accept, which its entry in the registry has.
+#[derive(Clone)]
 pub(super) struct RecordFields {
     /// The time at which its backend was connected, in microseconds after the accept; at most 71 minutes.
     pub(super) connected: u32,
@@ -24,7 +25,7 @@ pub(super) struct RecordFields {
 }
 
 /// The facts of the received PROXY header and of the sent PROXY header.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct ProxyFields {
     /// The peer that sent the header, if the header names a client.
     pub(super) peer: Option<Address>,
@@ -43,7 +44,7 @@ impl ProxyFields {
 }
 
 /// The fields that only the access log needs.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct LogFields {
     /// Boxed, as most connections have none.
     pub(super) proxy_fields: Option<Box<ProxyFields>>,
@@ -76,11 +77,11 @@ impl RecordFields {
         began.elapsed().saturating_sub(Duration::from_micros(self.connected.into()))
     }
 
-    /// Returns the record for the access log of a connection that ends for this reason, `total` after its accept.
+    /// Returns the record for the access log of an event, `total` after the accept.
     pub(super) fn into_access_record(
         self,
         holds: &Holds,
-        close: CloseReason,
+        event: AccessEvent,
         total: Duration,
     ) -> AccessRecord {
         let log = self.log.map(|log| *log).unwrap_or_default();
@@ -114,8 +115,19 @@ impl RecordFields {
             queue: log.queue,
             connect: log.connect,
             total,
-            close,
+            event,
+            delta: holds.entry.unlogged(),
+            open: open(holds),
         }
+    }
+}
+
+/// Returns the open connections beside a connection, itself included.
+fn open(holds: &Holds) -> OpenCounts {
+    OpenCounts {
+        process: holds.permit.process().gate().inside(),
+        listener: holds.permit.listener().gate().inside(),
+        backend: holds.lease.as_ref().map_or(0, |lease| lease.backend().traffic().active()),
     }
 }
 

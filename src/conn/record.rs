@@ -16,7 +16,8 @@ use crate::relay::RelayOwner;
 use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::{
-    AccessRecord, ClientAddr, CloseKind, CloseReason, Direction, ListenerMetrics, Saturation,
+    AccessEvent, AccessRecord, ClientAddr, CloseKind, CloseReason, Direction, ListenerMetrics, OpenCounts,
+    Saturation,
 };
 
 /// The growing record of a connection, with all that the connection holds.
@@ -183,8 +184,29 @@ impl ConnectionRecord {
         let has_sent = fields.log.as_ref().is_some_and(|log_fields| log_fields.has_sent);
         let is_left_out = !has_sent && is_empty(reason, &holds.entry) && access_log.leaves_out_empty();
         if !is_left_out && is_logged(reason, &holds.listener, &self.context) {
-            access_log.push(fields.into_access_record(&holds, reason, total));
+            access_log.push(fields.into_access_record(&holds, AccessEvent::End(reason), total));
         }
+    }
+
+    /// Logs that the backend was connected, and begins the interval records.
+    pub(super) fn log_start(&self) {
+        let access_log = &self.context.access_log;
+        if access_log.interval().is_some() {
+            // No record is due for the time before.
+            self.entry().logged(false);
+        }
+        if access_log.has_starts() {
+            let mut record = self.access_record(AccessEvent::Start);
+            // The interval records and the end count these bytes.
+            record.delta = [0; 2];
+            access_log.push(record);
+        }
+    }
+
+    /// Returns a record of the open connection.
+    fn access_record(&self, event: AccessEvent) -> AccessRecord {
+        let OpenRecord { holds, fields } = self.open();
+        fields.clone().into_access_record(holds, event, self.age())
     }
 }
 
@@ -201,6 +223,13 @@ impl RelayOwner for ConnectionRecord {
         {
             pool.first_byte.observe(self.fields().since_connected(self.entry().began()));
         }
+    }
+
+    fn log(&self) {
+        let access_log = &self.context.access_log;
+        let is_logged =
+            access_log.interval().is_some() && access_log.push(self.access_record(AccessEvent::Interval));
+        self.entry().logged(is_logged);
     }
 }
 
@@ -235,7 +264,10 @@ pub(super) fn refused(
     if is_logged(reason, &listener, context) {
         let name = Arc::clone(&listener.name);
         let (accepted, client) = (SystemTime::now(), ClientAddr(client));
-        context.access_log.push(AccessRecord::refused(id, accepted, client, name, reason));
+        let (process, at_listener) = (context.bounds.connections.inside(), policy.gate.inside());
+        let open = OpenCounts { process, listener: at_listener, backend: 0 };
+        let record = AccessRecord::refused(id, accepted, client, name, reason);
+        context.access_log.push(AccessRecord { open, ..record });
     }
 }
 
@@ -245,10 +277,10 @@ fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
     reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }
 
-/// Returns true if the access log gets a record. The access log has a limit of records a second for the reasons
+/// Returns true if the access log gets a record of an end. The access log has a limit of records a second for the reasons
 /// that a flood can cause.
 fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerContext) -> bool {
-    if !context.access_log.is_on() {
+    if !context.access_log.has_ends() {
         return false;
     }
     let is_logged = !reason.is_sampled() || listener.refusal_lines.admit(Moment::now());

@@ -130,9 +130,9 @@ pub struct Permit {
     route: Option<GatePass>,
     pool: Option<GatePass>,
     source: Option<SourcePass>,
-    _listener: GatePass,
+    listener: GatePass,
     /// The last field, which is dropped last. So if the gate of the process is empty, all other slots are free too.
-    _process: GatePass,
+    process: GatePass,
 }
 
 impl Permit {
@@ -144,7 +144,7 @@ impl Permit {
     pub fn ask(process: &Arc<Gate>, listener: &Arc<Gate>) -> Result<Self, AdmissionRefusal> {
         let process = process.enter().ok_or(AdmissionRefusal::ProcessFull)?;
         let listener = listener.enter().ok_or(AdmissionRefusal::ListenerFull)?;
-        Ok(Self { route: None, pool: None, source: None, _listener: listener, _process: process })
+        Ok(Self { route: None, pool: None, source: None, listener, process })
     }
 
     /// Returns the result that [`Permit::ask`] would return now. Takes nothing.
@@ -164,7 +164,17 @@ impl Permit {
     /// admitted.
     pub fn past_limits(process: &Arc<Gate>, listener: &Arc<Gate>) -> Self {
         let (process, listener) = (process.enter_past_limit(), listener.enter_past_limit());
-        Self { route: None, pool: None, source: None, _listener: listener, _process: process }
+        Self { route: None, pool: None, source: None, listener, process }
+    }
+
+    /// The slot of the process.
+    pub fn process(&self) -> &GatePass {
+        &self.process
+    }
+
+    /// The slot of its listener.
+    pub fn listener(&self) -> &GatePass {
+        &self.listener
     }
 
     /// The slot of its route, if it holds one.

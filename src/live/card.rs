@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::wire::ServerName;
+
 /// The names of an open connection, as far as they are known. They move with the connection to another worker and to
 /// another program. A card is a part of the memory of each idle connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,5 +17,5 @@ pub struct ConnectionCard {
     /// The backend of the last attempt.
     pub backend: Option<Arc<str>>,
     /// The host name in the PROXY header, if its pool hashes it instead of the server name.
-    pub authority: Option<Box<str>>,
+    pub authority: Option<Box<ServerName>>,
 }

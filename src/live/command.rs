@@ -16,6 +16,8 @@ pub enum MoveTarget {
 pub enum ConnectionCommand {
     /// Set late socket options, and check stuck peers.
     Tick,
+    /// Write a record of the connection to the access log.
+    Log,
     /// Send the state of both sockets to the walk that asks for it.
     Describe,
     /// No byte moved for the time limit.
@@ -27,15 +29,21 @@ pub enum ConnectionCommand {
 }
 
 impl ConnectionCommand {
-    /// Returns the rank. A waiting command is replaced only by a command of a higher rank. A lost tick is sent
-    /// again. A lost request to describe has no answer, which its sender takes for one.
+    /// Returns the rank. A waiting command is replaced only by a command of a higher rank. A lost tick or
+    /// order to log is sent again. A lost request to describe has no answer, which its sender takes for one.
     pub(super) fn rank(self) -> u8 {
         match self {
             Self::Tick => 0,
-            Self::Describe => 1,
-            Self::Move(_) => 2,
-            Self::Expire => 3,
-            Self::Close(_) => 4,
+            Self::Log => 1,
+            Self::Describe => 2,
+            Self::Move(_) => 3,
+            Self::Expire => 4,
+            Self::Close(_) => 5,
         }
+    }
+
+    /// Returns true for a command that is sent again if another command replaces it.
+    pub(super) fn comes_again(self) -> bool {
+        matches!(self, Self::Tick | Self::Log)
     }
 }

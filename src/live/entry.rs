@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::card::ConnectionCard;
 use super::command::{ConnectionCommand, MoveTarget};
+use super::intervals::{LogRound, LoggedProgress, LoggedState};
 use super::listing::OpenConnection;
 use super::stage::{CloseQueues, ConnectionStage, PeerCheck, TickDemand};
 use super::tallies::ConnectionTallies;
@@ -70,6 +71,7 @@ pub struct ConnectionEntry {
     stays: Cell<bool>,
     peer_check: Cell<PeerCheck>,
     ticks: Cell<TickDemand>,
+    logged: LoggedState,
     command: Cell<Option<ConnectionCommand>>,
     waker: Cell<Option<Waker>>,
     metrics: Arc<ListenerMetrics>,
@@ -88,6 +90,7 @@ pub struct MigratingEntry {
     link: Option<Arc<Link>>,
     totals: [u64; 2],
     dropped: u64,
+    logged: LoggedProgress,
     quiet: u32,
     stays: bool,
     is_established: bool,
@@ -116,6 +119,8 @@ pub struct HandedEntry {
     pub totals: [u64; 2],
     /// The bytes that were read and could not be delivered.
     pub dropped: u64,
+    /// The progress of its interval records.
+    pub logged: LoggedProgress,
     /// The time for which no byte has moved.
     pub quiet: Duration,
     /// The metrics of its listener.
@@ -136,6 +141,7 @@ impl From<HandedEntry> for MigratingEntry {
             link: handed.link,
             totals: handed.totals,
             dropped: handed.dropped,
+            logged: handed.logged,
             quiet: ticks(handed.quiet),
             stays: false,
             is_established: handed.backend.is_some(),
@@ -174,6 +180,11 @@ impl MigratingEntry {
     /// The number of bytes that were read and could not be delivered.
     pub fn total_dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// The progress of its interval records.
+    pub fn log_progress(&self) -> LoggedProgress {
+        self.logged
     }
 
     /// The private link that the connection counts for.
@@ -225,6 +236,7 @@ impl ConnectionEntry {
             stays: Cell::new(false),
             peer_check: Cell::new(PeerCheck::None),
             ticks: Cell::new(TickDemand::New { wanted: false }),
+            logged: LoggedState::default(),
             command: Cell::new(None),
             waker: Cell::new(None),
             metrics,
@@ -232,10 +244,14 @@ impl ConnectionEntry {
         }
     }
 
-    /// Returns the entry of a connection that comes from another worker.
-    pub(super) fn readmitted(migrating: MigratingEntry) -> Self {
+    /// Returns the entry of a connection that comes from another worker. `has_intervals` is true if this worker makes
+    /// interval records.
+    pub(super) fn readmitted(migrating: MigratingEntry, has_intervals: bool) -> Self {
         let entry = Self::new(migrating.id, migrating.listener, migrating.metrics, migrating.tallies);
-        let entry = Self { began: migrating.began, card: RefCell::new(migrating.card), ..entry };
+        let age = migrating.began.elapsed();
+        let logged = LoggedState::restored(migrating.logged, age, has_intervals);
+        let card = RefCell::new(migrating.card);
+        let entry = Self { began: migrating.began, card, logged, ..entry };
         entry.backend.set(migrating.backend);
         entry.set_client_address(migrating.client);
         migrating.link.into_iter().for_each(|link| entry.counts_for(link));
@@ -252,8 +268,9 @@ impl ConnectionEntry {
         entry
     }
 
-    /// Returns the parts that move to another worker.
-    pub(super) fn migrating(&self) -> MigratingEntry {
+    /// Returns the parts that move to another worker. `has_intervals` is true if this worker
+    /// makes interval records.
+    pub(super) fn migrating(&self, has_intervals: bool) -> MigratingEntry {
         MigratingEntry {
             id: self.id,
             listener: self.listener,
@@ -262,8 +279,9 @@ impl ConnectionEntry {
             began: self.began,
             card: self.card.take(),
             link: self.link.get().cloned(),
-            totals: [0, 1].map(|at: usize| self.totals[at].get()),
+            totals: self.totals(),
             dropped: self.dropped.get(),
+            logged: self.logged.progress(has_intervals),
             // A wait that no sweep has counted is shorter than a tick.
             quiet: Some(self.quiet.get()).filter(|&quiet| quiet != FRESH).unwrap_or_default(),
             stays: self.stays.get(),
@@ -296,6 +314,10 @@ impl ConnectionEntry {
         self.totals[direction as usize].get()
     }
 
+    fn totals(&self) -> [u64; 2] {
+        Direction::ALL.map(|direction| self.total(direction))
+    }
+
     /// Counts bytes that were read and could not be delivered.
     pub fn dropped(&self, bytes: u64) {
         self.dropped.set(self.dropped.get() + bytes);
@@ -305,6 +327,33 @@ impl ConnectionEntry {
     /// The number of bytes that were read and could not be delivered.
     pub fn total_dropped(&self) -> u64 {
         self.dropped.get()
+    }
+
+    /// Sends [`ConnectionCommand::Log`] if its backend is connected and an interval record is due.
+    pub(super) fn order_log(&self, now: Instant, round: LogRound) {
+        let age = now.saturating_duration_since(self.began);
+        match round {
+            LogRound::Skip => self.logged.made(age),
+            LogRound::Order(interval) => {
+                let is_established = matches!(self.stage(), ConnectionStage::Established { .. });
+                if is_established && self.logged.is_due(age, interval) {
+                    self.send_command(ConnectionCommand::Log);
+                }
+            }
+        }
+    }
+
+    /// Returns the bytes that no interval record has counted, by direction.
+    pub fn unlogged(&self) -> [u64; 2] {
+        self.logged.uncounted(self.totals())
+    }
+
+    /// Notes an interval record. If `is_counted` is false, the record was lost, and the next one counts its bytes.
+    pub fn logged(&self, is_counted: bool) {
+        self.logged.made(self.began.elapsed());
+        if is_counted {
+            self.logged.count(self.totals());
+        }
     }
 
     /// The bytes moved in the last tick.
@@ -350,7 +399,7 @@ impl ConnectionEntry {
         let figures = ConnectionFigures {
             age: now.saturating_duration_since(self.began),
             idle: TICK * quiet,
-            bytes: [0, 1].map(|at: usize| self.totals[at].get()),
+            bytes: self.totals(),
             rate,
         };
         let (id, client, card) = (self.id, self.client_address(), self.card.borrow());
@@ -562,6 +611,12 @@ impl ConnectionEntry {
         if let Some(waker) = self.waker.take() {
             waker.wake();
         }
+    }
+
+    /// Sends [`ConnectionCommand::Log`].
+    #[cfg(test)]
+    pub(crate) fn send_log(&self) {
+        self.send_command(ConnectionCommand::Log);
     }
 
     /// The command that waits in the slot.

@@ -6,7 +6,8 @@
 //!
 //! A worker that has much more to do than another gives connections away (`loads`). The connections of a
 //! backend that is down are closed one after the other (`closing`). An operator lists, describes and closes connections
-//! by tasks that walk the registry in slices (`requests`).
+//! by tasks that walk the registry in slices (`requests`). Such a task also orders the records of open
+//! connections for the access log (`log_orders`).
 
 mod card;
 mod closing;
@@ -14,9 +15,11 @@ mod command;
 mod entry;
 mod filter;
 mod glob;
+mod intervals;
 mod legs;
 mod listing;
 mod loads;
+pub mod log_orders;
 mod page;
 mod peer_timeouts;
 mod registry;
@@ -34,6 +37,7 @@ pub use command::{ConnectionCommand, MoveTarget};
 pub use entry::{ConnectionEntry, ConnectionGroup, HandedEntry, MigratingEntry, TICK};
 pub use filter::{BackendFilter, ConnectionFilter};
 pub use glob::NameGlob;
+pub use intervals::LoggedProgress;
 pub use legs::{ConnectionLeg, ConnectionLegs};
 pub use listing::{OpenConnection, OpenConnections};
 pub use loads::{Loads, WorkerSlot};

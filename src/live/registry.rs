@@ -4,13 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::closing::{CloseCause, CloseNotice, CloseQueue};
 use super::command::{ConnectionCommand, MoveTarget};
 use super::entry::{ConnectionEntry, ConnectionGroup, MigratingEntry};
+use super::intervals::{LogInterval, LogRound};
 use super::legs::ConnectionLegs;
 use super::listing::OpenConnections;
 use super::loads::{Loads, WorkerSlot};
@@ -40,6 +41,10 @@ pub struct ConnectionRegistry {
     has_list_task: Cell<bool>,
     /// The walks under way.
     walks: RefCell<Vec<Rc<WalkPlace>>>,
+    /// The interval of the records of open connections; `None` if there are none.
+    log_interval: Cell<Option<LogInterval>>,
+    /// True while a task orders these records.
+    has_log_task: Cell<bool>,
     /// The requests for the sockets of connections, by the numbers of the connections.
     describing: RefCell<Vec<(u64, oneshot::Sender<ConnectionLegs>)>>,
     /// The index of the connection at which the next orders to leave for the successor begin.
@@ -58,6 +63,8 @@ impl ConnectionRegistry {
             listings: RefCell::default(),
             has_list_task: Cell::new(false),
             walks: RefCell::default(),
+            log_interval: Cell::default(),
+            has_log_task: Cell::new(false),
             describing: RefCell::default(),
             next_to_leave: Cell::new(0),
         })
@@ -97,7 +104,7 @@ impl ConnectionRegistry {
 
     /// Adds a connection that comes from another worker.
     pub fn readmit(self: &Rc<Self>, migrating: MigratingEntry, worker_slot: WorkerSlot) -> RegistryGuard {
-        self.enter(ConnectionEntry::readmitted(migrating), worker_slot)
+        self.enter(ConnectionEntry::readmitted(migrating, self.has_intervals()), worker_slot)
     }
 
     fn enter(self: &Rc<Self>, entry: ConnectionEntry, worker_slot: WorkerSlot) -> RegistryGuard {
@@ -186,6 +193,11 @@ impl ConnectionRegistry {
     }
 
     #[cfg(test)]
+    pub(super) fn has_log_round(&self) -> bool {
+        self.has_log_task.get()
+    }
+
+    #[cfg(test)]
     pub(super) fn requests_to_describe(&self) -> usize {
         self.describing.borrow().len()
     }
@@ -207,8 +219,7 @@ impl ConnectionRegistry {
         for entry in self.entries.borrow().iter() {
             let recent = entry.recent();
             // The queue that closes a connection is in this worker.
-            let is_free = matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick))
-                && !entry.waits_to_be_closed();
+            let is_free = is_free(entry) && !entry.waits_to_be_closed();
             if is_free && recent >= STREAM && recent <= surplus {
                 surplus -= recent;
                 entry.send_command(ConnectionCommand::Move(MoveTarget::Worker(worker)));
@@ -225,9 +236,6 @@ impl ConnectionRegistry {
         let begin = self.next_to_leave.get().checked_rem(entries.len()).unwrap_or_default();
         let (before, after) = entries.split_at(begin);
         let in_turn = || after.iter().chain(before).enumerate();
-        let is_free = |entry: &Rc<ConnectionEntry>| {
-            matches!(entry.waiting_command(), None | Some(ConnectionCommand::Tick))
-        };
         let ready = in_turn().filter(|(_, entry)| is_free(entry) && entry.can_be_handed_over());
         let others = in_turn().filter(|(_, entry)| is_free(entry) && entry.is_connecting());
         let mut sent = 0;
@@ -237,6 +245,32 @@ impl ConnectionRegistry {
             sent += 1;
         }
         sent
+    }
+
+    /// Begins a round of interval records. Returns `None` if there are no such records, or if an earlier round is under
+    /// way.
+    pub(super) fn begin_log_round(&self, interval: Option<Duration>) -> Option<LogRound> {
+        if self.has_log_task.get() {
+            return None;
+        }
+        let interval = interval.and_then(LogInterval::of);
+        let before = self.log_interval.replace(interval);
+        let round = interval.map(|interval| match before == Some(interval) {
+            true => LogRound::Order(interval),
+            false => LogRound::Skip,
+        });
+        self.has_log_task.set(round.is_some());
+        round
+    }
+
+    /// Returns true if there are interval records.
+    fn has_intervals(&self) -> bool {
+        self.log_interval.get().is_some()
+    }
+
+    /// Ends a round of interval records.
+    pub(super) fn end_log_round(&self) {
+        self.has_log_task.set(false);
     }
 
     /// Begins a walk over the connections, which shows their figures at this moment.
@@ -314,6 +348,11 @@ impl ConnectionRegistry {
     }
 }
 
+/// Returns true if the connection may get a command to move.
+fn is_free(entry: &Rc<ConnectionEntry>) -> bool {
+    entry.waiting_command().is_none_or(ConnectionCommand::comes_again)
+}
+
 /// A walk over the connections of a registry, in slices. Between two slices other tasks have their turns.
 pub(super) struct RegistryWalk {
     registry: Rc<ConnectionRegistry>,
@@ -347,7 +386,7 @@ pub struct RegistryGuard {
 impl RegistryGuard {
     /// Takes the connection out of this worker.
     pub fn leave(self) -> MigratingEntry {
-        self.entry.migrating()
+        self.entry.migrating(self.registry.has_intervals())
     }
 
     /// Sends the state of its sockets to those who asked for it.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use super::broken::BrokenSide;
 use super::{Relay, RelayEnd, RelayStop};
-use crate::live::RegistryGuard;
+use crate::live::{ConnectionCommand, RegistryGuard};
 use crate::telemetry::Direction;
 
 /// The owner of the connection that a relay serves.
@@ -20,6 +20,9 @@ pub trait RelayOwner {
     /// Notes the first byte of the backend. Called once, in the turn in which the byte is written to the client, by the
     /// run that writes it.
     fn first_byte(&self);
+
+    /// Writes an interval record of the connection to the access log.
+    fn log(&self);
 }
 
 /// The owner of a relay of which only the bytes are counted.
@@ -29,6 +32,8 @@ impl RelayOwner for RegistryGuard {
     }
 
     fn first_byte(&self) {}
+
+    fn log(&self) {}
 }
 
 /// A run of a relay to its end; made by [`Relay::run`].
@@ -63,11 +68,17 @@ impl Relay {
     /// cancelled run loses the bytes that were still to be delivered.
     pub fn run<'a, O: RelayOwner>(&'a mut self, owner: &'a O) -> RelayRun<'a, O> {
         self.begin(owner.entry());
-        let stage = match has_first_byte(owner) {
-            false => RunStage::Silent(self, owner),
-            true => RunStage::Moving(self, owner),
-        };
-        RelayRun { stage: Some(stage) }
+        RelayRun { stage: Some(RunStage::of(self, owner)) }
+    }
+}
+
+impl<'a, O: RelayOwner> RunStage<'a, O> {
+    /// Returns the stage of a relay that moves bytes.
+    fn of(relay: &'a mut Relay, owner: &'a O) -> Self {
+        match has_first_byte(owner) {
+            false => Self::Silent(relay, owner),
+            true => Self::Moving(relay, owner),
+        }
     }
 }
 
@@ -103,7 +114,7 @@ impl<'a, O: RelayOwner> RelayRun<'a, O> {
         Poll::Pending
     }
 
-    /// Ends the connection when its directions have stopped.
+    /// Ends the connection when its directions have stopped. A command to log has stopped them only for this turn.
     fn end(
         &mut self,
         relay: &'a mut Relay,
@@ -111,6 +122,11 @@ impl<'a, O: RelayOwner> RelayRun<'a, O> {
         stop: RelayStop,
         cx: &mut Context<'_>,
     ) -> Poll<RelayEnd> {
+        if matches!(stop, RelayStop::Command(ConnectionCommand::Log)) {
+            owner.log();
+            cx.waker().wake_by_ref();
+            return self.go_on(RunStage::of(relay, owner));
+        }
         match relay.end(stop, owner.entry()) {
             Ok(end) => Poll::Ready(end),
             Err(broken) => self.pass_on(Box::pin(pass_on(relay, broken, owner)), cx),

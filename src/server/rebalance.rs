@@ -164,9 +164,9 @@ impl CloseSelection for MisplacedConnections {
     fn includes(&self, view: &ConnectionView<'_>) -> bool {
         let Some((pool, backend)) = self.pool_of(view) else { return false };
         if pool.is_hashed() {
-            let name = view.card.authority.as_deref().or(view.card.sni.as_deref());
-            let name = name.and_then(|name| name.parse::<ServerName>().ok());
-            return pool.is_misplaced(view.client, name.as_ref(), backend);
+            let requested: Option<ServerName> = view.card.sni.as_deref().and_then(|name| name.parse().ok());
+            let name = view.card.authority.as_deref().or(requested.as_ref());
+            return pool.is_misplaced(view.client, name, backend);
         }
         let Some(fair) = pool.fair_counts() else { return false };
         let own = pool.backends().iter().zip(fair).find(|(other, _)| other.id() == backend);

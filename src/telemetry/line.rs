@@ -22,12 +22,23 @@ pub enum AccessLogFormat {
     Json,
     /// `key=value` pairs.
     Text,
+    /// The TCP log of HAProxy.
+    Tcplog,
+    /// The HTTP log of HAProxy.
+    Httplog,
+}
+
+/// A form of lines that have keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyedForm {
+    Json,
+    Text,
 }
 
 /// Writes a line, field by field.
 pub(super) struct LineWriter<'a> {
     out: &'a mut Vec<u8>,
-    format: AccessLogFormat,
+    form: KeyedForm,
 }
 
 /// A key in both forms, with the separators before and after it. Keys need no escape.
@@ -49,34 +60,33 @@ pub(super) use key;
 
 impl<'a> LineWriter<'a> {
     /// Begins a line with its time, behind the text in `out`.
-    pub(super) fn begin(out: &'a mut Vec<u8>, format: AccessLogFormat, time: SystemTime) -> Self {
-        let (before, after): (&[u8], &[u8]) = match format {
-            AccessLogFormat::Json => (b"{\"time\":\"", b"\""),
-            AccessLogFormat::Text => (b"time=", b""),
+    pub(super) fn begin(out: &'a mut Vec<u8>, form: KeyedForm, time: SystemTime) -> Self {
+        let (before, after): (&[u8], &[u8]) = match form {
+            KeyedForm::Json => (b"{\"time\":\"", b"\""),
+            KeyedForm::Text => (b"time=", b""),
         };
-        let time = time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND);
         out.extend_from_slice(before);
-        _ = write!(out, "{}", humantime::format_rfc3339_millis(time));
+        _ = write!(out, "{}", rfc3339(time));
         out.extend_from_slice(after);
-        Self { out, format }
+        Self { out, form }
     }
 
     /// Ends the line, without a line end.
     pub(super) fn end(self) {
-        if self.format == AccessLogFormat::Json {
+        if self.form == KeyedForm::Json {
             self.out.push(b'}');
         }
     }
 
     fn key(&mut self, key: &FieldKey) {
-        self.out.extend_from_slice(match self.format {
-            AccessLogFormat::Json => key.json,
-            AccessLogFormat::Text => key.text,
+        self.out.extend_from_slice(match self.form {
+            KeyedForm::Json => key.json,
+            KeyedForm::Text => key.text,
         });
     }
 
     fn absent(&mut self, key: &FieldKey) {
-        if self.format == AccessLogFormat::Json {
+        if self.form == KeyedForm::Json {
             self.key(key);
             self.out.extend_from_slice(b"null");
         }
@@ -116,11 +126,11 @@ impl<'a> LineWriter<'a> {
     pub(super) fn text(&mut self, key: &FieldKey, value: Option<&str>) {
         let Some(value) = value else { return self.absent(key) };
         let plain = value.bytes().all(is_plain);
-        match self.format {
-            AccessLogFormat::Text if plain && !value.is_empty() && !value.contains('=') => {
-                self.word(key, value);
+        match self.form {
+            KeyedForm::Text if plain && !value.is_empty() && !value.contains('=') => {
+                self.word(key, Some(value));
             }
-            AccessLogFormat::Json if plain => self.word(key, value),
+            KeyedForm::Json if plain => self.word(key, Some(value)),
             _ => {
                 self.key(key);
                 push_json_string(self.out, value);
@@ -129,7 +139,8 @@ impl<'a> LineWriter<'a> {
     }
 
     /// Writes a word of our own, which needs no escape.
-    pub(super) fn word(&mut self, key: &FieldKey, word: &str) {
+    pub(super) fn word(&mut self, key: &FieldKey, word: Option<&str>) {
+        let Some(word) = word else { return self.absent(key) };
         self.plain(key, |out| out.extend_from_slice(word.as_bytes()));
     }
 
@@ -152,14 +163,20 @@ impl<'a> LineWriter<'a> {
     }
 
     fn quote(&mut self) {
-        if self.format == AccessLogFormat::Json {
+        if self.form == KeyedForm::Json {
             self.out.push(b'"');
         }
     }
 }
 
+/// Returns a time in the form of RFC 3339, in UTC with milliseconds. A time that cannot be written becomes the nearest
+/// one.
+pub(super) fn rfc3339(time: SystemTime) -> impl std::fmt::Display {
+    humantime::format_rfc3339_millis(time.clamp(UNIX_EPOCH, UNIX_EPOCH + LAST_SECOND))
+}
+
 /// Appends a number, with leading zeros if it has fewer digits than `width`, which is at most 20.
-fn push_decimal(out: &mut Vec<u8>, mut number: u64, width: usize) {
+pub(super) fn push_decimal(out: &mut Vec<u8>, mut number: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut start = digits.len();
     while number > 0 {
@@ -218,9 +235,9 @@ mod tests {
     use super::*;
 
     /// Returns a line with these fields.
-    fn line(format: AccessLogFormat, write: impl FnOnce(&mut LineWriter<'_>)) -> String {
+    fn line(form: KeyedForm, write: impl FnOnce(&mut LineWriter<'_>)) -> String {
         let mut out = Vec::new();
-        let mut line = LineWriter::begin(&mut out, format, UNIX_EPOCH);
+        let mut line = LineWriter::begin(&mut out, form, UNIX_EPOCH);
         write(&mut line);
         line.end();
         String::from_utf8(out).unwrap()
@@ -229,9 +246,9 @@ mod tests {
     /// Checks the form of a name in text, and in JSON by reading it back.
     fn check_name(name: &str, text: &str) {
         let write = |line: &mut LineWriter<'_>| line.text(key!("sni"), Some(name));
-        let json: Value = serde_json::from_str(&line(AccessLogFormat::Json, write)).unwrap();
+        let json: Value = serde_json::from_str(&line(KeyedForm::Json, write)).unwrap();
         assert_eq!(json["sni"], Value::from(name));
-        assert_eq!(line(AccessLogFormat::Text, write), format!("time=1970-01-01T00:00:00.000Z {text}"));
+        assert_eq!(line(KeyedForm::Text, write), format!("time=1970-01-01T00:00:00.000Z {text}"));
     }
 
     #[test]
@@ -252,7 +269,7 @@ mod tests {
     fn clocks_far_off_are_written_too() {
         let check = |time, expected: &str| {
             let mut out = Vec::new();
-            LineWriter::begin(&mut out, AccessLogFormat::Text, time).end();
+            LineWriter::begin(&mut out, KeyedForm::Text, time).end();
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         };
         check(UNIX_EPOCH - Duration::from_secs(1), "time=1970-01-01T00:00:00.000Z");
@@ -267,7 +284,7 @@ mod tests {
             number in prop_oneof![any::<u64>(), 0..1000_u64],
             time: Duration,
         ) {
-            let line = line(AccessLogFormat::Text, |line| {
+            let line = line(KeyedForm::Text, |line| {
                 line.address(key!("address"), Some(&address.into()));
                 line.number(key!("number"), number);
                 line.seconds(key!("time"), Some(time));

@@ -6,16 +6,20 @@
 pub mod access_log;
 pub mod close_reason;
 pub mod exposition;
+mod haproxy_line;
 mod line;
 pub mod metrics;
 mod offered;
 mod phase;
 pub mod program_log;
 pub mod record;
+mod record_line;
 mod saturation;
 mod version;
 
-pub use access_log::{AccessLog, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog};
+pub use access_log::{
+    AccessLog, AccessLogEvents, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog,
+};
 pub use close_reason::{CloseKind, CloseReason};
 pub use exposition::Exposition;
 pub use line::AccessLogFormat;
@@ -27,7 +31,7 @@ pub use metrics::{
 pub use offered::Offered;
 pub use phase::{EndedBy, Phase};
 pub use program_log::{LogControl, LogFormat, LogLevel, LogSpec, ProgramLog};
-pub use record::{AccessRecord, ClientAddr};
+pub use record::{AccessEvent, AccessRecord, ClientAddr, OpenCounts};
 pub use saturation::{Episode, Saturation, SaturationLog, SaturationScope};
 pub use version::{COMMIT, VERSION, VERSION_AND_COMMIT};
 

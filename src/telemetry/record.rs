@@ -1,4 +1,4 @@
-//! The record of an ended connection, and the fields of its line in the access log.
+//! The record of an event of a connection, and the fields of its line in the access log.
 //!
 //! This module neither queues nor writes; see [`super::access_log`] for that. The form of a line, and its escapes, are
 //! in `telemetry/line.rs`.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::close_reason::CloseReason;
-use super::line::{AccessLogFormat, LineWriter, key};
+use super::line::{KeyedForm, LineWriter, key};
 use super::offered::Offered;
 use crate::sys::Address;
 
@@ -26,7 +26,48 @@ impl fmt::Display for ClientAddr {
     }
 }
 
-/// The log fields of one ended connection.
+/// The open connections at the time of an event, the connection itself included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenCounts {
+    /// Those of the process.
+    pub process: u64,
+    /// Those of the listener.
+    pub listener: u64,
+    /// Those of the backend; 0 without a connected backend.
+    pub backend: u64,
+}
+
+/// The event of a connection that makes a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessEvent {
+    /// Its backend was connected.
+    Start,
+    /// It is open, and an interval has passed.
+    Interval,
+    /// It ended, for this reason.
+    End(CloseReason),
+}
+
+impl AccessEvent {
+    /// The value of the key `event`.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Interval => "interval",
+            Self::End(_) => "end",
+        }
+    }
+
+    /// Returns the close reason of an end.
+    const fn close(self) -> Option<CloseReason> {
+        match self {
+            Self::Start | Self::Interval => None,
+            Self::End(reason) => Some(reason),
+        }
+    }
+}
+
+/// The log fields of one connection at one of its events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessRecord {
     /// The number of the connection, unique in the process.
@@ -76,10 +117,15 @@ pub struct AccessRecord {
     /// The time from the first pick to a connected backend, without the time in the queue. `None` if no backend
     /// was connected.
     pub connect: Option<Duration>,
-    /// The time from the accept to the end.
+    /// The time from the accept to the event.
     pub total: Duration,
-    /// The close reason.
-    pub close: CloseReason,
+    /// The event.
+    pub event: AccessEvent,
+    /// The bytes of each direction since the last interval record of the connection; since its accept if there is none.
+    /// A start record has none of them, so these bytes of all records of a connection add up to its totals.
+    pub delta: [u64; 2],
+    /// The open connections, for the lines of HAProxy.
+    pub open: OpenCounts,
 }
 
 /// Returns bytes that are not a valid name in a form for the record. Each byte becomes the character of the
@@ -121,11 +167,13 @@ impl AccessRecord {
             queue: None,
             connect: None,
             total: Duration::ZERO,
-            close,
+            event: AccessEvent::End(close),
+            delta: [0; 2],
+            open: OpenCounts::default(),
         }
     }
 
-    /// Appends the record to `out`, without a line end.
+    /// Appends the record to `out` as keys and values, without a line end.
     ///
     /// *JSON*: one object with always the same keys in the same order. An absent value is `null`, so that a reader
     /// can take the columns from any line, and `""` stays distinct.
@@ -135,8 +183,8 @@ impl AccessRecord {
     /// none is `"`, `=` or `\`. Any other value, or an empty one, is a JSON string in double quotes.
     ///
     /// In both forms, times are RFC 3339 in UTC with milliseconds, and durations are seconds with microseconds.
-    pub fn write(&self, format: AccessLogFormat, out: &mut Vec<u8>) {
-        let mut line = LineWriter::begin(out, format, self.accepted);
+    pub(super) fn write_keyed(&self, form: KeyedForm, out: &mut Vec<u8>) {
+        let mut line = LineWriter::begin(out, form, self.accepted);
         line.number(key!("id"), self.id);
         line.address(key!("client"), Some(&self.client.0));
         line.address(key!("peer"), self.peer.as_ref());
@@ -165,9 +213,14 @@ impl AccessRecord {
         line.seconds(key!("queue_seconds"), self.queue);
         line.seconds(key!("connect_seconds"), self.connect);
         line.seconds(key!("total_seconds"), Some(self.total));
-        line.word(key!("close"), self.close.word());
-        line.word(key!("closed_by"), self.close.ended_by().word());
-        line.word(key!("phase"), self.close.phase().word());
+        let close = self.event.close();
+        line.word(key!("close"), close.map(CloseReason::word));
+        line.word(key!("closed_by"), close.map(|close| close.ended_by().word()));
+        line.word(key!("phase"), close.map(|close| close.phase().word()));
+        line.word(key!("event"), Some(self.event.word()));
+        let [from_client, from_backend] = self.delta;
+        line.number(key!("delta_from_client_bytes"), from_client);
+        line.number(key!("delta_from_backend_bytes"), from_backend);
         line.end();
     }
 }
@@ -223,7 +276,9 @@ mod tests {
             queue: Some(Duration::from_millis(20)),
             connect: Some(Duration::from_nanos(999)),
             total: Duration::from_secs(3601),
-            close: CloseReason::ClientFin,
+            event: AccessEvent::End(CloseReason::ClientFin),
+            delta: [17, u64::MAX],
+            open: OpenCounts::default(),
         }
     }
 
@@ -243,14 +298,14 @@ mod tests {
             hello: None,
             queue: None,
             connect: None,
-            close: CloseReason::NoData,
+            event: AccessEvent::End(CloseReason::NoData),
             ..full()
         }
     }
 
-    fn line(record: &AccessRecord, format: AccessLogFormat) -> String {
+    fn line(record: &AccessRecord, form: KeyedForm) -> String {
         let mut out = Vec::new();
-        record.write(format, &mut out);
+        record.write_keyed(form, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -266,17 +321,19 @@ mod tests {
             r#""backend_address":"unix:/run/mail.sock","attempts":2,"from_client_bytes":517,"#,
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
             r#""queue_seconds":0.020000,"connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
-            r#""closed_by":"client","phase":"relay"}"#,
+            r#""closed_by":"client","phase":"relay","event":"end","delta_from_client_bytes":17,"#,
+            r#""delta_from_backend_bytes":18446744073709551615}"#,
         );
-        assert_eq!(line(&full(), AccessLogFormat::Json), expected);
+        assert_eq!(line(&full(), KeyedForm::Json), expected);
         let keys = |record: &AccessRecord| {
-            let object: Value = serde_json::from_str(&line(record, AccessLogFormat::Json)).unwrap();
+            let object: Value = serde_json::from_str(&line(record, KeyedForm::Json)).unwrap();
             object.as_object().unwrap().keys().cloned().collect::<Vec<_>>()
         };
         assert_eq!(keys(&full()), keys(&bare()));
         let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/access-log.md");
         let page = std::fs::read_to_string(page).unwrap();
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        let (keys_of_page, _) = page.split_once("\n## ").unwrap();
+        let rows = keys_of_page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
         let mut documented: Vec<_> = rows.map(|(key, _)| key.to_owned()).collect();
         documented.sort();
         assert_eq!(keys(&full()), documented, "keys of a line, and those of docs/reference/access-log.md");
@@ -286,8 +343,26 @@ mod tests {
     fn text_leaves_out_what_is_absent() {
         let expected = "time=2023-11-14T22:13:20.042Z id=7 client=[2001:db8::1]:50000 listener=tls attempts=2 \
             from_client_bytes=517 from_backend_bytes=18446744073709551615 dropped_bytes=0 \
-            total_seconds=3601.000000 close=no_data closed_by=client phase=hello";
-        assert_eq!(line(&bare(), AccessLogFormat::Text), expected);
+            total_seconds=3601.000000 close=no_data closed_by=client phase=hello event=end \
+            delta_from_client_bytes=17 delta_from_backend_bytes=18446744073709551615";
+        assert_eq!(line(&bare(), KeyedForm::Text), expected);
+    }
+
+    /// A connection that goes on has no close reason, and all keys.
+    #[test]
+    fn a_start_and_an_interval_have_no_close_reason() {
+        for (event, word) in [(AccessEvent::Start, "start"), (AccessEvent::Interval, "interval")] {
+            let record = AccessRecord { event, ..bare() };
+            let text = line(&record, KeyedForm::Text);
+            let expected = format!(" total_seconds=3601.000000 event={word} delta_from_client_bytes=17 ");
+            assert!(text.contains(&expected), "{text}");
+            let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
+            let end: Value = serde_json::from_str(&line(&bare(), KeyedForm::Json)).unwrap();
+            let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+            assert_eq!(keys(&json), keys(&end));
+            assert_eq!(json["event"], word);
+            assert!(["close", "closed_by", "phase"].iter().all(|key| json[key].is_null()), "{json}");
+        }
     }
 
     #[test]
@@ -295,7 +370,7 @@ mod tests {
         assert_eq!(&*raw_name(b"\xff\x00a"), "\u{ff}\u{0}a");
         assert_eq!(raw_name(&[0xff; 70_000]).chars().count(), 255);
         let record = AccessRecord { sni: Some("é".repeat(1000).into()), ..bare() };
-        let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
+        let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
         assert_eq!(json["sni"].as_str().unwrap().chars().count(), 255);
         assert_eq!(shorten(&"a".repeat(255)).len(), 255);
     }
@@ -305,14 +380,14 @@ mod tests {
         fn any_name_gives_one_line_that_reads_back(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let name = raw_name(&bytes);
             let record = AccessRecord { sni: Some(name.clone()), route: Some((&*name).into()), ..full() };
-            for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
-                let line = line(&record, format);
+            for form in [KeyedForm::Json, KeyedForm::Text] {
+                let line = line(&record, form);
                 prop_assert!(line.bytes().all(|b| matches!(b, 0x20..=0x7e)), "{}", line);
             }
-            let json: Value = serde_json::from_str(&line(&record, AccessLogFormat::Json)).unwrap();
+            let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
-            let text = line(&record, AccessLogFormat::Text);
-            prop_assert_eq!(text.split(' ').count(), 31, "{}", text);
+            let text = line(&record, KeyedForm::Text);
+            prop_assert_eq!(text.split(' ').count(), 34, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

@@ -17,6 +17,7 @@ mod dial;
 mod discovery;
 mod down;
 mod ends;
+mod events;
 mod explain;
 mod files;
 mod forward;

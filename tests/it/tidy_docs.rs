@@ -325,6 +325,8 @@ fn repeated_commands_are_those_of_the_tables() {
 #[test]
 fn generated_parts_are_current() {
     check_generated("docs/reference/close-reasons.md", "close-reasons", &close_reason::markdown_table());
+    let states = close_reason::termination_table();
+    check_generated("docs/reference/access-log.md", "termination-states", &states);
     check_generated("docs/reference/metrics.md", "metrics", &metrics::markdown_table());
     let schema = serde_json::from_str(&read("config.schema.json")).unwrap();
     check_generated("docs/reference/configuration.md", "configuration", &configuration(&schema));

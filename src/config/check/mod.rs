@@ -2,6 +2,7 @@
 //!
 //! After a fault every check continues with the other values, so the specs are valid only if no fault was found.
 
+mod access_log;
 mod admin_listener;
 mod backends;
 mod cycles;
@@ -35,7 +36,7 @@ use super::words::{Number, SocketPath};
 use super::{Config, DEFAULT_HASH_KEY, HandoverSpec, ShutdownSpec};
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
-use crate::telemetry::{AccessLogSpec, AccessLogTarget, LogFormat, LogLevel, LogSpec};
+use crate::telemetry::{LogFormat, LogLevel, LogSpec};
 
 /// Returns the configuration of a file; it is valid only if no fault was added.
 pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
@@ -69,7 +70,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         admin,
         given_admin: None,
         landlock: file.process.value().and_then(|words| words.landlock.value().copied()),
-        access_log: access_log(file),
+        access_log: access_log::access_log(file, found),
         log: log(file),
         listeners,
         pools,
@@ -91,22 +92,6 @@ fn workers(file: &File) -> usize {
 fn max_checks(file: &File) -> usize {
     const DEFAULT: usize = 1000;
     or(&file.max_checks, |number| usize::try_from(number.0).unwrap_or(DEFAULT), DEFAULT)
-}
-
-fn access_log(file: &File) -> AccessLogSpec {
-    /// These are more lines than a person can read, and they are enough for programs that ban addresses.
-    const REFUSED: u32 = 100;
-    let words = file.access_log.value();
-    AccessLogSpec {
-        to: words
-            .and_then(|words| words.to.value())
-            .map_or(AccessLogTarget::Stdout, |target| target.0.clone()),
-        format: words.and_then(|words| words.format.value()).map(|choice| choice.0),
-        empty: words.and_then(|words| words.empty.value()).is_none_or(|empty| *empty),
-        refused_per_second: Some(words.map_or(REFUSED, |words| {
-            or(&words.refused_per_second, |number| u32::try_from(number.0).unwrap_or(u32::MAX), REFUSED)
-        })),
-    }
 }
 
 fn log(file: &File) -> LogSpec {

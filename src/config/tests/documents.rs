@@ -122,6 +122,9 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     let sources = full.pools.iter_mut().flat_map(|pool| &mut pool.discover);
     let shown: Vec<_> = sources.filter_map(|discover| discover.drain.take()).collect();
     assert_eq!(shown, [Duration::from_secs(30); 3]);
+    let each_minute =
+        AccessLogEvents { interval: Some(Duration::from_secs(60)), ..AccessLogEvents::default() };
+    assert_eq!(std::mem::take(&mut full.access_log.events), each_minute);
     // The default depends on whether standard output is a terminal.
     assert_eq!(full.access_log.format.take(), Some(AccessLogFormat::Json));
     assert_eq!(full, config);

@@ -1,3 +1,4 @@
+mod access_log;
 mod addresses;
 mod checks;
 mod command_line;
@@ -28,7 +29,7 @@ use crate::snapshot::{
 };
 use crate::sys::socket::KernelBuffers;
 use crate::sys::tcp::Keepalive;
-use crate::telemetry::{AccessLogFormat, AccessLogTarget, LogFormat, LogLevel};
+use crate::telemetry::{AccessLogEvents, AccessLogFormat, AccessLogTarget, LogFormat, LogLevel};
 use crate::wire::Script;
 use crate::wire::dialogue::ScriptStep;
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};

@@ -18,14 +18,18 @@ use crate::conn::migration::{
 use crate::conn::reading::{FirstBytes, StoppedClient};
 use crate::ids::ListenerId;
 use crate::limit::{AdmissionRequest, Gate, Link, Moment, Permit, SourceKey};
-use crate::live::{ConnectionCard, ConnectionTallies, HandedEntry, Loads, MigratingEntry, WorkerSlot};
+use crate::live::{
+    ConnectionCard, ConnectionTallies, HandedEntry, Loads, LoggedProgress, MigratingEntry, WorkerSlot,
+};
 use crate::pool::forward::ForwardMark;
 use crate::pool::{Backend, Lease};
 use crate::relay::{RelaySettings, StoppedFlow};
 use crate::snapshot::{Policy, Snapshot, UsageLimit};
 use crate::sys::Address;
 use crate::telemetry::{Metrics, RouteCounts};
-use crate::wire::handover::{Batch, HandedConnection, HandedFlow, HandedLog, HandedReading, HandedRelay};
+use crate::wire::handover::{
+    Batch, HandedConnection, HandedFlow, HandedIntervals, HandedLog, HandedReading, HandedRelay,
+};
 
 /// The fault of a batch that cannot be adopted. The connections go on in the program that sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -309,13 +313,12 @@ impl Adopter {
             listener,
             backend: lease.as_ref().map(|lease| lease.backend().id()),
             client: client.tcp(),
-            began: Instant::now()
-                .checked_sub(Duration::from_micros(handed.age_us))
-                .unwrap_or_else(Instant::now),
+            began: began(handed),
             card: read_card(handed, relay),
             link: handed.link.as_ref().map(|(kind, id)| Arc::new(Link::new(*kind, id))),
             totals: relay.map_or([0; 2], |relay| [relay.total_from_client, relay.total_from_backend]),
             dropped: relay.map_or(0, |relay| relay.dropped),
+            logged: read_progress(relay),
             quiet: Duration::from_millis(handed.quiet_ms),
             metrics: Arc::clone(&metrics),
             tallies,
@@ -477,6 +480,12 @@ fn name(handed: &mut HandedConnection) {
     }
 }
 
+/// Returns the time of the accept.
+fn began(handed: &HandedConnection) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(Duration::from_micros(handed.age_us)).unwrap_or(now)
+}
+
 /// Returns the names of a connection.
 fn read_card(handed: &HandedConnection, relay: Option<&HandedRelay>) -> ConnectionCard {
     let pool = handed.pool.as_deref().or(relay.map(|relay| &*relay.pool));
@@ -486,8 +495,17 @@ fn read_card(handed: &HandedConnection, relay: Option<&HandedRelay>) -> Connecti
         route: route.map(Into::into),
         pool: pool.map(Into::into),
         backend: relay.map(|relay| relay.backend.as_str().into()),
-        authority: handed.authority.as_deref().map(Into::into),
+        authority: handed.authority.as_deref().and_then(|name| name.parse().ok()).map(Box::new),
     }
+}
+
+/// Returns the progress of the interval records, which a program without such records does not send.
+fn read_progress(relay: Option<&HandedRelay>) -> LoggedProgress {
+    let Some(intervals) = relay.and_then(|relay| relay.intervals.as_ref()) else {
+        return LoggedProgress::default();
+    };
+    let HandedIntervals { after_s, from_client, from_backend } = *intervals;
+    LoggedProgress { after: after_s, counted: [from_client, from_backend] }
 }
 
 fn read_log(handed: HandedLog) -> LogFields {

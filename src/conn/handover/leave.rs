@@ -12,13 +12,14 @@ use crate::conn::migration::{
     MigratingRecord, MigrationContent, MigrationSenders, StoppedReading, StoppedRelay,
 };
 use crate::limit::{Gate, GatePass};
-use crate::live::ConnectionCard;
+use crate::live::{ConnectionCard, LoggedProgress};
 use crate::relay::StoppedFlow;
 use crate::snapshot::Snapshot;
 use crate::sys::tcp;
 use crate::telemetry::{Direction, RouteCounts};
 use crate::wire::handover::{
-    HandedConnection, HandedFlow, HandedLog, HandedOptions, HandedReading, HandedRelay, micros, millis,
+    HandedConnection, HandedFlow, HandedIntervals, HandedLog, HandedOptions, HandedReading, HandedRelay,
+    micros, millis,
 };
 
 /// The options of the relays of one batch. Equal options are sent once.
@@ -166,7 +167,7 @@ fn connection(record: &MigratingRecord) -> HandedConnection {
         pool: card.pool.as_deref().map(str::to_owned),
         sni: card.sni.as_deref().map(str::to_owned),
         route: card.route.as_deref().map(str::to_owned),
-        authority: card.authority.as_deref().map(str::to_owned),
+        authority: card.authority.as_deref().map(ToString::to_string),
         log: fields.log.as_deref().map(|log_fields| Box::new(log(log_fields, card))),
         reading: None,
         relay: None,
@@ -204,6 +205,7 @@ fn relay(stopped: &StoppedRelay, options: usize, names: &RouteNames) -> HandedRe
         holds_route: holds.permit.route().is_some(),
         holds_pool: holds.permit.has_pool(),
         connected_us: fields.connected,
+        intervals: intervals(holds.entry.log_progress()),
         ..HandedRelay::default()
     };
     if let Some(lease) = &holds.lease {
@@ -215,6 +217,12 @@ fn relay(stopped: &StoppedRelay, options: usize, names: &RouteNames) -> HandedRe
         handed.waits_for_first_byte = lease.is_waiting();
     }
     handed
+}
+
+fn intervals(progress: LoggedProgress) -> Option<HandedIntervals> {
+    let LoggedProgress { after, counted: [from_client, from_backend] } = progress;
+    let is_used = progress != LoggedProgress::default();
+    is_used.then_some(HandedIntervals { after_s: after, from_client, from_backend })
 }
 
 fn flow(stopped: &StoppedFlow) -> HandedFlow {

@@ -402,10 +402,11 @@ fn the_second_write_to_a_backend_goes_without_delay() {
     });
 }
 
-/// The owner of a relay that counts the notes of a first byte.
+/// The owner of a relay that counts the notes of a first byte and the interval records.
 struct NotingOwner {
     entry: RegistryGuard,
     first_bytes: Cell<u32>,
+    records: Cell<u32>,
 }
 
 impl RelayOwner for NotingOwner {
@@ -416,6 +417,10 @@ impl RelayOwner for NotingOwner {
     fn first_byte(&self) {
         self.first_bytes.set(self.first_bytes.get() + 1);
     }
+
+    fn log(&self) {
+        self.records.set(self.records.get() + 1);
+    }
 }
 
 #[test]
@@ -423,7 +428,7 @@ fn the_first_byte_of_a_backend_is_noted_once() {
     run(async {
         let (RelayFixture { entry, client, backend, .. }, mut relay) =
             RelayFixture::new(EngineChoice::Auto, Kind::Tcp, 4);
-        let owner = NotingOwner { entry, first_bytes: Cell::new(0) };
+        let owner = NotingOwner { entry, first_bytes: Cell::new(0), records: Cell::new(0) };
         let mut buffer = [0; 16];
         for (from, to, noted) in [(&client, &backend, 0), (&backend, &client, 1), (&backend, &client, 1)] {
             from.send(b"x").await.unwrap();
@@ -440,6 +445,28 @@ fn the_first_byte_of_a_backend_is_noted_once() {
                 end = &mut running => panic!("{end:?}"),
                 read = client.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
             }
+        }
+        assert_eq!(owner.first_bytes.get(), 1);
+    });
+}
+
+/// The command may come before and after the first byte of the backend.
+#[test]
+fn a_command_to_log_makes_a_record_and_the_relay_goes_on() {
+    run(async {
+        let (RelayFixture { entry, client, backend, .. }, mut relay) =
+            RelayFixture::new(EngineChoice::Auto, Kind::Tcp, 4);
+        let owner = NotingOwner { entry, first_bytes: Cell::new(0), records: Cell::new(0) };
+        let mut running = pin!(relay.run(&owner));
+        let mut buffer = [0; 16];
+        for (from, to, records) in [(&client, &backend, 1), (&backend, &client, 2), (&client, &backend, 3)] {
+            owner.entry.send_log();
+            from.send(b"x").await.unwrap();
+            tokio::select! {
+                end = &mut running => panic!("{end:?}"),
+                read = to.recv(&mut buffer) => assert_eq!(read.unwrap(), 1),
+            }
+            assert_eq!(owner.records.get(), records);
         }
         assert_eq!(owner.first_bytes.get(), 1);
     });

@@ -15,8 +15,8 @@ use crate::limit::SourceKey;
 use crate::server::start::Server;
 use crate::snapshot::Snapshot;
 use crate::wire::handover::{
-    Batch, HandedConnection, HandedFlow, HandedLog, HandedOffer, HandedOptions, HandedPeerTimeouts,
-    HandedReading, HandedRelay,
+    Batch, HandedConnection, HandedFlow, HandedIntervals, HandedLog, HandedOffer, HandedOptions,
+    HandedPeerTimeouts, HandedReading, HandedRelay,
 };
 use crate::worker::WorkerCommand;
 
@@ -147,6 +147,7 @@ fn relay(id: u64) -> HandedConnection {
         holds_route: true,
         holds_pool: true,
         connected_us: 17_100,
+        intervals: Some(HandedIntervals { after_s: Some(2), from_client: 1234, from_backend: 9_876_543_209 }),
     };
     let offered = HandedOffer {
         alpn: text("h2,http/1.1"),

@@ -5,10 +5,10 @@
 //! ended. Once the writer has ended, `written + dropped` is the number of records pushed.
 
 mod sink;
+mod spec;
 mod writer;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,52 +19,19 @@ use arc_swap::ArcSwapOption;
 use metrics::Counter;
 
 use self::sink::Sink;
+pub use self::spec::{AccessLogEvents, AccessLogSpec, AccessLogTarget};
+use self::spec::{CurrentChoice, RecordChoice};
 use self::writer::Writer;
 use super::line::AccessLogFormat;
 use super::record::AccessRecord;
 
 /// The most records that may wait for the writer. At 100,000 connections a second they bridge a stall of 160 ms. A
-/// full queue holds about 5 MiB.
+/// full queue holds about 6.5 MiB.
 const QUEUE_LIMIT: usize = 16 * 1024;
 
 /// The time for which a start waits until the file is open. A file system that has not answered by then may
 /// never answer. So the process serves clients before the file is open.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
-
-/// The destination of the access log, and the form of its lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLogSpec {
-    /// The destination.
-    pub to: AccessLogTarget,
-    /// The form of a line. `None` is text on a terminal, else JSON.
-    pub format: Option<AccessLogFormat>,
-    /// True if connections without a byte have lines too. Default true.
-    pub empty: bool,
-    /// The limit of lines a second, for each listener, about connections that were refused before any backend
-    /// was tried; at least 1. As many lines may be written at once. `None` is no limit. Default 100.
-    pub refused_per_second: Option<u32>,
-}
-
-/// The destination of access-log lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLogTarget {
-    /// No access log.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file, appended to; opened again on SIGUSR1.
-    File(PathBuf),
-}
-
-impl std::fmt::Display for AccessLogTarget {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::Stdout => f.write_str("stdout"),
-            Self::File(path) => path.display().fmt(f),
-        }
-    }
-}
 
 /// The handle of the writer. Clones are cheap and share one writer, which ends after [`shutdown`](Self::shutdown) or
 /// when the last clone is dropped.
@@ -74,10 +41,7 @@ pub struct AccessLog(Arc<CurrentWriter>);
 /// The writer in use. A reload changes it.
 #[derive(Debug)]
 struct CurrentWriter {
-    /// True if there is a writer. It is read several times for each connection, more cheaply than the handle itself.
-    is_on: AtomicBool,
-    /// True if connections without a byte have no record.
-    leaves_out_empty: AtomicBool,
+    choice: CurrentChoice,
     handle: ArcSwapOption<WriterHandle>,
     /// The shared parts of writers that are no longer in use, until each writer has ended. Has a lock because two
     /// reloads might meet; it is held for a look-up.
@@ -91,7 +55,7 @@ struct CurrentWriter {
 #[must_use = "dropped, it closes again"]
 pub struct OpenedAccessLog {
     handle: Option<Arc<WriterHandle>>,
-    leaves_out_empty: bool,
+    choice: RecordChoice,
 }
 
 /// The answer of a file system to an open: it came in time, or not.
@@ -181,9 +145,9 @@ impl AccessLog {
     }
 
     fn unused(dropped: Counter, written: Counter) -> Self {
-        let (is_on, leaves_out_empty) = (AtomicBool::new(false), AtomicBool::new(false));
         let (handle, retired) = (ArcSwapOption::empty(), Mutex::default());
-        Self(Arc::new(CurrentWriter { is_on, leaves_out_empty, handle, retired, dropped, written }))
+        let choice = CurrentChoice::default();
+        Self(Arc::new(CurrentWriter { choice, handle, retired, dropped, written }))
     }
 
     /// Opens a destination to be used by [`switch`](Self::switch). Blocks for at most 5 s.
@@ -202,17 +166,18 @@ impl AccessLog {
     }
 
     fn begin_to_open(&self, spec: &AccessLogSpec) -> io::Result<(OpenedAccessLog, OpenAnswer)> {
-        let leaves_out_empty = !spec.empty;
+        let is_on = spec.to != AccessLogTarget::Off;
+        let choice = RecordChoice { is_on, events: spec.events, leaves_out_empty: !spec.empty };
         let sink = match &spec.to {
             AccessLogTarget::Off => {
-                return Ok((OpenedAccessLog { handle: None, leaves_out_empty }, OpenAnswer::Came));
+                return Ok((OpenedAccessLog { handle: None, choice }, OpenAnswer::Came));
             }
             AccessLogTarget::Stdout => Sink::stdout()?,
             AccessLogTarget::File(path) => Sink::unopened(path),
         };
         let on_terminal = if sink.is_terminal() { AccessLogFormat::Text } else { AccessLogFormat::Json };
         let (handle, answer) = self.open_on(sink, spec.format.unwrap_or(on_terminal), QUEUE_LIMIT)?;
-        Ok((OpenedAccessLog { handle: Some(handle), leaves_out_empty }, answer))
+        Ok((OpenedAccessLog { handle: Some(handle), choice }, answer))
     }
 
     fn open_on(
@@ -245,11 +210,9 @@ impl AccessLog {
         Ok((Arc::new(WriterHandle { queue, shared }), answer))
     }
 
-    fn put_in_use(&self, OpenedAccessLog { handle, leaves_out_empty }: OpenedAccessLog) -> RetiredAccessLog {
-        self.0.leaves_out_empty.store(leaves_out_empty, Ordering::Relaxed);
-        let is_on = handle.is_some();
+    fn put_in_use(&self, OpenedAccessLog { handle, choice }: OpenedAccessLog) -> RetiredAccessLog {
         let old = self.0.handle.swap(handle);
-        self.0.is_on.store(is_on, Ordering::Relaxed);
+        self.0.choice.set(choice);
         if let Some(old) = &old {
             let mut retired = self.retired();
             retired.retain(|writer| writer.strong_count() > 0);
@@ -266,24 +229,41 @@ impl AccessLog {
 
     /// Returns true if there is an access log. Without an access log no records need be made.
     pub fn is_on(&self) -> bool {
-        self.0.is_on.load(Ordering::Relaxed)
+        self.0.choice.is_on()
     }
 
-    /// Returns true if connections without a byte have no record.
+    /// Returns true if the start of a relay makes a record.
+    pub fn has_starts(&self) -> bool {
+        self.0.choice.starts()
+    }
+
+    /// Returns the time after which an open relay makes a record, again and again; `None` if it makes no such records.
+    pub fn interval(&self) -> Option<Duration> {
+        self.0.choice.interval()
+    }
+
+    /// Returns true if the end of a connection makes a record.
+    pub fn has_ends(&self) -> bool {
+        self.0.choice.ends()
+    }
+
+    /// Returns true if the ends of connections without a byte make no records.
     pub fn leaves_out_empty(&self) -> bool {
-        self.0.leaves_out_empty.load(Ordering::Relaxed)
+        self.0.choice.leaves_out_empty()
     }
 
     /// Queues a record for the writer. Never blocks: if the queue is full or the writer has ended, the record is
-    /// counted as dropped.
-    pub fn push(&self, record: AccessRecord) {
+    /// counted as dropped. Returns true if the record was queued.
+    pub fn push(&self, record: AccessRecord) -> bool {
         let handle = self.0.handle.load();
-        let Some(handle) = &*handle else { return };
+        let Some(handle) = &*handle else { return false };
         let queued = QueuedRecord { record: Some(Box::new(record)), shared: Arc::clone(&handle.shared) };
         // A record that cannot be sent is returned in the error, and counts itself when the error is dropped.
-        if let Err(TrySendError::Full(_)) = handle.queue.try_send(WriterRequest::Write(queued)) {
+        let sent = handle.queue.try_send(WriterRequest::Write(queued));
+        if let Err(TrySendError::Full(_)) = sent {
             handle.shared.is_full.store(true, Ordering::Relaxed);
         }
+        sent.is_ok()
     }
 
     /// Returns the reason for which the log loses lines now; `None` if it loses none, or is off.

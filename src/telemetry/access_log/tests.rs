@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,6 +20,14 @@ fn record(id: u64) -> AccessRecord {
     AccessRecord::refused(id, UNIX_EPOCH, client, "l".into(), CloseReason::ClientFin)
 }
 
+fn spec(to: AccessLogTarget, format: Option<AccessLogFormat>) -> AccessLogSpec {
+    AccessLogSpec { to, format, events: AccessLogEvents::default(), empty: true, refused_per_second: None }
+}
+
+fn opened(handle: Option<Arc<WriterHandle>>) -> OpenedAccessLog {
+    OpenedAccessLog { choice: RecordChoice { is_on: handle.is_some(), ..RecordChoice::default() }, handle }
+}
+
 /// A log with its two counters.
 struct TestLog {
     log: AccessLog,
@@ -32,7 +41,7 @@ impl TestLog {
         let counters = (Counter::from_arc(Arc::clone(&dropped)), Counter::from_arc(Arc::clone(&written)));
         let log = AccessLog::unused(counters.0, counters.1);
         let handle = Some(log.open_on(sink, AccessLogFormat::Text, limit).unwrap().0);
-        _ = log.put_in_use(OpenedAccessLog { handle, leaves_out_empty: false });
+        _ = log.put_in_use(opened(handle));
         Self { log, written, dropped }
     }
 
@@ -41,7 +50,7 @@ impl TestLog {
     }
 
     fn push(&self, ids: std::ops::Range<u64>) {
-        ids.for_each(|id| self.log.push(record(id)));
+        ids.for_each(|id| _ = self.log.push(record(id)));
     }
 
     /// Returns `(written, dropped)` after a clean end.
@@ -155,8 +164,7 @@ fn a_torn_line_is_closed_before_the_next_one() {
 
 #[test]
 fn an_absent_log_has_no_records_and_no_counts() {
-    let spec =
-        AccessLogSpec { to: AccessLogTarget::Off, format: None, empty: true, refused_per_second: None };
+    let spec = spec(AccessLogTarget::Off, None);
     let log = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap();
     assert!(!log.is_on());
     log.push(record(1));
@@ -219,7 +227,7 @@ fn the_end_waits_for_a_destination_that_is_no_longer_in_use() {
     let sink = Sink::new(Box::new(Script::new(&[]).0), None);
     let handle = Some(test_log.log.open_on(sink, AccessLogFormat::Text, 8).unwrap().0);
     let current = Arc::clone(&handle.as_ref().unwrap().shared);
-    let old = test_log.log.switch(OpenedAccessLog { handle, leaves_out_empty: false });
+    let old = test_log.log.switch(opened(handle));
     let retiring = thread::spawn(move || old.finish(Instant::now() + PATIENCE));
     test_log.push(3..4);
     _ = test_log.log.clone().shutdown(Instant::now());
@@ -237,7 +245,7 @@ fn no_record_is_lost_silently_when_the_end_comes_in_between() {
     let pushers: Vec<_> = (0..4)
         .map(|_| {
             let log = test_log.log.clone();
-            thread::spawn(move || (0..2000).for_each(|id| log.push(record(id))))
+            thread::spawn(move || (0..2000).for_each(|id| _ = log.push(record(id))))
         })
         .collect();
     assert_eq!(test_log.log.shutdown(Instant::now() + PATIENCE), Flushed::All);
@@ -297,15 +305,10 @@ fn a_log_that_loses_lines_has_a_fault() {
 
 #[test]
 fn a_full_disk_loses_lines_and_counts_them() {
-    let spec = AccessLogSpec {
-        to: AccessLogTarget::File("/dev/full".into()),
-        format: Some(AccessLogFormat::Json),
-        empty: true,
-        refused_per_second: None,
-    };
+    let spec = spec(AccessLogTarget::File("/dev/full".into()), Some(AccessLogFormat::Json));
     let dropped = Arc::new(AtomicU64::new(0));
     let log = AccessLog::start(&spec, Counter::from_arc(Arc::clone(&dropped)), Counter::noop()).unwrap();
-    (0..100).for_each(|id| log.push(record(id)));
+    (0..100).for_each(|id| _ = log.push(record(id)));
     assert_eq!(log.shutdown(Instant::now() + PATIENCE), Flushed::All);
     assert_eq!(dropped.load(Ordering::Acquire), 100);
 }
@@ -480,8 +483,7 @@ fn a_fifo_that_is_gone_is_not_replaced_by_a_file() {
 fn a_start_returns_the_error_of_a_file_that_cannot_be_opened() {
     let directory = Directory::new("access-log-start");
     let to = AccessLogTarget::File(directory.0.join("nowhere/access.log"));
-    let spec =
-        AccessLogSpec { to, format: Some(AccessLogFormat::Text), empty: true, refused_per_second: None };
+    let spec = spec(to, Some(AccessLogFormat::Text));
     let fault = AccessLog::start(&spec, Counter::noop(), Counter::noop()).unwrap_err();
     assert_eq!(fault.kind(), ErrorKind::NotFound);
 }

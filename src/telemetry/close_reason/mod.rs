@@ -5,12 +5,14 @@
 
 mod kind;
 mod rows;
+mod termination;
 
 use std::fmt::{self, Write as _};
 
 use super::phase::{EndedBy, Phase};
 pub use kind::CloseKind;
 pub use rows::CloseReason;
+pub use termination::termination_table;
 
 impl CloseReason {
     /// Returns the word in metric labels, in the access log and in the documentation.

@@ -94,6 +94,22 @@ pub struct HandedRelay {
     pub holds_pool: bool,
     /// The time at which its backend was connected, in microseconds after its accept.
     pub connected_us: u32,
+    /// Its interval records. `None` if the program makes none and has made none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<HandedIntervals>,
+}
+
+/// The progress of the interval records of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandedIntervals {
+    /// The time of the last record, in seconds after the accept; 0 before the first. `None` if the program makes no such
+    /// records now.
+    pub after_s: Option<u32>,
+    /// The bytes from the client that the records have counted.
+    pub from_client: u64,
+    /// The bytes from the backend that the records have counted.
+    pub from_backend: u64,
 }
 
 /// The state of a direction.

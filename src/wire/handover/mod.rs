@@ -30,8 +30,8 @@ mod state;
 use serde::{Deserialize, Serialize};
 
 pub use connection::{
-    HandedConnection, HandedFlow, HandedLog, HandedOffer, HandedOptions, HandedPeerTimeouts, HandedReading,
-    HandedRelay,
+    HandedConnection, HandedFlow, HandedIntervals, HandedLog, HandedOffer, HandedOptions, HandedPeerTimeouts,
+    HandedReading, HandedRelay,
 };
 pub use state::{
     CountsByWord, HandedAddition, HandedBackend, HandedBackendCounts, HandedChecks, HandedCounter,

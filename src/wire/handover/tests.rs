@@ -208,6 +208,7 @@ fn relay_of_0_2_0() -> HandedConnection {
         holds_route: true,
         holds_pool: true,
         connected_us: 17_100,
+        intervals: None,
     };
     HandedConnection {
         id: 42,

@@ -11,6 +11,7 @@ mod bytes;
 mod clients;
 mod faults;
 mod frames;
+mod intervals;
 mod kept;
 mod load;
 mod peers;

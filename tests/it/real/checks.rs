@@ -12,7 +12,7 @@ use crate::support::wait_for;
 pub(super) struct RunningServer {
     _process: ChildGuard,
     pub(super) address: SocketAddr,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl RunningServer {
@@ -31,10 +31,15 @@ impl RunningServer {
                 accepts || process.0.try_wait().unwrap().is_some()
             });
             if accepts {
-                return Self { _process: process, address, _directory: directory };
+                return Self { _process: process, address, directory };
             }
         }
         panic!("no server would start:\n{}", std::fs::read_to_string(directory.file("log")).unwrap());
+    }
+
+    /// Returns the output of the server so far.
+    pub(super) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.file("log")).unwrap()
     }
 }
 

@@ -32,7 +32,7 @@ fn nginx(blocks: &str) -> RunningServer {
 }
 
 /// Runs haproxy with these sections at a port that stands for `PORT`.
-fn haproxy(sections: &str) -> RunningServer {
+pub(super) fn haproxy(sections: &str) -> RunningServer {
     RunningServer::start(Directory::new(), |directory, port| {
         let conf = format!(
             "global\n nbthread 1\n maxconn 200\ndefaults\n timeout connect 5s\n timeout client 20s\n timeout server 20s\n{}\n",
