@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -16,15 +16,17 @@ use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
+use super::{access, explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade, web_page};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
 
 /// The list of endpoints. It is the answer to a request for a path that does not exist.
 const ENDPOINTS: &str = "\
+GET /               the page for browsers
 GET /metrics        metrics for Prometheus
 GET /healthz        200 while the process runs
 GET /ready          200 while it serves, 503 while it starts or stops
+GET /api/v1/access  the right of this client to change something, as JSON
 GET /api/v1/status  what is configured and alive, as JSON
 GET /api/v1/lists   the lists of addresses, as JSON
 GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an address is in it
@@ -62,9 +64,11 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let close =
         post(close_connections).delete(cancel_close_orders).route_layer(middleware::from_fn(without_content));
     Router::new()
+        .merge(for_browsers())
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
         .route("/ready", get(ready))
+        .route(access::PATH, get(right_to_change))
         .route("/api/v1/status", get(status))
         .route("/api/v1/lists", get(all_lists))
         .route("/api/v1/lists/{list}", get(one_list))
@@ -82,6 +86,25 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(guard, admit))
         .with_state(view)
+}
+
+/// Returns the paths of the page for browsers.
+fn for_browsers<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let policy = HeaderValue::try_from(web_page::policy()).expect("the policy is ASCII");
+    let fixed = HeaderValue::from_static;
+    let headers = HeaderMap::from_iter([
+        (header::CONTENT_TYPE, fixed("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
+        (header::X_FRAME_OPTIONS, fixed("DENY")),
+        (header::REFERRER_POLICY, fixed("no-referrer")),
+        (header::CACHE_CONTROL, fixed("no-store")),
+        (HeaderName::from_static("cross-origin-opener-policy"), fixed("same-origin")),
+        (HeaderName::from_static("cross-origin-resource-policy"), fixed("same-origin")),
+    ]);
+    Router::new()
+        .route("/", get(move || std::future::ready((headers.clone(), web_page::TEXT))))
+        .route(web_page::ICON, get(StatusCode::NO_CONTENT))
 }
 
 async fn admit(
@@ -133,6 +156,11 @@ async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response 
         }
     };
     spawn_blocking(write).await.unwrap_or_else(|error| unwritten(&error))
+}
+
+#[allow(clippy::unused_async, reason = "a handler is asynchronous")]
+async fn right_to_change(Extension(origin): Extension<RequestOrigin>) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], access::json(origin.right())).into_response()
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {

@@ -5,12 +5,13 @@
 //! request can add entries to lists, close connections, set overrides and reload the configuration; each change is
 //! logged. The answers contain no secret of a client. The module `guard` decides for every path whether a request may be
 //! answered. It checks the address of the listener, the token, and headers that web pages of other sites cannot send.
-//! There is no TLS.
+//! There is no TLS. The page for browsers (`web_page`) uses the same paths as the commands.
 //!
 //! A connection has one request: the answer ends it. So one deadline for the request and one for the answer bound
 //! every connection. A new connection for each scrape costs little.
 
 mod acceptor;
+mod access;
 mod ask;
 mod connections;
 mod explain;
@@ -30,6 +31,7 @@ mod sources;
 mod status;
 mod token;
 mod upgrade;
+mod web_page;
 
 use std::future::IntoFuture;
 use std::io;

@@ -13,8 +13,8 @@ use super::upgrade::{self, UpgradeStatus};
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
 use crate::snapshot::{OpeningPolicy, Policy, Protocol, ServedPool, Snapshot};
-use crate::sys::Address;
 use crate::sys::address::as_ranges;
+use crate::sys::{Address, process};
 use crate::telemetry::{COMMIT, VERSION};
 use crate::wire::{BackendGreeting, Starttls};
 
@@ -24,6 +24,8 @@ struct Status<'a> {
     version: &'static str,
     /// `unknown` if the build had no repository.
     commit: &'static str,
+    /// The name of this machine.
+    host: String,
     /// RFC 3339, UTC.
     started: String,
     uptime_seconds: u64,
@@ -286,6 +288,7 @@ pub(super) fn json(view: &View) -> String {
     let status = Status {
         version: VERSION,
         commit: COMMIT,
+        host: process::host_name(),
         started: time(view.started),
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),
