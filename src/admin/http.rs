@@ -16,7 +16,7 @@ use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade};
+use super::{explain, gzip, history, list_api, overrides, reload, scrape, sources, status, upgrade};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
 
@@ -30,6 +30,7 @@ GET /api/v1/lists   the lists of addresses, as JSON
 GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an address is in it
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
+GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
@@ -72,6 +73,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/connections", get(list_connections))
         .route("/api/v1/connections/close", close)
         .route("/api/v1/connections/{id}", connection)
+        .route("/api/v1/history", get(last_minutes))
         .route("/api/v1/sources", get(heaviest))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
@@ -235,6 +237,13 @@ fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
             };
             (code, format!("{refusal}\n")).into_response()
         }
+    }
+}
+
+async fn last_minutes(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match history::wanted(query.as_deref()) {
+        Some(most) => page(JSON, move || history::json(&view, most)).await,
+        None => (StatusCode::BAD_REQUEST, history::BAD_QUERY).into_response(),
     }
 }
 

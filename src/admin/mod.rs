@@ -16,6 +16,7 @@ mod connections;
 mod explain;
 mod guard;
 mod gzip;
+mod history;
 mod http;
 mod json;
 mod list_api;

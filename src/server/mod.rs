@@ -32,6 +32,7 @@ mod follow_up;
 mod followers;
 mod handing_over;
 pub mod handover;
+mod history;
 mod in_force;
 mod inherited;
 mod list_files;
@@ -45,6 +46,7 @@ mod reload_queue;
 mod reloading;
 mod route_files;
 mod run;
+mod sampler;
 mod saturation;
 mod series;
 mod service_manager;
@@ -71,6 +73,7 @@ pub use connections::{CloseStart, ConnectionList, NotFound};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use explain::{ExplainedConfig, UnknownListener, explain_running};
 pub use faults::{ReloadFault, StartFault};
+pub use history::{HistoryCopy, SharedHistory};
 pub use overrides::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
     Overrides,

@@ -23,6 +23,7 @@ mod forward;
 mod gone;
 mod guarded;
 mod handover;
+mod history;
 mod injection;
 mod life;
 mod limits;
