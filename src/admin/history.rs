@@ -30,9 +30,7 @@ struct HistoryPage {
 
 /// Returns the number of samples in a query such as `seconds=60`; `None` if it is not valid.
 pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
-    let Some(number) = query::value(query, "seconds").ok()? else { return Some(KEPT_SAMPLES) };
-    let number = number.parse().ok()?;
-    (1..=KEPT_SAMPLES).contains(&number).then_some(number)
+    query::number(query, "seconds", KEPT_SAMPLES, 1..=KEPT_SAMPLES)
 }
 
 /// Returns the whole page, with a line end.

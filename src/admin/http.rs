@@ -16,7 +16,7 @@ use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{explain, gzip, history, list_api, overrides, reload, scrape, sources, status, upgrade};
+use super::{explain, gzip, history, list_api, overrides, reload, scrape, sources, status, top, upgrade};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
 
@@ -32,6 +32,7 @@ POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an addr
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
@@ -75,6 +76,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/connections/{id}", connection)
         .route("/api/v1/history", get(last_minutes))
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/top", get(most_frequent))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
@@ -251,6 +253,16 @@ async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     match sources::wanted(uri.query()) {
         Some(top) => ([(header::CONTENT_TYPE, JSON)], sources::json(&view, top).await).into_response(),
         None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
+    }
+}
+
+async fn most_frequent(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match top::wanted(query.as_deref()) {
+        Some(most) => {
+            let answer = view.top().await;
+            page(JSON, move || top::json(answer, most)).await
+        }
+        None => (StatusCode::BAD_REQUEST, top::BAD_QUERY).into_response(),
     }
 }
 

@@ -30,6 +30,7 @@ mod scrape;
 mod sources;
 mod status;
 mod token;
+mod top;
 mod upgrade;
 
 use std::future::IntoFuture;

@@ -59,6 +59,7 @@ mod steering;
 mod stop;
 mod taking_over;
 mod tentative;
+mod top;
 mod upgrade_state;
 mod view;
 mod work;
@@ -85,6 +86,7 @@ pub use source::{SourceFault, tproxy_rules};
 pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
+pub use top::TopAnswer;
 pub use upgrade_state::{MoveReport, UpgradeReport, UpgradeRole, UpgradeState};
 pub use view::{LifeStage, ServerHandle, View};
 
