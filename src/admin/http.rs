@@ -16,7 +16,10 @@ use super::connections::{self, ConnectionRefusal};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{access, explain, gzip, list_api, overrides, reload, scrape, sources, status, upgrade, web_page};
+use super::{
+    access, explain, gzip, history, list_api, overrides, reload, scrape, sources, status, top, upgrade,
+    web_page,
+};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
 
@@ -32,7 +35,9 @@ GET /api/v1/lists   the lists of addresses, as JSON
 GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an address is in it
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
+GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
@@ -76,7 +81,9 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/connections", get(list_connections))
         .route("/api/v1/connections/close", close)
         .route("/api/v1/connections/{id}", connection)
+        .route("/api/v1/history", get(last_minutes))
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/top", get(most_frequent))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
@@ -266,10 +273,27 @@ fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
     }
 }
 
+async fn last_minutes(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match history::wanted(query.as_deref()) {
+        Some(most) => page(JSON, move || history::json(&view, most)).await,
+        None => (StatusCode::BAD_REQUEST, history::BAD_QUERY).into_response(),
+    }
+}
+
 async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     match sources::wanted(uri.query()) {
         Some(top) => ([(header::CONTENT_TYPE, JSON)], sources::json(&view, top).await).into_response(),
         None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
+    }
+}
+
+async fn most_frequent(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match top::wanted(query.as_deref()) {
+        Some(most) => {
+            let answer = view.top().await;
+            page(JSON, move || top::json(answer, most)).await
+        }
+        None => (StatusCode::BAD_REQUEST, top::BAD_QUERY).into_response(),
     }
 }
 

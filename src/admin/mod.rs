@@ -17,6 +17,7 @@ mod connections;
 mod explain;
 mod guard;
 mod gzip;
+mod history;
 mod http;
 mod json;
 mod list_api;
@@ -30,6 +31,7 @@ mod scrape;
 mod sources;
 mod status;
 mod token;
+mod top;
 mod upgrade;
 mod web_page;
 

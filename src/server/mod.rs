@@ -32,6 +32,7 @@ mod follow_up;
 mod followers;
 mod handing_over;
 pub mod handover;
+mod history;
 mod in_force;
 mod inherited;
 mod list_files;
@@ -45,6 +46,7 @@ mod reload_queue;
 mod reloading;
 mod route_files;
 mod run;
+mod sampler;
 mod saturation;
 mod series;
 mod service_manager;
@@ -57,6 +59,7 @@ mod steering;
 mod stop;
 mod taking_over;
 mod tentative;
+mod top;
 mod upgrade_state;
 mod view;
 mod work;
@@ -71,6 +74,7 @@ pub use connections::{CloseStart, ConnectionList, NotFound};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use explain::{ExplainedConfig, UnknownListener, explain_running};
 pub use faults::{ReloadFault, StartFault};
+pub use history::{HistoryCopy, SharedHistory};
 pub use overrides::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
     Overrides,
@@ -82,6 +86,7 @@ pub use source::{SourceFault, tproxy_rules};
 pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
+pub use top::TopAnswer;
 pub use upgrade_state::{MoveReport, UpgradeReport, UpgradeRole, UpgradeState};
 pub use view::{LifeStage, ServerHandle, View};
 

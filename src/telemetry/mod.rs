@@ -6,6 +6,7 @@
 pub mod access_log;
 pub mod close_reason;
 pub mod exposition;
+mod history;
 mod line;
 pub mod metrics;
 mod offered;
@@ -18,11 +19,12 @@ mod version;
 pub use access_log::{AccessLog, AccessLogSpec, AccessLogTarget, Flushed, OpenedAccessLog, RetiredAccessLog};
 pub use close_reason::{CloseKind, CloseReason};
 pub use exposition::Exposition;
+pub use history::{History, HistorySample, KEPT_SAMPLES, SAMPLE_INTERVAL};
 pub use line::AccessLogFormat;
 pub use metrics::{
     ActiveConnection, AdminRefusal, AgentAnswer, BackendCounts, ClientOpening, ConnectOutcome,
-    EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
-    ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts, UpgradeOutcome,
+    ConnectionTotals, EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback,
+    PoolMetrics, ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts, TotalsReading, UpgradeOutcome,
 };
 pub use offered::Offered;
 pub use phase::{EndedBy, Phase};
