@@ -202,9 +202,7 @@ fn record(format: AccessLogFormat, times: u64) {
 /// Finds one counter and adds to it, as the relay does at each tick.
 fn bytes(times: u64) {
     let metrics = Metrics::new().listener("tls");
-    repeat(times, |n| {
-        metrics.bytes(black_box(Direction::FromBackend), black_box(Engine::Spliced)).increment(n)
-    });
+    repeat(times, |n| metrics.moved(black_box(Direction::FromBackend), black_box(Engine::Spliced), n));
 }
 
 /// Counts all events of a connection that is served, from its accept to its end.
@@ -219,7 +217,7 @@ fn connection(times: u64) {
         pool.connect(ConnectOutcome::Ok);
         pool.connect_seconds.record(took);
         for direction in Direction::ALL {
-            active.bytes(direction, Engine::Copied).increment(n);
+            active.moved(direction, Engine::Copied, n);
         }
         active.closed(CloseReason::ClientFin, took);
     });

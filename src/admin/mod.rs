@@ -5,17 +5,19 @@
 //! request can add entries to lists, close connections, set overrides and reload the configuration; each change is
 //! logged. The answers contain no secret of a client. The module `guard` decides for every path whether a request may be
 //! answered. It checks the address of the listener, the token, and headers that web pages of other sites cannot send.
-//! There is no TLS.
+//! There is no TLS. The page for browsers (`web_page`) uses the same paths as the commands.
 //!
 //! A connection has one request: the answer ends it. So one deadline for the request and one for the answer bound
 //! every connection. A new connection for each scrape costs little.
 
 mod acceptor;
+mod access;
 mod ask;
 mod connections;
 mod explain;
 mod guard;
 mod gzip;
+mod history;
 mod http;
 mod json;
 mod list_api;
@@ -29,8 +31,10 @@ mod scrape;
 mod sources;
 mod status;
 mod token;
+mod top;
 mod unknown;
 mod upgrade;
+mod web_page;
 
 use std::future::IntoFuture;
 use std::io;

@@ -1,5 +1,6 @@
 //! Parses the query of a request, the part after `?`.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The pace of an order to close connections without a rate: slow enough that clients that connect again are no load.
@@ -20,6 +21,18 @@ pub(super) enum QueryFault {
 /// Returns the value of the one parameter that a query may have.
 pub(super) fn value(query: Option<&str>, word: &str) -> Result<Option<String>, QueryFault> {
     values(query, [word]).map(|[value]| value)
+}
+
+/// Returns the number that the one parameter of a query has: the default if the query has none, and `None` if it is not
+/// valid or not in these bounds.
+pub(super) fn number(
+    query: Option<&str>,
+    word: &str,
+    default: usize,
+    bounds: RangeInclusive<usize>,
+) -> Option<usize> {
+    let Some(number) = value(query, word).ok()? else { return Some(default) };
+    number.parse().ok().filter(|number| bounds.contains(number))
 }
 
 /// Returns the values of the parameters `words`. A query may have each of them once, and no others. Escapes are

@@ -43,9 +43,7 @@ struct SourceStatus<'a> {
 
 /// Returns the number of sources in a query such as `top=20`; `None` if it is not valid.
 pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
-    let Some(number) = query::value(query, "top").ok()? else { return Some(TOP) };
-    let number = number.parse().ok()?;
-    (1..=MOST).contains(&number).then_some(number)
+    query::number(query, "top", TOP, 1..=MOST)
 }
 
 /// Returns the whole page, with a line end. Connections are counted now, with or without limits of the listener.

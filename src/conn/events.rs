@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::fields::ProxyFields;
 use super::record::ConnectionRecord;
+use crate::limit::SourceName;
 use crate::pool::{Backend, Lease, Trouble};
+use crate::snapshot::Policy;
 use crate::sys::Address;
 use crate::telemetry::record::raw_name;
 use crate::telemetry::{
@@ -111,6 +113,24 @@ impl ConnectionRecord {
     /// Records the offer of the hello.
     pub(super) fn offered(&mut self, offered: Offered) {
         self.set_log_fields(|log_fields| log_fields.offered = Some(Box::new(offered)));
+    }
+
+    /// Counts the connection for its source, as its listener counts sources. A client of a Unix socket has none.
+    pub(super) fn count_source(&self, policy: &Policy) {
+        let prefix = policy.admission.as_ref().map(|admission| admission.spec.prefix).unwrap_or_default();
+        let address = || self.client().tcp().map(|client| SourceName::of(client.ip(), prefix));
+        if let Some(source) = self.entry().link().cloned().map(SourceName::Link).or_else(address) {
+            self.registry().top().count_source(&source);
+        }
+    }
+
+    /// Counts the connection for its server name.
+    pub(super) fn count_name(&self, name: &ServerName, has_route: bool) {
+        let registry = self.registry();
+        match has_route {
+            true => registry.top().count_name(name.as_str()),
+            false => registry.top().count_unknown_name(name.as_str()),
+        }
     }
 
     /// Records the route of the connection.

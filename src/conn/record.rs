@@ -10,7 +10,7 @@ use super::holds::Holds;
 use super::migration::MigratingRecord;
 use super::saturation::RefusedConnection;
 use crate::limit::{Moment, Permit};
-use crate::live::{ConnectionEntry, RegistryGuard, WorkerSlot};
+use crate::live::{ConnectionEntry, ConnectionRegistry, RegistryGuard, WorkerSlot};
 use crate::pool::{FailureReport, Lease, Trouble};
 use crate::relay::RelayOwner;
 use crate::snapshot::Policy;
@@ -119,6 +119,11 @@ impl ConnectionRecord {
 
     pub(super) fn context(&self) -> Rc<WorkerContext> {
         Rc::clone(&self.context)
+    }
+
+    /// The registry of the connection's worker.
+    pub(super) fn registry(&self) -> &ConnectionRegistry {
+        &self.context.registry
     }
 
     pub(super) fn client(&self) -> &Address {

@@ -114,7 +114,13 @@ fn served(
     let offer = message.as_deref().and_then(Offer::of);
     let facts = ConnectionFacts::new(source, destination, offer).behind(proxy);
     log_offer(&facts, sniffed, record);
-    match choose(policy, &sniffed.intent, sniffed.facts.server_name.as_ref(), &facts)? {
+    let name = sniffed.facts.server_name.as_ref();
+    let chosen = choose(policy, &sniffed.intent, name, &facts);
+    record.count_source(policy);
+    if let (Some(name), Some(has_route)) = (name, has_route(&chosen, policy)) {
+        record.count_name(name, has_route);
+    }
+    match chosen? {
         ChosenTarget::Pool(slot) => enter(slot.served(), record),
         ChosenTarget::Route(target) => follow(target, source, cancel, record),
     }
@@ -152,6 +158,17 @@ fn choose<'p>(
         }),
     };
     Ok(target)
+}
+
+/// Returns true if the name of a client has a route, and false if it has none. `None` if the routes were not asked.
+fn has_route(chosen: &Result<ChosenTarget<'_>, Rejection>, policy: &Policy) -> Option<bool> {
+    match (chosen, &policy.protocol) {
+        (Ok(ChosenTarget::Route(target)), Protocol::Tls(tls)) => Some(!tls.is_unmatched(target)),
+        (Err(Rejection { reason: CloseReason::UnmatchedSni, .. }), _) => Some(false),
+        // The routes of the name require a later version of TLS.
+        (Err(Rejection { reason: CloseReason::TlsTooOld, .. }), _) => Some(true),
+        _ => None,
+    }
 }
 
 /// Returns the target of a client with a hello, or of a client of a listener that reads none.

@@ -632,7 +632,7 @@ impl ConnectionEntry {
             for engine in Engine::ALL {
                 let bytes = self.unflushed[direction as usize][engine as usize].take();
                 if bytes > 0 {
-                    self.metrics.bytes(direction, engine).increment(bytes);
+                    self.metrics.moved(direction, engine, bytes);
                     both += bytes;
                 }
             }

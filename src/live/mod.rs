@@ -7,7 +7,8 @@
 //! A worker that has much more to do than another gives connections away (`loads`). The connections of a
 //! backend that is down are closed one after the other (`closing`). An operator lists, describes and closes connections
 //! by tasks that walk the registry in slices (`requests`). Such a task also orders the records of open
-//! connections for the access log (`log_orders`).
+//! connections for the access log (`log_orders`). The server names and sources with the most new connections are counted in
+//! a fixed memory (`top`).
 
 mod card;
 mod closing;
@@ -24,10 +25,12 @@ mod page;
 mod peer_timeouts;
 mod registry;
 pub mod requests;
+mod space_saving;
 mod stage;
 mod tallies;
 #[cfg(test)]
 mod tests;
+mod top;
 mod view;
 mod walk;
 
@@ -44,6 +47,8 @@ pub use loads::{Loads, WorkerSlot};
 pub use page::{ConnectionPage, ConnectionQuery, ConnectionSort, PageBuilder};
 pub use peer_timeouts::PeerTimeouts;
 pub use registry::{ConnectionRegistry, RegistryGuard};
+pub use space_saving::{HeavyItem, HeavyItems, SpaceSaving};
 pub use stage::{OpenStage, StageCounts};
 pub use tallies::ConnectionTallies;
+pub use top::{TOP_SLOTS, TOP_WINDOW, TopCounts, TopItems};
 pub use view::{ConnectionFigures, ConnectionRow, ConnectionView};

@@ -1,6 +1,6 @@
 //! The registry: the list of a worker's connections, its sweep, and the commands to many connections at once.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::listing::OpenConnections;
 use super::loads::{Loads, WorkerSlot};
 use super::stage::StageCounts;
 use super::tallies::ConnectionTallies;
+use super::top::TopCounts;
 use super::view::ConnectionView;
 use super::walk::WalkPlace;
 use crate::ids::{BackendId, ListenerId};
@@ -49,6 +50,8 @@ pub struct ConnectionRegistry {
     describing: RefCell<Vec<(u64, oneshot::Sender<ConnectionLegs>)>>,
     /// The index of the connection at which the next orders to leave for the successor begin.
     next_to_leave: Cell<usize>,
+    /// The names and sources with the most connections.
+    top: RefCell<TopCounts>,
 }
 
 impl ConnectionRegistry {
@@ -67,6 +70,7 @@ impl ConnectionRegistry {
             has_log_task: Cell::new(false),
             describing: RefCell::default(),
             next_to_leave: Cell::new(0),
+            top: RefCell::new(TopCounts::new(Instant::now())),
         })
     }
 
@@ -133,6 +137,12 @@ impl ConnectionRegistry {
         let moved = self.entries.borrow().iter().map(|entry| entry.sweep()).sum();
         self.loads.moved(self.worker, moved);
         self.give_notice();
+        self.top().rotate(Instant::now());
+    }
+
+    /// Returns the counts of names and sources. No borrow may last longer than a statement.
+    pub fn top(&self) -> RefMut<'_, TopCounts> {
+        self.top.borrow_mut()
     }
 
     /// Adds a request for the list of open connections. Returns true if no task makes such lists: the caller becomes this

@@ -19,10 +19,10 @@ use crate::worker::WorkerHandle;
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// The answers of the workers.
-struct Answers<T> {
-    given: Vec<T>,
+pub(super) struct Answers<T> {
+    pub(super) given: Vec<T>,
     /// The workers that did not answer in time.
-    silent: usize,
+    pub(super) silent: usize,
 }
 
 /// A list of the connections of all workers.
@@ -108,7 +108,10 @@ impl View {
     }
 
     /// Sends a request to every worker and waits for the answers. A worker without an answer drops the channel.
-    async fn ask_workers<T>(&self, ask: impl Fn(&WorkerHandle) -> oneshot::Receiver<T>) -> Answers<T> {
+    pub(super) async fn ask_workers<T>(
+        &self,
+        ask: impl Fn(&WorkerHandle) -> oneshot::Receiver<T>,
+    ) -> Answers<T> {
         let asked: Vec<_> = self.inboxes.iter().map(ask).collect();
         let deadline = Instant::now() + ANSWER;
         let mut answers = Answers { given: Vec::with_capacity(asked.len()), silent: 0 };

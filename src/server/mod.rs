@@ -31,6 +31,7 @@ mod follow_up;
 mod followers;
 mod handing_over;
 pub mod handover;
+mod history;
 mod in_force;
 mod inherited;
 mod list_files;
@@ -45,6 +46,7 @@ mod reload_queue;
 mod reloading;
 mod route_files;
 mod run;
+mod sampler;
 mod saturation;
 mod series;
 mod service_manager;
@@ -58,6 +60,7 @@ mod steering;
 mod stop;
 mod taking_over;
 mod tentative;
+mod top;
 mod upgrade_state;
 mod view;
 mod work;
@@ -72,6 +75,7 @@ pub use connections::{CloseStart, ConnectionList, NotFound};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
 pub use explain::{ExplainedConfig, UnknownListener, explain_running};
 pub use faults::{ReloadFault, StartFault};
+pub use history::{HistoryCopy, SharedHistory};
 pub use overrides::{
     Override, OverrideChange, OverrideKey, OverrideKind, OverrideOutcome, OverrideRefusal, OverrideValue,
     Overrides,
@@ -85,6 +89,7 @@ pub use split_shares::{SplitFault, SplitShares};
 pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
+pub use top::TopAnswer;
 pub use upgrade_state::{MoveReport, UpgradeReport, UpgradeRole, UpgradeState};
 pub use view::{LifeStage, ServerHandle, View};
 

@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::control::Control;
+use super::sampler;
 use super::signals::Signals;
 use super::start::Server;
 
@@ -38,6 +40,8 @@ impl Server {
             .build_local(LocalOptions::default())?;
         let access_log = self.access_log.clone();
         let result = runtime.block_on(async {
+            // The task ends with the runtime.
+            tokio::spawn(sampler::sample(Arc::clone(&self.view)));
             let control = Control::new(self, signals)?;
             tokio::pin!(also);
             let mut served = std::pin::pin!(control.serve());

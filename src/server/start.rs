@@ -18,6 +18,7 @@ use super::handover::listening::HandoverSocket;
 use super::handover::state::PendingState;
 use super::handover::successor::Incumbent;
 use super::handover::{Inheritance, Reporter};
+use super::history::SharedHistory;
 use super::inherited::InheritedState;
 use super::overrides::{OverrideTable, Overrides};
 use super::sockets::{SocketPlan, Sockets, bind_missing};
@@ -183,6 +184,7 @@ impl Server {
             access_log: access_log.clone(),
             admin_sockets: AdminSockets::new(admin_stage),
             close_orders: CloseOrders::default(),
+            history: SharedHistory::begin(started),
             config: Mutex::new(ConfigState::new(started)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),

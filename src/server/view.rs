@@ -14,6 +14,7 @@ use super::changes::Changes;
 use super::close_orders::CloseOrders;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
+use super::history::SharedHistory;
 use super::overrides::{OverrideChange, OverrideOutcome, OverrideRefusal, OverrideRequest, Overrides};
 use super::reload_queue::{ReloadReply, ReloadRules};
 use super::standing::StandingFaults;
@@ -68,6 +69,8 @@ pub struct View {
     pub admin_sockets: AdminSockets,
     /// The orders to close connections.
     pub(super) close_orders: CloseOrders,
+    /// The last ten minutes.
+    pub history: SharedHistory,
     /// Locked for a moment by a reload and by each reader.
     pub(super) config: Mutex<ConfigState>,
     pub(super) life: AtomicU8,

@@ -137,4 +137,9 @@ impl TlsPolicy {
             Some(_) => self.unmatched.as_ref().ok_or(NoRoute::Unmatched),
         }
     }
+
+    /// Returns true if this is the target of clients whose name matches no route.
+    pub fn is_unmatched(&self, target: &RouteTarget) -> bool {
+        self.unmatched.as_ref().is_some_and(|unmatched| std::ptr::eq(unmatched, target))
+    }
 }

@@ -7,6 +7,7 @@ pub mod access_log;
 pub mod close_reason;
 pub mod exposition;
 mod haproxy_line;
+mod history;
 mod line;
 pub mod metrics;
 mod offered;
@@ -22,11 +23,12 @@ pub use access_log::{
 };
 pub use close_reason::{CloseKind, CloseReason};
 pub use exposition::Exposition;
+pub use history::{History, HistorySample, KEPT_SAMPLES, SAMPLE_INTERVAL};
 pub use line::AccessLogFormat;
 pub use metrics::{
     ActiveConnection, AdminRefusal, AgentAnswer, BackendCounts, ClientOpening, ConnectOutcome,
-    EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback, PoolMetrics,
-    ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts, UpgradeOutcome,
+    ConnectionTotals, EjectionOutcome, FailedCheck, HelloOutcome, ListenerMetrics, Metrics, PipeFallback,
+    PoolMetrics, ProcessMetrics, ProxyOutcome, ReloadOutcome, RouteCounts, TotalsReading, UpgradeOutcome,
 };
 pub use offered::Offered;
 pub use phase::{EndedBy, Phase};

@@ -135,6 +135,7 @@ fn status_tells_what_is_there() {
     let client = connect_through(&proxy);
     let mut status = status(address);
     let (_, text) = ask(address, "/api/v1/status");
+    assert!(!status["host"].take().as_str().unwrap().is_empty());
     let started = status["started"].take();
     assert!(started.as_str().unwrap().ends_with('Z'), "{started}");
     assert!(status["uptime_seconds"].take().is_u64());
@@ -163,6 +164,7 @@ fn status_tells_what_is_there() {
     let expected = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "commit": COMMIT,
+        "host": null,
         "started": null,
         "uptime_seconds": null,
         "upgrade": null,
@@ -345,12 +347,44 @@ fn answers_have_their_headers() {
     check("/metrics", "text/plain; version=0.0.4; charset=utf-8");
     check("/api/v1/status", "application/json");
     check("/healthz", "text/plain; charset=utf-8");
+    check("/", "text/html; charset=utf-8");
+}
+
+#[test]
+fn the_page_has_the_headers_that_confine_it() {
+    let (_proxy, address, _backend) = start();
+    let answer = check_raw(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 200 OK");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    for header in [
+        "x-content-type-options: nosniff",
+        "x-frame-options: DENY",
+        "referrer-policy: no-referrer",
+        "cache-control: no-store",
+        "cross-origin-opener-policy: same-origin",
+        "cross-origin-resource-policy: same-origin",
+    ] {
+        assert!(head.contains(&format!("\r\n{header}")), "{header} is not in {head}");
+    }
+    let policy = head.split("content-security-policy: ").nth(1).unwrap().lines().next().unwrap();
+    let parts: Vec<_> = policy.split("; ").collect();
+    for part in [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    ] {
+        assert!(parts.contains(&part), "{part} is not in {policy}");
+    }
+    assert!(body.starts_with("<!doctype html>") && body.ends_with("</html>\n"));
 }
 
 #[test]
 fn what_is_not_there_is_told() {
     let (_proxy, address, _backend) = start();
-    for path in ["/", "/metrics/", "/api/v2/status", "/%2e%2e/etc/passwd"] {
+    for path in ["/index.html", "/metrics/", "/api/v2/status", "/%2e%2e/etc/passwd"] {
         let (code, body) = ask(address, path);
         assert_eq!(code, 404, "{path}");
         for endpoint in ["/metrics", "/healthz", "/ready", "/api/v1/status"] {

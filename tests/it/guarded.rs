@@ -80,7 +80,8 @@ fn a_unix_socket_is_asked_by_who_may_write_it() {
     assert_eq!(ask(&address, None, "/ready"), 200);
     assert_eq!(ask(&address, None, "/metrics"), 200);
     assert_eq!(ask(&address, None, "/api/v1/status"), 200);
-    assert_eq!(code(&address, &["GET /ready HTTP/1.1", "Host: anything"]), 200, "no browser comes here");
+    assert_eq!(code(&address, &["GET /ready HTTP/1.1", "Host: anything"]), 200);
+    assert_eq!(code(&address, &["GET /ready HTTP/1.1", "Host: evil.example"]), 421, "through a tunnel");
     drop(proxy);
     assert!(!folder.path("admin.sock").exists(), "its file goes with it");
 }
@@ -113,8 +114,12 @@ fn without_the_token_nothing_is_told() {
     fs::remove_file(folder.path("token")).unwrap();
     assert_eq!(ask(&address, Some("another-token-of-some-length"), "/metrics"), 500);
     folder.write("token", "");
-    assert_eq!(code(&address, &["GET / HTTP/1.0", "Authorization: Bearer "]), 401, "nothing is no token");
-    assert_eq!(code(&address, &["GET / HTTP/1.0", "Authorization: Bearer x"]), 500);
+    assert_eq!(
+        code(&address, &["GET /ready HTTP/1.0", "Authorization: Bearer "]),
+        401,
+        "nothing is no token"
+    );
+    assert_eq!(code(&address, &["GET /ready HTTP/1.0", "Authorization: Bearer x"]), 500);
 }
 
 #[test]
@@ -133,6 +138,48 @@ fn changing_and_asking_are_two_things() {
         };
         assert_eq!((change(None), change(Some("wrong")), change(Some(TOKEN))), (401, 401, 405), "{method}");
     }
+}
+
+#[test]
+fn the_right_to_change_is_told_without_a_change() {
+    let folder = Folder::new("admin-access");
+    let file = folder.write("token", TOKEN);
+    let right = |address: &Address, token: Option<&str>| {
+        let at = AdminTarget { address: address.clone(), token: token.map(str::to_owned) };
+        let (code, body) = admin::ask(at, "/api/v1/access", PATIENCE).unwrap();
+        (code, body.split_whitespace().collect::<String>())
+    };
+    let answer =
+        |may_change: bool, needs: &str| (200, format!("{{\"may_change\":{may_change},\"needs\":{needs}}}"));
+    let (_proxy, address) = start(|_| ());
+    assert_eq!(right(&address, None), answer(false, "\"unix_socket\""));
+    assert_eq!(right(&address, Some(TOKEN)), answer(false, "\"unix_socket\""));
+    let (_proxy, address) = start(|spec| spec.listen = socket(&folder));
+    assert_eq!(right(&address, None), answer(true, "null"));
+    let (proxy, address) = start(|spec| {
+        spec.token_file = Some(file);
+        spec.token_for = TokenFor::Changes;
+    });
+    assert_eq!(right(&address, None), answer(false, "\"token\""));
+    assert_eq!(right(&address, Some(TOKEN)), answer(true, "null"));
+    assert_eq!(right(&address, Some("wrong")).0, 401);
+    assert_eq!(refusals(&proxy, "token"), 1.0);
+}
+
+#[test]
+fn the_page_is_open_and_its_data_are_not() {
+    let folder = Folder::new("admin-page");
+    let file = folder.write("token", TOKEN);
+    let (_proxy, address) = start(|spec| spec.token_file = Some(file));
+    assert_eq!(ask(&address, None, "/"), 200);
+    assert_eq!(ask(&address, None, "/favicon.ico"), 204);
+    assert_eq!(ask(&address, None, "/api/v1/status"), 401);
+    assert_eq!(ask(&address, None, "/api/v1/access"), 401);
+    assert_eq!(code(&address, &["GET / HTTP/1.1", "Host: evil.example"]), 421);
+    assert_eq!(code(&address, &["GET / HTTP/1.1", "Host: localhost", "Sec-Fetch-Site: cross-site"]), 200);
+    assert_eq!(code(&address, &["POST / HTTP/1.1", "Host: localhost"]), 401);
+    let at = AdminTarget { address, token: Some(TOKEN.to_owned()) };
+    assert_eq!(admin::change(at, "POST", "/", PATIENCE).unwrap().0, 405);
 }
 
 #[test]

@@ -14,8 +14,8 @@ use super::overrides::{self, OverrideStatus};
 use super::upgrade::{self, UpgradeStatus};
 use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
 use crate::snapshot::{OpeningPolicy, Policy, Protocol, Snapshot};
-use crate::sys::Address;
 use crate::sys::address::as_ranges;
+use crate::sys::{Address, process};
 use crate::telemetry::{COMMIT, Episode, SaturationScope, VERSION};
 use crate::wire::{BackendGreeting, Starttls};
 use pools::PoolStatus;
@@ -27,6 +27,8 @@ struct Status<'a> {
     version: &'static str,
     /// `unknown` if the build had no repository.
     commit: &'static str,
+    /// The name of this machine.
+    host: String,
     /// RFC 3339, UTC.
     started: String,
     uptime_seconds: u64,
@@ -182,6 +184,7 @@ pub(super) fn json(view: &View) -> String {
     let mut status = Status {
         version: VERSION,
         commit: COMMIT,
+        host: process::host_name(),
         started: rfc3339(view.started),
         // A clock that was set back since gives 0.
         uptime_seconds: SystemTime::now().duration_since(view.started).unwrap_or_default().as_secs(),

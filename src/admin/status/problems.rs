@@ -330,6 +330,7 @@ mod tests {
         Status {
             version: "0.0.0",
             commit: "unknown",
+            host: "h".to_owned(),
             started: "2026-01-01T00:00:00.000Z".to_owned(),
             uptime_seconds: 60,
             life: "serving",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram};
 
-use super::{LazySeries, MetricRegistry, families};
+use super::{ConnectionTotals, LazySeries, MetricRegistry, families};
 use crate::limit::{Rate, RateGate};
 use crate::telemetry::{CloseReason, Direction, Engine};
 
@@ -209,10 +209,17 @@ pub struct ListenerMetrics {
     /// Connections that `require` would refuse: for a missing header, and for an untrusted peer.
     proxy_shadowed: [LazySeries<Counter>; 2],
     bytes: [[Counter; Engine::ALL.len()]; Direction::ALL.len()],
+    /// The totals of the process. All listeners share them.
+    totals: Arc<ConnectionTotals>,
 }
 
 impl ListenerMetrics {
-    pub(super) fn new(registry: &Arc<MetricRegistry>, name: &str, refusal_lines: Option<Rate>) -> Self {
+    pub(super) fn new(
+        registry: &Arc<MetricRegistry>,
+        totals: &Arc<ConnectionTotals>,
+        name: &str,
+        refusal_lines: Option<Rate>,
+    ) -> Self {
         let own = &[("listener", name)];
         let closed = |reason: CloseReason| {
             let labels = [("listener", name), ("reason", reason.word())];
@@ -268,6 +275,7 @@ impl ListenerMetrics {
             proxy_headers: ProxyOutcome::ALL.map(proxy_header),
             proxy_shadowed: [CloseReason::ProxyMissing, CloseReason::ProxyUntrusted].map(shadowed),
             bytes: Direction::ALL.map(|direction| Engine::ALL.map(|engine| bytes(direction, engine))),
+            totals: Arc::clone(totals),
         }
     }
 
@@ -308,6 +316,7 @@ impl ListenerMetrics {
     /// Counts an accepted connection. It counts as active until the returned value is dropped.
     pub fn accepted(self: &Arc<Self>) -> ActiveConnection {
         self.connections.increment(1);
+        self.totals.accept();
         self.active.increment(1.0);
         ActiveConnection(Arc::clone(self))
     }
@@ -324,6 +333,7 @@ impl ListenerMetrics {
     pub fn closed(&self, reason: CloseReason, total: Duration) {
         self.closed[reason as usize].increment(1);
         self.rejected[reason as usize].increment(1);
+        self.totals.end(reason);
         self.connection_seconds.record(total);
     }
 
@@ -348,9 +358,10 @@ impl ListenerMetrics {
         self.proxy_shadowed[usize::from(!is_missing)].increment(1);
     }
 
-    /// Returns the counter of bytes that one engine moved in one direction.
-    pub fn bytes(&self, direction: Direction, engine: Engine) -> &Counter {
-        &self.bytes[direction as usize][engine as usize]
+    /// Adds bytes that one engine moved in one direction.
+    pub fn moved(&self, direction: Direction, engine: Engine, bytes: u64) {
+        self.bytes[direction as usize][engine as usize].increment(bytes);
+        self.totals.moved(direction, bytes);
     }
 }
 

@@ -17,6 +17,7 @@ mod handed_counters;
 mod listener;
 mod pool;
 mod process;
+mod totals;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,6 +35,7 @@ pub use self::family::{MetricDoc, MetricKind};
 pub use self::listener::{ActiveConnection, ClientOpening, HelloOutcome, ListenerMetrics, ProxyOutcome};
 pub use self::pool::{AgentAnswer, ConnectOutcome, EjectionOutcome, FailedCheck, PoolMetrics};
 pub use self::process::{AdminRefusal, PipeFallback, ProcessMetrics, ReloadOutcome, UpgradeOutcome};
+pub use self::totals::{ConnectionTotals, TotalsReading};
 
 /// The origin of a registered metric. The recorder keeps it for filters, which are not used here.
 const METADATA: Metadata<'static> = Metadata::new("pointsman", metrics::Level::INFO, None);
@@ -43,6 +45,7 @@ pub struct Metrics {
     registry: Arc<MetricRegistry>,
     handle: PrometheusHandle,
     process: ProcessMetrics,
+    totals: Arc<ConnectionTotals>,
     /// Listeners by name. It has a lock because a reload may name listeners while a scrape renders; both are rare.
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
     pools: Mutex<HashMap<Box<str>, Arc<PoolMetrics>>>,
@@ -60,6 +63,7 @@ impl Metrics {
             registry,
             handle,
             process,
+            totals: Arc::default(),
             listeners: Mutex::default(),
             pools: Mutex::default(),
             refusal_lines: Mutex::default(),
@@ -71,11 +75,16 @@ impl Metrics {
         &self.process
     }
 
+    /// Returns the totals of all connections.
+    pub fn totals(&self) -> &ConnectionTotals {
+        &self.totals
+    }
+
     /// Returns the metrics of a listener, always the same metrics for the same name. `name` must come from the
     /// configuration.
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
         let lines = *self.refusal_lines.lock().unwrap_or_else(PoisonError::into_inner);
-        named(&self.listeners, name, || ListenerMetrics::new(&self.registry, name, lines))
+        named(&self.listeners, name, || ListenerMetrics::new(&self.registry, &self.totals, name, lines))
     }
 
     /// Bounds the lines about refusals in the access log, for each listener. `None` is no limit.

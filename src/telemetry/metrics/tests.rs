@@ -255,7 +255,7 @@ fn what_happens_is_counted_where_it_belongs() {
     listener.hello(HelloOutcome::BadName);
     listener.opening(ClientOpening::Silent);
     check(&metrics, r#"pointsman_client_hello_total{listener="l",outcome="bad_name"}"#, 1.0);
-    listener.bytes(Direction::FromBackend, Engine::Spliced).increment(7);
+    listener.moved(Direction::FromBackend, Engine::Spliced, 7);
     let bytes = r#"pointsman_bytes_total{listener="l",direction="from_backend",engine="spliced"}"#;
     check(&metrics, bytes, 7.0);
     pool.connect(ConnectOutcome::Timeout);
