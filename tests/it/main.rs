@@ -63,6 +63,7 @@ mod tidy_source;
 mod tidy_workers;
 mod tiers;
 mod tls;
+mod top;
 mod unix;
 mod upgrade;
 mod version;
