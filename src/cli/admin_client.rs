@@ -47,7 +47,7 @@ impl AdminArgs {
     }
 
     /// Returns the listener to query. Faults are printed.
-    fn at(&self) -> Result<admin::AdminTarget, ExitCode> {
+    pub(super) fn at(&self) -> Result<admin::AdminTarget, ExitCode> {
         let token =
             self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
                 complain(&fault.to_string());

@@ -258,7 +258,11 @@ fn silence(page: &Value) -> String {
 
 /// Returns the text of one connection; `None` if the page is none.
 fn details(page: &str) -> Option<String> {
-    let page: Value = serde_json::from_str(page).ok()?;
+    details_of(&serde_json::from_str(page).ok()?)
+}
+
+/// Returns the text of one connection; `None` if the value is none.
+pub(super) fn details_of(page: &Value) -> Option<String> {
     let mut out = format!("connection {}: {}\n\n", text(page.get("id")?), line(&page["verdict"]));
     for (name, key) in [
         ("client", "client"),
@@ -357,12 +361,12 @@ fn yes(value: &Value) -> String {
 }
 
 /// Returns a time in its two largest units.
-fn time(value: &Value) -> String {
+pub(super) fn time(value: &Value) -> String {
     value.as_f64().map_or_else(String::new, |seconds| duration(seconds as u64))
 }
 
 /// Returns a short time with three digits, and a longer one in its two largest units.
-fn precise(value: &Value) -> String {
+pub(super) fn precise(value: &Value) -> String {
     match value.as_f64() {
         None => String::new(),
         Some(seconds) if seconds >= 60.0 => duration(seconds as u64),
@@ -372,7 +376,7 @@ fn precise(value: &Value) -> String {
 }
 
 /// Returns a number of bytes in the largest unit that leaves a whole number before the point.
-fn bytes(value: &Value) -> String {
+pub(super) fn bytes(value: &Value) -> String {
     let Some(count) = value.as_u64() else { return String::new() };
     let (mut count, mut unit) = (count as f64, "B");
     for larger in ["KiB", "MiB", "GiB", "TiB"] {

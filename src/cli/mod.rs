@@ -10,6 +10,9 @@ mod explain_text;
 mod list;
 mod status;
 mod steer;
+#[cfg(feature = "top")]
+mod top;
+mod top_args;
 mod upgrade;
 
 use std::future::{self, Future};
@@ -41,6 +44,7 @@ use steer::{
     AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, RebalanceArgs, ReloadArgs, ResumeArgs,
     SplitArgs, WeightArgs,
 };
+use top_args::TopArgs;
 use upgrade::{TakeOverArgs, UpgradeArgs};
 
 /// The longest time in which the program's log writes its queued lines when the process ends. The reader of
@@ -97,6 +101,8 @@ enum Command {
         #[arg(long, conflicts_with = "json")]
         all: bool,
     },
+    /// Show a running pointsman in the terminal: problems, charts, pools, connections; drain, pause and close by keys
+    Top(TopArgs),
     /// Add entries to the lists of a running pointsman, remove them, or show the lists
     List {
         #[command(subcommand)]
@@ -178,6 +184,7 @@ pub fn run() -> ExitCode {
         Command::Status { admin, all, .. } => {
             show_status(&admin, if all { Extent::All } else { Extent::Some })
         }
+        Command::Top(args) => top_args::top(&args),
         Command::List { command } => list::list(&command),
         Command::Drain(args) => steer::take_out(&args, "drain"),
         Command::Maintenance(args) => steer::take_out(&args, "maintenance"),

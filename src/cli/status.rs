@@ -114,7 +114,7 @@ fn pools(status: &Value, out: &mut String) {
 }
 
 /// Returns the rank of a backend in the table; the worst state is 0.
-fn rank(backend: &Value) -> u8 {
+pub(super) fn rank(backend: &Value) -> u8 {
     match backend["state"].as_str().unwrap_or_default() {
         "down" => 0,
         "ejected" => 1,
@@ -178,7 +178,7 @@ fn backends(status: &Value, extent: Extent, out: &mut String) {
 }
 
 /// Returns the reason for a backend's state, with the first text of its last check.
-fn why(backend: &Value) -> String {
+pub(super) fn why(backend: &Value) -> String {
     match (text(&backend["reason"]), backend["checks"]["heard"].as_str()) {
         (reason, None) => reason,
         (reason, Some(heard)) if reason.is_empty() => format!("\"{heard}\""),

@@ -340,7 +340,10 @@ pub(super) fn overrides(args: &AdminOnly) -> ExitCode {
 }
 
 /// Returns the path of an override, with the parameters that have a value.
-fn path<'a>(kind: &str, query: impl IntoIterator<Item = (&'static str, Option<&'a String>)>) -> String {
+pub(super) fn path<'a>(
+    kind: &str,
+    query: impl IntoIterator<Item = (&'static str, Option<&'a String>)>,
+) -> String {
     let given = query.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", escaped(value?))));
     let query: Vec<_> = given.collect();
     let mark = if query.is_empty() { "" } else { "?" };

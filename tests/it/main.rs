@@ -57,6 +57,7 @@ mod status;
 mod steer;
 mod stuck;
 mod support;
+mod terminal_view;
 mod tidy;
 mod tidy_circles;
 mod tidy_docs;

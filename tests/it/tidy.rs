@@ -305,6 +305,26 @@ fn one_folder_names_the_tls_library() {
     assert!(manifest.contains("\ntls-checks = [\"dep:rustls\"]\n"), "it can be left out");
 }
 
+/// The library of the view in the terminal is for that view alone, and one file knows the terminal itself.
+#[test]
+fn one_folder_names_the_library_of_the_view() {
+    let (mut faults, mut seen) = (Vec::new(), 0);
+    for source in sources() {
+        let lines = lines_with(&source.code, &["ratatui::", "crossterm::"]);
+        let terminal = lines_with(&source.code, &["crossterm::"]);
+        if !source.path.starts_with("src/cli/top/") {
+            faults.extend(lines.iter().map(|line| format!("{}: {line}", source.path)));
+        } else if source.path != "src/cli/top/terminal.rs" {
+            faults.extend(terminal.iter().map(|line| format!("{}: {line}", source.path)));
+        }
+        seen += lines.len();
+    }
+    assert!(seen >= 5, "only {seen} lines name it where it is used");
+    assert_none(&faults, "the library of `pointsman top` is for the view alone");
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(manifest.contains("\ntop = [\"dep:ratatui\"]\n"), "it can be left out");
+}
+
 /// The page that lists each place where the process may wait for the outside.
 const OUTSIDE: &str = "docs/design/0013-outside.md";
 
