@@ -76,8 +76,14 @@ _pointsman() {
             pointsman,schema)
                 cmd="pointsman__subcmd__schema"
                 ;;
+            pointsman,split)
+                cmd="pointsman__subcmd__split"
+                ;;
             pointsman,status)
                 cmd="pointsman__subcmd__status"
+                ;;
+            pointsman,top)
+                cmd="pointsman__subcmd__top"
                 ;;
             pointsman,tproxy-rules)
                 cmd="pointsman__subcmd__tproxy__subcmd__rules"
@@ -172,8 +178,14 @@ _pointsman() {
             pointsman__subcmd__help,schema)
                 cmd="pointsman__subcmd__help__subcmd__schema"
                 ;;
+            pointsman__subcmd__help,split)
+                cmd="pointsman__subcmd__help__subcmd__split"
+                ;;
             pointsman__subcmd__help,status)
                 cmd="pointsman__subcmd__help__subcmd__status"
+                ;;
+            pointsman__subcmd__help,top)
+                cmd="pointsman__subcmd__help__subcmd__top"
                 ;;
             pointsman__subcmd__help,tproxy-rules)
                 cmd="pointsman__subcmd__help__subcmd__tproxy__subcmd__rules"
@@ -233,7 +245,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run upgrade check health status list drain maintenance ready weight pause resume rebalance leave join reload log overrides explain connections tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides explain connections tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -611,7 +623,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run upgrade check health status list drain maintenance ready weight pause resume rebalance leave join reload log overrides explain connections tproxy-rules schema completions help"
+            opts="run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides explain connections tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -988,7 +1000,35 @@ _pointsman() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pointsman__subcmd__help__subcmd__split)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pointsman__subcmd__help__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__top)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1510,6 +1550,32 @@ _pointsman() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pointsman__subcmd__split)
+            opts="-h --for --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --for)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pointsman__subcmd__status)
             opts="-h --admin --token-file --json --all --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1517,6 +1583,36 @@ _pointsman() {
                 return 0
             fi
             case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__top)
+            opts="-h --interval --view --once --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --interval)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --view)
+                    COMPREPLY=($(compgen -W "pools connections sources names events overrides listeners" -- "${cur}"))
+                    return 0
+                    ;;
                 --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
