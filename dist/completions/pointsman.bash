@@ -521,7 +521,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__drain)
-            opts="-h --for --wait --then-close --admin --token-file --help"
+            opts="-h --for --wait --then-close --force --admin --token-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1321,7 +1321,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__maintenance)
-            opts="-h --for --wait --then-close --admin --token-file --help"
+            opts="-h --for --wait --then-close --force --admin --token-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

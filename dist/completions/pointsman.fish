@@ -108,15 +108,17 @@ complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_see
 complete -c pointsman -n "__fish_pointsman_using_subcommand list; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l for -d 'The time after which the change ends by itself, such as `2h`; the default is until `ready`' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l wait -d 'Wait until the backend has no open connection, at most this time, such as `10m`; without a time as long as it takes. The exit code is then 0, or 1 if connections are left' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l then-close -d 'Then close the connections that are left, so many in a second, such as `20/s`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l then-close -d 'Close the connections that are left after the wait, so many in a second, such as `20/s`; without --wait at once' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -l force -d 'Take the backend out of use even if it is the last one of its pool that takes connections'
 complete -c pointsman -n "__fish_pointsman_using_subcommand drain" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l for -d 'The time after which the change ends by itself, such as `2h`; the default is until `ready`' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l wait -d 'Wait until the backend has no open connection, at most this time, such as `10m`; without a time as long as it takes. The exit code is then 0, or 1 if connections are left' -r
-complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l then-close -d 'Then close the connections that are left, so many in a second, such as `20/s`' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l then-close -d 'Close the connections that are left after the wait, so many in a second, such as `20/s`; without --wait at once' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
+complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -l force -d 'Take the backend out of use even if it is the last one of its pool that takes connections'
 complete -c pointsman -n "__fish_pointsman_using_subcommand maintenance" -s h -l help -d 'Print help'
 complete -c pointsman -n "__fish_pointsman_using_subcommand ready" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand ready" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F

@@ -40,7 +40,7 @@ GET /api/v1/history[?seconds=60]           the connections and bytes of each of 
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
 GET /api/v1/overrides the changes that operators made at run time, as JSON
-POST /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R][&value=V][&for=2h] sets one: state, weight, pause, split, leave or log
+POST /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R][&value=V][&for=2h][&force=true] sets one: state, weight, pause, split, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R] ends one
 POST /api/v1/rebalance[?pool=P][&rate=20/s][&most=10%25][&dry_run=true] closes connections that would go elsewhere now
 POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
@@ -374,6 +374,7 @@ fn overridden(made: Result<String, OverrideFault>) -> Response {
         Err(fault) => {
             let code = match &fault {
                 OverrideFault::Kind | OverrideFault::Unknown(_) => StatusCode::NOT_FOUND,
+                OverrideFault::Last(..) => StatusCode::PRECONDITION_FAILED,
                 OverrideFault::Refused(OverrideRefusal::Stopping) => StatusCode::SERVICE_UNAVAILABLE,
                 OverrideFault::Refused(OverrideRefusal::NotWhole) => StatusCode::BAD_REQUEST,
                 OverrideFault::Refused(_) => StatusCode::CONFLICT,

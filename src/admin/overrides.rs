@@ -25,7 +25,7 @@ pub(super) enum OverrideFault {
     /// The path names no kind of override.
     #[error("there is no override of this kind; the kinds are: state, weight, pause, split, leave, log")]
     Kind,
-    /// A pool or backend does not exist.
+    /// A pool, a backend, a listener or a route does not exist.
     #[error("{0}")]
     Unknown(String),
     /// The query has other parameters, or lacks one.
@@ -48,6 +48,12 @@ pub(super) enum OverrideFault {
     /// The route refuses its connections.
     #[error("the route leads to no pool: it rejects or drops its connections")]
     NoPool,
+    /// No other backend of the pool takes connections.
+    #[error(
+        "backend `{0}` is the last one of pool `{1}` that takes connections: without it new clients are refused. `force` takes it \
+         out nevertheless (--force, or force=true in the API); `pause` lets new clients wait instead"
+    )]
+    Last(String, String),
     /// Control refuses the change.
     #[error(transparent)]
     Refused(#[from] OverrideRefusal),
@@ -106,7 +112,7 @@ pub(super) fn json(view: &View) -> String {
     json::page(&all(view))
 }
 
-/// Sets an override. The query has `pool`, `backend`, `value` and `for`, as far as the kind needs them.
+/// Sets an override. The query has the parts of the subject, `value`, `for` and `force`, as far as the kind needs them.
 pub(super) async fn set(
     view: &View,
     kind: &str,
@@ -114,8 +120,8 @@ pub(super) async fn set(
     by: RequestOrigin,
 ) -> Result<String, OverrideFault> {
     let kind = OverrideKind::of_word(kind).ok_or(OverrideFault::Kind)?;
-    let [pool, backend, listener, route, value, time] =
-        values(kind, query, ["pool", "backend", "listener", "route", "value", "for"])?;
+    let [pool, backend, listener, route, value, time, force] =
+        values(kind, query, ["pool", "backend", "listener", "route", "value", "for", "force"])?;
     let subject = WrittenSubject { pool, backend, listener, route };
     let takes_value = !matches!(kind, OverrideKind::Pause | OverrideKind::Leave);
     if takes_value != value.is_some() {
@@ -136,13 +142,19 @@ pub(super) async fn set(
         ),
         OverrideKind::Log => OverrideFault::Value("`value` must be error, warn, info, debug or trace"),
         OverrideKind::Split => OverrideFault::Value(
-            "`value` must have shares of pools, such as canary=10%25 or a=20%25,b=30%25: each pool once, at most 16 pools and \
-             100 % in all",
+            "`value` must have shares of pools, such as canary=10% or a=20%,b=30%: at most two decimals, each pool once, at most 16 pools and 100 % in all; \
+             in a URL, % is written %25",
         ),
         _ => OverrideFault::Value("`value` must be drain, maintenance or ready"),
     })?;
-    if let OverrideValue::Split(shares) = &value {
-        check_shares(view, shares)?;
+    match &value {
+        OverrideValue::Split(shares) => check_shares(view, shares)?,
+        OverrideValue::State(OperatorState::Drain | OperatorState::Maintenance)
+            if query::truth(force.as_deref()) != Some(true) =>
+        {
+            check_last(view, &key)?;
+        }
+        _ => {}
     }
     let time = time.map(|text| {
         let time = humantime::parse_duration(&text).map_err(|_| OverrideFault::Time)?;
@@ -155,7 +167,7 @@ pub(super) async fn set(
     change(view, OverrideChange { key, value: Some(value), time, by: by.to_string().into() }).await
 }
 
-/// Ends an override. The query has `pool` and `backend`, as far as the kind needs them. An override that has ended is no
+/// Ends an override. The query has the parts of the subject, as far as the kind needs them. An override that has ended is no
 /// fault, and its pool or backend may be gone.
 pub(super) async fn end(
     view: &View,
@@ -250,6 +262,19 @@ fn check_route(snapshot: &Snapshot, listener: &str, route: &str) -> Result<(), O
     }
 }
 
+/// Checks that a backend is not the last one that takes connections of its pool.
+fn check_last(view: &View, key: &OverrideKey) -> Result<(), OverrideFault> {
+    let snapshot = view.snapshot.load();
+    let Some(served) = snapshot.pools.get(&key.pool) else { return Ok(()) };
+    let mut available = served.pool.backends().iter().filter(|backend| backend.is_available());
+    let is_last =
+        available.next().is_some_and(|only| *only.name() == key.backend) && available.next().is_none();
+    match is_last {
+        true => Err(OverrideFault::Last(key.backend.to_string(), key.pool.to_string())),
+        false => Ok(()),
+    }
+}
+
 /// Checks that the pools of a split exist.
 fn check_shares(view: &View, shares: &SplitShares) -> Result<(), OverrideFault> {
     let snapshot = view.snapshot.load();
@@ -284,10 +309,10 @@ async fn change(view: &View, change: OverrideChange) -> Result<String, OverrideF
 /// Returns the parameters of a kind, for messages.
 fn parameters(kind: OverrideKind) -> &'static str {
     match kind {
-        OverrideKind::State => "pool, backend, value (drain, maintenance or ready), and for",
+        OverrideKind::State => "pool, backend, value (drain, maintenance or ready), for, and force=true",
         OverrideKind::Weight => "pool, backend, value (a weight), and for",
         OverrideKind::Pause => "pool and for",
-        OverrideKind::Split => "listener, route, value (shares such as canary=10%25), and for",
+        OverrideKind::Split => "listener, route, value (shares such as canary=10%), and for",
         OverrideKind::Leave => "only for",
         OverrideKind::Log => "value (error, warn, info, debug or trace), and for",
     }

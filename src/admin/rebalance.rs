@@ -49,8 +49,10 @@ struct RebalancePage {
     pool: String,
     /// The connected connections of the pool.
     open: u64,
-    /// Those that would go to another backend now. Without a dry run they are closed.
+    /// Those that are not where new ones would be. Without a dry run they are closed.
     misplaced: u64,
+    /// True if these would go to another backend by their key; false if these are above the fair share of their backend.
+    hashed: bool,
     /// The largest part that may be closed, 0 to 1.
     most: f64,
     /// True if no connection is closed.
@@ -94,6 +96,7 @@ pub(super) async fn rebalance(
         pool: name,
         open: done.open,
         misplaced: done.misplaced,
+        hashed: done.is_hashed,
         most,
         dry_run: is_dry_run,
         takes_seconds: takes.as_secs_f64(),
@@ -103,10 +106,10 @@ pub(super) async fn rebalance(
 
 /// Logs that connections are closed.
 fn note(view: &View, pool: &str, misplaced: u64, open: u64, takes: Duration, by: RequestOrigin) {
-    let seconds = takes.as_secs();
-    tracing::info!(pool, misplaced, open, seconds, %by, "an operator rebalances a pool: connections are closed one after the other");
+    let takes = humantime::format_duration(Duration::from_secs(takes.as_secs()));
+    tracing::info!(pool, misplaced, open, %takes, %by, "an operator rebalances a pool: connections are closed one after the other");
     let text = format!(
-        "pool {pool} is rebalanced: {misplaced} of {open} connections are closed within {seconds} s, by {by}"
+        "pool {pool} is rebalanced: {misplaced} of {open} connections are closed within {takes}, by {by}"
     );
     view.events.note(EventKind::Connections, Severity::Info, text);
 }

@@ -17,6 +17,9 @@ pub(super) fn unknown<'a>(
     let shown: Vec<_> = names.take(NAMED).collect();
     let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
     let nearest = nearest.unwrap_or_else(|| ".".to_owned());
+    if count == 0 {
+        return format!("there is no {what} `{name}`. {list}: none");
+    }
     format!("there is no {what} `{name}`{nearest} {list}: {}{more}", shown.join(", "))
 }
 

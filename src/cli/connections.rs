@@ -339,7 +339,7 @@ fn legs(legs: &Value, out: &mut String) {
 }
 
 /// Returns the text of the effect of an order; `None` if the page is none.
-fn closed(page: &str) -> Option<String> {
+pub(super) fn closed(page: &str) -> Option<String> {
     let page: Value = serde_json::from_str(page).ok()?;
     let matched = page.get("matched")?.as_u64()?;
     let takes = duration(page["takes_seconds"].as_f64().unwrap_or(0.0).ceil() as u64);

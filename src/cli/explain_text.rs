@@ -174,6 +174,10 @@ fn pick(pick: &Value) -> String {
     if let Some(host) = pick["host"].as_str() {
         return format!("the host that the client names: {host}");
     }
+    if pick["paused"] == true {
+        return "none yet: an operator has paused the pool, and the connection waits until `pointsman resume`"
+            .to_owned();
+    }
     if pick["queued"] == true {
         return "none yet: all backends are full, and the connection waits in the queue".to_owned();
     }

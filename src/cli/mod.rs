@@ -10,6 +10,7 @@ mod explain_text;
 mod list;
 mod status;
 mod steer;
+mod steer_text;
 #[cfg(feature = "top")]
 mod top;
 mod top_args;

@@ -27,6 +27,7 @@ pub(super) fn table(page: &str, extent: Extent) -> Option<String> {
     let mut out = String::new();
     head(&status, &mut out);
     problems(&status, &mut out);
+    overrides(&status, &mut out);
     listeners(&status, &mut out);
     pools(&status, &mut out);
     backends(&status, extent, &mut out);
@@ -79,6 +80,20 @@ fn problems(status: &Value, out: &mut String) {
             _ = writeln!(out, "      {}", further.join(": "));
         }
     }
+}
+
+/// Lists the overrides in force: they explain why the process differs from its file.
+fn overrides(status: &Value, out: &mut String) {
+    let mut table = TextTable::new(["OVERRIDE", "OF", "VALUE", "SINCE", "ENDS IN", "BY"]);
+    for set in items(&status["overrides"]) {
+        let names =
+            ["pool", "backend", "listener", "route"].map(|key| set[key].as_str().map(|_| text(&set[key])));
+        let names: Vec<_> = names.into_iter().flatten().collect();
+        let end = set["ends_in_seconds"].as_u64().map(duration).unwrap_or_default();
+        let since = moment(&set["since"]);
+        table.add([text(&set["kind"]), names.join("/"), text(&set["value"]), since, end, text(&set["by"])]);
+    }
+    table.write(out);
 }
 
 fn listeners(status: &Value, out: &mut String) {

@@ -1,6 +1,8 @@
-//! The commands that change what runs: the states and weights of backends, pauses of pools, the readiness of the process.
+//! The commands that change what runs: the states and weights of backends, the shares of pools in routes, pauses of pools,
+//! the readiness of the process.
 //!
-//! Each change is an override: it stays in force over reloads and upgrades until it is ended.
+//! Each such change is an override: it stays in force over reloads and upgrades until it is ended. A reload and a rebalance
+//! are no overrides: they are done once.
 
 use std::io;
 use std::process::ExitCode;
@@ -13,6 +15,8 @@ use serde_json::Value;
 use super::admin_client::{
     AdminArgs, QueryFault, ask_page, change_page, complain_of, escaped, fetch, show_page,
 };
+use super::connections::closed;
+use super::steer_text::{changed, rebalanced};
 use super::{BOUNDED, FAILED, FAULTY, answer, complain};
 use crate::telemetry::program_log::as_text;
 
@@ -35,9 +39,12 @@ pub(super) struct BackendArgs {
     /// The exit code is then 0, or 1 if connections are left
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "", value_parser = parse_wait)]
     wait: Option<Duration>,
-    /// Then close the connections that are left, so many in a second, such as `20/s`
+    /// Close the connections that are left after the wait, so many in a second, such as `20/s`; without --wait at once
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     then_close: Option<String>,
+    /// Take the backend out of use even if it is the last one of its pool that takes connections
+    #[arg(long)]
+    force: bool,
     #[command(flatten)]
     admin: AdminArgs,
 }
@@ -217,7 +224,8 @@ pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
     let (pool, backend) = &args.backend;
     let state = state.to_owned();
     let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state))];
-    let query = query.into_iter().chain([("for", args.time.as_ref())]);
+    let force = args.force.then(|| "true".to_owned());
+    let query = query.into_iter().chain([("for", args.time.as_ref()), ("force", force.as_ref())]);
     let code = request(&args.admin, "POST", &path("state", query));
     if code != ExitCode::SUCCESS {
         return code;
@@ -227,9 +235,17 @@ pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
         (Some(rate), None | Some(WaitEnd::Left)) => {
             let (pool, backend, rate) = (escaped(pool), escaped(backend), escaped(rate));
             let filter = format!("pool={pool}&backend={backend}&rate={rate}");
-            request(&args.admin, "POST", &format!("/api/v1/connections/close?{filter}"))
+            close_left(&args.admin, &format!("/api/v1/connections/close?{filter}"))
         }
         (_, waited) => waited.map_or(ExitCode::SUCCESS, WaitEnd::code),
+    }
+}
+
+/// Closes the connections that are left.
+fn close_left(admin: &AdminArgs, path: &str) -> ExitCode {
+    match fetch(admin, "POST", path) {
+        Ok(page) => answer(&format!("{}\n", as_text(closed(&page).unwrap_or(page).trim_end()))),
+        Err(code) => code,
     }
 }
 
@@ -289,23 +305,6 @@ pub(super) fn rebalance(args: &RebalanceArgs) -> ExitCode {
     bounded(status, &rebalanced(&page).unwrap_or(page))
 }
 
-/// Returns the text for the answer to a rebalance; `None` if the page is another.
-fn rebalanced(page: &str) -> Option<String> {
-    let page: Value = serde_json::from_str(page).ok()?;
-    let (open, misplaced) = (page["open"].as_u64()?, page["misplaced"].as_u64()?);
-    let part = 100.0 * misplaced as f64 / open.max(1) as f64;
-    let then = match (misplaced, page["dry_run"].as_bool()?) {
-        (0, _) => "nothing is to be done".to_owned(),
-        (_, true) => "a dry run closes nothing".to_owned(),
-        (_, false) => format!("they are closed within {:.0} s", page["takes_seconds"].as_f64()?.ceil()),
-    };
-    let silent = page["silent_workers"].as_u64().filter(|count| *count > 0);
-    let silent = silent.map(|count| format!("; {count} workers did not answer in time")).unwrap_or_default();
-    Some(format!(
-        "{misplaced} of {open} connections ({part:.1} %) would go to another backend: {then}{silent}"
-    ))
-}
-
 /// Makes the process not ready.
 pub(super) fn leave(args: &LeaveArgs) -> ExitCode {
     let code = request(&args.admin, "POST", &path("leave", [("for", args.time.as_ref())]));
@@ -350,11 +349,17 @@ pub(super) fn path<'a>(
     format!("/api/v1/overrides/{kind}{mark}{}", query.join("&"))
 }
 
-/// Requests a change and prints the answer. A request that is wrong has the exit code of a wrong usage.
+/// Requests a change and prints it in a sentence. A request that is wrong has the exit code of a wrong usage.
 fn request(admin: &AdminArgs, method: &'static str, path: &str) -> ExitCode {
-    match fetch(admin, method, path) {
-        Ok(page) => answer(&format!("{}\n", as_text(page.trim_end()))),
-        Err(code) => code,
+    match change_page(admin, method, path, RELOAD) {
+        Ok((status, page)) => bounded(status, &changed(&page).unwrap_or(page)),
+        Err(QueryFault::Unanswered(_, error)) if error.kind() == io::ErrorKind::TimedOut => {
+            complain(
+                "no answer came in time, and the change may be in force: `pointsman overrides` shows it",
+            );
+            ExitCode::from(FAILED)
+        }
+        Err(fault) => complain_of(fault),
     }
 }
 
@@ -443,10 +448,28 @@ fn wait_until_empty(wait: Duration, admin: &AdminArgs, subject: Subject<'_>) -> 
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            complain(&format!("{open} connections are still open"));
+            let connections = if open == 1 { "1 connection is" } else { &format!("{open} connections are") };
+            complain(&format!(
+                "{connections} still open, and the change stays in force: {}",
+                ways_on(subject)
+            ));
             return WaitEnd::Left;
         }
         thread::park_timeout(PAUSE);
+    }
+}
+
+/// Returns the commands that go on after a wait that was too short.
+fn ways_on((kind, pool, backend): Subject<'_>) -> String {
+    match kind {
+        "state" => format!(
+            "`pointsman connections --pool {pool} --backend {backend}` lists them, --then-close closes them, \
+             `pointsman ready {pool}/{backend}` ends it"
+        ),
+        "pause" => {
+            format!("`pointsman connections --pool {pool}` lists them, `pointsman resume {pool}` ends it")
+        }
+        _ => "`pointsman connections` lists them, `pointsman join` ends it".to_owned(),
     }
 }
 

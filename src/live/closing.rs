@@ -17,9 +17,12 @@ use super::entry::ConnectionEntry;
 use super::filter::ConnectionFilter;
 use super::stage::CloseQueues;
 use super::view::ConnectionView;
-use crate::executor::{self, sleep_until};
+use crate::executor::{self, sleep_until, yield_now};
 use crate::ids::BackendId;
 use crate::telemetry::CloseReason;
+
+/// The connections that are passed over in one turn of the task.
+const PASSED_OVER: usize = 64;
 
 /// The time between two checks whether a cause is over.
 const CHECK: Duration = Duration::from_secs(1);
@@ -100,11 +103,10 @@ impl CloseNotice {
 
 /// The connections that an order to close is about.
 pub trait CloseSelection: Debug + Send + Sync {
-    /// Returns true if the order is about a connection that looks so. Called again before the connection is closed.
+    /// Returns true if a connection that looks so is still to be closed. Called before each connection is closed.
     fn includes(&self, view: &ConnectionView<'_>) -> bool;
 
-    /// Returns true if the order is about a connection that looks so. Called once for each connection, when the order is
-    /// given.
+    /// Decides once, when the order is given, whether it takes a connection that looks so. May count the connection.
     fn select(&self, view: &ConnectionView<'_>) -> bool {
         self.includes(view)
     }
@@ -123,7 +125,7 @@ pub struct CloseOrder {
     selection: Box<dyn CloseSelection>,
     reason: CloseReason,
     pace: Arc<ClosePace>,
-    /// The connections that may still be queued.
+    /// The places that are left: the connections that may still be queued.
     left: AtomicU64,
     cancelled: AtomicBool,
 }
@@ -145,7 +147,7 @@ impl CloseOrder {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// Returns true if the order is about a connection that looks so. To be called once for each connection.
+    /// Decides whether the order takes a connection. To be called once for each connection.
     pub(super) fn selects(&self, view: &ConnectionView<'_>) -> bool {
         self.selection.select(view)
     }
@@ -263,22 +265,26 @@ impl CloseQueue {
         }
     }
 
-    /// Returns the next connection that is still to be closed.
-    fn next(&self) -> Option<Rc<ConnectionEntry>> {
-        loop {
+    /// Returns the next connection that is still to be closed. Other tasks have their turns while many are passed over.
+    async fn next(&self) -> Option<Rc<ConnectionEntry>> {
+        for seen in 1_usize.. {
             let entry = self.waiting.borrow_mut().pop_front()?;
             if self.cause.includes(&entry) {
                 return Some(entry);
             }
             self.release(&entry);
+            if seen.is_multiple_of(PASSED_OVER) {
+                yield_now().await;
+            }
         }
+        None
     }
 }
 
 /// Closes the queued connections, each in its turn.
 async fn close_all_in_turn(closing: Rc<CloseQueue>) {
     let cause = &closing.cause;
-    while let Some(entry) = closing.next() {
+    while let Some(entry) = closing.next().await {
         let turn = cause.pace().turn(Instant::now());
         // A turn may be hours away.
         while !closing.is_over() && Instant::now() < turn {

@@ -128,11 +128,6 @@ impl Pool {
         }
     }
 
-    /// Returns the pool of this name that is in force; `None` if a reload removed it.
-    pub fn in_force(&self) -> Option<Arc<Pool>> {
-        self.present().upgrade()
-    }
-
     /// The pool of this name that is in force.
     pub(super) fn present(&self) -> MutexGuard<'_, Weak<Pool>> {
         // The value is replaced in one step.

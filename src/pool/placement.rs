@@ -5,6 +5,7 @@
 //! connections, and the connections above it are too many.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::backend::Backend;
@@ -25,22 +26,37 @@ impl Pool {
         self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some())
     }
 
-    /// Returns true if a connection of `backend` would go to another backend now. The first two arguments are the same as
+    /// Returns the other backend to which a connection of `backend` would go now. The first two arguments are the same as
     /// for [`Pool::pick`]. The slot of the connection itself does not count.
     ///
-    /// Returns false if the connection would get no backend or would have to wait. If the pool does not hash
-    /// ([`Pool::is_hashed`]), use [`Pool::fair_counts`] instead.
-    pub fn is_misplaced(
+    /// `None` if the connection is at its place, would get no backend or would have to wait. If the pool does not hash
+    /// ([`Pool::is_hashed`]), use [`Pool::fair_counts`] instead. A backend may have room for fewer connections than would go
+    /// to it ([`Pool::rooms`]).
+    pub fn other_place(
         &self,
         source: Option<SocketAddr>,
         server_name: Option<&ServerName>,
         backend: BackendId,
-    ) -> bool {
+    ) -> Option<BackendId> {
         let request = PickRequest { source, server_name, tried: &[], returned: Some(backend) };
-        !self.must_wait()
-            && self
-                .pick_by(&request, LimitRule::Obeyed, &PreviewKind(self))
-                .is_ok_and(|pick| pick.backend.id() != backend)
+        if self.must_wait() {
+            return None;
+        }
+        let pick = self.pick_by(&request, LimitRule::Obeyed, &PreviewKind(self)).ok()?;
+        Some(pick.backend.id()).filter(|other| *other != backend)
+    }
+
+    /// Returns the numbers of further connections that the backends take within their limits and `max_load`, in the order of
+    /// [`Pool::backends`].
+    pub fn rooms(&self) -> Vec<u64> {
+        let fair = self.spec.max_load.and_then(|max_load| Some((max_load, self.fair_counts()?)));
+        let room = |(at, backend): (usize, &Arc<Backend>)| {
+            let bound = fair.as_ref().map_or(u64::MAX, |(max_load, fair)| {
+                fair[at].saturating_mul(max_load.percent().into()).div_ceil(100).max(1)
+            });
+            backend.connection_limit().min(bound).saturating_sub(backend.active())
+        };
+        self.backends.iter().enumerate().map(room).collect()
     }
 
     /// Returns the numbers of connections that the backends would have if all open connections came again, in the order of
@@ -128,7 +144,6 @@ fn by_weight(all: f64, parts: &[FairPart]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -169,7 +184,7 @@ mod tests {
     }
 
     fn misplaced(pool: &Pool, (number, lease): &(u32, Lease)) -> bool {
-        pool.is_misplaced(client(*number), None, lease.backend().id())
+        pool.other_place(client(*number), None, lease.backend().id()).is_some()
     }
 
     fn written() -> impl Strategy<Value = Vec<Written>> {
@@ -263,6 +278,25 @@ mod tests {
         assert_eq!(connections.len(), 6);
         // Some are at the owner of their key, and the owner of the others is full.
         assert!(!connections.iter().any(|connection| misplaced(&pool, connection)));
+    }
+
+    #[test]
+    fn a_backend_has_room_within_its_bounds() {
+        let ready = (1, None, false, OperatorState::Ready);
+        let mut limited = spec(Algorithm::Maglev, &[ready; 3]);
+        limited.backends[0].max_connections = Some(5);
+        let hold = |pool: &Pool, counts: [u64; 3]| -> Vec<Lease> {
+            let both = pool.backends().iter().zip(counts);
+            both.flat_map(|(backend, count)| (0..count).map(|_| Lease::take_past_limits(backend))).collect()
+        };
+        let pool = Pool::build(limited.clone(), None, 0);
+        let _held = hold(&pool, [4, 4, 4]);
+        assert_eq!(pool.rooms(), [1, u64::MAX - 4, u64::MAX - 4]);
+        limited.max_load = Some(MaxLoad::of_percent(150));
+        let pool = Pool::build(limited, None, 0);
+        let _held = hold(&pool, [6, 2, 4]);
+        // A limited backend takes 4 of 12, and the others too: half more is 6.
+        assert_eq!(pool.rooms(), [0, 4, 2]);
     }
 
     #[test]

@@ -19,6 +19,7 @@ use super::sessions::SessionTable;
 use super::signals::PoolSignals;
 use super::tiers::{self, Tier, TierHealth, TierView, Tiers};
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
+use crate::ids::BackendId;
 use crate::reclaim;
 use crate::sys::Address;
 
@@ -144,6 +145,11 @@ impl Pool {
     /// The backend of that name.
     pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
         self.by_name.get(name).map(|&at| &self.backends[at])
+    }
+
+    /// The backend with this id. Takes a time that grows with the number of backends.
+    pub fn with_id(&self, id: BackendId) -> Option<&Arc<Backend>> {
+        self.backends.iter().find(|backend| backend.id() == id)
     }
 
     /// The hosts that clients go to by name, for a forwarding pool.

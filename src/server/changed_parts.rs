@@ -15,10 +15,18 @@ pub(super) struct ChangedParts {
     pools: BTreeSet<Arc<str>>,
     /// The listeners whose routes have other shares.
     listeners: BTreeSet<Arc<str>>,
-    /// True while the routes of one of them are built.
-    is_building: bool,
+    /// The listener whose routes are built.
+    building: Option<Arc<str>>,
     /// The answers to requests whose changes are not in force yet.
-    answers: Vec<(OverrideReply, Result<OverrideOutcome, OverrideRefusal>)>,
+    answers: Vec<WaitingAnswer>,
+}
+
+/// The answer to a request whose change is not in force yet.
+struct WaitingAnswer {
+    reply: OverrideReply,
+    outcome: Result<OverrideOutcome, OverrideRefusal>,
+    /// The listener whose routes are to be built first; empty for other changes.
+    listener: Arc<str>,
 }
 
 impl ChangedParts {
@@ -44,33 +52,44 @@ impl ChangedParts {
 
     /// Takes a listener, whose routes are built next.
     pub(super) fn take_listener(&mut self) -> Option<Arc<str>> {
-        let listener = self.listeners.pop_first();
-        self.is_building = listener.is_some();
-        listener
+        self.building = self.listeners.pop_first();
+        self.building.clone()
     }
 
     /// Notes that the build of routes is over.
     pub(super) fn routes_built(&mut self) {
-        self.is_building = false;
+        self.building = None;
         self.send_answers();
     }
 
-    /// Keeps the answer to a request until its change is in force.
+    /// Keeps the answer to a request about `key` until its change is in force.
     pub(super) fn answer_later(
         &mut self,
+        key: &OverrideKey,
         reply: OverrideReply,
         outcome: Result<OverrideOutcome, OverrideRefusal>,
     ) {
-        self.answers.push((reply, outcome));
+        let listener = if outcome.is_ok() { Arc::clone(&key.listener) } else { "".into() };
+        self.answers.push(WaitingAnswer { reply, outcome, listener });
     }
 
-    /// Sends the answers if all changes are in force.
+    /// Sends the answers to the changes that are in force: the pools are, and the routes that wait for no build.
     pub(super) fn send_answers(&mut self) {
-        if self.is_building || !self.listeners.is_empty() {
-            return;
+        let (building, listeners) = (&self.building, &self.listeners);
+        let is_in_force = |answer: &mut WaitingAnswer| {
+            building.as_ref() != Some(&answer.listener) && !listeners.contains(&answer.listener)
+        };
+        for answer in self.answers.extract_if(.., is_in_force) {
+            // A requester that is gone needs no answer.
+            let _ = answer.reply.send(answer.outcome);
         }
-        // A requester that is gone needs no answer.
-        self.answers.drain(..).for_each(|(reply, outcome)| _ = reply.send(outcome));
+    }
+
+    /// Sends all answers: the process stops, and builds no more routes.
+    pub(super) fn send_all_answers(&mut self) {
+        self.listeners.clear();
+        self.building = None;
+        self.send_answers();
     }
 }
 

@@ -98,8 +98,13 @@ impl View {
     /// Begins to carry out an order.
     pub(super) async fn carry_out(&self, order: Arc<CloseOrder>) -> Result<CloseStart, TooManyOrders> {
         self.close_orders.add(&order)?;
-        let answers = self.ask_workers(|worker| worker.close_in_order(Arc::clone(&order))).await;
-        Ok(CloseStart { matched: answers.given.iter().sum(), silent_workers: answers.silent })
+        Ok(self.give_order(&order).await)
+    }
+
+    /// Sends an order to the workers.
+    pub(super) async fn give_order(&self, order: &Arc<CloseOrder>) -> CloseStart {
+        let answers = self.ask_workers(|worker| worker.close_in_order(Arc::clone(order))).await;
+        CloseStart { matched: answers.given.iter().sum(), silent_workers: answers.silent }
     }
 
     /// Cancels all orders to close connections. Returns their number. Connections whose turn has not come stay open.

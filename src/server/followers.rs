@@ -33,7 +33,7 @@ pub(super) struct Followers {
     pub(super) route_files: RouteFiles,
     /// The files with entries of lists.
     pub(super) list_files: ListFiles,
-    /// The pools that are not in force with their overrides yet.
+    /// The pools and listeners that are not in force with their overrides yet.
     pub(super) changed_parts: ChangedParts,
 }
 

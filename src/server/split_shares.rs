@@ -21,7 +21,8 @@ pub struct SplitShares(Vec<(Arc<str>, u32)>);
 /// The text has no valid shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "shares are written as POOL=10%, several with commas between them; each pool once, at most {MOST} pools and 100 % in all"
+    "shares are written as POOL=10%, with at most two decimals, several with commas between them; each pool once, at most {MOST} \
+     pools and 100 % in all"
 )]
 pub struct SplitFault;
 
@@ -85,8 +86,15 @@ impl FromStr for SplitShares {
             let (pool, share) = part.trim().rsplit_once('=').ok_or(SplitFault)?;
             let percent: f64 =
                 share.trim().strip_suffix('%').ok_or(SplitFault)?.trim().parse().map_err(|_| SplitFault)?;
+            // A share has at most two decimals: a smaller part would be a share of nothing.
+            let is_exact = (percent * 100.0 - (percent * 100.0).round()).abs() < 1e-6;
             let is_new = !shares.iter().any(|(known, _)| **known == *pool);
-            if pool.is_empty() || !(0.0..=100.0).contains(&percent) || !is_new || shares.len() == MOST {
+            if pool.is_empty()
+                || !(0.0..=100.0).contains(&percent)
+                || !is_exact
+                || !is_new
+                || shares.len() == MOST
+            {
                 return Err(SplitFault);
             }
             // At most 10,000.
@@ -121,9 +129,19 @@ mod tests {
             assert_eq!(shares(text).to_string(), text);
         }
         assert_eq!(shares(" a=1 %, b=2% ").to_string(), "a=1%,b=2%");
-        for wrong in
-            ["", "a", "a=10", "=10%", "a=101%", "a=-1%", "a=NaN%", "a=60%,b=41%", "a=1%,a=2%", "a=1%,"]
-        {
+        for wrong in [
+            "",
+            "a",
+            "a=10",
+            "=10%",
+            "a=101%",
+            "a=-1%",
+            "a=NaN%",
+            "a=60%,b=41%",
+            "a=1%,a=2%",
+            "a=1%,",
+            "a=0.001%",
+        ] {
             assert_eq!(wrong.parse::<SplitShares>(), Err(SplitFault), "{wrong}");
         }
         let many = |count| (0..count).map(|at| format!("p{at}=1%")).collect::<Vec<_>>().join(",");

@@ -23,9 +23,10 @@ impl Control {
     /// Makes a change that an operator requested. It is in force before the answer.
     pub(super) fn override_part(&mut self, request: OverrideRequest) {
         let OverrideRequest { change, reply } = request;
+        let key = change.key.clone();
         let outcome = self.change_override(change);
         // The routes of a listener are built on a thread: the answer waits for them.
-        self.followers.changed_parts.answer_later(reply, outcome);
+        self.followers.changed_parts.answer_later(&key, reply, outcome);
         self.followers.apply_overrides(&self.server);
     }
 
@@ -33,11 +34,12 @@ impl Control {
     /// answer is sent then.
     pub(super) fn override_part_later(&mut self, request: OverrideRequest) {
         let OverrideRequest { change, reply } = request;
+        let key = change.key.clone();
         let outcome = self.change_override(change);
-        self.followers.changed_parts.answer_later(reply, outcome);
+        self.followers.changed_parts.answer_later(&key, reply, outcome);
     }
 
-    /// Changes the table, and notes the pool that is to be built again.
+    /// Changes the table, and notes the pool or the listener that is to be built again.
     fn change_override(&mut self, change: OverrideChange) -> Result<OverrideOutcome, OverrideRefusal> {
         let change = self.as_written(change);
         if let Some(OverrideValue::Split(shares)) = &change.value
@@ -154,7 +156,10 @@ fn has_another_pool(server: &Server, key: &OverrideKey, shares: &SplitShares) ->
     let is_other = |pool: &Arc<str>| !shares.pools().any(|named| *named == **pool);
     let listener = server.config.listeners.iter().find(|spec| spec.name == key.listener);
     let routes = listener.map_or(&[][..], |spec| spec.policy.protocol.routes());
-    let is_named = |route: &&RouteSpec| route.keys.iter().any(|name| route_name(route, name) == key.route);
+    let is_named = |route: &&RouteSpec| match &route.name {
+        Some(name) => *name == key.route,
+        None => route.keys.iter().any(|written| route_name(route, written) == key.route),
+    };
     routes.iter().filter(is_named).any(|route| match &route.action {
         ActionSpec::Pool(pool) => is_other(pool),
         ActionSpec::Split(_, pools) => pools.iter().any(is_other),

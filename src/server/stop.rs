@@ -37,6 +37,7 @@ impl Control {
     }
 
     fn begin_drain(&mut self, grace: Duration) -> DrainStep {
+        self.followers.changed_parts.send_all_answers();
         self.leave_incumbent();
         let view = &self.server.view;
         view.life.store(LifeStage::Draining as u8, Ordering::Relaxed);

@@ -207,7 +207,7 @@ fn status_tells_what_is_there() {
                 "since_seconds": null,
                 "connections": { "active": 1, "waiting": null, "limit": null, "total": 1 },
                 "checks": { "passed": 0, "failed": 0, "not_made": 0, "fault": null, "heard": null },
-                "troubles": { "connects": 0, "early_resets": 0 },
+                "troubles": { "connects": 0, "early_resets": 0, "recent": 0 },
                 "ejection": null,
                 "agent": null,
             }],

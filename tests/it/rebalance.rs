@@ -105,7 +105,10 @@ fn exactly_the_misplaced_connections_are_closed() {
     assert!(text.starts_with(&format!("{misplaced} of {CLIENTS} connections (")), "{text}");
     let (code, text) = fixture.run(&["main"]);
     assert_eq!(code, 3, "{text}");
-    assert!(text.contains(&format!("{misplaced} of {CLIENTS} connections would go")), "{text}");
+    assert!(
+        text.contains(&format!("{misplaced} of {CLIENTS} connections are not where new ones would be")),
+        "{text}"
+    );
     assert!(text.contains("which is more than 10.0 %: none was closed"), "{text}");
     assert_eq!(fixture.closed(), 0.0);
 
@@ -125,7 +128,7 @@ fn exactly_the_misplaced_connections_are_closed() {
     assert_eq!((fixture.closed(), again.len()), (misplaced as f64, CLIENTS));
     let events = fixture.proxy.remote.view().events.newest_first();
     let expected =
-        format!("pool main is rebalanced: {misplaced} of {CLIENTS} connections are closed within 0 s");
+        format!("pool main is rebalanced: {misplaced} of {CLIENTS} connections are closed within 0s");
     assert!(events.iter().any(|event| event.text.starts_with(&expected)), "{events:?}");
 }
 
@@ -145,6 +148,43 @@ fn the_surplus_of_a_backend_is_closed() {
     assert_eq!(fixture.active().iter().sum::<u64>(), 60, "{}", again.len());
     // Round robin gave 15 to each.
     assert_eq!(fixture.page("?pool=main&dry_run=true")["misplaced"], 15);
+}
+
+/// A free slot at a full backend is room for one connection, not for all that spilled over.
+#[test]
+fn no_more_connections_are_closed_than_there_is_room() {
+    let (one, other) = (Backend::echo(), Backend::echo());
+    let written = |limit: &str| {
+        config(&format!(
+            "workers = 2\naccess_log.to = 'off'\n[listener.main]\nbind = '127.0.0.1:0'\npool = 'main'\n\
+             [pool.main]\nhealth.check = 'off'\nhash_on = 'source-ip-port'\nbackends = [{{ name = 'one', address = '{}'{limit} }}, \
+             {{ name = 'other', address = '{}' }}]\n",
+            one.address, other.address
+        ))
+    };
+    let fixture = Fixture::start(written(", max_connections = 5"));
+    let _clients = fixture.clients();
+    assert_eq!(fixture.active(), [5, 55]);
+    assert_eq!(fixture.page("?pool=main&dry_run=true")["misplaced"], 0);
+    fixture.proxy.remote.reload(written(", max_connections = 8")).unwrap();
+    assert_eq!(fixture.page("?pool=main&most=10%25&rate=500/s")["misplaced"], 3);
+    wait_for("three to be closed", || fixture.active() == [5, 52] && fixture.closed() == 3.0);
+}
+
+/// The weight of a backend changes while connections wait for their turn. The order goes on with the new pool.
+#[test]
+fn an_order_goes_on_with_a_pool_that_is_built_anew() {
+    let (one, other) = (Backend::echo(), Backend::echo());
+    let keys = "hash_on = 'source-ip-port'";
+    let fixture = Fixture::start(text(&[&one], keys));
+    let _clients = fixture.clients();
+    fixture.proxy.remote.reload(text(&[&one, &other], keys)).unwrap();
+    let misplaced = fixture.page("?pool=main&most=100%25&rate=20/s")["misplaced"].as_u64().unwrap();
+    wait_for("the first to be closed", || fixture.closed() > 0.0);
+    let backend = other.address;
+    let path = format!("/api/v1/overrides/weight?pool=main&backend={backend}&value=2");
+    assert_eq!(admin::change(fixture.admin, "POST", &path, PATIENCE).unwrap().0, 200);
+    wait_for("all to be closed", || fixture.closed() == misplaced as f64);
 }
 
 #[test]

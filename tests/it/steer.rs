@@ -375,8 +375,12 @@ fn the_commands_change_what_runs() {
         (client, char::from(name[0]))
     };
     let mut clients = vec![connect(), connect()];
-    run(&["drain", "main/a", "--for", "1h", "--wait", "100ms"], 1, "1 connections are still open");
-    run(&["drain", "main/a", "--wait", "100ms", "--then-close", "20/s"], 0, "\"matched\": 1");
+    run(
+        &["drain", "main/a", "--for", "1h", "--wait", "100ms"],
+        1,
+        "1 connection is still open, and the change stays in force",
+    );
+    run(&["drain", "main/a", "--wait", "100ms", "--then-close", "20/s"], 0, "1 connection");
     for (client, _) in clients.iter_mut().filter(|(_, name)| *name == 'a') {
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "it is closed");
     }
@@ -385,29 +389,33 @@ fn the_commands_change_what_runs() {
     assert_eq!((0..6).filter(|_| connect().1 == 'a').count(), 0);
     run(&["overrides"], 0, "\"value\": \"drain\"");
     run(&["status"], 0, "drain");
-    run(&["ready", "main/a"], 0, "\"ended\"");
+    run(&["ready", "main/a"], 0, "main/a is as the configuration has it");
     wait_for("both backends", || connect().1 == 'a');
-    run(&["maintenance", "main/b", "--for", "1h"], 0, "\"maintenance\"");
-    run(&["ready", "main/b"], 0, "\"ended\"");
-    run(&["weight", "main/a", "7"], 0, "\"value\": \"7\"");
-    run(&["weight", "main/a", "file"], 0, "\"ended\"");
-    run(&["pause", "main", "--for", "1h", "--wait", "100ms"], 1, "1 connections are still open");
+    run(&["maintenance", "main/b", "--for", "1h"], 0, "main/b gets no new connections for 1h (maintenance)");
+    run(&["ready", "main/b"], 0, "main/b is as the configuration has it");
+    run(&["weight", "main/a", "7"], 0, "main/a has the weight 7; `pointsman weight main/a file` ends it");
+    run(&["weight", "main/a", "file"], 0, "has the weight of the configuration");
+    run(
+        &["pause", "main", "--for", "1h", "--wait", "100ms"],
+        1,
+        "1 connection is still open, and the change stays in force",
+    );
     run(&["status"], 0, "override main: an operator has paused it, and new connections wait (unix uid=");
     run(&["status"], 0, ": pointsman resume main");
-    run(&["resume", "main"], 0, "\"ended\"");
+    run(&["resume", "main"], 0, "pool main goes on");
     run(&["status"], 0, "all is well");
-    run(&["leave", "--for", "1h"], 0, "not ready");
+    run(&["leave", "--for", "1h"], 0, "/ready answers 503 for 1h");
     run(&["health", "--ready"], 1, "leaving");
     run(&["status"], 0, ": pointsman join");
-    run(&["join"], 0, "\"ended\"");
+    run(&["join"], 0, "this process is ready as before");
     run(&["health", "--ready"], 0, "ready");
-    run(&["log", "debug", "--for", "1h"], 0, "\"value\": \"debug\"");
+    run(&["log", "debug", "--for", "1h"], 0, "the log has the level debug for 1h");
     let mut other_site = std::os::unix::net::UnixStream::connect(folder.path("admin.sock")).unwrap();
     other_site
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n")
         .unwrap();
     program.stderr.wait_for("DEBUG admin refused a request");
-    run(&["log", "file"], 0, "\"ended\"");
+    run(&["log", "file"], 0, "the log has the level of the configuration");
     run(&["log", "loud"], 2, "error, warn, info, debug or trace");
     // A reload that moves too many keys, one that does not, and one that ends the overrides.
     let maglev = text.replace("round-robin", "maglev");
@@ -417,7 +425,7 @@ fn the_commands_change_what_runs() {
     run(&["reload", "--max-moved", "20%"], 3, "of the keys of pool main would go to another backend");
     run(&["status"], 0, "--max-moved allows 20.0 %");
     run(&["reload", "--max-moved", "80%"], 0, "changed pool main");
-    run(&["drain", "main/b"], 0, "\"set\"");
+    run(&["drain", "main/b"], 0, "main/b gets no new connections (drain)");
     run(&["reload", "--reset"], 0, "nothing changed");
     run(&["overrides"], 0, "[]");
     let status = command(&socket, &["status", "--json"]).stdout;

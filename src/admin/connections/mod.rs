@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::guard::RequestOrigin;
 use super::json;
 use crate::live::{ClosePace, ConnectionQuery, ConnectionSort};
-use crate::server::{ConnectionList, EventKind, NotFound, Severity, View};
+use crate::server::{ConnectionList, EventKind, NotFound, OverrideKey, OverrideKind, Severity, View};
 pub(super) use page::list_page;
 pub(super) use query::ConnectionRefusal;
 use query::check_names;
@@ -50,7 +50,10 @@ pub(super) async fn list(view: &View, query: Option<&str>) -> Result<ConnectionL
 
 /// Describes one connection.
 pub(super) async fn one(view: &View, id: &str) -> Result<String, ConnectionRefusal> {
-    Ok(page::details(view.describe_connection(number(id)?).await?))
+    let details = view.describe_connection(number(id)?).await?;
+    let pool = details.row.card.pool.as_deref().unwrap_or_default();
+    let pause = view.overrides.get(&OverrideKey::of_pool(OverrideKind::Pause, pool));
+    Ok(page::details(details, pause.as_ref().map(|set| &*set.by)))
 }
 
 /// Closes one connection.

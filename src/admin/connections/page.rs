@@ -112,10 +112,10 @@ pub(in crate::admin) fn list_page(list: ConnectionList) -> String {
     })
 }
 
-/// Returns the page of one connection.
-pub(super) fn details(details: ConnectionDetails) -> String {
+/// Returns the page of one connection. `pause` has the operator who has paused its pool.
+pub(super) fn details(details: ConnectionDetails, pause: Option<&str>) -> String {
     let ConnectionDetails { row: described, legs } = details;
-    let verdict = verdict(&described, legs.as_ref());
+    let verdict = verdict(&described, legs.as_ref(), pause);
     let legs = legs.map(|legs| LegsPage { client: leg(legs.client), backend: leg(legs.backend) });
     json::page(&DetailsPage { row: row(described), verdict, legs })
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::live::{ConnectionLeg, ConnectionLegs, ConnectionRow, OpenStage};
 use crate::sys::tcp_details::TcpDetails;
+use crate::telemetry::Direction;
 
 /// The least time with bytes under way of which parts mean something.
 const ENOUGH: Duration = Duration::from_millis(200);
@@ -21,9 +22,9 @@ const SILENT: Duration = Duration::from_secs(3);
 /// The time without a byte after which a connection is called idle.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Returns the verdict over a connection, the weightiest finding first.
-pub(super) fn verdict(row: &ConnectionRow, legs: Option<&ConnectionLegs>) -> String {
-    let Some(legs) = legs else { return before_relay(row) };
+/// Returns the verdict over a connection, the weightiest finding first. `pause` has the operator who has paused its pool.
+pub(super) fn verdict(row: &ConnectionRow, legs: Option<&ConnectionLegs>, pause: Option<&str>) -> String {
+    let Some(legs) = legs else { return before_relay(row, pause) };
     let mut findings: Vec<_> = [("client", &legs.client), ("backend", &legs.backend)]
         .iter()
         .flat_map(|(who, leg)| of_leg(who, leg))
@@ -34,7 +35,13 @@ pub(super) fn verdict(row: &ConnectionRow, legs: Option<&ConnectionLegs>) -> Str
         }
     }
     if findings.is_empty() {
+        let (sent, answered) =
+            (row.figures.total(Direction::FromClient), row.figures.total(Direction::FromBackend));
         findings.push(match row.figures.idle {
+            idle if idle >= IDLE && sent > 0 && answered == 0 => format!(
+                "the backend has got {sent} bytes and has sent none for {} s: it hangs, it works, or it waits for more",
+                idle.as_secs()
+            ),
             idle if idle >= IDLE => {
                 format!("no byte has moved for {} s, and no byte waits: neither side sends", idle.as_secs())
             }
@@ -45,13 +52,17 @@ pub(super) fn verdict(row: &ConnectionRow, legs: Option<&ConnectionLegs>) -> Str
 }
 
 /// Returns the verdict over a connection whose sockets are not known.
-fn before_relay(row: &ConnectionRow) -> String {
+fn before_relay(row: &ConnectionRow, pause: Option<&str>) -> String {
     let name = |name: Option<&str>| name.map_or_else(String::new, |name| format!(" {name:?}"));
     let (pool, backend) = (row.card.pool.as_deref(), row.card.backend.as_deref());
     let seconds = row.figures.age.as_secs();
     match row.stage {
         OpenStage::Reading => {
             format!("the client has not sent its first bytes as a whole; it connected {seconds} s ago")
+        }
+        OpenStage::Queued if pause.is_some() => {
+            let (name, by) = (name(pool), pause.unwrap_or_default());
+            format!("the pool{name} is paused by an operator ({by}): the client waits; `pointsman resume` ends the pause")
         }
         OpenStage::Queued => format!("every backend of the pool{} is full: the client waits in its queue", name(pool)),
         OpenStage::Dialing if backend.is_some() => {
@@ -168,15 +179,29 @@ mod tests {
     }
 
     fn check(legs: &ConnectionLegs, expected: &str) {
-        assert_eq!(verdict(&row(OpenStage::Relaying, 0), Some(legs)), expected, "{legs:?}");
+        assert_eq!(verdict(&row(OpenStage::Relaying, 0), Some(legs), None), expected, "{legs:?}");
     }
 
     #[test]
     fn a_connection_without_a_finding_is_well_or_idle() {
         check(&legs(quiet(), quiet()), "nothing holds the connection up");
         check(&ConnectionLegs::default(), "nothing holds the connection up");
-        let idle = verdict(&row(OpenStage::Relaying, 600), Some(&legs(quiet(), quiet())));
+        let idle = verdict(&row(OpenStage::Relaying, 600), Some(&legs(quiet(), quiet())), None);
         assert_eq!(idle, "no byte has moved for 600 s, and no byte waits: neither side sends");
+    }
+
+    #[test]
+    fn a_backend_that_sends_nothing_is_named() {
+        let mut silent = row(OpenStage::Relaying, 14);
+        silent.figures.bytes = [3, 0];
+        let said = "the backend has got 3 bytes and has sent none for 14 s: it hangs, it works, or it waits for more";
+        assert_eq!(verdict(&silent, Some(&legs(quiet(), quiet())), None), said);
+    }
+
+    #[test]
+    fn a_client_of_a_paused_pool_waits_for_the_operator() {
+        let said = "the pool \"db\" is paused by an operator (unix uid=0): the client waits; `pointsman resume` ends the pause";
+        assert_eq!(verdict(&row(OpenStage::Queued, 1), None, Some("unix uid=0")), said);
     }
 
     #[test]
@@ -244,7 +269,7 @@ mod tests {
         let check = |stage, backend: Option<&str>, part: &str| {
             let mut row = row(stage, 0);
             row.card.backend = backend.map(Into::into);
-            let found = verdict(&row, None);
+            let found = verdict(&row, None, None);
             assert!(found.contains(part), "{found}");
         };
         check(OpenStage::Reading, None, "has not sent its first bytes as a whole; it connected 60 s ago");

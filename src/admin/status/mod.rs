@@ -108,7 +108,10 @@ impl From<Episode> for SaturationStatus {
             SaturationScope::Pool => "pool",
         };
         let (kind, refused) = (episode.kind.word(), episode.refused);
-        let text = format!("{} ({})", episode.kind.message(), episode.count());
+        let most = episode.sources.iter().take(2).map(|(source, count)| format!("{source} ({count})"));
+        let most: Vec<_> = most.collect();
+        let most = if most.is_empty() { String::new() } else { format!("; most: {}", most.join(", ")) };
+        let text = format!("{} ({}{most})", episode.kind.message(), episode.count());
         Self { kind, scope, name: episode.thing.to_string(), text, refused }
     }
 }

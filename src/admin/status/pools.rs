@@ -121,6 +121,8 @@ pub(super) struct AgentStatus {
 pub(super) struct TroublesStatus {
     pub(super) connects: u64,
     pub(super) early_resets: u64,
+    /// The failures in this minute and the one before.
+    pub(super) recent: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -272,6 +274,7 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
         troubles: TroublesStatus {
             connects: backend.traffic().troubles(Trouble::Connect),
             early_resets: backend.traffic().troubles(Trouble::EarlyReset),
+            recent: backend.traffic().recent_troubles(),
         },
         ejection: backend.health().ejection().map(|ejection| EjectionStatus::of(ejection, now)),
         agent: pool.spec().agent.as_ref().map(|_| AgentStatus {

@@ -15,8 +15,11 @@ const LISTED: usize = 1000;
 /// The percentage of the connection limit from which the process is nearly full. The alert has the same number.
 const NEARLY_FULL: u64 = 90;
 
+/// The failures of clients within two minutes from which a backend that is up is a problem.
+const FAILURES: u64 = 5;
+
 /// The conditions, those with the widest effect first.
-const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 11] = [
+const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 12] = [
     life,
     overrides,
     reload,
@@ -28,6 +31,7 @@ const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 11] = [
     half_down,
     discovery,
     backends,
+    failing,
 ];
 
 /// A problem: a part of the process that does not work as configured.
@@ -105,6 +109,7 @@ pub(super) fn verdict(problems: &[Problem]) -> String {
     let Some(first) = problems.first() else { return "all is well".to_owned() };
     let count = match problems.len() {
         1 => "1 problem".to_owned(),
+        count if count > LISTED => format!("more than {LISTED} problems"),
         count => format!("{count} problems"),
     };
     let name = if first.name.is_empty() { String::new() } else { format!(" {}", first.name) };
@@ -206,11 +211,20 @@ fn pools(status: &Status<'_>, found: &mut ProblemList) {
                 ("too few backends are up, and health is disregarded".to_owned(), "PointsmanPoolInPanic")
             }
             PoolStatus { serves: false, .. } => {
-                (format!("none of its {backends} backends is available"), "PointsmanPoolDown")
+                (format!("none of its backends is available ({backends} in all)"), "PointsmanPoolDown")
             }
             _ => continue,
         };
-        found.add(of_pool(pool, text).alert(alert));
+        let mut taken_out = pool.backends.iter().filter(|backend| is_taken_out(backend));
+        let problem = match taken_out.next() {
+            Some(first) => {
+                let count = 1 + taken_out.count();
+                let text = format!("{text}; operators have taken {count} out of use");
+                of_pool(pool, text).command(format!("pointsman ready {}/{}", pool.name, first.name))
+            }
+            None => of_pool(pool, text),
+        };
+        found.add(problem.alert(alert));
     }
 }
 
@@ -268,11 +282,40 @@ fn backends(status: &Status<'_>, found: &mut ProblemList) {
             let reason = backend.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
             let heard =
                 backend.checks.heard.as_ref().map(|answer| format!(": \"{answer}\"")).unwrap_or_default();
-            let text = format!("{} for {seconds} s, {open} connections open{reason}{heard}", backend.state);
-            let name = format!("{}/{}", pool.name, backend.name);
-            let command = format!("pointsman connections --pool {} --backend {}", pool.name, backend.name);
-            let problem = Problem::new("backend", &name, text).since(backend.since.clone());
-            found.add(problem.command(command).alert(alert));
+            let address = match backend.name == backend.address {
+                true => String::new(),
+                false => format!(" at {}", backend.address),
+            };
+            let text =
+                format!("{}{address} for {seconds} s, {open} connections open{reason}{heard}", backend.state);
+            let problem = of_backend(pool, backend, text).since(backend.since.clone()).alert(alert);
+            found.add(match open {
+                0 => Problem { command: None, ..problem },
+                _ => problem,
+            });
+        }
+    }
+}
+
+/// Returns a problem of a backend.
+fn of_backend(pool: &PoolStatus<'_>, backend: &BackendStatus<'_>, text: String) -> Problem {
+    let command = format!("pointsman connections --pool {} --backend {}", pool.name, backend.name);
+    Problem::new("backend", &format!("{}/{}", pool.name, backend.name), text).command(command)
+}
+
+/// Finds backends that count as up and at which clients fail.
+fn failing(status: &Status<'_>, found: &mut ProblemList) {
+    for pool in &status.pools {
+        for backend in pool.backends.iter().filter(|backend| backend.state == "up") {
+            let count = backend.troubles.recent;
+            if count >= FAILURES {
+                let text = format!(
+                    "it counts as up, and clients failed at it {count} times within two minutes: it refused them, did not \
+                     answer or reset them at once"
+                );
+                let problem = of_backend(pool, backend, text).alert("PointsmanConnectsFail");
+                found.add(problem.command(format!("pointsman drain {}/{}", pool.name, backend.name)));
+            }
         }
     }
 }
@@ -302,7 +345,7 @@ mod tests {
             since_seconds: 7,
             connections: BackendConnections { active: 5, waiting: 0, limit: None, total: 9 },
             checks: ChecksStatus { passed: 1, failed: 0, not_made: 0, fault: None, heard: None },
-            troubles: TroublesStatus { connects: 0, early_resets: 0 },
+            troubles: TroublesStatus { connects: 0, early_resets: 0, recent: 4 },
             ejection: None,
             agent: None,
         }
@@ -505,12 +548,19 @@ mod tests {
                 status.pools[0].serves = false;
                 take_out(status, "maintenance", 3);
             },
-            &[of_pool("none of its 3 backends is available", LATER, "PointsmanPoolDown")],
+            &[[
+                "pool",
+                "db",
+                "none of its backends is available (3 in all); operators have taken 3 out of use",
+                LATER,
+                "pointsman ready db/a",
+                "PointsmanPoolDown",
+            ]],
         );
         check(|status| take_out(status, "draining", 2), &[]);
         let down = |name| {
             let command = format!("pointsman connections --pool db --backend {name}");
-            let text = "down for 7 s, 5 connections open: connection refused: \"-LOADING\"";
+            let text = "down at 192.0.2.1:5432 for 7 s, 5 connections open: connection refused: \"-LOADING\"";
             [
                 "backend".to_owned(),
                 format!("db/{name}"),
@@ -535,6 +585,16 @@ mod tests {
         let mut status = well();
         lost(&mut status, 2);
         assert_eq!(verdict(&problems(&status)), "3 problems: pool db: only 1 of 3 backends are up");
+    }
+
+    #[test]
+    fn a_backend_at_which_clients_fail_is_a_problem() {
+        let failing = "it counts as up, and clients failed at it 5 times within two minutes: it refused them, did not answer or \
+                       reset them at once";
+        check(
+            |status| status.pools[0].backends[0].troubles.recent = 5,
+            &[["backend", "db/a", failing, "", "pointsman drain db/a", "PointsmanConnectsFail"]],
+        );
     }
 
     #[test]

@@ -165,6 +165,8 @@ pub struct PickReport {
     pub next: Vec<BackendReport>,
     /// True if all backends are full, and the connection waits in the queue.
     pub queued: bool,
+    /// True if the connection waits because an operator has paused the pool.
+    pub paused: bool,
     /// The host to which a forwarding pool connects, with its port.
     pub host: Option<String>,
 }

@@ -70,7 +70,8 @@ impl Journey<'_> {
             Err(Unavailable::NoneUp) => return Err(CloseReason::NoBackend),
             Err(Unavailable::Full) => match pool.wait_length() {
                 length if pool.waiting() < length => {
-                    self.report.pick = Some(PickReport { queued: true, ..PickReport::unknown() });
+                    self.report.pick =
+                        Some(PickReport { queued: true, paused: pool.is_paused(), ..PickReport::unknown() });
                 }
                 _ => return Err(CloseReason::QueueFull),
             },
@@ -165,6 +166,7 @@ impl PickReport {
             owner: None,
             next: Vec::new(),
             queued: false,
+            paused: false,
             host: None,
         }
     }

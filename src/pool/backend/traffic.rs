@@ -35,6 +35,7 @@ pub struct BackendTraffic {
     troubles: [TroubleCount; Trouble::ALL.len()],
     /// The number of failures in a row that make a failure report; 0 is never.
     tolerated: AtomicU32,
+    recent: RecentCount,
 }
 
 impl BackendTraffic {
@@ -50,6 +51,7 @@ impl BackendTraffic {
             signals: ArcSwap::new(signals),
             troubles: Default::default(),
             tolerated: AtomicU32::new(0),
+            recent: RecentCount::default(),
         }
     }
 
@@ -170,7 +172,18 @@ impl BackendTraffic {
 
     /// Counts a trouble of a client. Returns true if too many came in a row. The count then begins again at 0.
     pub(in crate::pool) fn met(&self, trouble: Trouble) -> bool {
+        self.recent.add(self.minute());
         self.troubles[trouble as usize].meet(self.tolerated.load(Ordering::Relaxed))
+    }
+
+    /// The number of troubles in this minute and the one before.
+    pub fn recent_troubles(&self) -> u64 {
+        self.recent.sum(self.minute())
+    }
+
+    /// The whole minutes since it was first configured.
+    fn minute(&self) -> u32 {
+        u32::try_from(self.born.elapsed().as_secs() / 60).unwrap_or(u32::MAX)
     }
 
     /// Resets the count of a trouble in a row, because a client did not have the trouble.
@@ -181,6 +194,32 @@ impl BackendTraffic {
     /// Resets the counts of all troubles in a row.
     pub(super) fn break_rows(&self) {
         self.troubles.iter().for_each(TroubleCount::break_row);
+    }
+}
+
+/// The number of events in this minute and the one before. Two threads at the begin of a minute may lose an event of the other.
+#[derive(Debug, Default)]
+struct RecentCount {
+    /// A minute in the high half, the events in it in the low half.
+    present: AtomicU64,
+    before: AtomicU64,
+}
+
+impl RecentCount {
+    fn add(&self, minute: u32) {
+        let present = self.present.load(Ordering::Relaxed);
+        if (present >> 32) as u32 == minute {
+            self.present.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.before.store(present, Ordering::Relaxed);
+            self.present.store(u64::from(minute) << 32 | 1, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self, minute: u32) -> u64 {
+        let counts = [&self.present, &self.before].map(|count| count.load(Ordering::Relaxed));
+        let is_recent = |count: &u64| minute - ((count >> 32) as u32).min(minute) <= 1;
+        counts.iter().filter(|count| is_recent(count)).map(|count| count & u64::from(u32::MAX)).sum()
     }
 }
 
