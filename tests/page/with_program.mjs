@@ -30,6 +30,28 @@ test('a program that is well', async (t) => {
   await page.end();
 });
 
+test('a program with a thousand backends', async (t) => {
+  const pools = Array.from({ length: 20 }, (_, pool) => {
+    const backends = Array.from({ length: 50 }, (__, at) => `"127.0.${pool}.${at + 1}:9"`).join(', ');
+    return `[listener.l${pool}]\nbind = "127.0.0.1:0"\npool = "p${pool}"\n[pool.p${pool}]\nbackends = [${backends}]\nhealth.check = "off"\n`;
+  });
+  const program = await run(t, `[admin]\nlisten = "unix:FOLDER/admin.sock"\n${pools.join('')}`);
+  const page = await open(t, await throughTunnel(t, program));
+  await page.headline('all is well');
+  await page.tab.locator('#matched').getByText('20 pools, 1,000 backends').waitFor();
+  assert.equal(await page.tab.locator('.backends tbody tr').count(), 0, 'those that are well are a number');
+  await page.tab.locator('#filters').getByLabel('Backend').fill('127.0.7.33');
+  await page.tab.getByRole('button', { name: 'Change p7/127.0.7.33:9' }).click();
+  await page.tab.getByRole('dialog').getByRole('button', { name: 'Change' }).click();
+  await row(page, '127.0.7.33').getByText('draining').waitFor();
+  assert.deepEqual(await stateOverride(program), ['state p7/127.0.7.33:9 drain']);
+  await page.accessible('a thousand backends');
+  // A tunnel may be slow.
+  const sizes = await page.tab.evaluate(() => performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/status')).map(({ encodedBodySize, decodedBodySize }) => [encodedBodySize, decodedBodySize]));
+  assert.ok(sizes.length > 0 && sizes.every(([sent, read]) => sent < 100_000 && read > 500_000), JSON.stringify(sizes));
+  await page.end();
+});
+
 test('a drain by click, and its end', async (t) => {
   const { program } = await start(t);
   const page = await open(t, await throughTunnel(t, program));
