@@ -27,7 +27,7 @@ export async function listen(handler, port = 0) {
 }
 
 /** A backend that returns the bytes that it gets. */
-export const echo = () => listen((socket) => socket.pipe(socket));
+export const echo = (port) => listen((socket) => socket.pipe(socket), port);
 
 /** Forwards connections to a Unix socket, as `ssh -L PORT:SOCKET` does. */
 export function tunnel(file) {

@@ -342,6 +342,26 @@ test('a click on a name lists its connections', async (t) => {
   await page.end();
 });
 
+test('a copy where the browser has no clipboard for scripts', async (t) => {
+  const server = await mock(t, values.answers());
+  const page = await open(t, 'about:blank');
+  await page.context.grantPermissions(['clipboard-read', 'clipboard-write']);
+  // So it is over HTTP at other addresses than loopback.
+  await page.tab.addInitScript(() => {
+    const { get } = Object.getOwnPropertyDescriptor(Navigator.prototype, 'clipboard');
+    window.clipboard = get.call(navigator);
+    Object.defineProperty(navigator, 'clipboard', { value: undefined });
+  });
+  await page.tab.goto(server.origin);
+  const name = 'Copy pointsman connections --pool app --backend app-2';
+  await page.tab.getByRole('button', { name }).click();
+  await page.tab.locator('#said').getByText('Copied').waitFor();
+  assert.equal(await page.tab.evaluate(() => window.clipboard.readText()), name.replace('Copy ', ''));
+  assert.equal(await page.tab.evaluate(() => document.activeElement.getAttribute('aria-label')), name, 'the focus returns');
+  await page.tab.locator('#connections summary').click();
+  await page.end();
+});
+
 test('a server that is busy', async (t) => {
   const server = await mock(t, values.answers());
   const page = await open(t, server.origin);

@@ -292,7 +292,7 @@ test('the server ends and comes back', async (t) => {
   await page.end([/ERR_EMPTY_RESPONSE|ERR_CONNECTION|Failed to load resource/]);
 });
 
-test('a problem and its end', async (t) => {
+test('a backend dies and comes back', async (t) => {
   const dead = await echo();
   const { port } = dead;
   const program = await run(t, `[admin]\nlisten = "unix:FOLDER/admin.sock"\n[listener.main]\nbind = "127.0.0.1:0"\npool = "app"\n[pool.app]\n`
@@ -305,5 +305,39 @@ test('a problem and its end', async (t) => {
   await page.tab.getByRole('button', { name: 'Copy pointsman connections --pool app --backend dies' }).waitFor();
   await page.tab.locator('#pools').getByText('no backend available: 1 down').waitFor();
   await page.accessible('down');
+  const alive = await echo(port);
+  t.after(alive.close);
+  await page.headline('all is well');
+  await page.tab.locator('#spoken').getByText('all is well', { exact: true }).waitFor({ state: 'attached' });
   await page.end();
+});
+
+test('other sites', async (t) => {
+  const { program } = await start(t);
+  const url = await throughTunnel(t, program);
+  const { port } = new URL(url);
+  // A link leads to the page, which reads its data itself.
+  const page = await open(t, 'about:blank');
+  await page.tab.setContent(`<a href="${url}">the page</a>`);
+  await page.tab.getByText('the page').click();
+  await page.headline('all is well');
+  await page.end();
+  // Another site cannot show the page in a frame, or read anything.
+  const other = await open(t, 'about:blank');
+  await other.tab.setContent(`<iframe src="${url}"></iframe>`);
+  const frame = () => other.tab.frames()[1]?.url() ?? '';
+  await other.until('the refusal', () => frame().startsWith('chrome-error:'));
+  const read = (path, options) => other.tab.evaluate(([where, how]) => fetch(where, how).then((answer) => answer.text(), (error) => error.name), [path, options]);
+  assert.equal(await read(`${url}api/v1/status`), 'TypeError');
+  assert.equal(await read(url), 'TypeError');
+  await read(`${url}api/v1/overrides/pause?pool=app&for=60s`, { method: 'POST', mode: 'no-cors' });
+  assert.deepEqual(await stateOverride(program), []);
+  // A site whose name leads to the tunnel is another origin with the same server.
+  const evil = `http://evil.example:${port}`;
+  for (const path of ['/', '/api/v1/status']) {
+    const answer = await other.tab.goto(`${evil}${path}`);
+    assert.equal(answer.status(), 421, path);
+  }
+  assert.match(await read('/api/v1/overrides/pause?pool=app&for=60s', { method: 'POST' }), /the header Host has a name that is not configured/);
+  assert.deepEqual(await stateOverride(program), []);
 });
