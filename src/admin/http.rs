@@ -152,20 +152,8 @@ fn has_content(headers: &HeaderMap) -> bool {
         || headers.get(header::CONTENT_LENGTH).is_some_and(is_some)
 }
 
-/// Writes the metrics, compressed for scrapers that accept it, on the thread that writes the page.
 async fn metrics(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
-    let takes_gzip = gzip::is_accepted(&headers);
-    let write = move || {
-        let text = scrape::text(&view);
-        // A cache between this listener and scrapers must not give the compressed form to a scraper that does not
-        // accept it.
-        let kind = [(header::CONTENT_TYPE, METRICS_TYPE), (header::VARY, "accept-encoding")];
-        match takes_gzip.then(|| gzip::compress(text.as_bytes())).flatten() {
-            Some(bytes) => (kind, [(header::CONTENT_ENCODING, "gzip")], bytes).into_response(),
-            None => (kind, text).into_response(),
-        }
-    };
-    spawn_blocking(write).await.unwrap_or_else(|error| unwritten(&error))
+    long_page(METRICS_TYPE, &headers, move || scrape::text(&view)).await
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
@@ -173,8 +161,8 @@ async fn right_to_change(Extension(origin): Extension<RequestOrigin>) -> Respons
     ([(header::CONTENT_TYPE, JSON)], access::json(origin.right())).into_response()
 }
 
-async fn status(State(view): State<Arc<View>>) -> Response {
-    page(JSON, move || status::json(&view)).await
+async fn status(State(view): State<Arc<View>>, headers: HeaderMap) -> Response {
+    long_page(JSON, &headers, move || status::json(&view)).await
 }
 
 async fn all_lists(State(view): State<Arc<View>>) -> Response {
@@ -276,9 +264,13 @@ fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
     }
 }
 
-async fn last_minutes(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+async fn last_minutes(
+    State(view): State<Arc<View>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     match history::wanted(query.as_deref()) {
-        Some(most) => page(JSON, move || history::json(&view, most)).await,
+        Some(most) => long_page(JSON, &headers, move || history::json(&view, most)).await,
         None => (StatusCode::BAD_REQUEST, history::BAD_QUERY).into_response(),
     }
 }
@@ -400,6 +392,27 @@ async fn explained(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> 
 
 async fn last_upgrade(State(view): State<Arc<View>>) -> Response {
     page(JSON, move || upgrade::json(&view)).await
+}
+
+/// Writes a page as [`page`] does, and compresses it on the same thread for clients that accept it. A thousand backends
+/// are a megabyte of nearly equal lines, which the page for browsers reads every two seconds.
+async fn long_page(
+    kind: &'static str,
+    headers: &HeaderMap,
+    write: impl FnOnce() -> String + Send + 'static,
+) -> Response {
+    let takes_gzip = gzip::is_accepted(headers);
+    let write = move || {
+        let text = write();
+        // A cache between this listener and its clients must not give the compressed form to a client that does not
+        // accept it.
+        let kind = [(header::CONTENT_TYPE, kind), (header::VARY, "accept-encoding")];
+        match takes_gzip.then(|| gzip::compress(text.as_bytes())).flatten() {
+            Some(bytes) => (kind, [(header::CONTENT_ENCODING, "gzip")], bytes).into_response(),
+            None => (kind, text).into_response(),
+        }
+    };
+    spawn_blocking(write).await.unwrap_or_else(|error| unwritten(&error))
 }
 
 /// Writes a page on a blocking thread. With many backends that takes milliseconds, and the control loop must

@@ -106,8 +106,8 @@ tables! {
         open_metrics: bool,
         /// Further names that the header Host may have. IP addresses, "localhost" and the name of this machine are
         /// always allowed. A request with another name is refused. Without this rule, a web page could send a
-        /// browser to this listener under a name of its own (DNS rebinding). Unix sockets do not check the header.
-        /// Default: none.
+        /// browser to this listener under a name of its own (DNS rebinding). A Unix socket also accepts names without
+        /// a dot. Default: none.
         hosts: OneOrMany<DnsName>,
     }
 

@@ -14,9 +14,13 @@ use crate::support::{Backend, PATIENCE, Proxy, config, own_address, tcp, wait_fo
 
 /// Returns the head and the body of the answer to a request for `/metrics` with these header lines.
 fn scrape(address: SocketAddr, method: &str, headers: &str) -> (String, Vec<u8>) {
+    get(address, method, "/metrics", headers)
+}
+
+fn get(address: SocketAddr, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let request = format!("{method} /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -51,6 +55,24 @@ fn a_page_is_compressed_for_clients_that_accept_it() {
     assert!(head.contains("\r\ncontent-encoding: gzip\r\n") && body.is_empty(), "{head}");
     let (head, _) = scrape(address, "GET", "Accept-Encoding: gzip;q=0\r\n");
     assert!(!head.contains("content-encoding"), "{head}");
+}
+
+/// A browser reads these pages every two seconds.
+#[test]
+fn the_long_pages_in_json_are_compressed_too() {
+    let backend = Backend::echo();
+    let (_proxy, address) = Proxy::start_with_admin(tcp(&[backend.address], EngineChoice::Auto));
+    let (head, body) = get(address, "GET", "/api/v1/status", "Accept-Encoding: gzip, deflate\r\n");
+    assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{head}");
+    assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{head}");
+    let mut text = String::new();
+    GzDecoder::new(&*body).read_to_string(&mut text).unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()["life"], "serving");
+    for path in ["/api/v1/status", "/api/v1/history"] {
+        let (head, _) = get(address, "GET", path, "");
+        assert!(!head.contains("content-encoding"), "{head}");
+        assert!(head.contains("\r\nvary: accept-encoding\r\n"), "{head}");
+    }
 }
 
 /// Returns a configuration with 20 listeners, half of them for TLS, and as many pools with 50 checked
