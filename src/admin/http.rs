@@ -18,8 +18,8 @@ use super::overrides::OverrideFault;
 use super::rebalance::RebalanceFault;
 use super::reload::{ReloadPage, ReloadRefusal};
 use super::{
-    access, explain, gzip, history, list_api, overrides, rebalance, reload, scrape, sources, status, top,
-    upgrade, web_page,
+    access, explain, gzip, history, list_api, overrides, rebalance, reload, route_list, scrape, sources,
+    status, top, upgrade, web_page,
 };
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
@@ -39,6 +39,7 @@ DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
+GET /api/v1/routes[?listener=NAME][&unused=7d][&limit=1000] the routes with the time of their last use, as JSON
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R][&value=V][&for=2h][&force=true] sets one: state, weight, pause, split, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R] ends one
@@ -86,6 +87,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/history", get(last_minutes))
         .route("/api/v1/sources", get(heaviest))
         .route("/api/v1/top", get(most_frequent))
+        .route("/api/v1/routes", get(all_routes))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/rebalance", post(rebalance_pool).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
@@ -383,6 +385,19 @@ async fn explained(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> 
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
         Ok(Err(refusal)) => {
             let is_unknown = matches!(refusal, explain::ExplainRefusal::Listener(_));
+            let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => unwritten(&error),
+    }
+}
+
+/// Runs on a blocking thread, because a listener may have a million routes.
+async fn all_routes(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match spawn_blocking(move || route_list::json(&view, query.as_deref())).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(Err(refusal)) => {
+            let is_unknown = matches!(refusal, route_list::RoutesRefusal::Listener(_));
             let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
             (code, format!("{refusal}\n")).into_response()
         }

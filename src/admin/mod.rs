@@ -27,6 +27,7 @@ mod query;
 mod rebalance;
 mod refusal;
 mod reload;
+mod route_list;
 mod scrape;
 mod sources;
 mod status;

@@ -1,26 +1,24 @@
 //! Builds a snapshot from a checked configuration and reuses the parts that are unchanged.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::build_fault::BuildFault;
+use super::build_routes::{SplitOverrides, limited, pool_slot, routes};
 use super::inherited::{InheritedListener, InheritedState, RouteUsage};
-use super::overrides::{self, OverrideTable, shares_of};
+use super::overrides::{self, OverrideTable};
 use super::own_backends::leave_out_cycles;
 use super::{opening_build, series};
 use crate::config::Config;
-use crate::limit::{Quota, QuotaSpec};
 use crate::listener::ListenerSpec;
 use crate::pool::discover::{DiscoveredSet, join};
 use crate::pool::{Discovery, Pool, PoolSpec};
-use crate::reclaim::Deferred;
-use crate::route::{RouteEntry, RouteId, RouteKey, RouteTable};
 use crate::snapshot::{
-    AccessRules, Action, ActionSpec, Admission, List, Policy, PoolSlot, Protocol, ProtocolSpec, RouteSpec,
-    RouteTarget, Routes, ServedPool, Snapshot, SocketId, TargetSpec, TcpPolicy, TlsPolicy, UsageLimit,
+    AccessRules, Action, Admission, List, Policy, PoolSlot, Protocol, ProtocolSpec, RouteTarget, ServedPool,
+    Snapshot, SocketId, TargetSpec, TcpPolicy, TlsPolicy,
 };
-use crate::telemetry::{Metrics, RouteCounts};
+use crate::telemetry::Metrics;
 
 /// The sources of a pool, and the backends that each found.
 pub(super) type FoundPool = (Vec<Arc<Discovery>>, Vec<DiscoveredSet>);
@@ -119,18 +117,6 @@ pub(super) fn served(
     Arc::new(ServedPool { pool: Arc::new(pool), metrics, discovery, limits })
 }
 
-/// Builds a limit and keeps the usage that was counted before.
-fn limited(spec: &QuotaSpec, before: Option<&UsageLimit>) -> UsageLimit {
-    let quota = match before {
-        Some(before) => {
-            before.quota.set(spec);
-            Arc::clone(&before.quota)
-        }
-        None => Arc::new(Quota::new(spec)),
-    };
-    UsageLimit { quota, over: spec.over }
-}
-
 /// Returns the earlier state of a listener, even if a reload removed the listener and it still drains.
 fn listener_before(
     name: &Arc<str>,
@@ -207,93 +193,6 @@ fn protocol(
         unmatched: fallback(unmatched, "unmatched")?,
         hello: *hello,
     })))
-}
-
-fn pool_slot(
-    pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
-    name: &Arc<str>,
-) -> Result<Arc<PoolSlot>, BuildFault> {
-    pool_slots.get(name).map(Arc::clone).ok_or_else(|| BuildFault::Pool(Arc::clone(name)))
-}
-
-fn routes(
-    spec: &ListenerSpec,
-    pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
-    splits: SplitOverrides<'_>,
-    before: &RouteUsage,
-) -> Result<Deferred<Routes>, BuildFault> {
-    let (mut targets, mut entries) = (Vec::new(), Vec::new());
-    let mut claimed = HashSet::new();
-    let mut named: HashMap<Arc<str>, Arc<RouteCounts>> = HashMap::new();
-    for route in spec.policy.protocol.routes() {
-        let RouteSpec { keys, conditions, name, action, limits } = route;
-        let written = in_use(action, pool_slots)?;
-        let route_names: Vec<_> = keys.iter().map(|key| route_name(route, key)).collect();
-        let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&route_names, &mut claimed)));
-        let counts = name.as_ref().map(|name| {
-            let of_name = named.entry(Arc::clone(name));
-            Arc::clone(of_name.or_insert_with(|| before.counts.get(name).cloned().unwrap_or_default()))
-        });
-        for (key, route_name) in keys.iter().zip(route_names) {
-            let id = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            let (limits, counts) = (limits.clone(), counts.clone());
-            let action = match splits.action(spec, &route_name, action, pool_slots) {
-                Some(changed) => in_use(&changed, pool_slots)?,
-                None => written.clone(),
-            };
-            targets.push(RouteTarget { route: route_name, action, limits, counts });
-            entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route: id });
-        }
-    }
-    let table = RouteTable::build(entries).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
-    Ok(Deferred::new(Routes { table, targets }))
-}
-
-/// Returns the name of a route for one of its keys, as the access log has it.
-pub(super) fn route_name(route: &RouteSpec, key: &RouteKey) -> Arc<str> {
-    match (&route.name, &route.conditions) {
-        (Some(name), _) => Arc::clone(name),
-        (None, Some(conditions)) => format!("{key}{conditions}").into(),
-        (None, None) => key.to_string().into(),
-    }
-}
-
-/// Returns an action with the slots of its pools.
-fn in_use(action: &ActionSpec, pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>) -> Result<Action, BuildFault> {
-    Ok(match action {
-        ActionSpec::Pool(name) => Action::Pool(pool_slot(pool_slots, name)?),
-        ActionSpec::Split(split, names) => {
-            let slots = names.iter().map(|name| pool_slot(pool_slots, name)).collect::<Result<_, _>>()?;
-            Action::Split(Arc::new((split.clone(), slots)))
-        }
-        ActionSpec::Reject => Action::Reject,
-        ActionSpec::Drop => Action::Drop,
-    })
-}
-
-/// The shares of pools in routes that operators have set.
-#[derive(Clone, Copy)]
-pub(super) struct SplitOverrides<'a> {
-    pub(super) table: &'a OverrideTable,
-    /// The key of splits.
-    pub(super) hash_key: [u8; 16],
-}
-
-impl SplitOverrides<'_> {
-    /// Returns the action of a route, if an operator has set its shares.
-    fn action(
-        self,
-        spec: &ListenerSpec,
-        route: &str,
-        written: &ActionSpec,
-        pool_slots: &BTreeMap<Arc<str>, Arc<PoolSlot>>,
-    ) -> Option<ActionSpec> {
-        if self.table.is_empty() {
-            return None;
-        }
-        let shares = shares_of(self.table, &spec.name, route)?;
-        shares.applied(written, self.hash_key, |pool| pool_slots.contains_key(pool))
-    }
 }
 
 /// Returns a random number from the standard library's seed of hash maps. It is random enough to spread first

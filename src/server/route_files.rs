@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use super::build::{self, SplitOverrides};
+use super::build;
 use super::build_fault::BuildFault;
+use super::build_routes::SplitOverrides;
 use super::events::{EventKind, EventLog, Severity};
 use super::in_force::{ChangedPart, InForce};
 use super::inherited::InheritedListener;

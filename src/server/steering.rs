@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use humantime::format_duration;
 
-use super::build::route_name;
+use super::build_routes::route_name;
 use super::changed_parts::follow_pause;
 use super::control::Control;
 use super::events::{EventKind, Severity};
