@@ -138,14 +138,12 @@ fn kill(id: u64, of: &str) -> TopPrompt {
 }
 
 fn end_override(set: &Value) -> TopPrompt {
-    let [kind, pool, backend] = ["kind", "pool", "backend"].map(|key| word(&set[key]).to_owned());
-    let names = [&*pool, &*backend].into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join("/");
+    let kind = word(&set["kind"]).to_owned();
+    let parts = ["pool", "backend", "listener", "route"].map(|key| (key, word(&set[key]).to_owned()));
+    let given = || parts.iter().filter(|(_, name)| !name.is_empty());
+    let names = given().map(|(_, name)| name.as_str()).collect::<Vec<_>>().join("/");
     let of = if names.is_empty() { String::new() } else { format!(" of {names}") };
-    let given = |name: &String| !name.is_empty();
-    let query = [
-        ("pool", Some(&pool).filter(|name| given(name))),
-        ("backend", Some(&backend).filter(|name| given(name))),
-    ];
+    let query = given().map(|(key, name)| (*key, Some(name)));
     let text = format!("end the override {kind}{of}? the configuration is in force again");
     let change = TopChange {
         method: "DELETE",

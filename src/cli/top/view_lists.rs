@@ -268,7 +268,7 @@ const OVERRIDES: [TopColumn; 7] = [
 pub(super) fn overrides(state: &TopState) -> TopTable<'_> {
     let now = time_of_status(state.status());
     let rows = items(&state.status()["overrides"]).iter().map(move |set| {
-        let names = [word(&set["pool"]), word(&set["backend"])];
+        let names = ["pool", "backend", "listener", "route"].map(|key| word(&set[key]));
         let place = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join("/");
         let cells = vec![
             TopCell::text(shown(&set["kind"])),
