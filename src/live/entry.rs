@@ -335,7 +335,7 @@ impl ConnectionEntry {
         match round {
             LogRound::Skip => self.logged.made(age),
             LogRound::Order(interval) => {
-                let is_established = matches!(self.stage(), ConnectionStage::Established { .. });
+                let is_established = self.stage() == ConnectionStage::Established;
                 if is_established && self.logged.is_due(age, interval) {
                     self.send_command(ConnectionCommand::Log);
                 }
