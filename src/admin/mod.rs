@@ -14,6 +14,7 @@ mod acceptor;
 mod access;
 mod ask;
 mod connections;
+mod endpoints;
 mod explain;
 mod guard;
 mod gzip;
