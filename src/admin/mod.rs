@@ -23,6 +23,8 @@ mod http;
 mod json;
 mod list_api;
 mod listener;
+#[cfg(test)]
+mod openapi;
 mod overrides;
 mod query;
 mod rebalance;
