@@ -5,7 +5,8 @@ use std::fmt::{self, Write};
 
 use EndpointName as Name;
 use ParameterForm::{
-    Address, Bytes, Client, Duration, Network, Number, Percentage, Rate, SocketAddress, Text, Truth, Words,
+    Address, Age, Bytes, Client, Duration, Network, Number, Percentage, Rate, SocketAddress, Text, Truth,
+    Words,
 };
 
 /// The name of an endpoint in the code. Each has its handler in `http` and its answers in the OpenAPI document.
@@ -126,8 +127,10 @@ pub(super) enum ParameterForm {
     SocketAddress,
     /// Bytes, each as two hexadecimal digits.
     Bytes,
-    /// A duration such as `1h`.
+    /// A duration such as `1h`, above 0.
     Duration,
+    /// A duration, or 0.
+    Age,
     /// A percentage such as `5%`.
     Percentage,
     /// A number of events in a time, such as `20/s`.
@@ -147,7 +150,7 @@ impl fmt::Display for ParameterForm {
             Self::Client => "192.0.2.7|unix",
             Self::SocketAddress => "192.0.2.7:443",
             Self::Bytes => "160301",
-            Self::Duration => "1h",
+            Self::Duration | Self::Age => "1h",
             Self::Percentage => "5%25",
             Self::Rate => "20/s",
         })
@@ -201,8 +204,8 @@ const FILTER: &[QueryParameter] = &[
         Words(&["reading", "queued", "dialing", "refusing", "relaying"]),
         "only connections in this stage",
     ),
-    may("older", Duration, "only connections that are open for longer"),
-    may("idle", Duration, "only connections without a byte for longer"),
+    may("older", Age, "only connections that are open for longer"),
+    may("idle", Age, "only connections without a byte for longer"),
 ];
 
 /// The subject of an override.

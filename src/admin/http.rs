@@ -251,6 +251,7 @@ fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
         Err(refusal) => {
             let code = match refusal {
                 ConnectionRefusal::TooManyOrders(_) => StatusCode::CONFLICT,
+                ConnectionRefusal::Unknown(_) => StatusCode::NOT_FOUND,
                 _ if refusal.is_of_a_missing_connection() => StatusCode::NOT_FOUND,
                 _ if refusal.is_of_a_busy_process() => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,

@@ -92,14 +92,14 @@ fn refusals(name: Name) -> &'static [u16] {
         | Name::Upgrade
         | Name::CancelOrders => &[],
         Name::Readiness => &[503],
-        Name::History | Name::Sources | Name::Top | Name::Connections => &[400],
-        Name::OneList | Name::RemoveEntry | Name::Explain => &[400, 404],
+        Name::History | Name::Sources | Name::Top => &[400],
+        Name::OneList | Name::RemoveEntry | Name::Explain | Name::Connections => &[400, 404],
         Name::AddEntry => &[400, 404, 409],
         Name::SetOverride | Name::EndOverride => &[400, 404, 409, 503],
         Name::Rebalance => &[400, 404, 409, 412],
         Name::Reload => &[400, 409, 412, 422, 503],
         Name::OneConnection | Name::CloseConnection => &[400, 404, 503],
-        Name::CloseConnections => &[400, 409],
+        Name::CloseConnections => &[400, 404, 409],
     }
 }
 
@@ -235,14 +235,13 @@ fn form(form: ParameterForm) -> Value {
         ParameterForm::Number(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         ParameterForm::Truth => json!({ "type": "boolean" }),
         ParameterForm::Address => json!({ "anyOf": address() }),
-        ParameterForm::Network => also(json!({
-            "type": "string", "format": "network", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$",
-        })),
+        ParameterForm::Network => also(json!({ "type": "string", "format": "network" })),
         ParameterForm::Client => also(json!({ "type": "string", "const": "unix" })),
         ParameterForm::SocketAddress => pattern(&format!(r"^({OCTET}\.){{3}}{OCTET}:[1-9][0-9]{{0,3}}$")),
         ParameterForm::Bytes => pattern("^([0-9a-f]{2})+$"),
         ParameterForm::Duration => pattern("^([1-9][0-9]{0,2}(ms|s|m|h|hours?)|[1-9][0-9]?(d|days?))$"),
-        ParameterForm::Percentage => pattern("^(100|[1-9]?[0-9])%$"),
+        ParameterForm::Age => pattern("^(0|[0-9]{1,3}(ms|s|m|h|hours?|d|days?))$"),
+        ParameterForm::Percentage => pattern(r"^(100|[1-9]?[0-9](\.[0-9]{1,3})?)%?$"),
         ParameterForm::Rate => pattern("^[1-9][0-9]{0,4}/[smh]$"),
     }
 }
