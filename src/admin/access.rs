@@ -20,7 +20,8 @@ pub(super) enum ChangeRight {
 
 /// The answer. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
-struct AccessPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct AccessPage {
     may_change: bool,
     /// `token` or `unix_socket`; null if changes are allowed.
     needs: Option<&'static str>,

@@ -16,7 +16,8 @@ pub(super) const BAD_QUERY: &str = "the query may only have `seconds`, a number 
 /// The page. New fields may be added; the existing ones do not change. All arrays have the same length. The oldest value
 /// is the first.
 #[derive(Debug, Serialize)]
-struct HistoryPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct HistoryPage {
     interval_seconds: u64,
     /// The time of the last values. RFC 3339, UTC.
     end: String,

@@ -8,11 +8,12 @@ use axum::extract::{ConnectInfo, Extension, Path, RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 use tokio::task::{JoinError, spawn_blocking};
 
 use super::acceptor::AdminPeer;
 use super::connections::{self, ConnectionRefusal};
+use super::endpoints::{self, ENDPOINTS, EndpointName};
 use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::rebalance::RebalanceFault;
@@ -24,36 +25,6 @@ use super::{
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
 
-/// The list of endpoints. It is the answer to a request for a path that does not exist.
-const ENDPOINTS: &str = "\
-GET /               the page for browsers
-GET /metrics        metrics for Prometheus
-GET /healthz        200 while the process runs
-GET /ready          200 while it serves, 503 while it starts or stops
-GET /api/v1/access  the right of this client to change something, as JSON
-GET /api/v1/status  what is configured and alive, as JSON
-GET /api/v1/lists   the lists of addresses, as JSON
-GET /api/v1/lists/NAME[?address=IP]       one list, or the reasons for which an address is in it
-POST /api/v1/lists/NAME/ENTRY[?ttl=1h][&force=true]    adds a network or an address to it
-DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
-GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
-GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
-GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
-GET /api/v1/routes[?listener=NAME][&unused=7d][&limit=1000] the routes with the time of their last use, as JSON
-GET /api/v1/overrides the changes that operators made at run time, as JSON
-POST /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R][&value=V][&for=2h][&force=true] sets one: state, weight, pause, split, leave or log
-DELETE /api/v1/overrides/KIND[?pool=P][&backend=B][&listener=L][&route=R] ends one
-POST /api/v1/rebalance[?pool=P][&rate=20/s][&most=10%25][&dry_run=true] closes connections that would go elsewhere now
-POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
-GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
-GET /api/v1/connections[?FILTER][&sort=age][&limit=100] open connections, as JSON
-GET /api/v1/connections/ID                one connection with its sockets, as JSON
-DELETE /api/v1/connections/ID             closes it
-DELETE /api/v1/connections/close          cancels the orders to close connections
-POST /api/v1/connections/close[?FILTER][&rate=20/s][&dry_run=true] closes connections one after the other
-GET /api/v1/upgrade the last hand-over to or from another program, as JSON
-";
-
 /// The answer to a request with content.
 const NO_CONTENT: &str = "this path takes no content: use the path and its query, such as \
     POST /api/v1/lists/NAME/ENTRY?ttl=1h\n";
@@ -63,45 +34,59 @@ const JSON: &str = "application/json";
 /// The text format of Prometheus. Without the version some scrapers guess it.
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Returns the router of all paths. The guard checks every request first, for any path that is added here.
+/// Returns the router of all endpoints. The guard checks every request first, for any path that is added here.
 pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
-    let changes = post(add_entry).delete(remove_entry).route_layer(middleware::from_fn(without_content));
-    let steering = post(set_override).delete(end_override).route_layer(middleware::from_fn(without_content));
-    let connection =
-        delete(kill_connection).route_layer(middleware::from_fn(without_content)).get(one_connection);
-    let close =
-        post(close_connections).delete(cancel_close_orders).route_layer(middleware::from_fn(without_content));
-    Router::new()
-        .merge(for_browsers())
-        .route("/metrics", get(metrics))
-        .route("/healthz", get("ok\n"))
-        .route("/ready", get(ready))
-        .route(access::PATH, get(right_to_change))
-        .route("/api/v1/status", get(status))
-        .route("/api/v1/lists", get(all_lists))
-        .route("/api/v1/lists/{list}", get(one_list))
-        .route("/api/v1/lists/{list}/{*entry}", changes)
-        .route("/api/v1/connections", get(list_connections))
-        .route("/api/v1/connections/close", close)
-        .route("/api/v1/connections/{id}", connection)
-        .route("/api/v1/history", get(last_minutes))
-        .route("/api/v1/sources", get(heaviest))
-        .route("/api/v1/top", get(most_frequent))
-        .route("/api/v1/routes", get(all_routes))
-        .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
-        .route("/api/v1/rebalance", post(rebalance_pool).route_layer(middleware::from_fn(without_content)))
-        .route("/api/v1/overrides", get(all_overrides))
-        .route("/api/v1/overrides/{kind}", steering)
-        .route("/api/v1/explain", get(explained))
-        .route("/api/v1/upgrade", get(last_upgrade))
+    let mut router = Router::new();
+    for endpoint in &ENDPOINTS {
+        let mut answers = handler(endpoint.name);
+        if endpoint.is_change() {
+            answers = answers.route_layer(middleware::from_fn(without_content));
+        }
+        // An entry may be a network, with a slash.
+        router = router.route(&endpoint.path.replace("{entry}", "{*entry}"), answers);
+    }
+    router
         .fallback(unknown)
         .method_not_allowed_fallback(other_method)
         .layer(middleware::from_fn_with_state(guard, admit))
         .with_state(view)
 }
 
-/// Returns the paths of the page for browsers.
-fn for_browsers<S: Clone + Send + Sync + 'static>() -> Router<S> {
+/// Returns the handler of an endpoint, for its method.
+fn handler(name: EndpointName) -> MethodRouter<Arc<View>> {
+    match name {
+        EndpointName::WebPage => web_page(),
+        EndpointName::Icon => get(StatusCode::NO_CONTENT),
+        EndpointName::Metrics => get(metrics),
+        EndpointName::Health => get("ok\n"),
+        EndpointName::Readiness => get(ready),
+        EndpointName::Access => get(right_to_change),
+        EndpointName::Status => get(status),
+        EndpointName::AllLists => get(all_lists),
+        EndpointName::OneList => get(one_list),
+        EndpointName::AddEntry => post(add_entry),
+        EndpointName::RemoveEntry => delete(remove_entry),
+        EndpointName::History => get(last_minutes),
+        EndpointName::Sources => get(heaviest),
+        EndpointName::Top => get(most_frequent),
+        EndpointName::Routes => get(all_routes),
+        EndpointName::AllOverrides => get(all_overrides),
+        EndpointName::SetOverride => post(set_override),
+        EndpointName::EndOverride => delete(end_override),
+        EndpointName::Rebalance => post(rebalance_pool),
+        EndpointName::Reload => post(reload_file),
+        EndpointName::Explain => get(explained),
+        EndpointName::Connections => get(list_connections),
+        EndpointName::OneConnection => get(one_connection),
+        EndpointName::CloseConnection => delete(kill_connection),
+        EndpointName::CloseConnections => post(close_connections),
+        EndpointName::CancelOrders => delete(cancel_close_orders),
+        EndpointName::Upgrade => get(last_upgrade),
+    }
+}
+
+/// Returns the answer with the page for browsers.
+fn web_page() -> MethodRouter<Arc<View>> {
     let policy = HeaderValue::try_from(web_page::policy()).expect("the policy is ASCII");
     let fixed = HeaderValue::from_static;
     let headers = HeaderMap::from_iter([
@@ -114,9 +99,7 @@ fn for_browsers<S: Clone + Send + Sync + 'static>() -> Router<S> {
         (HeaderName::from_static("cross-origin-opener-policy"), fixed("same-origin")),
         (HeaderName::from_static("cross-origin-resource-policy"), fixed("same-origin")),
     ]);
-    Router::new()
-        .route("/", get(move || std::future::ready((headers.clone(), web_page::TEXT))))
-        .route(web_page::ICON, get(StatusCode::NO_CONTENT))
+    get(move || std::future::ready((headers.clone(), web_page::TEXT)))
 }
 
 async fn admit(
@@ -257,6 +240,7 @@ fn answer_connections(made: Result<String, ConnectionRefusal>) -> Response {
         Err(refusal) => {
             let code = match refusal {
                 ConnectionRefusal::TooManyOrders(_) => StatusCode::CONFLICT,
+                ConnectionRefusal::Unknown(_) => StatusCode::NOT_FOUND,
                 _ if refusal.is_of_a_missing_connection() => StatusCode::NOT_FOUND,
                 _ if refusal.is_of_a_busy_process() => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::BAD_REQUEST,
@@ -462,27 +446,10 @@ async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn unknown() -> (StatusCode, String) {
-    (StatusCode::NOT_FOUND, format!("this path does not exist; the paths are\n{ENDPOINTS}"))
+    (StatusCode::NOT_FOUND, format!("this path does not exist; the paths are\n{}", endpoints::text()))
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
 async fn other_method() -> (StatusCode, &'static str) {
     (StatusCode::METHOD_NOT_ALLOWED, "this path does not take that method; most take only GET and HEAD\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_path_is_documented() {
-        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/admin-api.md");
-        let page = std::fs::read_to_string(page).unwrap();
-        for line in ENDPOINTS.lines() {
-            let request: Vec<_> = line.split(' ').take(2).collect();
-            let request = request.join(" ");
-            let request = request.split('[').next().unwrap();
-            assert!(page.contains(&format!("\n| `{request}` | ")), "{request}");
-        }
-    }
 }

@@ -55,7 +55,8 @@ pub(super) enum ListRefusal {
 
 /// One list.
 #[derive(Debug, Serialize)]
-struct ListStatus<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct ListStatus<'a> {
     name: &'a str,
     entries: Entries,
     /// Null if there is no file.
@@ -72,6 +73,7 @@ struct ListStatus<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct Entries {
     /// Entries in the configuration itself.
     written: usize,
@@ -82,13 +84,15 @@ struct Entries {
 
 /// One list with the entries added at run time.
 #[derive(Debug, Serialize)]
-struct WithAdditions<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct WithAdditions<'a> {
     #[serde(flatten)]
     list: ListStatus<'a>,
     added: Vec<Addition>,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct Addition {
     entry: String,
     /// Null for an entry that stays until the process ends.
@@ -97,7 +101,8 @@ struct Addition {
 
 /// The answer to the question whether an address is in a list, with the reasons.
 #[derive(Debug, Serialize)]
-struct MembershipAnswer<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct MembershipAnswer<'a> {
     list: &'a str,
     address: String,
     listed: bool,
@@ -105,6 +110,7 @@ struct MembershipAnswer<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct MembershipReason {
     /// `entries`, `file` or `added`.
     part: &'static str,
@@ -116,7 +122,8 @@ struct MembershipReason {
 
 /// The effect of a change.
 #[derive(Debug, Serialize)]
-struct ListChange<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct ListChange<'a> {
     list: &'a str,
     entry: String,
     /// `added`, `extended`, `removed` or `absent`.

@@ -14,6 +14,7 @@ mod acceptor;
 mod access;
 mod ask;
 mod connections;
+mod endpoints;
 mod explain;
 mod guard;
 mod gzip;
@@ -22,6 +23,8 @@ mod http;
 mod json;
 mod list_api;
 mod listener;
+#[cfg(test)]
+mod openapi;
 mod overrides;
 mod query;
 mod rebalance;

@@ -61,6 +61,7 @@ pub(super) enum OverrideFault {
 
 /// An override in force.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct OverrideStatus {
     /// `state`, `weight`, `pause`, `split`, `leave` or `log`.
     pub(super) kind: &'static str,
@@ -88,7 +89,8 @@ pub(super) struct OverrideStatus {
 
 /// The effect of a change.
 #[derive(Debug, Serialize)]
-struct OverrideResult {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct OverrideResult {
     /// `set`, `replaced`, `ended` or `absent`.
     result: &'static str,
     kind: &'static str,

@@ -45,7 +45,8 @@ pub(super) enum RebalanceFault {
 
 /// The result of a request.
 #[derive(Debug, Serialize)]
-struct RebalancePage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct RebalancePage {
     pool: String,
     /// The connected connections of the pool.
     open: u64,

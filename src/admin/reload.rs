@@ -42,7 +42,8 @@ pub(super) enum ReloadPage {
 
 /// The result of a reload.
 #[derive(Debug, Serialize)]
-struct ReloadResult {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct ReloadResult {
     /// `ok`, or `running` if the reload goes on: the status has its result later.
     result: &'static str,
     changes: Option<String>,

@@ -43,7 +43,8 @@ pub(super) enum RoutesRefusal {
 
 /// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
-struct RoutesPage<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct RoutesPage<'a> {
     /// The time since which the first of these routes is counted. RFC 3339, UTC.
     since: String,
     /// The routes of the listener, or of all listeners.
@@ -57,6 +58,7 @@ struct RoutesPage<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct RouteStatus<'a> {
     listener: &'a str,
     /// The name of the route in the log.

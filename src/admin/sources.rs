@@ -15,7 +15,8 @@ const MOST: usize = 1000;
 
 /// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
-struct Sources<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct Sources<'a> {
     /// The sources with open connections. A source counts once at each listener.
     open: u64,
     /// The open connections of all sources.
@@ -29,6 +30,7 @@ struct Sources<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct SourceStatus<'a> {
     /// The first address of the source, or a private link as `link:0xEA:vpce-...`.
     source: String,

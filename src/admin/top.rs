@@ -19,7 +19,8 @@ pub(super) const BAD_QUERY: &str = "the query may only have `top`, a number from
 
 /// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
-struct TopPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct TopPage {
     /// The begin of the time that is counted. RFC 3339, UTC.
     since: String,
     /// The workers that did not answer in time. Their connections are missing.
@@ -31,6 +32,7 @@ struct TopPage {
 
 /// The counts of one kind.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct TopList {
     /// The connections that were counted.
     connections: u64,
@@ -43,6 +45,7 @@ struct TopList {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct TopEntry {
     name: String,
     /// The most connections that it may have.

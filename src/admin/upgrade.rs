@@ -10,6 +10,7 @@ use crate::server::{UpgradeReport, View};
 
 /// The last hand-over. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct UpgradeStatus {
     /// The time at which the connections had moved, or at which the hand-over failed. RFC 3339, UTC.
     time: String,

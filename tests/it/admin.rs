@@ -401,6 +401,40 @@ fn what_is_not_there_is_told() {
     check_raw(address, "nonsense\r\n\r\n", "HTTP/1.1 400 Bad Request");
 }
 
+/// Asks for each path of the OpenAPI document with each method. The router is made of the same list, so it has no other.
+#[test]
+fn each_endpoint_takes_its_methods_and_no_others() {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reference/openapi.json");
+    let document: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let (_proxy, address, _backend) = start();
+    let mut seen = 0;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let mut listed: BTreeSet<_> =
+            operations.as_object().unwrap().keys().map(|word| word.to_uppercase()).collect();
+        if listed.contains("GET") {
+            listed.insert("HEAD".to_owned());
+        }
+        let path = path.replace("{name}", "no-list").replace("{entry}", "192.0.2.0/24");
+        let path = path.replace("{id}", "1").replace("{kind}", "state");
+        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"] {
+            let answer = raw(address, &format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
+            let is_taken = !answer.starts_with("HTTP/1.1 405 ");
+            assert_eq!(is_taken, listed.contains(method), "{method} {path}: {answer}");
+            assert!(
+                answer.starts_with("HTTP/1.1 ") && !answer.contains("this path does not exist"),
+                "{answer}"
+            );
+            if !is_taken {
+                let allowed = answer.lines().find_map(|line| line.strip_prefix("allow: ")).unwrap();
+                let allowed: BTreeSet<_> = allowed.split(',').map(str::to_owned).collect();
+                assert_eq!(allowed, listed, "{path}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 150, "only {seen} requests");
+}
+
 #[test]
 fn a_name_that_a_web_page_can_have_is_refused() {
     let (_proxy, address, _backend) = start();

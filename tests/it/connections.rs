@@ -431,12 +431,12 @@ fn bad_input_is_refused_with_what_exists() {
     };
     check(
         "?pool=ap",
-        400,
+        404,
         "there is no pool `ap`; did you mean `app`? The pools are: app, web; no open connection has this name either",
     );
-    check("?listener=mian", 400, "did you mean `main`? The listeners are: main, tls");
-    check("?backend=web-2", 400, "there is no backend `web-2`; did you mean `web-1`?");
-    check("?backend=web/x", 400, "there is no backend `x`. The backends are: web-1");
+    check("?listener=mian", 404, "did you mean `main`? The listeners are: main, tls");
+    check("?backend=web-2", 404, "there is no backend `web-2`; did you mean `web-1`?");
+    check("?backend=web/x", 404, "there is no backend `x`. The backends are: web-1");
     check("?stage=read", 400, "reading, queued, dialing, refusing, relaying");
     check("?sort=agee", 400, "did you mean \"age\"?");
     check("?limit=0", 400, "from 1 to 1000");

@@ -13,19 +13,23 @@ use super::json;
 use crate::live::{ClosePace, ConnectionQuery, ConnectionSort};
 use crate::server::{ConnectionList, EventKind, NotFound, OverrideKey, OverrideKind, Severity, View};
 pub(super) use page::list_page;
+#[cfg(test)]
+pub(super) use page::{DetailsPage, ListPage};
 pub(super) use query::ConnectionRefusal;
 use query::check_names;
 
 /// The effect of the end of one connection.
 #[derive(Debug, Serialize)]
-struct ClosedPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct ClosedPage {
     id: u64,
     result: &'static str,
 }
 
 /// The effect of an order to close connections.
 #[derive(Debug, Serialize)]
-struct OrderPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct OrderPage {
     /// The connections that pass the filter.
     matched: u64,
     /// True if no connection is closed.
@@ -111,7 +115,8 @@ pub(super) fn cancel(view: &View, by: RequestOrigin) -> String {
 
 /// The page of cancelled orders.
 #[derive(Serialize)]
-struct CancelPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct CancelPage {
     /// The orders that were being carried out.
     cancelled: usize,
 }

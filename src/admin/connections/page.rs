@@ -15,7 +15,8 @@ use crate::telemetry::Direction;
 
 /// A list. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
-struct ListPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(in crate::admin) struct ListPage {
     /// All open connections.
     open: u64,
     /// The open connections that pass the filter.
@@ -28,6 +29,7 @@ struct ListPage {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct RowPage {
     id: u64,
     /// `unix` for a client of a Unix socket.
@@ -48,7 +50,8 @@ struct RowPage {
 
 /// One connection.
 #[derive(Debug, Serialize)]
-struct DetailsPage {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(in crate::admin) struct DetailsPage {
     #[serde(flatten)]
     row: RowPage,
     verdict: String,
@@ -57,12 +60,14 @@ struct DetailsPage {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct LegsPage {
     client: LegPage,
     backend: LegPage,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct LegPage {
     /// Null for a Unix socket.
     local: Option<String>,
@@ -80,6 +85,7 @@ struct LegPage {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct TcpPage {
     rtt_seconds: Option<f64>,
     rttvar_seconds: Option<f64>,

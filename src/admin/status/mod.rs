@@ -23,7 +23,8 @@ use problems::Problem;
 
 /// The page. New fields may be added; the existing ones do not change.
 #[derive(Debug, Serialize)]
-struct Status<'a> {
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct Status<'a> {
     version: &'static str,
     /// `unknown` if the build had no repository.
     commit: &'static str,
@@ -58,6 +59,7 @@ struct Status<'a> {
 
 /// The configuration in force.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct ConfigStatus {
     /// Null for a configuration that did not come from a file.
     file: Option<String>,
@@ -68,6 +70,7 @@ struct ConfigStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct ReloadStatus {
     time: String,
     /// `ok`, or `failed` if the earlier configuration stayed.
@@ -79,6 +82,7 @@ struct ReloadStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct StandingStatus {
     /// `restart`, `list` or `routes`.
     kind: &'static str,
@@ -88,6 +92,7 @@ struct StandingStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct SaturationStatus {
     /// The limit, as in the log: `process_full`, `listener_full`, ...
     kind: &'static str,
@@ -117,9 +122,10 @@ impl From<Episode> for SaturationStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct EventStatus {
     time: String,
-    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list`, `routes`, `upgrade` or `override`.
+    /// `process`, `reload`, `backend`, `pool`, `saturation`, `list`, `routes`, `upgrade`, `override` or `connections`.
     kind: &'static str,
     /// `info`, `warning` or `error`.
     severity: &'static str,
@@ -156,12 +162,14 @@ impl From<StatusEvent> for EventStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct Connections {
     open: u64,
     limit: u64,
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct ListenerStatus<'a> {
     name: &'a str,
     addresses: Vec<String>,
@@ -174,6 +182,7 @@ struct ListenerStatus<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 struct ListenerConnections {
     open: u64,
 }

@@ -9,6 +9,7 @@ use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, Tie
 use crate::snapshot::ServedPool;
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct PoolStatus<'a> {
     pub(super) name: &'a str,
     pub(super) balance: &'static str,
@@ -32,6 +33,7 @@ pub(super) struct PoolStatus<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct QueueStatus {
     pub(super) waiting: usize,
     /// Null if the pool has no queue.
@@ -39,6 +41,7 @@ pub(super) struct QueueStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct TierStatus {
     /// `*` are the zones that are neither the node's own nor listed.
     pub(super) zone: String,
@@ -50,6 +53,7 @@ pub(super) struct TierStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct DiscoveryStatus {
     /// The name in the log, such as `dns app.internal port 443`.
     pub(super) source: String,
@@ -61,6 +65,7 @@ pub(super) struct DiscoveryStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct ForwardStatus {
     /// The resolved name: `sni`.
     pub(super) to: &'static str,
@@ -73,6 +78,7 @@ pub(super) struct ForwardStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct LookupsStatus {
     pub(super) cached: u64,
     pub(super) resolved: u64,
@@ -81,6 +87,7 @@ pub(super) struct LookupsStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct BackendStatus<'a> {
     pub(super) name: &'a str,
     pub(super) address: String,
@@ -110,6 +117,7 @@ pub(super) struct BackendStatus<'a> {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct AgentStatus {
     pub(super) share_percent: u8,
     /// Null is no limit.
@@ -118,6 +126,7 @@ pub(super) struct AgentStatus {
 
 /// The failures of clients.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct TroublesStatus {
     pub(super) connects: u64,
     pub(super) early_resets: u64,
@@ -126,6 +135,7 @@ pub(super) struct TroublesStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct EjectionStatus {
     /// The cause: `connect` or `early_reset`.
     pub(super) trouble: &'static str,
@@ -144,6 +154,7 @@ impl EjectionStatus {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct BackendConnections {
     pub(super) active: u64,
     /// The connections on which the backend has not sent a byte yet.
@@ -154,6 +165,7 @@ pub(super) struct BackendConnections {
 }
 
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct ChecksStatus {
     pub(super) passed: u64,
     pub(super) failed: u64,

@@ -36,6 +36,7 @@ const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 12] = [
 
 /// A problem: a part of the process that does not work as configured.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct Problem {
     /// `process`, `override`, `reload`, `restart`, `list`, `routes`, `access_log`, `saturation`, `pool`, `discovery` or `backend`;
     /// `more` for the count of those that are not listed.

@@ -11,6 +11,7 @@ use crate::telemetry::CloseReason;
 
 /// The decisions about one connection. A part is `None` if a step before it refused the connection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Explanation {
     /// The listener.
     pub listener: String,
@@ -48,6 +49,7 @@ pub struct Explanation {
 
 /// The reason for which a connection is refused.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RefusalReport {
     /// The word of the close reason, as in the access log.
     pub close: &'static str,
@@ -57,6 +59,7 @@ pub struct RefusalReport {
 
 /// The lists and limits of a connection.
 #[derive(Debug, Default, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct AdmissionReport {
     /// True if lists and limits admit the connection at its accept.
     pub admitted: bool,
@@ -76,6 +79,7 @@ pub struct AdmissionReport {
 
 /// A limit that applies to a connection. A value is `None` without a limit.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct LimitReport {
     /// The counted thing: `source`, `process`, `listener`, `route` or `pool`.
     pub of: &'static str,
@@ -93,6 +97,7 @@ pub struct LimitReport {
 
 /// The route of a connection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RouteReport {
     /// The name of the route in the log; `None` if no route matches and no target serves such clients.
     pub route: Option<String>,
@@ -113,6 +118,7 @@ pub struct RouteReport {
 
 /// A route that was not found.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct OtherRoute {
     /// The name of the route in the log.
     pub route: String,
@@ -127,6 +133,7 @@ pub struct OtherRoute {
 
 /// The pool of a connection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PoolReport {
     /// Its name.
     pub name: String,
@@ -148,6 +155,7 @@ pub struct PoolReport {
 
 /// The backend of a connection.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PickReport {
     /// True if each connection with these properties gets this backend while the states of the backends stay the same.
     /// False if the pick also depends on counts of connections, on a share that grows, on turns or on chance.
@@ -173,6 +181,7 @@ pub struct PickReport {
 
 /// A backend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct BackendReport {
     /// Its name.
     pub name: String,
@@ -186,6 +195,7 @@ pub struct BackendReport {
 
 /// The first bytes to the backend.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct SendsReport {
     /// The version of the PROXY header: `v1` or `v2`; `None` if none is sent.
     pub proxy_protocol: Option<&'static str>,
@@ -199,6 +209,7 @@ pub struct SendsReport {
 
 /// The bounds of a connection. Times are in seconds.
 #[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct BoundsReport {
     /// The most attempts.
     pub attempts: u32,
