@@ -100,6 +100,12 @@ impl<T: Send + 'static> Deferred<T> {
 /// The reason for which a [`Deferred`] always has its value.
 const PRESENT: &str = "the value is there until it is dropped";
 
+impl<T: Default + Send + 'static> Default for Deferred<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
 impl<T: Send + 'static> Deref for Deferred<T> {
     type Target = T;
 

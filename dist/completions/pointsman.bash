@@ -67,6 +67,9 @@ _pointsman() {
             pointsman,resume)
                 cmd="pointsman__subcmd__resume"
                 ;;
+            pointsman,routes)
+                cmd="pointsman__subcmd__routes"
+                ;;
             pointsman,run)
                 cmd="pointsman__subcmd__run"
                 ;;
@@ -160,6 +163,9 @@ _pointsman() {
             pointsman__subcmd__help,resume)
                 cmd="pointsman__subcmd__help__subcmd__resume"
                 ;;
+            pointsman__subcmd__help,routes)
+                cmd="pointsman__subcmd__help__subcmd__routes"
+                ;;
             pointsman__subcmd__help,run)
                 cmd="pointsman__subcmd__help__subcmd__run"
                 ;;
@@ -227,7 +233,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run upgrade check health status list drain maintenance ready weight pause resume leave join reload log overrides explain connections tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status list drain maintenance ready weight pause resume leave join reload log overrides explain connections routes tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -605,7 +611,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run upgrade check health status list drain maintenance ready weight pause resume leave join reload log overrides explain connections tproxy-rules schema completions help"
+            opts="run upgrade check health status list drain maintenance ready weight pause resume leave join reload log overrides explain connections routes tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -927,6 +933,20 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help__subcmd__resume)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__routes)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1401,6 +1421,40 @@ _pointsman() {
                 return 0
             fi
             case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__routes)
+            opts="-h --listener --unused --limit --json --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --listener)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unused)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --admin)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -17,8 +17,8 @@ use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::reload::{ReloadPage, ReloadRefusal};
 use super::{
-    access, explain, gzip, history, list_api, overrides, reload, scrape, sources, status, top, upgrade,
-    web_page,
+    access, explain, gzip, history, list_api, overrides, reload, route_list, scrape, sources, status, top,
+    upgrade, web_page,
 };
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, ReloadFault, View};
@@ -38,6 +38,7 @@ DELETE /api/v1/lists/NAME/ENTRY           removes an added entry
 GET /api/v1/history[?seconds=60]           the connections and bytes of each of the last 600 seconds, as JSON
 GET /api/v1/sources the sources with the most open connections, as JSON; ?top=10
 GET /api/v1/top[?top=20] the server names and sources with the most new connections, as JSON
+GET /api/v1/routes[?listener=NAME][&unused=7d][&limit=1000] the routes with the time of their last use, as JSON
 GET /api/v1/overrides the changes that operators made at run time, as JSON
 POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one: state, weight, pause, leave or log
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
@@ -84,6 +85,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/history", get(last_minutes))
         .route("/api/v1/sources", get(heaviest))
         .route("/api/v1/top", get(most_frequent))
+        .route("/api/v1/routes", get(all_routes))
         .route("/api/v1/reload", post(reload_file).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
@@ -357,6 +359,19 @@ async fn explained(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> 
         Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
         Ok(Err(refusal)) => {
             let is_unknown = matches!(refusal, explain::ExplainRefusal::Listener(_));
+            let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => unwritten(&error),
+    }
+}
+
+/// Runs on a blocking thread, because a listener may have a million routes.
+async fn all_routes(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match spawn_blocking(move || route_list::json(&view, query.as_deref())).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(Err(refusal)) => {
+            let is_unknown = matches!(refusal, route_list::RoutesRefusal::Listener(_));
             let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
             (code, format!("{refusal}\n")).into_response()
         }

@@ -27,6 +27,7 @@ mod problems;
 mod query;
 mod refusal;
 mod reload;
+mod route_list;
 mod scrape;
 mod sources;
 mod status;

@@ -84,7 +84,7 @@ fn routes(snapshot: &Snapshot, exposition: &mut Exposition) {
     for (listener, policy) in policies {
         let mut seen = HashSet::new();
         let targets = policy.protocol.routes().targets.iter();
-        let counted = targets.filter_map(|target| Some((&target.route, target.counts.as_ref()?)));
+        let counted = targets.filter_map(|target| Some((&target.route, target.named_counts()?)));
         let each = counted.filter(|(route, _)| seen.insert(*route)).take(MOST_ROUTES);
         named.extend(each.map(|(route, counts)| (&**listener, &**route, counts)));
     }

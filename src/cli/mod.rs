@@ -8,6 +8,7 @@ mod connections;
 mod explain;
 mod explain_text;
 mod list;
+mod routes;
 mod status;
 mod steer;
 mod upgrade;
@@ -36,6 +37,7 @@ use admin_client::{AdminArgs, show_page, show_status};
 use connections::ConnectionsArgs;
 use explain::ExplainArgs;
 use list::ListCommand;
+use routes::RoutesArgs;
 use status::Extent;
 use steer::{
     AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, ReloadArgs, ResumeArgs, WeightArgs,
@@ -127,6 +129,8 @@ enum Command {
     Explain(ExplainArgs),
     /// List the open connections of a running pointsman, show one, or close some
     Connections(Box<ConnectionsArgs>),
+    /// List the routes of a running pointsman with the time of their last use
+    Routes(RoutesArgs),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -187,6 +191,7 @@ pub fn run() -> ExitCode {
         Command::Overrides(args) => steer::overrides(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Connections(args) => connections::connections(&args),
+        Command::Routes(args) => routes::routes(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,

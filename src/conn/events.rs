@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::fields::ProxyFields;
 use super::record::ConnectionRecord;
@@ -136,8 +136,11 @@ impl ConnectionRecord {
     /// Records the route of the connection.
     pub(super) fn routed(&mut self, route: &Arc<str>, counts: Option<&Arc<RouteCounts>>) {
         if let Some(counts) = counts {
-            counts.take();
-            self.entry().tallies().follow(counts);
+            counts.take(SystemTime::now());
+            // No others count bytes.
+            if counts.is_named() {
+                self.entry().tallies().follow(counts);
+            }
         }
         self.entry().note(|card| card.route = Some(Arc::clone(route)));
     }

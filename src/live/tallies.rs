@@ -15,7 +15,7 @@ pub struct ConnectionTallies {
 }
 
 impl ConnectionTallies {
-    /// Sets the named route that took the connection.
+    /// Sets the route with a name that took the connection.
     pub fn follow(&self, route: &Arc<RouteCounts>) {
         _ = self.route.set(Arc::clone(route));
     }

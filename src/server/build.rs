@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::build_fault::BuildFault;
-use super::inherited::{InheritedListener, InheritedState, RouteUsage};
+use super::inherited::{EarlierCounts, InheritedListener, InheritedState, RouteUsage};
 use super::overrides::{self, OverrideTable};
 use super::own_backends::leave_out_cycles;
 use super::{opening_build, series};
@@ -220,8 +221,10 @@ fn routes(
 ) -> Result<Deferred<Routes>, BuildFault> {
     let (mut targets, mut entries) = (Vec::new(), Vec::new());
     let mut claimed = HashSet::new();
-    let mut named: HashMap<Arc<str>, Arc<RouteCounts>> = HashMap::new();
-    for RouteSpec { keys, conditions, name, action, limits } in spec.policy.protocol.routes() {
+    let earlier = before.counts();
+    let specs = spec.policy.protocol.routes();
+    let mut counted = CountedRoutes::new(&earlier, specs.iter().map(|spec| spec.keys.len()).sum());
+    for RouteSpec { keys, conditions, name, action, limits } in specs {
         let action = match action {
             ActionSpec::Pool(name) => Action::Pool(pool_slot(name)?),
             ActionSpec::Split(split, names) => {
@@ -240,19 +243,78 @@ fn routes(
         };
         let route_names: Vec<_> = keys.iter().map(route_name).collect();
         let limits = limits.as_ref().map(|spec| limited(spec, before.claim(&route_names, &mut claimed)));
-        let counts = name.as_ref().map(|name| {
-            let of_name = named.entry(Arc::clone(name));
-            Arc::clone(of_name.or_insert_with(|| before.counts.get(name).cloned().unwrap_or_default()))
-        });
         for (key, route_name) in keys.iter().zip(route_names) {
             let route = RouteId(u32::try_from(targets.len()).unwrap_or(u32::MAX));
-            let (action, limits, counts) = (action.clone(), limits.clone(), counts.clone());
-            targets.push(RouteTarget { route: route_name, action, limits, counts });
+            let counts = match (name, conditions) {
+                (Some(name), _) => counted.named(name),
+                (None, Some(_)) => counted.with_conditions(&route_name),
+                (None, None) => counted.of_key(&route_name),
+            };
+            let (action, limits) = (action.clone(), limits.clone());
+            targets.push(RouteTarget { route: route_name, action, limits, counts: Some(counts) });
             entries.push(RouteEntry { key: key.clone(), conditions: conditions.clone(), route });
         }
     }
     let table = RouteTable::build(entries).map_err(|_| BuildFault::Routes(Arc::clone(&spec.name)))?;
     Ok(Deferred::new(Routes { table, targets }))
+}
+
+/// The counts of the routes of a listener, while its routes are built. A route that the listener had before keeps its
+/// counts.
+struct CountedRoutes<'a> {
+    earlier: &'a EarlierCounts<'a>,
+    /// The routes whose log names other routes may have too, such as those with other values of the same conditions. These
+    /// routes share their counts.
+    named: HashMap<Arc<str>, Arc<RouteCounts>>,
+    with_conditions: HashMap<Arc<str>, Arc<RouteCounts>>,
+    /// Counts for new routes. They outlive the routes of this build, so they are made in blocks: counts between other parts of
+    /// the routes would hold pages that a reload frees.
+    fresh: Vec<Arc<RouteCounts>>,
+    block: usize,
+    /// The time since which new routes are counted.
+    now: SystemTime,
+}
+
+/// The most counts of a block: they fill twelve pages.
+const LARGEST_BLOCK: usize = 1024;
+
+impl<'a> CountedRoutes<'a> {
+    /// Begins to count at most this many routes.
+    fn new(earlier: &'a EarlierCounts<'a>, routes: usize) -> Self {
+        let (named, with_conditions, fresh) = Default::default();
+        let block = routes.min(LARGEST_BLOCK);
+        Self { earlier, named, with_conditions, fresh, block, now: SystemTime::now() }
+    }
+
+    /// Returns the counts of a route with a name.
+    fn named(&mut self, name: &Arc<str>) -> Arc<RouteCounts> {
+        let new = || self.earlier.of_named(name).unwrap_or_else(|| RouteCounts::named(self.now).into());
+        Arc::clone(self.named.entry(Arc::clone(name)).or_insert_with(new))
+    }
+
+    /// Returns the counts of a route without a name, with conditions.
+    fn with_conditions(&mut self, route: &Arc<str>) -> Arc<RouteCounts> {
+        if let Some(counts) = self.with_conditions.get(route) {
+            return Arc::clone(counts);
+        }
+        let counts = self.of_key(route);
+        self.with_conditions.insert(Arc::clone(route), Arc::clone(&counts));
+        counts
+    }
+
+    /// Returns the counts of a route without a name and conditions. No other route of the listener has its key.
+    fn of_key(&mut self, route: &str) -> Arc<RouteCounts> {
+        self.earlier.of_unnamed(route).unwrap_or_else(|| self.fresh())
+    }
+
+    fn fresh(&mut self) -> Arc<RouteCounts> {
+        let now = self.now;
+        let new = || Arc::new(RouteCounts::unnamed(now));
+        if self.fresh.is_empty() {
+            self.fresh.extend(std::iter::repeat_with(new).take(self.block));
+        }
+        self.fresh.pop().unwrap_or_else(new)
+    }
 }
 
 /// Returns a random number from the standard library's seed of hash maps. It is random enough to spread first

@@ -3,7 +3,7 @@
 //! A listener whose name comes back in that time is the same listener. A backend whose pool, name and address come back
 //! is the same backend. Both keep their id and counts, and their connections are no longer to be closed.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,19 +142,21 @@ impl DrainingSet {
     /// listeners and backends that are in `new` again.
     fn note(&mut self, old: &Snapshot, new: &Snapshot, now: Instant, drain: Duration) {
         let staying = groups(new);
-        let mut listeners: Vec<_> = old
+        // Every address of a listener has the same policy.
+        let gone: BTreeMap<_, _> = old
             .policies
             .values()
             .filter(|policy| !staying.contains(&ConnectionGroup::Listener(policy.listener_id)))
+            .map(|policy| (policy.listener_id, policy))
+            .collect();
+        let listeners = gone
+            .into_values()
             .map(|policy| DrainingListener {
                 name: Arc::clone(&policy.listener),
                 before: InheritedListener::of(policy),
                 is_reported: false,
             })
             .collect();
-        // A listener has a policy for each of its addresses.
-        listeners.sort_by_key(|listener| listener.before.id);
-        listeners.dedup_by_key(|listener| listener.before.id);
         let backends = backends(old)
             .filter(|backend| !staying.contains(&ConnectionGroup::Backend(backend.id())))
             .map(DrainingBackend::new)

@@ -75,7 +75,7 @@ impl ExplainedConfig {
     ///
     /// The configuration has no such listener.
     pub fn explain(&self, listener: &str, request: &ExplainRequest) -> Result<Explanation, UnknownListener> {
-        let policy = find(&self.snapshot, listener)?;
+        let policy = find_listener(&self.snapshot, listener)?;
         let own = self.config.listeners.iter().find(|spec| *spec.name == *listener);
         let request = with_destination(request, own.map_or(&[], |spec| &spec.binds));
         Ok(explain(&request, policy, ExplainedState::Configuration))
@@ -83,7 +83,7 @@ impl ExplainedConfig {
 
     /// Returns the name of a route in the log, by its position among the names of all routes of a listener.
     pub fn route_name(&self, listener: &str, index: usize) -> Option<Arc<str>> {
-        let policy = find(&self.snapshot, listener).ok()?;
+        let policy = find_listener(&self.snapshot, listener).ok()?;
         Some(Arc::clone(&policy.protocol.routes().targets.get(index)?.route))
     }
 }
@@ -99,7 +99,7 @@ pub fn explain_running(
     request: &ExplainRequest,
 ) -> Result<Explanation, UnknownListener> {
     let snapshot = view.snapshot.load_full();
-    let policy = find(&snapshot, listener)?;
+    let policy = find_listener(&snapshot, listener)?;
     let addresses = view.addresses();
     let request = with_destination(request, addresses.get(listener).map_or(&[], |own| own));
     let mut explanation = explain(&request, policy, ExplainedState::Running(&view.bounds));
@@ -112,7 +112,12 @@ pub fn explain_running(
     Ok(explanation)
 }
 
-fn find<'a>(snapshot: &'a Snapshot, listener: &str) -> Result<&'a Policy, UnknownListener> {
+/// Returns the policy of a listener.
+///
+/// # Errors
+///
+/// The snapshot has no such listener.
+pub fn find_listener<'a>(snapshot: &'a Snapshot, listener: &str) -> Result<&'a Policy, UnknownListener> {
     let policy = snapshot.policies.values().find(|policy| *policy.listener == *listener);
     policy.map(|policy| &**policy).ok_or_else(|| {
         let names: BTreeSet<_> = snapshot.policies.values().map(|policy| &policy.listener).collect();

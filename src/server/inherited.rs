@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::ids::ListenerId;
 use crate::limit::{Gate, Quota, RateGate};
 use crate::pool::Backend;
+use crate::reclaim::Deferred;
 use crate::snapshot::{Policy, Routes, UsageLimit};
 use crate::telemetry::RouteCounts;
 
@@ -19,7 +20,7 @@ pub(super) struct InheritedListener {
     pub(super) gate: Arc<Gate>,
     /// Its rate of new connections; `None` if it has no limits on admission.
     pub(super) rate: Option<Arc<RateGate>>,
-    /// The usage of its routes. Shared with each [`InheritedState`], because it has an entry for each named route.
+    /// The usage of its routes. Shared with each [`InheritedState`], because it has an entry for each route.
     pub(super) used: Arc<RouteUsage>,
 }
 
@@ -50,8 +51,28 @@ impl InheritedListener {
 #[derive(Default)]
 pub(super) struct RouteUsage {
     limits: HashMap<Arc<str>, UsageLimit>,
-    /// The counts of the routes that have names.
-    pub(super) counts: HashMap<Arc<str>, Arc<RouteCounts>>,
+    /// The counts of all routes, which may be a million.
+    counts: Deferred<Vec<(Arc<str>, Arc<RouteCounts>)>>,
+}
+
+/// The counts of a listener's routes, by the names of the routes in the log. A route with a name and a route without one
+/// share no counts.
+#[derive(Default)]
+pub(super) struct EarlierCounts<'a> {
+    named: HashMap<&'a str, &'a Arc<RouteCounts>>,
+    unnamed: HashMap<&'a str, &'a Arc<RouteCounts>>,
+}
+
+impl EarlierCounts<'_> {
+    /// Returns the counts of the route with this name in its configuration.
+    pub(super) fn of_named(&self, name: &str) -> Option<Arc<RouteCounts>> {
+        self.named.get(name).copied().cloned()
+    }
+
+    /// Returns the counts of the route that has no name in its configuration, and this one in the log.
+    pub(super) fn of_unnamed(&self, route: &str) -> Option<Arc<RouteCounts>> {
+        self.unnamed.get(route).copied().cloned()
+    }
 }
 
 impl RouteUsage {
@@ -59,8 +80,21 @@ impl RouteUsage {
         let targets = || routes.targets.iter();
         Self {
             limits: targets().filter_map(|to| Some((Arc::clone(&to.route), to.limits.clone()?))).collect(),
-            counts: targets().filter_map(|to| Some((Arc::clone(&to.route), to.counts.clone()?))).collect(),
+            counts: Deferred::new(
+                targets().filter_map(|to| Some((Arc::clone(&to.route), to.counts.clone()?))).collect(),
+            ),
         }
+    }
+
+    /// Returns the counts by the names of their routes. It is called where a snapshot is built, because a look-up of a
+    /// million routes takes long to make.
+    pub(super) fn counts(&self) -> EarlierCounts<'_> {
+        let mut earlier = EarlierCounts::default();
+        for (route, counts) in self.counts.iter() {
+            let by_name = if counts.is_named() { &mut earlier.named } else { &mut earlier.unnamed };
+            by_name.insert(&**route, counts);
+        }
+        earlier
     }
 
     /// Returns the usage for a route with these names. If one route became two, the first of them gets the

@@ -72,7 +72,7 @@ pub use close_orders::TooManyOrders;
 pub use confine::{ConfineFault, confine};
 pub use connections::{CloseStart, ConnectionList, NotFound};
 pub use events::{ConfigState, EventKind, EventLog, KEPT_EVENTS, LastReload, Severity, StatusEvent};
-pub use explain::{ExplainedConfig, UnknownListener, explain_running};
+pub use explain::{ExplainedConfig, UnknownListener, explain_running, find_listener};
 pub use faults::{ReloadFault, StartFault};
 pub use history::{HistoryCopy, SharedHistory};
 pub use overrides::{

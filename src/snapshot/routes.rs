@@ -79,8 +79,15 @@ pub struct RouteTarget {
     pub action: Action,
     /// The limits of the route.
     pub limits: Option<UsageLimit>,
-    /// The counts of a route with a name; kept over reloads.
+    /// The counts of a route, kept over reloads. `None` for a target that is no route, such as `unmatched`.
     pub counts: Option<Arc<RouteCounts>>,
+}
+
+impl RouteTarget {
+    /// Returns the counts of a route with a name. They are in the metrics.
+    pub fn named_counts(&self) -> Option<&Arc<RouteCounts>> {
+        self.counts.as_ref().filter(|counts| counts.is_named())
+    }
 }
 
 /// The action of a route.

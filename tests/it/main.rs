@@ -25,6 +25,7 @@ mod guarded;
 mod handover;
 mod history;
 mod injection;
+mod last_use;
 mod life;
 mod limits;
 mod lists;

@@ -101,7 +101,7 @@ struct AdoptionTable {
     listeners: HashMap<Arc<str>, ListenerParts>,
 }
 
-/// A listener and its routes with limits or counts.
+/// A listener and its routes with limits or names.
 struct ListenerParts {
     policy: Arc<Policy>,
     routes: HashMap<Arc<str>, RouteUse>,
@@ -215,9 +215,10 @@ impl Adopter {
         for policy in snapshot.policies.values() {
             listeners.entry(Arc::clone(&policy.listener)).or_insert_with(|| {
                 let targets = policy.protocol.routes().targets.iter();
-                let counted = targets.filter(|target| target.limits.is_some() || target.counts.is_some());
+                let counted =
+                    targets.filter(|target| target.limits.is_some() || target.named_counts().is_some());
                 let routes = counted.map(|target| {
-                    (Arc::clone(&target.route), (target.limits.clone(), target.counts.clone()))
+                    (Arc::clone(&target.route), (target.limits.clone(), target.named_counts().cloned()))
                 });
                 ListenerParts { policy: Arc::clone(policy), routes: routes.collect() }
             });

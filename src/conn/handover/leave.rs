@@ -58,7 +58,7 @@ impl RouteNames {
                 if let Some(limits) = &target.limits {
                     names.gates.insert(Arc::as_ptr(limits.quota.gate()), Arc::clone(&target.route));
                 }
-                if let Some(counts) = &target.counts {
+                if let Some(counts) = target.named_counts() {
                     names.counts.insert(Arc::as_ptr(counts), Arc::clone(&target.route));
                 }
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use pointsman::admin;
 use pointsman::sys::Address;
+use serde_json::Value;
 
 use super::stage::{Generations, check_end, program};
 use crate::process::{Folder, Program};
@@ -392,6 +393,47 @@ fn connections_move_while_the_disk_of_the_access_log_is_full() {
     }
     let active = format!("pointsman_connections_active{{listener=\"main\"}} {CROWD}");
     assert!(place.has_metric(&active), "{}", place.metrics());
+}
+
+/// A route keeps its last use, and one that was never used the time since which it is counted. The frequent names and the
+/// history begin again.
+#[test]
+fn the_last_use_of_routes_is_kept() {
+    let (place, backend) = (Place::new("kept-routes"), Backend::echo());
+    let keys = "routes = [{ source = \"127.0.5.1\", name = \"used\", pool = \"main\" }, { source = \"127.0.6.0/24\", \
+                pool = \"main\" }]";
+    let mut generations = Generations::start(&place.write("workers = 2", keys, &echo_pool(&backend), ""));
+    let page = |path: &str| -> Value {
+        let (code, body) = admin::ask(place.admin(), path, PATIENCE).unwrap();
+        assert_eq!(code, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    let mut clients = open(&place, &[(1, true), (2, true)]);
+    let rows = || {
+        let page = page("/api/v1/routes");
+        let keys = ["route", "connections", "last_used", "since"];
+        let rows = page["routes"].as_array().unwrap().iter();
+        rows.map(|row| keys.map(|key| row[key].clone())).collect::<Vec<_>>()
+    };
+    let before = rows();
+    assert_eq!((&before[0][0], &before[0][1], &before[0][2]), (&"*+source".into(), &0.into(), &Value::Null));
+    assert_eq!((&before[1][0], &before[1][1]), (&"used".into(), &1.into()));
+    assert!(before[1][2].is_string(), "{before:?}");
+    assert_eq!(page("/api/v1/top")["sources"]["connections"], 2);
+    for _ in 0..2 {
+        generations.take_over();
+        assert_eq!(rows(), before);
+    }
+    assert!(clients.iter_mut().all(exchange));
+    assert_eq!(page("/api/v1/top")["sources"]["connections"], 0);
+    let sum = |values: &Value| values.as_array().unwrap().iter().filter_map(Value::as_u64).sum::<u64>();
+    wait_for("the open connections", || {
+        let history = page("/api/v1/history");
+        let open = history["open"].as_array().unwrap().last().and_then(Value::as_u64);
+        open == Some(2) && sum(&history["accepted"]) == 0 && sum(&history["from_client_bytes"]) == 10
+    });
+    clients.extend(open(&place, &[(1, true)]));
+    wait_for("one use more", || rows()[1][1] == 2);
 }
 
 /// Returns the command of a program that is process 1 of a PID namespace, as in a container. The command itself waits for

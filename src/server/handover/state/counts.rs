@@ -1,6 +1,7 @@
 //! The counters that the metrics do not keep, and the counts of backends and routes.
 
 use std::collections::HashMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{key_of, key_of_handed, policies};
 use crate::pool::LookupResult;
@@ -61,22 +62,32 @@ pub(in crate::server) fn add_counts(view: &View, state: &ProcessState) {
 }
 
 fn add_route_counts(snapshot: &Snapshot, handed: &[HandedRouteCounts]) {
+    // With the listener and the name of the route, and whether it has no name in its configuration.
     let mut handed: HashMap<_, _> =
-        handed.iter().map(|route| ((&*route.listener, &*route.route), route)).collect();
+        handed.iter().map(|route| ((&*route.listener, &*route.route, route.unnamed), route)).collect();
     if handed.is_empty() {
         return;
     }
     for policy in policies(snapshot) {
         for RouteTarget { route, counts, .. } in &policy.protocol.routes().targets {
             let Some(counts) = counts else { continue };
-            let Some(of_route) = handed.remove(&(&*policy.listener, &**route)) else { continue };
-            counts.add_taken(of_route.connections);
+            let key = (&*policy.listener, &**route, !counts.is_named());
+            let Some(of_route) = handed.remove(&key) else { continue };
+            let last_used = Some(of_route.last_used_s).filter(|seconds| *seconds > 0).map(since_1970);
+            let since = of_route.since_s.map_or_else(|| counts.since(), since_1970);
+            counts.add_taken(of_route.connections, last_used, since);
             for direction in Direction::ALL {
                 let bytes = of_route.bytes.get(direction.word()).copied().unwrap_or_default();
                 counts.moved(direction, bytes);
             }
         }
     }
+}
+
+/// Returns the time of this many seconds after 1970.
+fn since_1970(seconds: u64) -> SystemTime {
+    // Later seconds are no time.
+    UNIX_EPOCH + Duration::from_secs(seconds.min(u32::MAX.into()))
 }
 
 /// Adds a counter that the metrics do not keep. Other counters are ignored.

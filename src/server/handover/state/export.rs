@@ -1,8 +1,9 @@
 //! The state of the incumbent for its successor.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::counts::export_counters;
 use super::{MOST_SOURCES, policies};
@@ -54,7 +55,7 @@ pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> ProcessS
         rates,
         draining: copies.draining.iter().map(|copy| export_drain(copy, now)).collect(),
         marks: export_marks(&snapshot),
-        routes,
+        routes: hand_over_routes(routes),
         counters: export_counters(view, &snapshot),
         overrides: export_overrides(view, now),
     }
@@ -108,12 +109,21 @@ fn export_listener_rate(policy: &Policy, now: Moment, rates: &mut Vec<HandedRate
     }
 }
 
+/// The most routes whose counts are handed over, with about 150 bytes each. The counts of other routes begin again.
+const MOST_ROUTES: usize = 65_536;
+
+/// The longest name in the log of a route without a name whose counts are handed over. Only expressions are longer.
+const LONGEST_ROUTE: usize = 512;
+
+/// A route whose counts are handed over.
+type CountedRoute<'a> = (&'a Policy, &'a str, &'a RouteCounts);
+
 /// Adds the rates and the counts of the routes of a listener. Routes that share a limit or counts are there once.
-fn export_routes(
-    policy: &Policy,
+fn export_routes<'a>(
+    policy: &'a Policy,
     now: Moment,
     rates: &mut Vec<HandedRate>,
-    routes: &mut Vec<HandedRouteCounts>,
+    routes: &mut Vec<CountedRoute<'a>>,
 ) {
     let (mut quotas, mut counted) = (HashSet::new(), HashSet::new());
     for RouteTarget { route, limits, counts, .. } in &policy.protocol.routes().targets {
@@ -125,17 +135,35 @@ fn export_routes(
             rates.push(HandedRate { listener, route, recovers_ns, ..HandedRate::default() });
         }
         if let Some(counts) = counts
-            && counts.connections() > 0
+            && (counts.is_named() || route.len() <= LONGEST_ROUTE)
             && counted.insert(Arc::as_ptr(counts))
         {
-            routes.push(HandedRouteCounts {
-                listener: policy.listener.to_string(),
-                route: route.to_string(),
-                connections: counts.connections(),
-                bytes: bytes_of_route(counts),
-            });
+            routes.push((policy, route, counts));
         }
     }
+}
+
+/// Returns the counts of routes. If there are too many, the routes that were used last are handed over, and then routes that
+/// were never used.
+fn hand_over_routes(mut routes: Vec<CountedRoute<'_>>) -> Vec<HandedRouteCounts> {
+    if routes.len() > MOST_ROUTES {
+        routes.sort_by_cached_key(|(.., counts)| Reverse(counts.last_used()));
+        routes.truncate(MOST_ROUTES);
+    }
+    let handed = routes.into_iter().map(|(policy, route, counts)| HandedRouteCounts {
+        listener: policy.listener.to_string(),
+        route: route.to_string(),
+        unnamed: !counts.is_named(),
+        connections: counts.connections(),
+        last_used_s: counts.last_used().map_or(0, seconds_since_1970),
+        since_s: Some(seconds_since_1970(counts.since())),
+        bytes: bytes_of_route(counts),
+    });
+    handed.collect()
+}
+
+fn seconds_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn bytes_of_route(counts: &RouteCounts) -> CountsByWord {

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow::Continue;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::time::timeout;
@@ -27,7 +27,8 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 /// A configuration with a part of each kind. `{file}` is the file of a discovery source.
 const CONFIG: &str = "workers = 1\naccess_log.to = 'off'\n[list.l]\nfile = '/dev/null'\nallow_empty = true\n\
     [listener.a]\nbind = '127.0.0.1:0'\nprotocol = 'tls'\nunmatched = 'a'\nrate = '1/m'\nper_source.rate = '1/m'\n\
-    routes = [{ sni = 'r.test', name = 'r', pool = 'a', limits = { rate = '1/m' } }]\n\
+    routes = [{ sni = 'r.test', name = 'r', pool = 'a', limits = { rate = '1/m' } },\n\
+    { sni = ['u.test', 'r'], pool = 'a' }]\n\
     [pool.a]\nbackends = ['127.0.0.1:1', '127.0.0.1:2']\nlimits.rate = '1/m'\nhealth.interval = '1h'\n\
     [pool.found]\ndiscover = { file = '{file}' }\nhealth.interval = '1h'\n\
     [pool.out.forward]\nallow = ['*.test']\n";
@@ -164,7 +165,7 @@ fn limits_lists_and_keys_go_over() {
         assert!(policy.admission.as_ref().unwrap().rate.admit(now));
         let route = &policy.protocol.routes().targets[0];
         assert!(route.limits.as_ref().unwrap().quota.enter(now).is_ok());
-        route.counts.as_ref().unwrap().take();
+        route.counts.as_ref().unwrap().take(SystemTime::now());
         assert!(snapshot.pools["a"].limits.as_ref().unwrap().quota.enter(now).is_ok());
         let additions = &snapshot.lists["l"].kept.additions;
         let end = std::time::Instant::now() + Duration::from_secs(600);
@@ -185,6 +186,60 @@ fn limits_lists_and_keys_go_over() {
         let forward = snapshot.pools["out"].pool.forward().unwrap();
         let _moved = forward.restore_mark(mark.number());
         assert!(forward.mark(b"hello").is_none());
+    });
+}
+
+/// The routes are `r` by its name, then `u.test` and `r` by their keys.
+#[test]
+fn the_last_use_of_routes_goes_over() {
+    with_file("routes", async |config, _| {
+        let old = Fixture::start(&config, None).await;
+        let counts = |fixture: &Fixture| {
+            let snapshot = fixture.snapshot();
+            let targets = policies(&snapshot)[0].protocol.routes().targets.iter();
+            let counts: Vec<_> = targets.map(|target| Arc::clone(target.counts.as_ref().unwrap())).collect();
+            <[_; 3]>::try_from(counts).unwrap()
+        };
+        let at = |seconds: u64| UNIX_EPOCH + Duration::from_secs(seconds);
+        let [named, used, unused] = counts(&old);
+        for counts in [&named, &used, &unused] {
+            counts.add_taken(0, None, at(1_000_000));
+        }
+        named.take(at(2_000_000));
+        used.take(at(3_000_000));
+        let state = old.export();
+        let new = Fixture::start(&config, Some(state.clone())).await;
+        let figures =
+            || counts(&new).map(|counts| (counts.connections(), counts.last_used(), counts.since()));
+        let since = at(1_000_000);
+        let expected = [(1, Some(at(2_000_000)), since), (1, Some(at(3_000_000)), since), (0, None, since)];
+        assert_eq!(figures(), expected);
+        // The last counts of the incumbent.
+        unused.take(at(2_500_000));
+        used.take(at(2_500_000));
+        add_counts(&new.control.server.view, &old.export().counts_since(&state));
+        let expected = [
+            (1, Some(at(2_000_000)), since),
+            (2, Some(at(3_000_000)), since),
+            (1, Some(at(2_500_000)), since),
+        ];
+        assert_eq!(figures(), expected);
+    });
+}
+
+/// An older program hands over routes with names, and no times.
+#[test]
+fn counts_without_times_go_over() {
+    with_file("old-routes", async |config, _| {
+        let json = r#"{"routes": [{"listener": "a", "route": "r", "connections": 5}]}"#;
+        let new = Fixture::start(&config, Some(serde_json::from_str(json).unwrap())).await;
+        let snapshot = new.snapshot();
+        let targets = &policies(&snapshot)[0].protocol.routes().targets;
+        let figures = |at: usize| {
+            let counts = targets[at].counts.as_ref().unwrap();
+            (counts.connections(), counts.last_used(), counts.since() > UNIX_EPOCH + Duration::from_secs(1))
+        };
+        assert_eq!([0, 1, 2].map(figures), [(5, None, true), (0, None, true), (0, None, true)]);
     });
 }
 

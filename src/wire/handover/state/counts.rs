@@ -49,9 +49,12 @@ impl HandedBackendCounts {
     }
 }
 
+/// The most routes in the difference, which is sent in one message. Counts of others are lost.
+const LAST_ROUTES: usize = 10_000;
+
 fn routes_since(now: &[HandedRouteCounts], earlier: &[HandedRouteCounts]) -> Vec<HandedRouteCounts> {
-    fn key(route: &HandedRouteCounts) -> (&str, &str) {
-        (&route.listener, &route.route)
+    fn key(route: &HandedRouteCounts) -> (&str, &str, bool) {
+        (&route.listener, &route.route, route.unnamed)
     }
     let before: HashMap<_, _> = earlier.iter().map(|route| (key(route), route)).collect();
     let nothing = HandedRouteCounts::default();
@@ -63,7 +66,7 @@ fn routes_since(now: &[HandedRouteCounts], earlier: &[HandedRouteCounts]) -> Vec
             ..route.clone()
         }
     });
-    since.filter(|route| route.connections > 0 || !route.bytes.is_empty()).collect()
+    since.filter(|route| route.connections > 0 || !route.bytes.is_empty()).take(LAST_ROUTES).collect()
 }
 
 fn counters_since(now: &[HandedCounter], earlier: &[HandedCounter]) -> Vec<HandedCounter> {

@@ -86,7 +86,7 @@ pub struct ProcessState {
     pub draining: Vec<HandedDrain>,
     /// The keys of the marks of forwarded connections.
     pub marks: Vec<HandedMarkKey>,
-    /// The counts of named routes.
+    /// The counts of routes.
     pub routes: Vec<HandedRouteCounts>,
     /// All counters that belong to no backend and no route.
     pub counters: Vec<HandedCounter>,
@@ -268,7 +268,7 @@ pub struct HandedMarkKey {
     pub key: (u64, u64),
 }
 
-/// The counts of a named route.
+/// The counts of a route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HandedRouteCounts {
@@ -276,8 +276,14 @@ pub struct HandedRouteCounts {
     pub listener: String,
     /// The name of the route.
     pub route: String,
+    /// True if the route has no name in its configuration; `route` is then its name in the log.
+    pub unnamed: bool,
     /// Connections that matched the route.
     pub connections: u64,
+    /// The time of the last of them, in seconds since 1970; 0 if there was none.
+    pub last_used_s: u64,
+    /// The time since which they are counted, in seconds since 1970; `None` if it is not known.
+    pub since_s: Option<u64>,
     /// Relayed bytes, by direction.
     #[serde(deserialize_with = "by_word")]
     pub bytes: CountsByWord,

@@ -102,6 +102,7 @@ fn counts_since_an_earlier_state_are_the_difference() {
             route: "r".into(),
             connections,
             bytes: count("from_client", closed),
+            ..HandedRouteCounts::default()
         }],
         counters: vec![
             HandedCounter { family: "accepted".into(), value: accepted, ..HandedCounter::default() },
