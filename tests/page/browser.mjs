@@ -9,8 +9,17 @@ const require = createRequire(path.join(process.env.PAGE_MODULES, 'package.json'
 const { chromium } = require('playwright-core');
 const axe = fs.readFileSync(require.resolve('axe-core/axe.min.js'), 'utf8');
 
-const OPTIONS = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
-  '--disable-component-update', '--disable-sync', '--host-resolver-rules=MAP evil.example 127.0.0.1'];
+const OPTIONS = [
+  '--headless',
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--host-resolver-rules=MAP evil.example 127.0.0.1',
+];
 
 /** The time for which a condition is waited for, in ms. */
 export const PATIENCE = 30_000;
@@ -21,17 +30,31 @@ export const launch = () => chromium.launch({ executablePath: process.env.CHROMI
 export class Page {
   /** Opens an address in a new context: without cookies, storage and cache. */
   static async open(browser, url, options = {}) {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: 'light', locale: 'en-GB', ...options });
+    const context = await browser.newContext({
+      viewport: { width: 1280, height: 900 },
+      colorScheme: 'light',
+      locale: 'en-GB',
+      ...options,
+    });
     const page = new Page(context, await context.newPage());
     page.tab.setDefaultTimeout(PATIENCE);
-    page.tab.on('console', (message) => { if (['error', 'warning'].includes(message.type())) page.messages.push(message.text()); });
+    page.tab.on('console', (message) => {
+      if (['error', 'warning'].includes(message.type())) page.messages.push(message.text());
+    });
     page.tab.on('pageerror', (error) => page.messages.push(String(error)));
-    page.tab.on('request', (request) => page.requests.push({ method: request.method(), url: request.url(), headers: request.headers() }));
+    page.tab.on('request', (request) =>
+      page.requests.push({ method: request.method(), url: request.url(), headers: request.headers() }),
+    );
     await page.tab.addInitScript(() => {
       window.violations = [];
       window.shifts = [];
-      document.addEventListener('securitypolicyviolation', (event) => window.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`));
-      new PerformanceObserver((list) => window.shifts.push(...list.getEntries().map((entry) => entry.value))).observe({ type: 'layout-shift', buffered: true });
+      document.addEventListener('securitypolicyviolation', (event) =>
+        window.violations.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sample}`),
+      );
+      new PerformanceObserver((list) => window.shifts.push(...list.getEntries().map((entry) => entry.value))).observe({
+        type: 'layout-shift',
+        buffered: true,
+      });
     });
     await page.tab.goto(url);
     return page;
@@ -77,18 +100,29 @@ export class Page {
       const { executionContextId: contextId } = await session.send('Page.createIsolatedWorld', { frameId: frameTree.frame.id });
       await session.send('Runtime.evaluate', { expression: axe, contextId });
       const { result, exceptionDetails } = await session.send('Runtime.evaluate', {
-        contextId, awaitPromise: true, returnByValue: true,
+        contextId,
+        awaitPromise: true,
+        returnByValue: true,
         expression: `axe.run({ resultTypes: ['violations'] }).then((result) => ({ passes: result.passes.length, violations: result.violations }))`,
       });
       await session.detach();
       assert.equal(exceptionDetails, undefined, JSON.stringify(exceptionDetails));
       const { passes, violations } = result.value;
-      const told = violations.map(({ id, help, nodes }) => `${id}: ${help}\n  ${nodes.slice(0, 5).map((node) => `${node.html} ${node.failureSummary}`).join('\n  ')}`);
+      const told = violations.map(
+        ({ id, help, nodes }) =>
+          `${id}: ${help}\n  ${nodes
+            .slice(0, 5)
+            .map((node) => `${node.html} ${node.failureSummary}`)
+            .join('\n  ')}`,
+      );
       assert.deepEqual(told, [], `${what}, ${colorScheme}`);
       assert.ok(passes > 15, `${what}: only ${passes} rules of axe had something to check`);
     }
     await this.tab.emulateMedia({ colorScheme: 'light', reducedMotion: 'no-preference' });
-    const { wide, shown } = await this.tab.evaluate(() => ({ wide: document.documentElement.scrollWidth, shown: window.innerWidth }));
+    const { wide, shown } = await this.tab.evaluate(() => ({
+      wide: document.documentElement.scrollWidth,
+      shown: window.innerWidth,
+    }));
     assert.ok(wide <= shown, `${what}: the page is ${wide} px wide, and the window ${shown}`);
   }
 
@@ -103,8 +137,11 @@ export class Page {
     const violations = await this.tab.evaluate(() => window.violations);
     assert.deepEqual(violations, [], 'violations of the policy');
     // The browser refuses these only once their event comes.
-    const handlers = await this.tab.evaluate(() => [...document.querySelectorAll('*')].flatMap((element) => element.getAttributeNames())
-      .filter((name) => name.startsWith('on')));
+    const handlers = await this.tab.evaluate(() =>
+      [...document.querySelectorAll('*')]
+        .flatMap((element) => element.getAttributeNames())
+        .filter((name) => name.startsWith('on')),
+    );
     assert.deepEqual(handlers, [], 'handlers in attributes');
     const unexpected = this.messages.filter((message) => !allowed.some((expression) => expression.test(message)));
     assert.deepEqual(unexpected, [], 'messages of the console');

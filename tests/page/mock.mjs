@@ -44,7 +44,12 @@ export class Mock {
     this.requests.push({ method, url, token: request.headers.authorization });
     const chosen = this.answers[url.split('?')[0]];
     const value = typeof chosen === 'function' ? chosen({ method, url, token: request.headers.authorization }) : chosen;
-    const [code, body] = value instanceof Answer ? [value.code, value.body] : value === undefined ? [404, 'this path does not exist\n'] : [200, JSON.stringify(value)];
+    const [code, body] =
+      value instanceof Answer
+        ? [value.code, value.body]
+        : value === undefined
+          ? [404, 'this path does not exist\n']
+          : [200, JSON.stringify(value)];
     answer.writeHead(code, { 'content-type': code === 200 ? 'application/json' : 'text/plain; charset=utf-8' });
     answer.end(body);
   }

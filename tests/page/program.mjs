@@ -43,10 +43,18 @@ export function tunnel(file) {
 export class Program {
   static async start(program, text, folder) {
     const file = path.join(folder, 'config.toml');
-    fs.writeFileSync(file, `access_log.to = "off"\nworkers = 2\nshutdown.drain = "0s"\nprocess.landlock = false\n${text.replaceAll('FOLDER', folder)}`);
-    const child = spawn(program, ['run', file], { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, RUNTIME_DIRECTORY: '' } });
+    fs.writeFileSync(
+      file,
+      `access_log.to = "off"\nworkers = 2\nshutdown.drain = "0s"\nprocess.landlock = false\n${text.replaceAll('FOLDER', folder)}`,
+    );
+    const child = spawn(program, ['run', file], {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, RUNTIME_DIRECTORY: '' },
+    });
     const started = new Program(child, folder);
-    child.stderr.setEncoding('utf8').on('data', (part) => { started.log += part; });
+    child.stderr.setEncoding('utf8').on('data', (part) => {
+      started.log += part;
+    });
     await started.logged(/serving/);
     await started.logged(/admin listens/);
     return started;

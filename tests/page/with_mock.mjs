@@ -45,28 +45,55 @@ test('a thousand backends', async (t) => {
   await page.tab.getByRole('button', { name: 'Next problems' }).click();
   assert.equal(await page.tab.locator('.problems > li').count(), 1);
   // Backends that are well are a number, until they are asked for.
-  assert.deepEqual(await texts(), ['b-5', 'b-102', 'b-199', 'b-296', 'b-393', 'b-490', 'b-587', 'b-684', 'b-781', 'b-878', 'b-975']);
+  assert.deepEqual(await texts(), [
+    'b-5',
+    'b-102',
+    'b-199',
+    'b-296',
+    'b-393',
+    'b-490',
+    'b-587',
+    'b-684',
+    'b-781',
+    'b-878',
+    'b-975',
+  ]);
   await page.accessible('many');
   await page.screenshot('many', { fullPage: true });
   await page.tab.getByRole('button', { name: 'Show 49 up of pool-0', exact: true }).click();
-  assert.ok(await rows.count() <= 50, `${await rows.count()} rows`);
+  assert.ok((await rows.count()) <= 50, `${await rows.count()} rows`);
   await page.tab.getByRole('button', { name: 'Next rows' }).click();
   assert.equal((await page.tab.locator('.pool h3').allTextContents())[0], 'pool-0', 'a page begins with the name of its pool');
   // Filters and orders are about all backends, on all pages.
   await page.tab.locator('#filters').getByLabel('Backend').fill('b-99');
   await page.tab.locator('#matched').getByText('2 pools, 11 of 1,000 backends').waitFor();
-  assert.deepEqual(await texts(), ['b-990', 'b-991', 'b-992', 'b-993', 'b-994', 'b-995', 'b-996', 'b-997', 'b-998', 'b-999', 'b-99']);
+  assert.deepEqual(await texts(), [
+    'b-990',
+    'b-991',
+    'b-992',
+    'b-993',
+    'b-994',
+    'b-995',
+    'b-996',
+    'b-997',
+    'b-998',
+    'b-999',
+    'b-99',
+  ]);
   await page.tab.locator('#filters').getByLabel('Backend').fill('');
   await page.tab.locator('#filters').getByLabel('State').selectOption('up');
   await page.tab.locator('#matched').getByText('989 of 1,000').waitFor();
-  assert.equal(await rows.count() + await page.tab.locator('.pool').count(), 50);
+  assert.equal((await rows.count()) + (await page.tab.locator('.pool').count()), 50);
   await page.tab.getByText('rows: 1 to 50 of 1,009').waitFor();
   await page.tab.locator('#filters').getByLabel('Order').selectOption('open');
   await page.tab.locator('#filters').getByLabel('Pool').fill('POOL-19');
   await page.tab.locator('#matched').getByText('1 pool, 49 of 1,000').waitFor();
   const open_ = await rows.locator('.open').allTextContents();
   assert.equal(open_.length, 49);
-  assert.deepEqual(open_.map(Number), open_.map(Number).sort((a, b) => b - a));
+  assert.deepEqual(
+    open_.map(Number),
+    open_.map(Number).sort((a, b) => b - a),
+  );
   await page.tab.locator('#filters').getByLabel('Pool').fill('nothing');
   await page.tab.locator('#matched').getByText('0 pools, 0 of 1,000').waitFor();
   await page.end();
@@ -79,7 +106,7 @@ const HOSTILE = {
   "javascript:window.hostile=1//'": "javascript:window.hostile=1//'",
   '\u202e\u2066moc.live\u200f': '\\u{202e}\\u{2066}moc.live\\u{200f}',
   'a\u0000b\u001b[31m\u0085\u200bc\ufeff': 'a\\u{0}b\\u{1b}[31m\\u{85}\\u{200b}c\\u{feff}',
-  '__proto__': '__proto__',
+  __proto__: '__proto__',
   '\ud800': '\\u{d800}',
   'ﷺ שלום العربية': 'ﷺ שלום العربية',
 };
@@ -88,17 +115,51 @@ const HOSTILE = {
 function hostile(names) {
   const status = values.incident();
   names.forEach((name) => {
-    const one = values.backend(name, { address: name, zone: name, state: 'down', reason: name, checks: { heard: name, failed: 1 } });
-    status.pools.push(values.pool(name, [one], { balance: name, discovery: [{ source: name, last_success: null, failures: 1, fault: name }] }));
+    const one = values.backend(name, {
+      address: name,
+      zone: name,
+      state: 'down',
+      reason: name,
+      checks: { heard: name, failed: 1 },
+    });
+    status.pools.push(
+      values.pool(name, [one], { balance: name, discovery: [{ source: name, last_success: null, failures: 1, fault: name }] }),
+    );
     status.problems.push({ kind: 'backend', name, text: name, since: null, command: `pointsman connections --pool ${name}` });
     status.events.unshift(values.event(1, 'error', name));
-    status.overrides.push({ kind: 'state', pool: name, backend: name, value: 'drain', since: status.started, by: name, ends_in_seconds: null, open: 1, waiting: 0 });
-    status.listeners.push({ name, addresses: [name], protocol: name, routes: 1, proxy_protocol: name, connections: { open: 0 } });
+    status.overrides.push({
+      kind: 'state',
+      pool: name,
+      backend: name,
+      value: 'drain',
+      since: status.started,
+      by: name,
+      ends_in_seconds: null,
+      open: 1,
+      waiting: 0,
+    });
+    status.listeners.push({
+      name,
+      addresses: [name],
+      protocol: name,
+      routes: 1,
+      proxy_protocol: name,
+      connections: { open: 0 },
+    });
   });
   const list = values.connections(0);
-  list.connections = names.map((name, at) => ({ ...values.connections(1).connections[0], id: at + 1, client: name, sni: name, pool: name, backend: name, stage: name }));
+  list.connections = names.map((name, at) => ({
+    ...values.connections(1).connections[0],
+    id: at + 1,
+    client: name,
+    sni: name,
+    pool: name,
+    backend: name,
+    stage: name,
+  }));
   const top = values.top();
-  for (const part of ['names', 'unknown_names', 'sources']) top[part].top = names.map((name) => ({ name, connections: 7, error: 0 }));
+  for (const part of ['names', 'unknown_names', 'sources'])
+    top[part].top = names.map((name) => ({ name, connections: 7, error: 0 }));
   return values.answers({ '/api/v1/status': status, '/api/v1/top': top, '/api/v1/connections': list });
 }
 
@@ -111,14 +172,27 @@ test('hostile names', async (t) => {
     await page.tab.locator('#top tbody').first().waitFor();
     await page.tab.locator('#connections summary').click();
     await page.tab.locator('#list tbody tr').first().waitFor();
-    for (const part of ['#pools h3', '#pools th b', '#events .text', '#top th', '#list td', '#listeners th', '#overrides th', '#problems .text']) {
+    for (const part of [
+      '#pools h3',
+      '#pools th b',
+      '#events .text',
+      '#top th',
+      '#list td',
+      '#listeners th',
+      '#overrides th',
+      '#problems .text',
+    ]) {
       const texts = await page.tab.locator(part).allTextContents();
       if (part.startsWith('#problems')) {
         await page.tab.getByRole('button', { name: 'Next problems' }).click();
-        texts.push(...await page.tab.locator(part).allTextContents());
+        texts.push(...(await page.tab.locator(part).allTextContents()));
         await page.tab.getByRole('button', { name: 'Previous problems' }).click();
       }
-      for (const shown of [...Object.values(HOSTILE), long]) assert.ok(texts.some((text) => text.includes(shown)), `${shown} is not in ${part}`);
+      for (const shown of [...Object.values(HOSTILE), long])
+        assert.ok(
+          texts.some((text) => text.includes(shown)),
+          `${shown} is not in ${part}`,
+        );
     }
     assert.equal(await page.tab.evaluate(() => window.hostile), undefined);
     assert.equal(await page.tab.locator('main img, main script, main iframe').count(), 0);
@@ -127,7 +201,7 @@ test('hostile names', async (t) => {
     // The copy of a command is exactly its text.
     await page.context.grantPermissions(['clipboard-read', 'clipboard-write']);
     const copy = page.tab.locator('#problems .command').filter({ hasText: '1b' });
-    if (await copy.count() === 0) await page.tab.getByRole('button', { name: 'Next problems' }).click();
+    if ((await copy.count()) === 0) await page.tab.getByRole('button', { name: 'Next problems' }).click();
     await copy.getByRole('button').click();
     await page.tab.locator('#said').getByText('Copied').waitFor();
     assert.equal(await page.tab.evaluate(() => navigator.clipboard.readText()), await copy.locator('code').textContent());
@@ -147,26 +221,53 @@ test('the policy stops what would be markup or code', async (t) => {
   const page = await open(t, server.origin);
   await page.headline(/problem/);
   const attempts = await page.tab.evaluate(async () => {
-    const attempt = (act) => { try { act(); return 'done'; } catch (error) { return error.name; } };
+    const attempt = (act) => {
+      try {
+        act();
+        return 'done';
+      } catch (error) {
+        return error.name;
+      }
+    };
     const element = document.body.appendChild(document.createElement('p'));
     const results = {
-      innerHTML: attempt(() => { element.innerHTML = '<b>x</b>'; }),
-      script: attempt(() => { document.body.appendChild(document.createElement('script')).text = 'window.hostile = 1'; }),
+      innerHTML: attempt(() => {
+        element.innerHTML = '<b>x</b>';
+      }),
+      script: attempt(() => {
+        document.body.appendChild(document.createElement('script')).text = 'window.hostile = 1';
+      }),
       policy: attempt(() => trustedTypes.createPolicy('default', { createHTML: (text) => text })),
-      handler: attempt(() => { element.setAttribute('onclick', 'window.hostile = 1'); element.click(); }),
+      handler: attempt(() => {
+        element.setAttribute('onclick', 'window.hostile = 1');
+        element.click();
+      }),
       style: attempt(() => element.setAttribute('style', 'position: fixed')),
     };
     results.position = getComputedStyle(element).position;
-    results.elsewhere = await fetch('http://127.0.0.2:1/', { mode: 'no-cors' }).then(() => 'done', (error) => error.name);
+    results.elsewhere = await fetch('http://127.0.0.2:1/', { mode: 'no-cors' }).then(
+      () => 'done',
+      (error) => error.name,
+    );
     results.hostile = String(window.hostile);
     return results;
   });
   assert.deepEqual(attempts, {
-    innerHTML: 'TypeError', script: 'TypeError', policy: 'TypeError', handler: 'TypeError', style: 'done', position: 'static', elsewhere: 'TypeError', hostile: 'undefined',
+    innerHTML: 'TypeError',
+    script: 'TypeError',
+    policy: 'TypeError',
+    handler: 'TypeError',
+    style: 'done',
+    position: 'static',
+    elsewhere: 'TypeError',
+    hostile: 'undefined',
   });
   const violated = await page.tab.evaluate(() => window.violations);
   for (const directive of ['require-trusted-types-for', 'trusted-types', 'style-src-attr', 'connect-src']) {
-    assert.ok(violated.some((violation) => violation.startsWith(directive)), `${directive}: ${violated.join('\n')}`);
+    assert.ok(
+      violated.some((violation) => violation.startsWith(directive)),
+      `${directive}: ${violated.join('\n')}`,
+    );
   }
 });
 
@@ -178,7 +279,14 @@ test('a page with faults does not pass', async (t) => {
     assert.notEqual(server.text, text);
     const page = await open(t, server.origin);
     await page.headline(/problem/);
-    await assert.rejects(async () => { await page.accessible('a fault'); await page.end(); }, expression, String(expression));
+    await assert.rejects(
+      async () => {
+        await page.accessible('a fault');
+        await page.end();
+      },
+      expression,
+      String(expression),
+    );
   };
   await fails((page) => page.replace('<body', '<body onload="run()"'), /violations of the policy/);
   await fails((page) => page.replace('<main>', '<main onclick="run()">'), /handlers in attributes/);
@@ -204,9 +312,26 @@ test('endpoints that are missing', async (t) => {
 });
 
 test('a program that has just started', async (t) => {
-  const status = values.status([], { life: 'starting', listeners: [], events: [], problems: [{ kind: 'process', name: '', text: 'it starts, and takes no connections yet', since: new Date().toISOString(), command: null }] });
+  const status = values.status([], {
+    life: 'starting',
+    listeners: [],
+    events: [],
+    problems: [
+      {
+        kind: 'process',
+        name: '',
+        text: 'it starts, and takes no connections yet',
+        since: new Date().toISOString(),
+        command: null,
+      },
+    ],
+  });
   const empty = { connections: 0, slots: 896, error_bound: 0, top: [] };
-  const answers = { '/api/v1/status': status, '/api/v1/history': values.history(0), '/api/v1/top': { since: status.started, workers_silent: 1, names: empty, unknown_names: empty, sources: empty } };
+  const answers = {
+    '/api/v1/status': status,
+    '/api/v1/history': values.history(0),
+    '/api/v1/top': { since: status.started, workers_silent: 1, names: empty, unknown_names: empty, sources: empty },
+  };
   const server = await mock(t, values.answers(answers));
   const page = await open(t, server.origin);
   await page.headline('1 problem');
@@ -227,7 +352,11 @@ test('a hidden page asks for nothing', async (t) => {
   await page.tab.clock.install();
   await page.tab.addInitScript(() => Object.defineProperty(document, 'hidden', { get: () => window.isHidden ?? false }));
   await page.tab.goto(server.origin);
-  const turn = (isHidden) => page.tab.evaluate((value) => { window.isHidden = value; document.dispatchEvent(new Event('visibilitychange')); }, isHidden);
+  const turn = (isHidden) =>
+    page.tab.evaluate((value) => {
+      window.isHidden = value;
+      document.dispatchEvent(new Event('visibilitychange'));
+    }, isHidden);
   const rounds = () => server.requests.filter(({ url }) => url === '/api/v1/history').length;
   const wholeRounds = (number) => page.until(`${number} rounds`, () => rounds() === number);
   await wholeRounds(1);
@@ -254,7 +383,9 @@ test('requests come one after the other', async (t) => {
   server.server.on('request', (_, answer) => {
     now += 1;
     most = Math.max(most, now);
-    answer.on('close', () => { now -= 1; });
+    answer.on('close', () => {
+      now -= 1;
+    });
   });
   const page = await open(t, server.origin);
   await page.headline('3 problems');
@@ -270,24 +401,34 @@ test('nothing moves while the values change', async (t) => {
   const statuses = Array.from({ length: 5 }, (_, at) => {
     const status = values.incident();
     status.connections.open = 10 ** at;
-    status.pools.forEach((pool) => pool.backends.forEach((backend) => {
-      Object.assign(backend.connections, { active: 7 ** at, total: 9 ** at });
-      backend.checks.passed = 8 ** at;
-    }));
+    status.pools.forEach((pool) =>
+      pool.backends.forEach((backend) => {
+        Object.assign(backend.connections, { active: 7 ** at, total: 9 ** at });
+        backend.checks.passed = 8 ** at;
+      }),
+    );
     return status;
   });
   let round = 0;
-  server.answers['/api/v1/status'] = () => { round += 1; return statuses[round % 5]; };
+  server.answers['/api/v1/status'] = () => {
+    round += 1;
+    return statuses[round % 5];
+  };
   server.answers['/api/v1/history'] = () => values.history(600, round + 1);
   const page = await open(t, server.origin, { viewport: { width: 1920, height: 1080 } });
   await page.headline('3 problems');
   await page.rounds(1);
-  const places = () => page.tab.evaluate(() => [...document.querySelectorAll('section, tr, th, td, li, button, input, .plot, .pool, h2, h3')].map((element) => {
-    const { x, y, width, height } = element.getBoundingClientRect();
-    return `${element.tagName} ${element.id} ${x} ${y} ${width} ${height}`;
-  }));
+  const places = () =>
+    page.tab.evaluate(() =>
+      [...document.querySelectorAll('section, tr, th, td, li, button, input, .plot, .pool, h2, h3')].map((element) => {
+        const { x, y, width, height } = element.getBoundingClientRect();
+        return `${element.tagName} ${element.id} ${x} ${y} ${width} ${height}`;
+      }),
+    );
   const before = await places();
-  await page.tab.evaluate(() => { window.shifts.length = 0; });
+  await page.tab.evaluate(() => {
+    window.shifts.length = 0;
+  });
   await page.rounds(4);
   assert.deepEqual(await places(), before);
   assert.ok(before.length > 100, `${before.length} places`);
@@ -299,10 +440,13 @@ test('nothing moves while the values change', async (t) => {
 
 test('a server whose clock is an hour behind', async (t) => {
   const answers = values.answers();
-  const shifted = JSON.parse(JSON.stringify(answers['/api/v1/status']), (key, value) => ['time', 'since', 'loaded'].includes(key) && value
-    ? new Date(Date.parse(value) - 3_600_000).toISOString() : value);
+  const shifted = JSON.parse(JSON.stringify(answers['/api/v1/status']), (key, value) =>
+    ['time', 'since', 'loaded'].includes(key) && value ? new Date(Date.parse(value) - 3_600_000).toISOString() : value,
+  );
   const server = await mock(t, { ...answers, '/api/v1/status': shifted });
-  server.server.prependListener('request', (_, answer) => answer.setHeader('date', new Date(Date.now() - 3_600_000).toUTCString()));
+  server.server.prependListener('request', (_, answer) =>
+    answer.setHeader('date', new Date(Date.now() - 3_600_000).toUTCString()),
+  );
   const page = await open(t, server.origin);
   await page.headline('3 problems');
   await page.tab.locator('#events li').filter({ hasText: 'app/app-2 is down' }).getByText(/^3m/).waitFor();
@@ -336,9 +480,13 @@ test('a click on a name lists its connections', async (t) => {
   const server = await mock(t, values.answers());
   const page = await open(t, server.origin);
   await page.tab.getByRole('button', { name: '203.0.113.0/24' }).click();
-  await page.until('the list', () => server.requests.some(({ url }) => url.startsWith('/api/v1/connections?source=203.0.113.0%2F24&sort=age&limit=100')));
+  await page.until('the list', () =>
+    server.requests.some(({ url }) => url.startsWith('/api/v1/connections?source=203.0.113.0%2F24&sort=age&limit=100')),
+  );
   await page.tab.getByRole('button', { name: 'mail.example.com' }).click();
-  await page.until('the list', () => server.requests.some(({ url }) => url.startsWith('/api/v1/connections?sni=mail.example.com&sort=age')));
+  await page.until('the list', () =>
+    server.requests.some(({ url }) => url.startsWith('/api/v1/connections?sni=mail.example.com&sort=age')),
+  );
   await page.end();
 });
 

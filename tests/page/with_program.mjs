@@ -9,7 +9,8 @@ import { balanced, open, run, runIn, start, throughTunnel } from './fixture.mjs'
 import { client, echo } from './program.mjs';
 
 const row = (page, backend) => page.tab.locator('.backends tbody tr').filter({ hasText: backend });
-const stateOverride = async (program) => (await program.ask('/api/v1/overrides')).map(({ kind, pool, backend, value }) => `${kind} ${pool}/${backend} ${value}`);
+const stateOverride = async (program) =>
+  (await program.ask('/api/v1/overrides')).map(({ kind, pool, backend, value }) => `${kind} ${pool}/${backend} ${value}`);
 
 test('a program that is well', async (t) => {
   const { program } = await start(t);
@@ -47,7 +48,12 @@ test('a program with a thousand backends', async (t) => {
   assert.deepEqual(await stateOverride(program), ['state p7/127.0.7.33:9 drain']);
   await page.accessible('a thousand backends');
   // A tunnel may be slow.
-  const sizes = await page.tab.evaluate(() => performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/status')).map(({ encodedBodySize, decodedBodySize }) => [encodedBodySize, decodedBodySize]));
+  const sizes = await page.tab.evaluate(() =>
+    performance
+      .getEntriesByType('resource')
+      .filter(({ name }) => name.endsWith('/status'))
+      .map(({ encodedBodySize, decodedBodySize }) => [encodedBodySize, decodedBodySize]),
+  );
   assert.ok(sizes.length > 0 && sizes.every(([sent, read]) => sent < 100_000 && read > 500_000), JSON.stringify(sizes));
   await page.end();
 });
@@ -65,7 +71,9 @@ test('a drain by click, and its end', async (t) => {
   await dialog.getByRole('button', { name: 'Change' }).click();
   await row(page, 'b2').getByText('draining').waitFor();
   assert.deepEqual(await stateOverride(program), ['state app/b2 drain']);
-  await row(page, 'b2').getByText(/ends in 1h 59m/).waitFor();
+  await row(page, 'b2')
+    .getByText(/ends in 1h 59m/)
+    .waitFor();
   await page.tab.getByRole('button', { name: 'End state app/b2' }).click();
   await row(page, 'b2').getByText('up', { exact: false }).waitFor();
   await page.until('the end of the override', async () => (await stateOverride(program)).length === 0);
@@ -76,13 +84,17 @@ test('a drain and its end with the keyboard alone', async (t) => {
   const { program } = await start(t);
   const page = await open(t, await throughTunnel(t, program));
   await page.tab.getByRole('button', { name: 'Change app/b1' }).waitFor();
-  const focused = () => page.tab.evaluate(() => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.slice(0, 80));
-  const isMarked = () => page.tab.evaluate(() => {
-    const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
-    return outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2;
-  });
+  const focused = () =>
+    page.tab.evaluate(
+      () => document.activeElement.getAttribute('aria-label') ?? document.activeElement.textContent.slice(0, 80),
+    );
+  const isMarked = () =>
+    page.tab.evaluate(() => {
+      const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+      return outlineStyle !== 'none' && parseFloat(outlineWidth) >= 2;
+    });
   const tabTo = async (name) => {
-    for (let presses = 0; await focused() !== name; presses += 1) {
+    for (let presses = 0; (await focused()) !== name; presses += 1) {
       assert.ok(presses < 60, `Tab does not lead to ${name}`);
       await page.tab.keyboard.press('Tab');
       assert.ok(await isMarked(), `the focus does not show at ${await focused()}`);
@@ -146,7 +158,10 @@ test('pause and resume', async (t) => {
   await page.tab.getByRole('dialog').getByRole('button', { name: 'Pause' }).click();
   await page.headline('1 problem');
   await page.tab.locator('#problems').getByText('pointsman resume app').waitFor();
-  await page.tab.locator('#pools').getByText(/paused for 1m/).waitFor();
+  await page.tab
+    .locator('#pools')
+    .getByText(/paused for 1m/)
+    .waitFor();
   assert.deepEqual(await stateOverride(program), ['pause app/null paused']);
   await page.accessible('paused');
   await page.tab.getByRole('button', { name: 'Resume app', exact: true }).click();
@@ -159,27 +174,45 @@ test('a connection is listed, explained and killed', async (t) => {
   const { program } = await start(t);
   const port = await program.port('main');
   const [one, other] = [await client(port), await client(port)];
-  t.after(() => { one.destroy(); other.destroy(); });
+  t.after(() => {
+    one.destroy();
+    other.destroy();
+  });
   const page = await open(t, await throughTunnel(t, program));
   await page.headline('all is well');
   await page.tab.locator('#connections summary').click();
   const rows = page.tab.locator('#list tbody tr');
-  await page.until('two rows', async () => await rows.count() === 2);
+  await page.until('two rows', async () => (await rows.count()) === 2);
   await page.accessible('connections');
-  await rows.filter({ hasText: String(one.localPort) }).getByRole('button', { name: String(one.localPort) }).click();
-  await page.tab.getByRole('dialog').getByText('neither side sends').or(page.tab.getByRole('dialog').getByText('nothing holds the connection up')).waitFor();
+  await rows
+    .filter({ hasText: String(one.localPort) })
+    .getByRole('button', { name: String(one.localPort) })
+    .click();
+  await page.tab
+    .getByRole('dialog')
+    .getByText('neither side sends')
+    .or(page.tab.getByRole('dialog').getByText('nothing holds the connection up'))
+    .waitFor();
   await page.tab.getByRole('dialog').getByText('ss -tinmo').first().waitFor();
   await page.accessible('one connection');
   await page.tab.getByRole('button', { name: 'Close' }).click();
-  const closed = new Promise((done) => { one.on('close', done); });
-  await rows.filter({ hasText: String(one.localPort) }).getByRole('button', { name: /^Kill/ }).click();
+  const closed = new Promise((done) => {
+    one.on('close', done);
+  });
+  await rows
+    .filter({ hasText: String(one.localPort) })
+    .getByRole('button', { name: /^Kill/ })
+    .click();
   await page.tab.getByRole('dialog').getByText('Both sides are reset').waitFor();
   assert.equal(one.destroyed, false, 'the question comes first');
   await page.tab.getByRole('dialog').getByRole('button', { name: 'Kill' }).click();
   await closed;
-  await page.until('one row', async () => await rows.count() === 1);
+  await page.until('one row', async () => (await rows.count()) === 1);
   assert.equal(other.destroyed, false);
-  await page.tab.locator('#events').getByText(/was closed, by unix/).waitFor();
+  await page.tab
+    .locator('#events')
+    .getByText(/was closed, by unix/)
+    .waitFor();
   // A name that does not exist is a fault of the form, not of the server.
   await page.tab.locator('#filter').getByLabel('Pool').fill('ap');
   await page.tab.getByRole('button', { name: 'List' }).click();
@@ -208,17 +241,32 @@ const tokenInput = (page) => page.tab.getByLabel('Token', { exact: true });
 
 /** Checks that the token is nowhere but in headers. */
 async function assertKept(page) {
-  const kept = await page.tab.evaluate(() => [document.cookie, location.href, JSON.stringify(localStorage), JSON.stringify(sessionStorage), document.documentElement.outerHTML,
-    ...[...document.querySelectorAll('input')].map((input) => input.value), JSON.stringify(history.state), window.name].join('\n'));
+  const kept = await page.tab.evaluate(() =>
+    [
+      document.cookie,
+      location.href,
+      JSON.stringify(localStorage),
+      JSON.stringify(sessionStorage),
+      document.documentElement.outerHTML,
+      ...[...document.querySelectorAll('input')].map((input) => input.value),
+      JSON.stringify(history.state),
+      window.name,
+    ].join('\n'),
+  );
   assert.ok(!kept.includes(TOKEN), kept);
   assert.deepEqual(await page.context.cookies(), []);
-  assert.deepEqual(page.requests.filter(({ url }) => url.includes(TOKEN)), []);
+  assert.deepEqual(
+    page.requests.filter(({ url }) => url.includes(TOKEN)),
+    [],
+  );
   const sent = page.requests.filter(({ headers }) => headers.authorization === `Bearer ${TOKEN}`);
   assert.ok(sent.length > 0, 'the token was sent');
 }
 
 test('a token for changes', async (t) => {
-  const { program } = await start(t, 'listen = "127.0.0.1:0"\ntoken_file = "FOLDER/token"\ntoken_for = "changes"', { token: TOKEN });
+  const { program } = await start(t, 'listen = "127.0.0.1:0"\ntoken_file = "FOLDER/token"\ntoken_for = "changes"', {
+    token: TOKEN,
+  });
   const page = await open(t, `http://127.0.0.1:${await program.adminPort()}/`);
   await page.headline('all is well');
   await page.tab.locator('#right').getByText('read-only').waitFor();
@@ -237,7 +285,9 @@ test('a token for changes', async (t) => {
   await page.tab.getByRole('button', { name: 'Change app/b1' }).click();
   await page.tab.getByRole('dialog').getByRole('button', { name: 'Change' }).click();
   await row(page, 'b1').getByText('draining').waitFor();
-  await row(page, 'b1').getByText(/with the token/).waitFor();
+  await row(page, 'b1')
+    .getByText(/with the token/)
+    .waitFor();
   await assertKept(page);
   // A token that is no longer right ends the right to change.
   fs.writeFileSync(path.join(program.folder, 'token'), 'another-token-of-some-length');
@@ -278,7 +328,9 @@ test('the server ends and comes back', async (t) => {
   await page.headline('all is well');
   await program.end();
   await page.headline('the server cannot be reached');
-  await page.tab.getByText(/^for \d+s, since \d\d:\d\d:\d\d. The values below are of \d\d:\d\d:\d\d. The page tries again.$/).waitFor();
+  await page.tab
+    .getByText(/^for \d+s, since \d\d:\d\d:\d\d. The values below are of \d\d:\d\d:\d\d. The page tries again.$/)
+    .waitFor();
   assert.equal(await page.tab.locator('.backends tbody tr').count(), 3, 'the last values stay');
   await page.accessible('offline');
   await page.screenshot('offline');
@@ -295,8 +347,11 @@ test('the server ends and comes back', async (t) => {
 test('a backend dies and comes back', async (t) => {
   const dead = await echo();
   const { port } = dead;
-  const program = await run(t, `[admin]\nlisten = "unix:FOLDER/admin.sock"\n[listener.main]\nbind = "127.0.0.1:0"\npool = "app"\n[pool.app]\n`
-    + `backends = [{ name = "dies", address = "127.0.0.1:${port}" }]\nhealth = { interval = "100ms", fall = 1 }\n`);
+  const program = await run(
+    t,
+    `[admin]\nlisten = "unix:FOLDER/admin.sock"\n[listener.main]\nbind = "127.0.0.1:0"\npool = "app"\n[pool.app]\n` +
+      `backends = [{ name = "dies", address = "127.0.0.1:${port}" }]\nhealth = { interval = "100ms", fall = 1 }\n`,
+  );
   const page = await open(t, await throughTunnel(t, program));
   await page.headline('all is well');
   await dead.close();
@@ -327,7 +382,15 @@ test('other sites', async (t) => {
   await other.tab.setContent(`<iframe src="${url}"></iframe>`);
   const frame = () => other.tab.frames()[1]?.url() ?? '';
   await other.until('the refusal', () => frame().startsWith('chrome-error:'));
-  const read = (path, options) => other.tab.evaluate(([where, how]) => fetch(where, how).then((answer) => answer.text(), (error) => error.name), [path, options]);
+  const read = (path, options) =>
+    other.tab.evaluate(
+      ([where, how]) =>
+        fetch(where, how).then(
+          (answer) => answer.text(),
+          (error) => error.name,
+        ),
+      [path, options],
+    );
   assert.equal(await read(`${url}api/v1/status`), 'TypeError');
   assert.equal(await read(url), 'TypeError');
   await read(`${url}api/v1/overrides/pause?pool=app&for=60s`, { method: 'POST', mode: 'no-cors' });
@@ -338,6 +401,9 @@ test('other sites', async (t) => {
     const answer = await other.tab.goto(`${evil}${path}`);
     assert.equal(answer.status(), 421, path);
   }
-  assert.match(await read('/api/v1/overrides/pause?pool=app&for=60s', { method: 'POST' }), /the header Host has a name that is not configured/);
+  assert.match(
+    await read('/api/v1/overrides/pause?pool=app&for=60s', { method: 'POST' }),
+    /the header Host has a name that is not configured/,
+  );
   assert.deepEqual(await stateOverride(program), []);
 });
