@@ -145,7 +145,7 @@ pub(super) fn rank(backend: &Value) -> u8 {
 /// open connections. The backend may hang, or its clients send first and are idle. So it is listed before the
 /// others that are up, and is no problem by itself. The alert in docs/operate/monitoring.md has the same numbers,
 /// and a duration that a table cannot have.
-fn is_silent(backend: &Value) -> bool {
+pub(super) fn is_silent(backend: &Value) -> bool {
     let count = |key: &str| backend["connections"][key].as_u64().unwrap_or(0);
     count("waiting") > 5 && 2 * count("waiting") > count("active")
 }

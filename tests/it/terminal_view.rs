@@ -6,12 +6,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use nix::pty::{Winsize, openpty};
+use nix::fcntl::OFlag;
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -59,34 +61,53 @@ fn once(admin: SocketAddr, view: &str, columns: &str) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
 }
 
+/// Opens a pseudo-terminal. Returns its two ends: that of the person and that of the program. Other programs that tests start
+/// at the same time inherit neither.
+fn pseudo_terminal() -> (File, File) {
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname_r(&master).unwrap();
+    let slave =
+        File::options().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(name).unwrap();
+    set_size(&slave, COLUMNS, LINES);
+    (File::from(OwnedFd::from(master)), slave)
+}
+
+fn set_size(terminal: &File, columns: usize, lines: usize) {
+    let (columns, lines) = (columns.to_string(), lines.to_string());
+    let arguments = ["cols", &*columns, "rows", &*lines];
+    let status = Command::new("stty").args(arguments).stdin(terminal.try_clone().unwrap()).status();
+    assert!(status.unwrap().success());
+}
+
 /// The program in a pseudo-terminal. It is killed when dropped, if it has not ended.
 struct OnTerminal {
     child: Child,
     keys: File,
     shown: Arc<Mutex<Vec<u8>>>,
-    terminal: OwnedFd,
+    terminal: File,
     before: Termios,
 }
 
 impl OnTerminal {
     fn start(admin: SocketAddr) -> Self {
-        let size = Winsize { ws_row: LINES as u16, ws_col: COLUMNS as u16, ws_xpixel: 0, ws_ypixel: 0 };
-        let pair = openpty(&size, None).unwrap();
-        let before = tcgetattr(&pair.slave).unwrap();
-        let end = || Stdio::from(pair.slave.try_clone().unwrap());
+        let (master, slave) = pseudo_terminal();
+        let before = tcgetattr(&slave).unwrap();
+        let end = || Stdio::from(slave.try_clone().unwrap());
         let mut command = command(&["top", "--interval", "200ms", "--admin", &admin.to_string()]);
         command.env("TERM", "xterm-256color").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
-        let keys = File::from(pair.master.try_clone().unwrap());
+        let keys = master.try_clone().unwrap();
         let shown = Arc::<Mutex<Vec<u8>>>::default();
-        let (mut source, to) = (File::from(pair.master), Arc::clone(&shown));
+        let (mut source, to) = (master, Arc::clone(&shown));
         thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = source.read(&mut buffer) {
                 to.lock().unwrap().extend_from_slice(&buffer[..count]);
             }
         });
-        Self { child, keys, shown, terminal: pair.slave, before }
+        Self { child, keys, shown, terminal: slave, before }
     }
 
     fn text(&self) -> String {
@@ -231,6 +252,26 @@ fn the_view_ends_by_a_key_and_by_signals_and_restores_the_terminal() {
     }
 }
 
+/// The program must not be busy for ever with a terminal that is gone. No signal comes here: the terminal has no session.
+#[test]
+fn the_view_ends_with_its_terminal() {
+    let (_proxy, admin) = start(true);
+    let (mut master, slave) = pseudo_terminal();
+    let mut command = command(&["top", "--admin", &admin.to_string()]);
+    let end = || Stdio::from(slave.try_clone().unwrap());
+    let mut child = command.stdin(end()).stdout(end()).stderr(Stdio::null()).spawn().unwrap();
+    let mut start = [0; 8];
+    master.read_exact(&mut start).unwrap();
+    assert_eq!(&start, ENTER.as_bytes());
+    drop(master);
+    let mut status = None;
+    wait_for("the end of the program", || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(1));
+}
+
 #[test]
 fn a_backend_is_drained_by_keys() {
     let (proxy, admin) = start(true);
@@ -267,12 +308,10 @@ fn the_view_follows_the_size_of_the_screen() {
     let mut view = OnTerminal::start(admin);
     view.wait_for("6 overrides");
     // There is no session here, so the kernel sends no signal by itself.
-    for (columns, lines) in [("40", "12"), ("0", "0"), ("1", "1"), ("100", "24")] {
-        let arguments = ["cols", columns, "rows", lines];
-        let changed = Command::new("stty").args(arguments).stdin(view.terminal.try_clone().unwrap()).status();
-        assert!(changed.unwrap().success());
+    for (columns, lines) in [(40, 12), (0, 0), (1, 1), (COLUMNS, LINES)] {
+        set_size(&view.terminal, columns, lines);
         view.signal(Signal::SIGWINCH);
-        if columns == "40" {
+        if columns == 40 {
             wait_for("a narrow screen", || !view.screen().contains("6 overrides"));
         }
     }

@@ -5,7 +5,7 @@ use ratatui::layout::Rect;
 use ratatui::style::Modifier;
 
 use super::clean::{clean, columns, cut};
-use super::looks::{Looks, Tone};
+use super::style::{Tone, TopStyle};
 
 /// A line of pieces of text.
 pub(super) type ToneLine = Vec<(String, Tone)>;
@@ -13,16 +13,16 @@ pub(super) type ToneLine = Vec<(String, Tone)>;
 /// The cells of one frame.
 pub(super) struct Canvas<'b> {
     buffer: &'b mut Buffer,
-    looks: Looks,
+    style: TopStyle,
 }
 
 impl<'b> Canvas<'b> {
-    pub(super) fn new(buffer: &'b mut Buffer, looks: Looks) -> Self {
-        Self { buffer, looks }
+    pub(super) fn new(buffer: &'b mut Buffer, style: TopStyle) -> Self {
+        Self { buffer, style }
     }
 
-    pub(super) fn looks(&self) -> Looks {
-        self.looks
+    pub(super) fn style(&self) -> TopStyle {
+        self.style
     }
 
     /// Writes a text at a column of a row of an area, as far as the area goes. Returns the column behind it.
@@ -32,8 +32,8 @@ impl<'b> Canvas<'b> {
             return column;
         }
         let cleaned = clean(text);
-        let shown = cut(&cleaned, usize::from(area.width - column), self.looks.cut_mark());
-        self.buffer.set_string(area.x + column, area.y + row, &shown, self.looks.style(tone));
+        let shown = cut(&cleaned, usize::from(area.width - column), self.style.cut_mark());
+        self.buffer.set_string(area.x + column, area.y + row, &shown, self.style.of(tone));
         column + u16::try_from(columns(&shown)).unwrap_or(area.width - column)
     }
 
@@ -55,7 +55,7 @@ impl<'b> Canvas<'b> {
         let area = area.intersection(self.buffer.area);
         if row < area.height {
             let row = Rect { y: area.y + row, height: 1, ..area };
-            self.buffer.set_style(row, self.looks.style(tone).add_modifier(Modifier::REVERSED));
+            self.buffer.set_style(row, self.style.of(tone).add_modifier(Modifier::REVERSED));
         }
     }
 }

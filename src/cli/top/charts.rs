@@ -5,7 +5,7 @@ use serde_json::{Number, Value};
 
 use super::canvas::Canvas;
 use super::clean::columns;
-use super::looks::{Looks, Tone};
+use super::style::{Tone, TopStyle};
 use super::values::{items, moment};
 use crate::cli::connections::bytes;
 use crate::cli::status::duration;
@@ -39,7 +39,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, history: &Value, limit: 
         return;
     }
     let charts = charts(history, limit);
-    let looks = canvas.looks();
+    let style = canvas.style();
     let gap = if area.width < NARROW { 1 } else { GAP };
     let width = (area.width + gap) / 4;
     for (at, chart) in charts.iter().enumerate() {
@@ -50,7 +50,7 @@ pub(super) fn draw(canvas: &mut Canvas<'_>, area: Rect, history: &Value, limit: 
         canvas.put(inside, 0, 0, title.map_or("", String::as_str), Tone::Strong);
         let values =
             shrink(&chart.values, usize::from(inside.width), last_second(history), interval(history));
-        for (row, line) in bars(&values, usize::from(area.height - 1), looks).into_iter().enumerate() {
+        for (row, line) in bars(&values, usize::from(area.height - 1), style).into_iter().enumerate() {
             // The newest value is at the right.
             let column = inside.width.saturating_sub(u16::try_from(values.len()).unwrap_or(0));
             canvas.put(inside, u16::try_from(row).unwrap_or(0) + 1, column, &line, chart.tone);
@@ -79,14 +79,14 @@ fn charts(history: &Value, limit: Option<u64>) -> [Chart; 4] {
             format!("open {now}"),
         ],
         values: open,
-        tone: Tone::Plain,
+        tone: Tone::Chart,
     };
     let new = rates(&history["accepted"]);
     let (now, most) = (per_second(recent(&new)), per_second(greatest(&new)));
     let new = Chart {
         titles: vec![format!("new {now}/s, at most {most}/s"), format!("new {now}/s"), format!("new {now}")],
         values: new,
-        tone: Tone::Plain,
+        tone: Tone::Chart,
     };
     let [up, down] = ["from_client_bytes", "from_backend_bytes"].map(|key| rates(&history[key]));
     let both: Vec<_> = up.iter().zip(&down).map(|(up, down)| up + down).collect();
@@ -94,7 +94,7 @@ fn charts(history: &Value, limit: Option<u64>) -> [Chart; 4] {
     let bytes = Chart {
         titles: vec![format!("{up}/s from clients, {down}/s from backends"), format!("{sum}/s"), sum.clone()],
         values: both,
-        tone: Tone::Plain,
+        tone: Tone::Chart,
     };
     [open, new, bytes, ends(&history["ended"], interval)]
 }
@@ -126,7 +126,7 @@ fn ends(ended: &Value, interval: f64) -> Chart {
     if !parts.is_empty() {
         titles.insert(0, format!("ends {now}/s: {of_reasons}"));
     }
-    Chart { values: all, titles, tone: if trouble > 0.0 { Tone::Warning } else { Tone::Plain } }
+    Chart { values: all, titles, tone: if trouble > 0.0 { Tone::Warning } else { Tone::Chart } }
 }
 
 /// Returns the numbers of a list.
@@ -192,15 +192,15 @@ fn shrink(samples: &[f64], width: usize, last_second: u64, interval: f64) -> Vec
 }
 
 /// Returns the lines of bars, from top to bottom. A value above 0 is always seen, and 0 has a dot.
-fn bars(values: &[f64], height: usize, looks: Looks) -> Vec<String> {
-    let shapes = looks.bars();
+fn bars(values: &[f64], height: usize, style: TopStyle) -> Vec<String> {
+    let shapes = style.bars();
     let (most, all) = (greatest(values), height * 8);
     let level = |value: f64| match value > 0.0 {
         true => ((value / most * all as f64).round() as usize).clamp(1, all),
         false => 0,
     };
     let shape = |value: f64, line: usize| match level(value).saturating_sub((height - 1 - line) * 8).min(8) {
-        0 if line + 1 == height => looks.zero(),
+        0 if line + 1 == height => style.zero(),
         eighths => shapes[eighths],
     };
     (0..height).map(|line| values.iter().map(|value| shape(*value, line)).collect()).collect()
@@ -212,12 +212,12 @@ mod tests {
 
     use super::*;
 
-    const LOOKS: Looks = Looks { has_color: false, has_blocks: false };
+    const STYLE: TopStyle = TopStyle { has_color: false, has_blocks: false };
 
     #[test]
     fn bars_show_small_values_and_zeros() {
         let check =
-            |values: &[f64], height, expected: &[&str]| assert_eq!(bars(values, height, LOOKS), expected);
+            |values: &[f64], height, expected: &[&str]| assert_eq!(bars(values, height, STYLE), expected);
         check(&[0.0, 1.0, 4.0, 8.0], 1, &["_.-#"]);
         check(&[0.0, 0.001, 1.0], 2, &["  #", "_.#"]);
         check(&[0.0, 0.0], 1, &["__"]);

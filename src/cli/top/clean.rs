@@ -1,7 +1,8 @@
-//! Text for a terminal: characters that it obeys, hides or moves are escaped, and each other character has one or two
-//! columns.
+//! Text for a terminal: characters that control it, hide text or move text are escaped, and each other character has one or
+//! two columns.
 //!
-//! A name may come from a client, and a check may hear anything. So all text passes through [`clean`] before it is drawn.
+//! A name may come from a client, and the answer to a check from any program. So all text passes through [`clean`] before it
+//! is drawn.
 
 use std::borrow::Cow;
 
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_gets_nothing_to_obey_or_to_hide() {
+    fn control_characters_and_unseen_ones_are_escaped() {
         let check = |text: &str, expected: &str| assert_eq!(clean(text), expected);
         check("plain, \u{e9}, \u{6f22}", "plain, \u{e9}, \u{6f22}");
         check("\u{1b}]0;x\u{7}", "\\u{1b}]0;x\\u{7}");

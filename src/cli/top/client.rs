@@ -1,8 +1,8 @@
 //! The thread that sends the requests of the view, so that a slow server never delays a key.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
-use std::thread;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::request::{TopAnswer, TopReply, TopRequest};
@@ -17,49 +17,44 @@ const UNDER_WAY: usize = 1;
 /// The thread of the requests. It ends with the view.
 pub(super) struct TopClient {
     requests: SyncSender<TopRequest>,
-    answers: Receiver<TopAnswer>,
+    thread: JoinHandle<()>,
 }
 
 impl TopClient {
-    /// Starts the thread.
+    /// Starts the thread, which sends the answers.
     ///
     /// # Errors
     ///
     /// That of the start.
-    pub(super) fn start(target: AdminTarget) -> io::Result<Self> {
+    pub(super) fn start<T: Send + 'static>(
+        target: AdminTarget,
+        to: SyncSender<T>,
+        wrap: fn(TopAnswer) -> T,
+    ) -> io::Result<Self> {
         let (requests, waiting) = sync_channel(UNDER_WAY);
-        let (done, answers) = sync_channel(UNDER_WAY);
-        thread::Builder::new()
-            .name("admin-requests".to_owned())
-            .spawn(move || answer_all(&target, &waiting, &done))?;
-        Ok(Self { requests, answers })
+        let answer_all = move || {
+            while let Ok(request) = waiting.recv() {
+                if to.send(wrap(answer(&target, request))).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("admin-requests".to_owned()).spawn(answer_all)?;
+        Ok(Self { requests, thread })
     }
 
     /// Sends a request. The view has no other request under way, so this does not wait.
-    pub(super) fn send(&self, request: TopRequest) {
-        // A thread that has ended is found by `answer`.
-        let _ = self.requests.send(request);
-    }
-
-    /// Returns the next answer, if there is one.
     ///
     /// # Errors
     ///
     /// If the thread has ended, which it does by a panic alone.
-    pub(super) fn answer(&self) -> io::Result<Option<TopAnswer>> {
-        match self.answers.try_recv() {
-            Ok(answer) => Ok(Some(answer)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(io::Error::other("the thread of the requests has ended")),
-        }
+    pub(super) fn send(&self, request: TopRequest) -> io::Result<()> {
+        self.requests.send(request).map_err(|_| io::Error::other("the thread of the requests has ended"))
     }
-}
 
-fn answer_all(target: &AdminTarget, requests: &Receiver<TopRequest>, done: &SyncSender<TopAnswer>) {
-    while let Ok(request) = requests.recv() {
-        if done.send(answer(target, request)).is_err() {
-            return;
-        }
+    /// Returns true while the thread can answer.
+    pub(super) fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
     }
 }
 

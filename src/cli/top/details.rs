@@ -119,7 +119,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cli::top::looks::Tone;
+    use crate::cli::top::style::Tone;
 
     fn check(value: &Value, subject: RowSubject, expected: &[&str]) {
         let row = TopRow { key: String::new(), cells: Vec::new(), tone: Tone::Plain, subject, value };

@@ -6,9 +6,9 @@ use ratatui::layout::Rect;
 use super::canvas::{Canvas, ToneLine};
 use super::clean::{clean, columns, wrap};
 use super::layout::{NeededLines, TopAreas, divide};
-use super::looks::Tone;
 use super::request::TopPage;
 use super::state::{TextKind, TopPrompt, TopState, TopView};
+use super::style::Tone;
 use super::table::RowOrder;
 use super::values::{items, shown, since, time_of_status};
 use super::{charts, details, filter, help, table, tables, verdict, view_lists};
@@ -29,7 +29,7 @@ const MESSAGE: usize = 4;
 /// Draws a frame.
 pub(super) fn draw(state: &TopState, buffer: &mut Buffer) {
     let screen = buffer.area;
-    let mut canvas = Canvas::new(buffer, state.looks);
+    let mut canvas = Canvas::new(buffer, state.style);
     let areas = areas(state, screen);
     draw_verdict(state, &mut canvas, areas.verdict);
     if state.page.is_some() {
@@ -235,7 +235,7 @@ fn page_lines(state: &TopState, width: usize) -> Vec<ToneLine> {
 
 /// Returns the lines of the foot: a question, a message, or the filter and the order of the table.
 fn foot(state: &TopState, width: usize) -> Vec<String> {
-    let mark = state.looks.typing_mark();
+    let mark = state.style.typing_mark();
     match (&state.prompt, &state.message) {
         (TopPrompt::Question { text, .. }, _) => wrap(&format!("{text} [y/N] "), width, 0),
         (TopPrompt::PauseTime { pool, text, .. }, message) => {
@@ -287,7 +287,11 @@ fn draw_foot(state: &TopState, canvas: &mut Canvas<'_>, area: Rect) {
     };
     let mut used = 0;
     for (row, line) in lines.iter().enumerate().take(usize::from(area.height)) {
-        used = canvas.put(area, u16::try_from(row).unwrap_or(u16::MAX), 0, line, tone);
+        let row = u16::try_from(row).unwrap_or(u16::MAX);
+        used = canvas.put(area, row, 0, line, tone);
+        if matches!(state.prompt, TopPrompt::Question { .. }) {
+            canvas.reverse(area, row, tone);
+        }
     }
     if matches!(state.prompt, TopPrompt::None) && lines.len() == 1 && state.has_keys {
         let fits = |hint: &&&str| usize::from(used) + 2 + hint.len() <= usize::from(area.width);

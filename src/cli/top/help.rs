@@ -2,7 +2,7 @@
 
 use super::canvas::ToneLine;
 use super::clean::wrap;
-use super::looks::Tone;
+use super::style::Tone;
 
 /// The keys and their effects. An entry without a key is a heading.
 const KEYS: [(&str, &str); 27] = [

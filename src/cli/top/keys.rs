@@ -208,7 +208,7 @@ fn sort(state: &mut TopState) {
     }
 }
 
-/// Returns the network of a source; `None` for a private link. The server tells the first address alone, and the sources of
+/// Returns the network of a source; `None` for a private link. The server has the first address alone, and the sources of
 /// IPv6 are networks: of 64 bits, unless the configuration has another prefix.
 fn network(source: &str) -> Option<String> {
     match source.parse().ok()? {

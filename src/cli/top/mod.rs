@@ -13,13 +13,15 @@ mod draw;
 mod event;
 mod filter;
 mod help;
+mod input;
 mod keys;
 mod layout;
-mod looks;
+
 mod once;
 mod request;
 mod rounds;
 mod state;
+mod style;
 mod table;
 mod tables;
 mod terminal;
@@ -33,6 +35,7 @@ mod view_pools;
 use std::env;
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::top_args::TopArgs;
@@ -40,13 +43,21 @@ use super::{FAILED, FAULTY, answer, complain};
 use crate::admin::AdminTarget;
 use client::TopClient;
 use event::{TopEvent, update};
-use looks::Looks;
-use request::TopPage;
-use state::{Reach, TopState, TopView};
-use terminal::{TerminalEvent, TopTerminal};
+use input::{KeyReader, TerminalEvent};
 
-/// The longest wait for a key: an answer of the server is shown after this time at the latest.
+use request::{TopAnswer, TopPage};
+use state::{Reach, TopState, TopView};
+use style::TopStyle;
+use terminal::TopTerminal;
+
+/// The longest time until a signal has its effect.
 const WAIT: Duration = Duration::from_millis(100);
+
+/// The wait after which the start of a sequence is the key Esc.
+const UNDECIDED: Duration = Duration::from_millis(40);
+
+/// The keys and answers that wait for the view. Their threads wait if there are more.
+const ARRIVALS: usize = 16;
 
 /// Shows the view, or prints one frame.
 pub(super) fn run(args: &TopArgs) -> ExitCode {
@@ -54,16 +65,16 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
         Ok(target) => target,
         Err(code) => return code,
     };
-    let looks = Looks::of_environment();
-    let mut state = TopState::new(target.address.to_string(), args.interval, looks, SystemTime::now());
+    let style = TopStyle::of_environment();
+    let mut state = TopState::new(target.address.to_string(), args.interval, style, SystemTime::now());
     if let Some(view) = TopView::ALL.into_iter().find(|view| args.view.as_deref() == Some(view.word())) {
         state.view = view;
     }
     if args.once {
         return print_once(&mut state, &target);
     }
-    if !io::stdout().is_terminal() {
-        complain("standard output is no terminal; --once prints one frame as text");
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        complain("standard input and output are no terminal; --once prints one frame as text");
         return ExitCode::from(FAULTY);
     }
     match show(state, target) {
@@ -80,41 +91,87 @@ pub(super) fn run(args: &TopArgs) -> ExitCode {
 }
 
 /// Shows the view until the operator or a signal ends it. Returns the signal.
-fn show(mut state: TopState, target: AdminTarget) -> io::Result<Option<i32>> {
-    let client = TopClient::start(target)?;
+fn show(state: TopState, target: AdminTarget) -> io::Result<Option<i32>> {
+    let (sender, arrivals) = sync_channel(ARRIVALS);
+    let client = TopClient::start(target, sender.clone(), Arrival::Answer)?;
     let mut terminal = TopTerminal::open()?;
-    state.size = terminal.size();
-    let mut due = Instant::now();
-    let mut is_changed = true;
-    while !state.has_ended && terminal.end().is_none() {
-        let apply = |event, state: &mut TopState| {
-            if let Some(request) = update(state, event, SystemTime::now()) {
-                client.send(request);
-            }
-        };
-        if Instant::now() >= due {
-            apply(TopEvent::Due, &mut state);
-            due = Instant::now() + state.interval;
-            is_changed = true;
+    terminal::read_keys(sender, Arrival::Keys)?;
+    let mut shown = Shown { state, client, keys: KeyReader::default(), due: Instant::now() };
+    shown.state.size = terminal.size();
+    while !shown.state.has_ended && terminal.end().is_none() {
+        if Instant::now() >= shown.due {
+            shown.due = Instant::now() + shown.state.interval;
+            shown.apply(TopEvent::Due)?;
         }
-        if is_changed {
-            terminal.draw(&state)?;
-        }
-        let events = terminal.events(WAIT.min(due.saturating_duration_since(Instant::now())))?;
-        is_changed = !events.is_empty();
-        for event in events {
-            match event {
-                TerminalEvent::Top(event) => apply(event, &mut state),
-                TerminalEvent::Redraw => terminal.redraw()?,
-                TerminalEvent::Suspend => terminal.suspend()?,
-            }
-        }
-        if let Some(answer) = client.answer()? {
-            apply(TopEvent::Answer(answer), &mut state);
-            is_changed = true;
-        }
+        terminal.draw(&shown.state)?;
+        shown.wait(&mut terminal, &arrivals)?;
     }
     Ok(terminal.end())
+}
+
+/// The view while it is shown.
+struct Shown {
+    state: TopState,
+    client: TopClient,
+    keys: KeyReader,
+    /// The time of the next round of requests.
+    due: Instant,
+}
+
+impl Shown {
+    /// Waits until something changes the frame: a key, a signal, an answer, or the next round.
+    fn wait(&mut self, terminal: &mut TopTerminal, arrivals: &Receiver<Arrival>) -> io::Result<()> {
+        loop {
+            let patience = if self.keys.is_undecided() { UNDECIDED } else { WAIT };
+            let wait = patience.min(self.due.saturating_duration_since(Instant::now()));
+            let mut events = match arrivals.recv_timeout(wait) {
+                Ok(arrival) => self.take(arrival)?,
+                Err(_) if wait == patience => self.keys.decide(),
+                Err(_) => Vec::new(),
+            };
+            // What has come meanwhile needs no frame of its own.
+            for arrival in arrivals.try_iter().take(ARRIVALS) {
+                events.extend(self.take(arrival)?);
+            }
+            events.extend(terminal.events()?);
+            let is_due = Instant::now() >= self.due || terminal.end().is_some();
+            let is_changed = !events.is_empty();
+            for event in events {
+                match event {
+                    TerminalEvent::Top(event) => self.apply(event)?,
+                    TerminalEvent::Redraw => terminal.redraw()?,
+                    TerminalEvent::Suspend => terminal.suspend()?,
+                }
+            }
+            if is_changed || is_due || self.state.has_ended {
+                return Ok(());
+            }
+            if !self.client.is_alive() {
+                return Err(io::Error::other("the thread of the requests has ended"));
+            }
+        }
+    }
+
+    fn take(&mut self, arrival: Arrival) -> io::Result<Vec<TerminalEvent>> {
+        Ok(match arrival {
+            Arrival::Keys(bytes) => self.keys.read(&bytes?),
+            Arrival::Answer(answer) => vec![TerminalEvent::Top(TopEvent::Answer(answer))],
+        })
+    }
+
+    fn apply(&mut self, event: TopEvent) -> io::Result<()> {
+        match update(&mut self.state, event, SystemTime::now()) {
+            Some(request) => self.client.send(request),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A thing that another thread sends to the view.
+enum Arrival {
+    /// The bytes of keys, or the end of the terminal.
+    Keys(io::Result<Vec<u8>>),
+    Answer(TopAnswer),
 }
 
 /// Makes one round of requests and prints the frame.

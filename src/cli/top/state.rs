@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::looks::Looks;
 use super::request::{TopChange, TopPage};
+use super::style::TopStyle;
 
 /// The longest text of a message or a refusal, in characters.
 const LONGEST_TEXT: usize = 500;
@@ -181,7 +181,7 @@ pub(super) struct Rounds {
 /// The state of the view.
 #[derive(Clone, Debug)]
 pub(super) struct TopState {
-    pub(super) looks: Looks,
+    pub(super) style: TopStyle,
     /// The address of the server, as text.
     pub(super) target: String,
     pub(super) interval: Duration,
@@ -210,9 +210,9 @@ pub(super) struct TopState {
 }
 
 impl TopState {
-    pub(super) fn new(target: String, interval: Duration, looks: Looks, now: SystemTime) -> Self {
+    pub(super) fn new(target: String, interval: Duration, style: TopStyle, now: SystemTime) -> Self {
         Self {
-            looks,
+            style,
             target,
             interval,
             size: (80, 24),

@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::canvas::Canvas;
 use super::clean::{clean, columns};
 use super::filter::passes;
-use super::looks::Tone;
 use super::state::TableState;
+use super::style::Tone;
 
 /// The least width of the last column, which takes the rest of the screen.
 const LEAST_REST: usize = 24;

@@ -1,47 +1,36 @@
-//! The terminal: raw mode, the second screen, keys, signals. Whatever ends the view, the terminal is restored.
+//! The terminal: raw mode, the second screen, the bytes of keys, signals. Whatever ends the view, the terminal is restored.
 
-use std::io::{self, Stdout, stdout};
+use std::io::{self, Read as _, Stdout, stdin, stdout};
 use std::panic;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::mpsc::SyncSender;
+use std::thread;
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
-use ratatui::crossterm::event::{
-    self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers,
-};
+use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use ratatui::layout::Rect;
 use ratatui::{Terminal, TerminalOptions, Viewport};
-use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
 use signal_hook::{flag, low_level};
 
 use super::draw;
-use super::event::{TopEvent, TopKey};
+use super::event::TopEvent;
+use super::input::TerminalEvent;
 use super::state::TopState;
 
-/// The most events that are applied before the next frame.
-const MOST_EVENTS: usize = 100;
+/// The bytes of one read. A key has a few.
+const CHUNK: usize = 1024;
 
-/// True while the terminal is in the hands of the view. The handler of panics has no other way to know.
+/// True while the view uses the terminal. The handler of panics reads it too, and a panic has no access to the view.
 static IS_ENTERED: AtomicBool = AtomicBool::new(false);
 
-/// An event of the terminal.
-#[derive(Clone, Debug)]
-pub(super) enum TerminalEvent {
-    /// An event that changes the state.
-    Top(TopEvent),
-    /// The whole screen must be drawn.
-    Redraw,
-    /// The operator suspends the view.
-    Suspend,
-}
-
-/// The terminal while the view has it. It is restored when this is dropped, and by a panic.
+/// The terminal while the view uses it. It is restored when this is dropped, and by a panic.
 pub(super) struct TopTerminal {
     terminal: Terminal<CrosstermBackend<Stdout>>,
     signals: TopSignals,
@@ -91,23 +80,24 @@ impl TopTerminal {
         Ok(())
     }
 
-    /// Waits for events, at most this time.
+    /// Returns the events of signals that came.
     ///
     /// # Errors
     ///
     /// Those of the terminal.
-    pub(super) fn events(&mut self, wait: Duration) -> io::Result<Vec<TerminalEvent>> {
+    pub(super) fn events(&mut self) -> io::Result<Vec<TerminalEvent>> {
         let mut events = Vec::new();
-        let mut wait = wait;
-        while events.len() < MOST_EVENTS && event::poll(wait)? {
-            let event = event::read()?;
-            if let Event::Resize(..) = event {
-                self.redraw()?;
-            }
-            events.extend(translate(event));
-            wait = Duration::ZERO;
+        if TopSignals::take(&self.signals.resized) {
+            self.redraw()?;
+            let (columns, lines) = self.size();
+            events.push(TerminalEvent::Top(TopEvent::Resized(columns, lines)));
         }
-        events.extend(self.signals.events());
+        if TopSignals::take(&self.signals.suspend) {
+            events.push(TerminalEvent::Suspend);
+        }
+        if TopSignals::take(&self.signals.continued) {
+            events.push(TerminalEvent::Redraw);
+        }
         Ok(events)
     }
 
@@ -127,6 +117,34 @@ impl TopTerminal {
         enter()?;
         self.redraw()
     }
+}
+
+/// Starts the thread that reads the keys. It sends their bytes, and an error as the last piece: the terminal is gone then. The
+/// thread ends with the process.
+///
+/// # Errors
+///
+/// That of the start.
+pub(super) fn read_keys<T: Send + 'static>(
+    to: SyncSender<T>,
+    wrap: fn(io::Result<Vec<u8>>) -> T,
+) -> io::Result<()> {
+    thread::Builder::new().name("keys".to_owned()).spawn(move || {
+        let mut chunk = [0; CHUNK];
+        loop {
+            let piece = match stdin().read(&mut chunk) {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => Ok(chunk[..count].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let is_last = piece.is_err();
+            if to.send(wrap(piece)).is_err() || is_last {
+                return;
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Clears the screen. Returns it with an area of its own: with an area that follows the screen, the library asks the
@@ -174,17 +192,25 @@ struct TopSignals {
     suspend: Arc<AtomicBool>,
     /// The process was stopped and goes on: another program may have written to the screen.
     continued: Arc<AtomicBool>,
+    /// The screen has another size.
+    resized: Arc<AtomicBool>,
 }
 
 impl TopSignals {
     fn catch() -> io::Result<Self> {
-        let signals = Self { end: Arc::default(), suspend: Arc::default(), continued: Arc::default() };
+        let signals = Self {
+            end: Arc::default(),
+            suspend: Arc::default(),
+            continued: Arc::default(),
+            resized: Arc::default(),
+        };
         for signal in [SIGTERM, SIGHUP, SIGINT, SIGQUIT] {
             let number = usize::try_from(signal).map_err(io::Error::other)?;
             flag::register_usize(signal, Arc::clone(&signals.end), number)?;
         }
         flag::register(SIGTSTP, Arc::clone(&signals.suspend))?;
         flag::register(SIGCONT, Arc::clone(&signals.continued))?;
+        flag::register(SIGWINCH, Arc::clone(&signals.resized))?;
         Ok(signals)
     }
 
@@ -192,49 +218,10 @@ impl TopSignals {
         i32::try_from(self.end.load(Ordering::SeqCst)).ok().filter(|signal| *signal != 0)
     }
 
-    fn events(&self) -> Vec<TerminalEvent> {
-        let suspend = self.suspend.swap(false, Ordering::SeqCst).then_some(TerminalEvent::Suspend);
-        let redraw = self.continued.swap(false, Ordering::SeqCst).then_some(TerminalEvent::Redraw);
-        suspend.into_iter().chain(redraw).collect()
+    /// Returns true if a signal came since the last call.
+    fn take(signal: &AtomicBool) -> bool {
+        signal.swap(false, Ordering::SeqCst)
     }
-}
-
-fn translate(event: Event) -> Option<TerminalEvent> {
-    match event {
-        Event::Key(key) if key.kind != KeyEventKind::Release => key_event(key),
-        Event::Paste(text) => Some(TerminalEvent::Top(TopEvent::Paste(text))),
-        Event::Resize(columns, lines) => Some(TerminalEvent::Top(TopEvent::Resized(columns, lines))),
-        _ => None,
-    }
-}
-
-fn key_event(key: KeyEvent) -> Option<TerminalEvent> {
-    let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
-    let translated = match key.code {
-        KeyCode::Char('c') if is_control => TopKey::Interrupt,
-        KeyCode::Char('z') if is_control => return Some(TerminalEvent::Suspend),
-        KeyCode::Char('l') if is_control => return Some(TerminalEvent::Redraw),
-        // A letter with another key is another command, which the view does not have.
-        KeyCode::Char(_) if key.modifiers.intersects(KeyModifiers::CONTROL | KeyModifiers::ALT) => {
-            return None;
-        }
-        KeyCode::Char(c) => TopKey::Char(c),
-        KeyCode::Enter => TopKey::Enter,
-        KeyCode::Esc => TopKey::Esc,
-        KeyCode::Backspace => TopKey::Backspace,
-        KeyCode::Up => TopKey::Up,
-        KeyCode::Down => TopKey::Down,
-        KeyCode::Left => TopKey::Left,
-        KeyCode::Right => TopKey::Right,
-        KeyCode::PageUp => TopKey::PageUp,
-        KeyCode::PageDown => TopKey::PageDown,
-        KeyCode::Home => TopKey::Home,
-        KeyCode::End => TopKey::End,
-        KeyCode::Tab => TopKey::Tab,
-        KeyCode::BackTab => TopKey::BackTab,
-        _ => return None,
-    };
-    Some(TerminalEvent::Top(TopEvent::Key(translated)))
 }
 
 #[cfg(test)]

@@ -4,9 +4,9 @@ use serde_json::Value;
 
 use super::canvas::ToneLine;
 use super::clean::{clean, columns, wrap};
-use super::looks::Tone;
 use super::request::TopPage;
 use super::state::{Reach, TopState};
+use super::style::Tone;
 use super::values::{items, seconds, shown, since, time_of_day, time_of_status};
 use crate::cli::status::duration;
 

@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::looks::Tone;
 use super::request::TopPage;
 use super::state::TopState;
+use super::style::Tone;
 use super::table::{RowGroup, RowOrder, RowSubject, TopCell, TopColumn, TopRow, TopTable};
 use super::values::{count, items, moment, seconds, shown, since, time_of_status, word};
 use crate::cli::connections::bytes;

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::looks::Tone;
 use super::state::TopState;
+use super::style::Tone;
 use super::table::{RowGroup, RowOrder, RowSubject, TopCell, TopColumn, TopRow, TopTable};
 use super::values::{count, items, seconds, shown, word};
 use crate::cli::connections::precise;
-use crate::cli::status::{rank, why};
+use crate::cli::status::{is_silent, rank, why};
 
 const COLUMNS: [TopColumn; 10] = [
     TopColumn::text("POOL, BACKEND", 0),
@@ -132,11 +132,12 @@ fn backend_row<'s>(state: &TopState, pool: &str, backend: &'s Value) -> TopRow<'
     let is_up = backend["state"] == "up";
     let limit = connections["limit"].as_u64();
     let is_full = limit.is_some_and(|limit| count(&connections["active"]) >= limit);
-    let why = match (why(backend), is_full) {
-        (why, false) => why,
-        (why, true) if why.is_empty() => "it is at its limit".to_owned(),
-        (why, true) => format!("it is at its limit; {why}"),
-    };
+    let full = is_full.then(|| "it is at its limit".to_owned());
+    let silent = is_silent(backend)
+        .then(|| format!("no first byte on {} connections", count(&connections["waiting"])));
+    let reason = Some(why(backend)).filter(|reason| !reason.is_empty());
+    let why: Vec<_> = [full, reason, silent].into_iter().flatten().collect();
+    let why = why.join("; ");
     let latency = &backend["latency_seconds"];
     let cells = vec![
         TopCell::text(name),

@@ -54,7 +54,7 @@ fn a_server_that_is_well_has_one_line() {
     });
     assert_snapshot!("well_80x24", shown(&mut state, 80, 24));
     // Without the characters of bars.
-    state.looks.has_blocks = false;
+    state.style.has_blocks = false;
     assert_snapshot!("ascii_80x24", shown(&mut state, 80, 24));
 }
 

@@ -128,7 +128,7 @@ fn a_hostile_name_is_seen_as_it_is() {
 fn states_are_words_without_colors() {
     let mut state = answered(page);
     let colored = text(screen(&mut state, 80, 24).buffer());
-    state.looks.has_color = false;
+    state.style.has_color = false;
     let plain = screen(&mut state, 80, 24);
     assert_eq!(text(plain.buffer()), colored);
     assert!(plain.buffer().content().iter().all(|cell| cell.fg == Color::Reset && cell.bg == Color::Reset));

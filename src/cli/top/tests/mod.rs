@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 
 use super::draw;
 use super::event::{TopEvent, TopKey, update};
-use super::looks::Looks;
 use super::once::text;
 use super::request::{TopAnswer, TopPage, TopReply, TopRequest};
 use super::state::TopState;
+use super::style::TopStyle;
 use super::values::moment;
 
 /// The time of all events, unless a test moves it.
@@ -26,8 +26,8 @@ fn now() -> SystemTime {
 
 /// A view before its first answer.
 fn view() -> TopState {
-    let looks = Looks { has_color: true, has_blocks: true };
-    TopState::new("unix:/run/a.sock".to_owned(), Duration::from_secs(2), looks, now())
+    let style = TopStyle { has_color: true, has_blocks: true };
+    TopState::new("unix:/run/a.sock".to_owned(), Duration::from_secs(2), style, now())
 }
 
 /// Answers a request and all that follow from it.

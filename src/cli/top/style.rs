@@ -1,4 +1,4 @@
-//! The looks of the view: colours and the shapes of bars. A state is never shown by its colour alone.
+//! The style of the view: colours and the shapes of bars. A state is never shown by its colour alone.
 
 use std::env;
 use std::ffi::OsStr;
@@ -15,6 +15,8 @@ pub(super) enum Tone {
     Faint,
     /// A title.
     Strong,
+    /// The bars of a chart.
+    Chart,
     /// A good state.
     Good,
     /// A state that an operator should know of.
@@ -23,17 +25,17 @@ pub(super) enum Tone {
     Bad,
 }
 
-/// The looks that a terminal allows.
+/// The style that a terminal allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Looks {
+pub(super) struct TopStyle {
     /// False with `NO_COLOR`.
     pub(super) has_color: bool,
     /// False if the terminal may lack the characters of bars.
     pub(super) has_blocks: bool,
 }
 
-impl Looks {
-    /// Returns the looks for the environment.
+impl TopStyle {
+    /// Reads the style from the environment.
     pub(super) fn of_environment() -> Self {
         let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
         // The first one that is set decides.
@@ -45,12 +47,13 @@ impl Looks {
         }
     }
 
-    /// Returns the style of a tone.
-    pub(super) fn style(self, tone: Tone) -> Style {
+    /// Returns the colours and modifiers of a tone.
+    pub(super) fn of(self, tone: Tone) -> Style {
         let (color, modifier) = match tone {
             Tone::Plain => (None, Modifier::empty()),
             Tone::Faint => (None, Modifier::DIM),
             Tone::Strong => (None, Modifier::BOLD),
+            Tone::Chart => (Some(Color::Cyan), Modifier::empty()),
             Tone::Good => (Some(Color::Green), Modifier::empty()),
             Tone::Warning => (Some(Color::Yellow), Modifier::empty()),
             Tone::Bad => (Some(Color::Red), Modifier::BOLD),
@@ -121,10 +124,12 @@ mod tests {
 
     #[test]
     fn without_colors_no_style_has_one() {
-        for tone in [Tone::Plain, Tone::Faint, Tone::Strong, Tone::Good, Tone::Warning, Tone::Bad] {
-            let style = Looks { has_color: false, has_blocks: true }.style(tone);
+        for tone in
+            [Tone::Plain, Tone::Faint, Tone::Strong, Tone::Chart, Tone::Good, Tone::Warning, Tone::Bad]
+        {
+            let style = TopStyle { has_color: false, has_blocks: true }.of(tone);
             assert_eq!((style.fg, style.bg), (None, None), "{tone:?}");
         }
-        assert_eq!(Looks { has_color: true, has_blocks: true }.style(Tone::Bad).fg, Some(Color::Red));
+        assert_eq!(TopStyle { has_color: true, has_blocks: true }.of(Tone::Bad).fg, Some(Color::Red));
     }
 }
