@@ -457,7 +457,7 @@ fn bad_input_is_refused_with_what_exists() {
     refuse("POST", "/close?rate=20/s", 400, "older=0s matches every connection");
     refuse("POST", "/close?pool=app&rate=20", 400, "such as 20/s");
     refuse("POST", "/close?pool=app&dry_run=1", 400, "`dry_run` must be true or false");
-    refuse("POST", "/close?pool=ap", 400, "did you mean `app`?");
+    refuse("POST", "/close?pool=ap", 404, "did you mean `app`?");
     refuse("DELETE", "/x", 400, "is not the id of a connection");
     refuse("DELETE", "", 405, "");
     refuse("POST", "/1", 405, "");
