@@ -266,7 +266,7 @@ pub(super) const ENDPOINTS: [Endpoint; 27] = [
         "/api/v1/routes",
         &[&[
             may("listener", Text, "only routes of this listener"),
-            may("unused", Duration, "only routes without a connection for this time"),
+            may("unused", Age, "only routes without a connection for this time"),
             may("limit", Number(1, 10_000), "the most rows, by default 1000"),
         ]],
         "the routes with the time of their last use, as JSON",
