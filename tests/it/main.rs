@@ -68,7 +68,6 @@ mod tidy_source;
 mod tidy_workers;
 mod tiers;
 mod tls;
-mod top;
 mod unix;
 mod upgrade;
 mod version;

@@ -5,7 +5,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::request::{TopAnswer, TopReply, TopRequest};
+use super::request::{ViewAnswer, ViewReply, ViewRequest};
 use crate::admin::{self, AdminTarget};
 
 /// The time that a request may take.
@@ -16,7 +16,7 @@ const UNDER_WAY: usize = 1;
 
 /// The thread of the requests. It ends with the view.
 pub(super) struct TopClient {
-    requests: SyncSender<TopRequest>,
+    requests: SyncSender<ViewRequest>,
     thread: JoinHandle<()>,
 }
 
@@ -29,7 +29,7 @@ impl TopClient {
     pub(super) fn start<T: Send + 'static>(
         target: AdminTarget,
         to: SyncSender<T>,
-        wrap: fn(TopAnswer) -> T,
+        wrap: fn(ViewAnswer) -> T,
     ) -> io::Result<Self> {
         let (requests, waiting) = sync_channel(UNDER_WAY);
         let answer_all = move || {
@@ -48,7 +48,7 @@ impl TopClient {
     /// # Errors
     ///
     /// If the thread has ended, which it does by a panic alone.
-    pub(super) fn send(&self, request: TopRequest) -> io::Result<()> {
+    pub(super) fn send(&self, request: ViewRequest) -> io::Result<()> {
         self.requests.send(request).map_err(|_| io::Error::other("the thread of the requests has ended"))
     }
 
@@ -59,15 +59,15 @@ impl TopClient {
 }
 
 /// Sends one request and waits for its answer.
-pub(super) fn answer(target: &AdminTarget, request: TopRequest) -> TopAnswer {
+pub(super) fn answer(target: &AdminTarget, request: ViewRequest) -> ViewAnswer {
     let answered = match &request {
-        TopRequest::Page(_, path) => admin::ask(target.clone(), path, TIMEOUT),
-        TopRequest::Change(change) => admin::change(target.clone(), change.method, &change.path, TIMEOUT),
+        ViewRequest::Page(_, path) => admin::ask(target.clone(), path, TIMEOUT),
+        ViewRequest::Change(change) => admin::change(target.clone(), change.method, &change.path, TIMEOUT),
     };
     let reply = match answered {
-        Ok((200, page)) => TopReply::Json(serde_json::from_str(&page).unwrap_or_default()),
-        Ok((code, text)) => TopReply::Refused(code, text),
-        Err(error) => TopReply::Unanswered(error.to_string()),
+        Ok((200, page)) => ViewReply::Json(serde_json::from_str(&page).unwrap_or_default()),
+        Ok((code, text)) => ViewReply::Refused(code, text),
+        Err(error) => ViewReply::Unanswered(error.to_string()),
     };
-    TopAnswer { request, reply }
+    ViewAnswer { request, reply }
 }

@@ -6,7 +6,7 @@ use ratatui::layout::Rect;
 use super::canvas::{Canvas, ToneLine};
 use super::clean::{clean, columns, wrap};
 use super::layout::{NeededLines, TopAreas, divide};
-use super::request::TopPage;
+use super::request::ViewPage;
 use super::state::{TextKind, TopPrompt, TopState, TopView};
 use super::style::Tone;
 use super::table::RowOrder;
@@ -49,7 +49,7 @@ fn areas(state: &TopState, screen: Rect) -> TopAreas {
         NeededLines {
             verdict: 1 + verdict::lines(state, width).len(),
             foot: foot(state, width).len(),
-            has_charts: charts::is_history(state.pages.value(TopPage::History)),
+            has_charts: charts::is_history(state.pages.value(ViewPage::History)),
         },
     )
 }
@@ -122,10 +122,10 @@ fn draw_lines(canvas: &mut Canvas<'_>, area: Rect, lines: &[ToneLine], top: usiz
 }
 
 fn draw_charts(state: &TopState, canvas: &mut Canvas<'_>, area: Rect) {
-    let history = state.pages.value(TopPage::History);
+    let history = state.pages.value(ViewPage::History);
     if charts::is_history(history) {
         charts::draw(canvas, area, history, state.status()["connections"]["limit"].as_u64());
-    } else if let Some((code, _)) = state.pages.refusal(TopPage::History) {
+    } else if let Some((code, _)) = state.pages.refusal(ViewPage::History) {
         let open = shown(&state.status()["connections"]["open"]);
         let text = format!("open {open}; this server has no history for charts ({code})");
         canvas.put(area, 0, 0, &text, Tone::Faint);

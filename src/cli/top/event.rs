@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::request::{TopAnswer, TopRequest};
+use super::request::{ViewAnswer, ViewRequest};
 use super::state::TopState;
 use super::{keys, rounds};
 
@@ -37,11 +37,11 @@ pub(super) enum TopEvent {
     Resized(u16, u16),
     /// It is time for a round of requests.
     Due,
-    Answer(TopAnswer),
+    Answer(ViewAnswer),
 }
 
 /// Changes the state by an event. Returns the request to send, if there is one; at most one is under way.
-pub(super) fn update(state: &mut TopState, event: TopEvent, now: SystemTime) -> Option<TopRequest> {
+pub(super) fn update(state: &mut TopState, event: TopEvent, now: SystemTime) -> Option<ViewRequest> {
     state.now = now;
     match event {
         TopEvent::Key(key) => keys::press(state, key),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::actions::{TopAction, ask, pause_question};
 use super::event::TopKey;
-use super::request::TopPage;
+use super::request::ViewPage;
 use super::state::{TextKind, TextPage, TopPrompt, TopState, TopView};
 use super::table::RowSubject;
 use super::{details, draw, filter, rounds, table, tables};
@@ -78,7 +78,7 @@ fn set_filter(state: &mut TopState, filter: String) {
     state.table_mut().filter = filter;
     // The answer to another query would look like an answer to this one.
     if state.view == TopView::Connections {
-        state.pages.forget(TopPage::Connections);
+        state.pages.forget(ViewPage::Connections);
         rounds::ask_for_table(state);
     }
 }
@@ -172,7 +172,7 @@ fn walk(state: &mut TopState, key: TopKey) {
         TopKey::Enter => {
             details::open(state);
             if let Some(TextPage { kind: TextKind::Connection { .. }, .. }) = state.page {
-                rounds::ask_first(state, TopPage::Connection);
+                rounds::ask_first(state, ViewPage::Connection);
             }
         }
         TopKey::Esc | TopKey::Backspace => set_filter(state, String::new()),

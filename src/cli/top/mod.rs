@@ -45,7 +45,7 @@ use client::TopClient;
 use event::{TopEvent, update};
 use input::{KeyReader, TerminalEvent};
 
-use request::{TopAnswer, TopPage};
+use request::{ViewAnswer, ViewPage};
 use state::{Reach, TopState, TopView};
 use style::TopStyle;
 use terminal::TopTerminal;
@@ -171,7 +171,7 @@ impl Shown {
 enum Arrival {
     /// The bytes of keys, or the end of the terminal.
     Keys(io::Result<Vec<u8>>),
-    Answer(TopAnswer),
+    Answer(ViewAnswer),
 }
 
 /// Makes one round of requests and prints the frame.
@@ -185,7 +185,7 @@ fn print_once(state: &mut TopState, target: &AdminTarget) -> ExitCode {
     let number = |name: &str| env::var(name).ok().and_then(|text| text.parse().ok());
     let printed = answer(&once::frame(state, number("COLUMNS"), number("LINES")));
     let is_reached =
-        matches!(state.reach, Reach::Answered(_)) && state.pages.refusal(TopPage::Status).is_none();
+        matches!(state.reach, Reach::Answered(_)) && state.pages.refusal(ViewPage::Status).is_none();
     if is_reached { printed } else { ExitCode::from(FAILED) }
 }
 

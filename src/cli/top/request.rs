@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// A page of the server that the view shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TopPage {
+pub(super) enum ViewPage {
     Status,
     History,
     Connections,
@@ -15,7 +15,7 @@ pub(super) enum TopPage {
     Connection,
 }
 
-impl TopPage {
+impl ViewPage {
     /// Every page.
     pub(super) const ALL: [Self; 6] =
         [Self::Status, Self::History, Self::Connections, Self::Sources, Self::Top, Self::Connection];
@@ -43,15 +43,15 @@ pub(super) struct TopChange {
 
 /// A request to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum TopRequest {
+pub(super) enum ViewRequest {
     /// A page, with its path and query.
-    Page(TopPage, String),
+    Page(ViewPage, String),
     Change(TopChange),
 }
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum TopReply {
+pub(super) enum ViewReply {
     /// The page of a good answer; null if it is no JSON.
     Json(Value),
     /// The status code and the text of a refusal.
@@ -62,7 +62,7 @@ pub(super) enum TopReply {
 
 /// A request with its answer.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct TopAnswer {
-    pub(super) request: TopRequest,
-    pub(super) reply: TopReply,
+pub(super) struct ViewAnswer {
+    pub(super) request: ViewRequest,
+    pub(super) reply: ViewReply,
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::request::{TopChange, TopPage};
+use super::request::{TopChange, ViewPage};
 use super::style::TopStyle;
 
 /// The longest text of a message or a refusal, in characters.
@@ -49,11 +49,11 @@ impl TopView {
     }
 
     /// Returns the pages that it shows beside the status.
-    pub(super) fn pages(self) -> &'static [TopPage] {
+    pub(super) fn pages(self) -> &'static [ViewPage] {
         match self {
-            Self::Connections => &[TopPage::Connections],
-            Self::Sources => &[TopPage::Sources, TopPage::Top],
-            Self::Names => &[TopPage::Top],
+            Self::Connections => &[ViewPage::Connections],
+            Self::Sources => &[ViewPage::Sources, ViewPage::Top],
+            Self::Names => &[ViewPage::Top],
             Self::Pools | Self::Events | Self::Overrides | Self::Listeners => &[],
         }
     }
@@ -74,32 +74,32 @@ pub(super) struct TableState {
 
 /// The last answers of the server by page. A refusal does not replace a page that was answered before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TopPages {
-    values: [Value; TopPage::ALL.len()],
-    refusals: [Option<(u16, String)>; TopPage::ALL.len()],
+pub(super) struct ViewPages {
+    values: [Value; ViewPage::ALL.len()],
+    refusals: [Option<(u16, String)>; ViewPage::ALL.len()],
 }
 
-impl TopPages {
+impl ViewPages {
     /// Returns the last value of a page; null if there was none.
-    pub(super) fn value(&self, page: TopPage) -> &Value {
+    pub(super) fn value(&self, page: ViewPage) -> &Value {
         &self.values[page as usize]
     }
 
     /// Returns the refusal, if the last request for a page was refused.
-    pub(super) fn refusal(&self, page: TopPage) -> Option<&(u16, String)> {
+    pub(super) fn refusal(&self, page: ViewPage) -> Option<&(u16, String)> {
         self.refusals[page as usize].as_ref()
     }
 
-    pub(super) fn set(&mut self, page: TopPage, value: Value) {
+    pub(super) fn set(&mut self, page: ViewPage, value: Value) {
         self.values[page as usize] = value;
         self.refusals[page as usize] = None;
     }
 
-    pub(super) fn refuse(&mut self, page: TopPage, code: u16, text: String) {
+    pub(super) fn refuse(&mut self, page: ViewPage, code: u16, text: String) {
         self.refusals[page as usize] = Some((code, shortened(&text)));
     }
 
-    pub(super) fn forget(&mut self, page: TopPage) {
+    pub(super) fn forget(&mut self, page: ViewPage) {
         self.set(page, Value::Null);
     }
 }
@@ -173,7 +173,7 @@ pub(super) struct Rounds {
     /// True while a request is under way.
     pub(super) is_waiting: bool,
     /// The pages of the round that are still to be requested. Each page is in it once at most.
-    pub(super) pages: VecDeque<TopPage>,
+    pub(super) pages: VecDeque<ViewPage>,
     /// The change that comes before them.
     pub(super) change: Option<TopChange>,
 }
@@ -189,7 +189,7 @@ pub(super) struct TopState {
     pub(super) size: (u16, u16),
     /// The time of the last event.
     pub(super) now: SystemTime,
-    pub(super) pages: TopPages,
+    pub(super) pages: ViewPages,
     /// The status before the last one, with the seconds between both: the rates of backends come from the difference.
     pub(super) earlier: Option<(Value, Duration)>,
     /// The time of the last status.
@@ -217,7 +217,7 @@ impl TopState {
             interval,
             size: (80, 24),
             now,
-            pages: TopPages::default(),
+            pages: ViewPages::default(),
             earlier: None,
             status_time: None,
             reach: Reach::Asking,
@@ -234,7 +234,7 @@ impl TopState {
     }
 
     pub(super) fn status(&self) -> &Value {
-        self.pages.value(TopPage::Status)
+        self.pages.value(ViewPage::Status)
     }
 
     pub(super) fn table(&self) -> &TableState {

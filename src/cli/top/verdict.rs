@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::canvas::ToneLine;
 use super::clean::{clean, columns, wrap};
-use super::request::TopPage;
+use super::request::ViewPage;
 use super::state::{Reach, TopState};
 use super::style::Tone;
 use super::values::{items, seconds, shown, since, time_of_day, time_of_status};
@@ -19,7 +19,7 @@ pub(super) fn heading(state: &TopState) -> (String, Tone) {
         let age = duration(state.now.duration_since(*since).unwrap_or_default().as_secs());
         return (format!("NO ANSWER since {}, for {age}", time_of_day(*since)), Tone::Bad);
     }
-    if let Some((code, _)) = state.pages.refusal(TopPage::Status) {
+    if let Some((code, _)) = state.pages.refusal(ViewPage::Status) {
         return (format!("NO STATUS: the server answers {code}"), Tone::Bad);
     }
     let status = state.status();
@@ -75,7 +75,7 @@ pub(super) fn lines(state: &TopState, width: usize) -> Vec<ToneLine> {
                 Tone::Plain,
             ),
         }
-    } else if let Some((code, text)) = state.pages.refusal(TopPage::Status) {
+    } else if let Some((code, text)) = state.pages.refusal(ViewPage::Status) {
         let hint = match code {
             401 | 403 => "; --token-file FILE gives the token",
             _ => "",

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::request::TopPage;
+use super::request::ViewPage;
 use super::state::TopState;
 use super::style::Tone;
 use super::table::{RowGroup, RowOrder, RowSubject, TopCell, TopColumn, TopRow, TopTable};
@@ -22,10 +22,10 @@ fn flat<'s>(
 }
 
 /// Returns the note about a page that was refused, such as by an older server.
-fn refusal(state: &TopState, page: TopPage) -> Option<String> {
+fn refusal(state: &TopState, page: ViewPage) -> Option<String> {
     let (code, text) = state.pages.refusal(page)?;
     Some(match code {
-        404 if page != TopPage::Connections => {
+        404 if page != ViewPage::Connections => {
             format!("this server has no {}: it is older than this program", page.path())
         }
         _ => format!("{} ({code}): {}", page.path(), text.trim()),
@@ -48,10 +48,10 @@ const CONNECTIONS: [TopColumn; 11] = [
 
 /// Returns the open connections. The server has filtered and sorted them.
 pub(super) fn connections(state: &TopState) -> TopTable<'_> {
-    let page = state.pages.value(TopPage::Connections);
+    let page = state.pages.value(ViewPage::Connections);
     let rows = items(&page["connections"]).iter().map(connection);
     let (matched, open) = (count(&page["matched"]), count(&page["open"]));
-    let mut note = match refusal(state, TopPage::Connections) {
+    let mut note = match refusal(state, ViewPage::Connections) {
         Some(refusal) => refusal,
         None if page.is_null() => String::new(),
         None if page["cut"] == true => {
@@ -99,7 +99,7 @@ const SOURCES: [TopColumn; 5] = [
 
 /// Returns the sources with the most open connections, and those with the most connections since the start of the count.
 pub(super) fn sources(state: &TopState) -> TopTable<'_> {
-    let (page, top) = (state.pages.value(TopPage::Sources), state.pages.value(TopPage::Top));
+    let (page, top) = (state.pages.value(ViewPage::Sources), state.pages.value(ViewPage::Top));
     let mut groups = Vec::new();
     if page.is_object() {
         let head = format!("open now, of {} sources", count(&page["open"]));
@@ -116,7 +116,7 @@ pub(super) fn sources(state: &TopState) -> TopTable<'_> {
     if top["sources"].is_object() {
         groups.push(counted_group("counted", "all that were counted", &top["sources"], 5, counted_source));
     }
-    let note = [refusal(state, TopPage::Sources), refusal(state, TopPage::Top), facts_of_top(state)];
+    let note = [refusal(state, ViewPage::Sources), refusal(state, ViewPage::Top), facts_of_top(state)];
     let note = note.into_iter().flatten().collect::<Vec<_>>().join("; ");
     TopTable { columns: &SOURCES, groups, order: RowOrder::InGroups, note }
 }
@@ -171,7 +171,7 @@ fn error(row: &Value) -> TopCell {
 
 /// Returns the beginning of the counts, and a line about the workers that are missing in them.
 fn facts_of_top(state: &TopState) -> Option<String> {
-    let top = state.pages.value(TopPage::Top);
+    let top = state.pages.value(ViewPage::Top);
     let silent = Some(count(&top["workers_silent"])).filter(|silent| *silent > 0).map(silent_workers);
     let since = top
         .is_object()
@@ -193,14 +193,14 @@ const NAMES: [TopColumn; 3] = [
 
 /// Returns the names with the most connections: those with a route, and the others.
 pub(super) fn names(state: &TopState) -> TopTable<'_> {
-    let top = state.pages.value(TopPage::Top);
+    let top = state.pages.value(ViewPage::Top);
     let mut groups = Vec::new();
     for (key, title) in [("names", "known names"), ("unknown_names", "unknown names")] {
         if top[key].is_object() {
             groups.push(counted_group(key, title, &top[key], 3, |row| counted_name(key, row)));
         }
     }
-    let note = refusal(state, TopPage::Top).or_else(|| facts_of_top(state)).unwrap_or_default();
+    let note = refusal(state, ViewPage::Top).or_else(|| facts_of_top(state)).unwrap_or_default();
     TopTable { columns: &NAMES, groups, order: RowOrder::InGroups, note }
 }
 

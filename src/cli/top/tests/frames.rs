@@ -49,7 +49,7 @@ fn a_server_that_is_well_has_one_line() {
     let mut well = status();
     well["problems"] = json!([]);
     let mut state = answered(|kind| match kind {
-        TopPage::Status => json_page(well.clone()),
+        ViewPage::Status => json_page(well.clone()),
         _ => page(kind),
     });
     assert_snapshot!("well_80x24", shown(&mut state, 80, 24));
@@ -62,7 +62,7 @@ fn a_server_that_is_well_has_one_line() {
 fn a_server_that_does_not_answer_keeps_its_last_values() {
     let mut state = view();
     assert!(shown(&mut state, 80, 24).starts_with(" asking unix:/run/a.sock"));
-    let lost = |_| TopReply::Unanswered("Connection refused (os error 111)".to_owned());
+    let lost = |_| ViewReply::Unanswered("Connection refused (os error 111)".to_owned());
     round(&mut state, lost);
     assert_snapshot!("never_answered_80x24", shown(&mut state, 80, 24));
     round(&mut state, page);
@@ -76,8 +76,8 @@ fn a_server_that_does_not_answer_keeps_its_last_values() {
 #[test]
 fn an_older_server_has_what_it_has() {
     let mut state = answered(|kind| match kind {
-        TopPage::Status => json_page(json!({ "life": "serving", "version": "0.1.0" })),
-        _ => TopReply::Refused(404, "no such page\n".to_owned()),
+        ViewPage::Status => json_page(json!({ "life": "serving", "version": "0.1.0" })),
+        _ => ViewReply::Refused(404, "no such page\n".to_owned()),
     });
     assert_snapshot!("older_80x24", shown(&mut state, 80, 24));
     for (view, part) in [
@@ -87,7 +87,7 @@ fn an_older_server_has_what_it_has() {
         ("5", "nothing to show"),
     ] {
         let request = update(&mut state, TopEvent::Key(keys_of(view)[0]), now());
-        serve(&mut state, request, |_| TopReply::Refused(404, "no such page\n".to_owned()));
+        serve(&mut state, request, |_| ViewReply::Refused(404, "no such page\n".to_owned()));
         let shown = shown(&mut state, 80, 24);
         assert!(shown.contains(part), "{view}: {shown}");
     }
@@ -95,7 +95,7 @@ fn an_older_server_has_what_it_has() {
 
 #[test]
 fn a_server_that_asks_for_a_token_has_no_status() {
-    let mut state = answered(|_| TopReply::Refused(401, "the request needs the token\n".to_owned()));
+    let mut state = answered(|_| ViewReply::Refused(401, "the request needs the token\n".to_owned()));
     let shown = shown(&mut state, 80, 24);
     assert!(shown.starts_with(" NO STATUS: the server answers 401"), "{shown}");
     assert!(shown.contains("! the request needs the token; --token-file FILE gives the token"), "{shown}");
@@ -107,7 +107,7 @@ fn a_server_that_asks_for_a_token_has_no_status() {
 #[test]
 fn a_printed_frame_is_as_high_as_its_content() {
     let mut state = answered(|kind| match kind {
-        TopPage::Status => {
+        ViewPage::Status => {
             let mut long = status();
             let one = long["pools"][0]["backends"][0].clone();
             let backends: Vec<_> = (0..300)
@@ -138,7 +138,7 @@ fn new_connections_of_a_backend_come_from_two_answers() {
     later["pools"][2]["backends"][0]["connections"]["total"] = 5841.into();
     let then = now() + Duration::from_secs(4);
     let request = update(&mut state, TopEvent::Due, then).unwrap();
-    let answer = TopAnswer { request, reply: json_page(later) };
+    let answer = ViewAnswer { request, reply: json_page(later) };
     update(&mut state, TopEvent::Answer(answer), then);
     let shown = shown(&mut state, 120, 24);
     let row = shown.lines().find(|line| line.contains("web-1")).unwrap();
@@ -150,7 +150,7 @@ fn charts_need_a_history() {
     let mut short = history();
     short["open"] = json!([1, 2, 3]);
     let mut state = answered(|kind| match kind {
-        TopPage::History => json_page(short.clone()),
+        ViewPage::History => json_page(short.clone()),
         _ => page(kind),
     });
     assert!(shown(&mut state, 80, 24).contains("open 3, in 3s"));

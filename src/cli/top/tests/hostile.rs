@@ -57,9 +57,9 @@ fn expect_harmless(state: &mut TopState, columns: u16, lines: u16) {
 fn no_name_controls_the_terminal() {
     for name in hostile_names() {
         let poisoned = |kind| match page(kind) {
-            TopReply::Json(mut value) => {
+            ViewReply::Json(mut value) => {
                 poison(&mut value, &name);
-                TopReply::Json(value)
+                ViewReply::Json(value)
             }
             other => other,
         };
@@ -91,9 +91,9 @@ fn no_name_controls_the_terminal() {
             }
         }
         // Texts of refusals and of the operator's clipboard.
-        let fault = TopReply::Refused(409, name.repeat(100));
+        let fault = ViewReply::Refused(409, name.repeat(100));
         let change = TopChange { method: "POST", path: "/".to_owned(), words: name.clone() };
-        let answer = TopAnswer { request: TopRequest::Change(change), reply: fault };
+        let answer = ViewAnswer { request: ViewRequest::Change(change), reply: fault };
         update(&mut state, TopEvent::Answer(answer), now());
         expect_harmless(&mut state, 80, 24);
         press(&mut state, "/");
@@ -106,10 +106,10 @@ fn no_name_controls_the_terminal() {
 fn a_hostile_name_is_seen_as_it_is() {
     let mut state = answered(|kind| {
         let mut value = match page(kind) {
-            TopReply::Json(value) => value,
+            ViewReply::Json(value) => value,
             other => panic!("{other:?}"),
         };
-        if kind == TopPage::Connections {
+        if kind == ViewPage::Connections {
             value["connections"][0]["sni"] = "\u{1b}]0;x\u{7}".into();
         }
         json_page(value)
@@ -118,7 +118,7 @@ fn a_hostile_name_is_seen_as_it_is() {
     round(&mut state, |kind| {
         let mut value = super::pages::connections();
         value["connections"][0]["sni"] = "\u{1b}]0;x\u{7}".into();
-        if kind == TopPage::Connections { json_page(value) } else { page(kind) }
+        if kind == ViewPage::Connections { json_page(value) } else { page(kind) }
     });
     let shown = shown(&mut state, 120, 24);
     assert!(shown.contains("\\u{1b}]0;x\\u{7}"), "{shown}");
@@ -227,17 +227,17 @@ proptest! {
         columns in 0_u16..220,
         lines in 0_u16..70,
     ) {
-        let answer = |kind: TopPage| {
+        let answer = |kind: ViewPage| {
             let mut value = values[kind as usize].clone();
             if is_mutated {
-                let TopReply::Json(known) = page(kind) else { unreachable!() };
+                let ViewReply::Json(known) = page(kind) else { unreachable!() };
                 value = known;
                 mutate(&mut value, &mut places.iter().cloned().cycle().skip(kind as usize).take(400));
             }
-            if kind == TopPage::Status && !is_mutated && let Some(status) = value.as_object_mut() {
+            if kind == ViewPage::Status && !is_mutated && let Some(status) = value.as_object_mut() {
                 status.insert("life".to_owned(), "serving".into());
             }
-            TopReply::Json(value)
+            ViewReply::Json(value)
         };
         let mut state = answered(answer);
         update(&mut state, TopEvent::Resized(columns, lines), now());

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::draw;
 use super::event::{TopEvent, TopKey, update};
 use super::once::text;
-use super::request::{TopAnswer, TopPage, TopReply, TopRequest};
+use super::request::{ViewAnswer, ViewPage, ViewReply, ViewRequest};
 use super::state::TopState;
 use super::style::TopStyle;
 use super::values::moment;
@@ -31,25 +31,25 @@ fn view() -> TopState {
 }
 
 /// Answers a request and all that follow from it.
-fn serve(state: &mut TopState, first: Option<TopRequest>, page: impl Fn(TopPage) -> TopReply) {
+fn serve(state: &mut TopState, first: Option<ViewRequest>, page: impl Fn(ViewPage) -> ViewReply) {
     let mut request = first;
     while let Some(sent) = request {
         let reply = match &sent {
-            TopRequest::Page(kind, _) => page(*kind),
-            TopRequest::Change(_) => TopReply::Json(json!({ "result": "set", "open": 12 })),
+            ViewRequest::Page(kind, _) => page(*kind),
+            ViewRequest::Change(_) => ViewReply::Json(json!({ "result": "set", "open": 12 })),
         };
-        request = update(state, TopEvent::Answer(TopAnswer { request: sent, reply }), now());
+        request = update(state, TopEvent::Answer(ViewAnswer { request: sent, reply }), now());
     }
 }
 
 /// A view after a round of answers.
-fn answered(page: impl Fn(TopPage) -> TopReply) -> TopState {
+fn answered(page: impl Fn(ViewPage) -> ViewReply) -> TopState {
     let mut state = view();
     round(&mut state, page);
     state
 }
 
-fn round(state: &mut TopState, page: impl Fn(TopPage) -> TopReply) {
+fn round(state: &mut TopState, page: impl Fn(ViewPage) -> ViewReply) {
     let request = update(state, TopEvent::Due, now());
     assert!(request.is_some(), "a round is due");
     serve(state, request, page);
@@ -108,6 +108,6 @@ fn shown(state: &mut TopState, columns: u16, lines: u16) -> String {
     text(screen(state, columns, lines).buffer())
 }
 
-fn json_page(value: Value) -> TopReply {
-    TopReply::Json(value)
+fn json_page(value: Value) -> ViewReply {
+    ViewReply::Json(value)
 }

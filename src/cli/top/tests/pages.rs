@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{TopPage, TopReply, json_page};
+use super::{ViewPage, ViewReply, json_page};
 
 /// Answers each page.
-pub(super) fn page(page: TopPage) -> TopReply {
+pub(super) fn page(page: ViewPage) -> ViewReply {
     json_page(match page {
-        TopPage::Status => status(),
-        TopPage::History => history(),
-        TopPage::Connections => connections(),
-        TopPage::Sources => sources(),
-        TopPage::Top => top(),
-        TopPage::Connection => connection(),
+        ViewPage::Status => status(),
+        ViewPage::History => history(),
+        ViewPage::Connections => connections(),
+        ViewPage::Sources => sources(),
+        ViewPage::Top => top(),
+        ViewPage::Connection => connection(),
     })
 }
 

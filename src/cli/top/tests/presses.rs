@@ -16,18 +16,18 @@ fn sent(state: &mut TopState, keys: &str) -> Vec<String> {
         let mut request = update(state, TopEvent::Key(key), now());
         while let Some(one) = request {
             let reply = match &one {
-                TopRequest::Page(kind, path) => {
-                    if !matches!(kind, TopPage::Status | TopPage::History) {
+                ViewRequest::Page(kind, path) => {
+                    if !matches!(kind, ViewPage::Status | ViewPage::History) {
                         sent.push(format!("GET {path}"));
                     }
                     page(*kind)
                 }
-                TopRequest::Change(change) => {
+                ViewRequest::Change(change) => {
                     sent.push(format!("{} {}", change.method, change.path));
-                    TopReply::Json(json!({ "result": "set", "open": 12 }))
+                    ViewReply::Json(json!({ "result": "set", "open": 12 }))
                 }
             };
-            request = update(state, TopEvent::Answer(TopAnswer { request: one, reply }), now());
+            request = update(state, TopEvent::Answer(ViewAnswer { request: one, reply }), now());
         }
     }
     sent
@@ -74,7 +74,7 @@ fn a_connection_is_asked_for_while_its_details_are_open() {
     assert_eq!(sent(&mut state, "<Esc>k<Enter>"), ["GET /api/v1/connections/4711"]);
     assert!(shown(&mut state, 80, 40).contains("the client does not read"));
     let request = update(&mut state, TopEvent::Due, now());
-    assert!(state.rounds.pages.contains(&TopPage::Connection));
+    assert!(state.rounds.pages.contains(&ViewPage::Connection));
     serve(&mut state, request, page);
     assert_eq!(sent(&mut state, "xy")[0], "DELETE /api/v1/connections/4711");
 }
@@ -152,7 +152,7 @@ fn questions_name_the_thing_and_the_effect() {
 #[test]
 fn a_paused_pool_is_resumed() {
     let paused = |kind| match kind {
-        TopPage::Status => {
+        ViewPage::Status => {
             let mut paused = status();
             paused["overrides"] =
                 json!([{ "kind": "pause", "pool": "web", "value": "paused", "ends_in_seconds": 40 }]);
@@ -173,26 +173,26 @@ fn a_paused_pool_is_resumed() {
 
 #[test]
 fn the_answer_to_a_change_is_shown() {
-    let answer_with = |reply: TopReply| {
+    let answer_with = |reply: ViewReply| {
         let mut state = answered(page);
         press(&mut state, "jd");
         let request = update(&mut state, TopEvent::Key(TopKey::Char('y')), now()).unwrap();
-        let next = update(&mut state, TopEvent::Answer(TopAnswer { request, reply }), now());
+        let next = update(&mut state, TopEvent::Answer(ViewAnswer { request, reply }), now());
         (foot(&mut state), next)
     };
-    let (foot, next) = answer_with(TopReply::Json(json!({ "result": "set", "open": 3 })));
+    let (foot, next) = answer_with(ViewReply::Json(json!({ "result": "set", "open": 3 })));
     assert!(foot.starts_with("drain db/db-1: set; 3 connections are open"), "{foot}");
     assert_eq!(
         next,
-        Some(TopRequest::Page(TopPage::Status, "/api/v1/status".to_owned())),
+        Some(ViewRequest::Page(ViewPage::Status, "/api/v1/status".to_owned())),
         "the effect is shown at once"
     );
-    let (foot, _) = answer_with(TopReply::Refused(401, "a change needs a token: --token-file\n".to_owned()));
+    let (foot, _) = answer_with(ViewReply::Refused(401, "a change needs a token: --token-file\n".to_owned()));
     assert!(
         foot.starts_with("error: drain db/db-1: refused (401): a change needs a token: --token-file"),
         "{foot}"
     );
-    let (foot, _) = answer_with(TopReply::Unanswered("timed out".to_owned()));
+    let (foot, _) = answer_with(ViewReply::Unanswered("timed out".to_owned()));
     assert!(
         foot.contains("error: drain db/db-1: no answer (timed out); the change may be in force"),
         "{foot}"
@@ -250,7 +250,7 @@ fn the_selection_follows_its_row() {
     // Its backend leaves the pool, and the row in its place is selected.
     let mut later = status();
     later["pools"][0]["backends"].as_array_mut().unwrap().remove(1);
-    round(&mut state, |kind| if kind == TopPage::Status { json_page(later.clone()) } else { page(kind) });
+    round(&mut state, |kind| if kind == ViewPage::Status { json_page(later.clone()) } else { page(kind) });
     assert!(
         marked(&mut state).starts_with(">  ") || marked(&mut state).contains("web"),
         "{}",
@@ -266,15 +266,15 @@ fn the_selection_follows_its_row() {
 fn one_request_is_under_way() {
     let mut state = view();
     let first = update(&mut state, TopEvent::Due, now()).unwrap();
-    assert_eq!(first, TopRequest::Page(TopPage::Status, "/api/v1/status".to_owned()));
+    assert_eq!(first, ViewRequest::Page(ViewPage::Status, "/api/v1/status".to_owned()));
     for _ in 0..3 {
         assert_eq!(update(&mut state, TopEvent::Due, now()), None, "a slow server gets no further round");
         assert_eq!(update(&mut state, TopEvent::Key(TopKey::Char('3')), now()), None);
         assert_eq!(update(&mut state, TopEvent::Key(TopKey::Char('4')), now()), None);
     }
     assert_eq!(state.rounds.pages.len(), 3, "each page waits once: {:?}", state.rounds.pages);
-    let reply = TopReply::Unanswered("timed out".to_owned());
-    let next = update(&mut state, TopEvent::Answer(TopAnswer { request: first, reply }), now());
+    let reply = ViewReply::Unanswered("timed out".to_owned());
+    let next = update(&mut state, TopEvent::Answer(ViewAnswer { request: first, reply }), now());
     assert_eq!(next, None, "the other pages of the round would wait as long");
     assert!(matches!(state.reach, Reach::Lost { answered: None, .. }));
     assert!(update(&mut state, TopEvent::Due, now()).is_some(), "the next round tries again");
@@ -302,7 +302,7 @@ fn the_verdict_is_read_in_parts() {
         .collect();
     long["problems"] = problems.into();
     let mut state =
-        answered(|kind| if kind == TopPage::Status { json_page(long.clone()) } else { page(kind) });
+        answered(|kind| if kind == ViewPage::Status { json_page(long.clone()) } else { page(kind) });
     let top = shown(&mut state, 80, 24);
     assert!(top.starts_with(" NOT WELL: 30 problems, lines 1-7 of 30"), "{top}");
     press(&mut state, "JJJ");
