@@ -149,11 +149,10 @@ pub(super) async fn set(
         ),
         _ => OverrideFault::Value("`value` must be drain, maintenance or ready"),
     })?;
+    let forced = query::truth(force.as_deref()).ok_or(OverrideFault::Query(parameters(kind)))?;
     match &value {
         OverrideValue::Split(shares) => check_shares(view, shares)?,
-        OverrideValue::State(OperatorState::Drain | OperatorState::Maintenance)
-            if query::truth(force.as_deref()) != Some(true) =>
-        {
+        OverrideValue::State(OperatorState::Drain | OperatorState::Maintenance) if !forced => {
             check_last(view, &key)?;
         }
         _ => {}

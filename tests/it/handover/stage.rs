@@ -270,17 +270,20 @@ impl Generations {
 #[track_caller]
 pub(crate) fn check_end(mut retired: Program) {
     let status = retired.end();
+    // The last line may come after the end of the process was seen.
+    let last = retired.stderr.wait_for(LAST_LINE);
     let log = retired.stderr.all().join("\n");
     assert_eq!(status.code(), Some(0), "{status}:\n{log}");
     assert!(!log.contains("panicked"), "{log}");
-    check_last_counts(&log);
+    check_last_counts(&last);
 }
+
+/// The last line of a process that handed all over.
+const LAST_LINE: &str = "this program ends after its hand-over";
 
 /// Checks that the counts in the last line of a process add up.
 #[track_caller]
-fn check_last_counts(log: &str) {
-    let line = log.lines().find(|line| line.contains("this program ends after its hand-over"));
-    let line = line.unwrap_or_else(|| panic!("no counts in\n{log}"));
+fn check_last_counts(line: &str) {
     let [accepted, adopted, closed, handed_over, active] =
         ["accepted", "adopted", "closed", "handed_over", "active"].map(|name| -> u64 {
             let value = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
