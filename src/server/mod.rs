@@ -85,7 +85,7 @@ pub use standing::{StandingFaults, StandingKind};
 pub use start::Server;
 pub use tentative::wait_for_addresses;
 pub use upgrade_state::{MoveReport, UpgradeReport, UpgradeRole, UpgradeState};
-pub use view::{LifeStage, ServerHandle, View};
+pub use view::{KeysInForce, LifeStage, ServerHandle, View};
 
 #[cfg(test)]
 mod tests;
