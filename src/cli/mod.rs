@@ -54,9 +54,6 @@ use upgrade::{TakeOverArgs, UpgradeArgs};
 /// standard error may have stopped. The access log has the same time.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// The JSON Schema of the configuration file.
-const SCHEMA: &str = include_str!("../../config.schema.json");
-
 /// A failure while running.
 const FAILED: u8 = 1;
 
@@ -211,7 +208,7 @@ pub fn run() -> ExitCode {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
         },
-        Command::Schema => answer(SCHEMA),
+        Command::Schema => answer(config::SCHEMA),
         Command::Completions { shell } => answer(&completions(shell)),
     }
 }

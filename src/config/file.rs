@@ -219,9 +219,9 @@ tables! {
         /// stay. Default: none.
         routes_file: FilePath,
         /// Not tcp: the target of clients that send no server name, or send an IP address as the name: "reject" or a
-        /// pool. Default: "reject". On postgres, if all routes and `unmatched` lead to one pool, the default is
-        /// that pool. It stays "reject" if a route has another condition, `limits`, `split` or `action`, or if
-        /// there is a `routes_file`.
+        /// pool. Default: "reject"; on postgres, if all routes and `unmatched` lead to one pool, that pool. It stays
+        /// "reject" if a route has another condition, `limits`, `split` or `action`, or if there is a
+        /// `routes_file`.
         no_sni: String,
         /// Not tcp: the target of clients whose server name no route matches: "reject" (default) or a pool.
         unmatched: String,

@@ -13,6 +13,7 @@ use super::findings::Findings;
 use super::named_files::{FileFindings, Naming};
 use super::read::{self, Read as _, Value};
 use super::text::{CONFIGURATION, read_opened_text};
+use super::written::{WrittenKeys, WrittenSource};
 use super::{Config, ConfigWithPlaces, RoutePlaces, check, document, file, list_file, routes_file};
 use crate::pool::DiscoverSource;
 use crate::sys;
@@ -184,8 +185,13 @@ fn settle(
 ) -> Result<(Config, Warnings), Faults> {
     let file = file::File::read(document, read::Path::ROOT, &mut found);
     let config = file.map(|file| check::check(&file, &mut found));
+    let (text, is_command_line) = (found.text(), found.is_of_command_line());
     let warnings = found.conclude(source_name)?;
-    Ok((config.expect("a document is a table, and a table without faults has a configuration"), warnings))
+    let mut config = config.expect("a document is a table, and a table without faults has a configuration");
+    let source =
+        if is_command_line { WrittenSource::CommandLine } else { WrittenSource::of_file(source_name) };
+    config.written = WrittenKeys::of(document, text, source, &config.pools);
+    Ok((config, warnings))
 }
 
 /// Arguments joined to one line, so that faults have a text with positions.

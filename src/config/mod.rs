@@ -15,6 +15,7 @@ mod code;
 mod conditions;
 mod country_file;
 pub mod cycles;
+mod defaults;
 mod document;
 mod fault;
 mod file;
@@ -36,6 +37,7 @@ mod script;
 mod text;
 mod token;
 mod words;
+mod written;
 
 #[cfg(test)]
 mod schema;
@@ -52,6 +54,7 @@ use crate::telemetry::{AccessLogSpec, LogSpec};
 
 pub use admin_keys::{AdminSpec, TokenFor};
 pub use code::{Code, Level};
+pub use defaults::{DefaultText, DefaultsWalk, SCHEMA, SchemaDefaults};
 pub use fault::{Diagnostic, FaultLabel, Faults, Span, Warnings};
 pub(crate) use findings::did_you_mean;
 pub use handover_keys::HandoverSpec;
@@ -60,6 +63,7 @@ pub use load::{check_given, load, load_given, load_with_places, one_liner, parse
 pub use route_places::{ConfigWithPlaces, RoutePlaces};
 pub use routes_file::{RoutesReader, left_to_wider};
 pub use token::{TokenFault, read_given_token, read_token};
+pub use written::{KeyPath, KeyStep, RESTART_KEYS, WrittenKey, WrittenKeys, WrittenSource};
 
 /// The `hash_key` of a configuration without one: fixed, so that nodes agree without any setting.
 pub const DEFAULT_HASH_KEY: [u8; 16] = *b"pointsman-hash-1";
@@ -98,6 +102,8 @@ pub struct Config {
     pub shutdown: ShutdownSpec,
     /// The hand-over to a new program. A change needs a restart.
     pub handover: HandoverSpec,
+    /// The keys as they are written, without secrets.
+    pub written: WrittenKeys,
 }
 
 impl Config {

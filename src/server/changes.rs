@@ -202,3 +202,27 @@ impl fmt::Display for Changes {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, RESTART_KEYS};
+
+    /// The keys as they are written stay those of the start for exactly these keys.
+    #[test]
+    fn each_key_that_needs_a_restart_is_named_as_in_the_configuration() {
+        let with = |keys: &str| {
+            let text = format!(
+                "{keys}\n[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']\n"
+            );
+            config::parse("test.toml", &text).unwrap().0
+        };
+        let new = with(
+            "workers = 77\nadmin.listen = '127.0.0.1:9'\nprocess.landlock = false\nhandover.socket = '/h'\n\
+             limits.sources = 8",
+        );
+        let changes = Changes::between(&with(""), &new);
+        assert_eq!(changes.needs_restart, RESTART_KEYS);
+        assert!(changes.changed.is_empty(), "{changes}");
+    }
+}

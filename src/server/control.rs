@@ -94,7 +94,7 @@ impl Control {
             Signals::Ignore => (None, None, SignalStreams::default()),
             Signals::Obey { early, file, log } => (file, log, early.hand_over()?),
         };
-        server.view.config_state().file.clone_from(&file);
+        server.view.config_state().come_from(&file, log.as_ref());
         let manager = ServiceManager::from_environment();
         let listener = server.handover_socket.take().map(HandoverListener::new).transpose()?;
         let facts = WelcomeFacts {

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::telemetry::{LogControl, LogLevel};
+
 /// The number of events that are kept. A new event replaces the oldest.
 pub const KEPT_EVENTS: usize = 100;
 
@@ -139,11 +141,19 @@ pub struct ConfigState {
     pub loaded: SystemTime,
     /// The last reload; `None` if there was none.
     pub last_reload: Option<LastReload>,
+    /// The level of the log that POINTSMAN_LOG sets; `None` if the variable is not set.
+    pub log_variable: Option<LogLevel>,
 }
 
 impl ConfigState {
     pub(super) fn new(loaded: SystemTime) -> Self {
-        Self { file: None, loaded, last_reload: None }
+        Self { file: None, loaded, last_reload: None, log_variable: None }
+    }
+
+    /// Sets the file and the variable of the environment from which values come.
+    pub(super) fn come_from(&mut self, file: &Option<PathBuf>, log: Option<&LogControl>) {
+        self.file.clone_from(file);
+        self.log_variable = log.and_then(LogControl::level_of_variable);
     }
 
     /// Records a reload that ended now.

@@ -92,7 +92,7 @@ pub use start::Server;
 pub use tentative::wait_for_addresses;
 pub use top::TopAnswer;
 pub use upgrade_state::{MoveReport, UpgradeReport, UpgradeRole, UpgradeState};
-pub use view::{LifeStage, ServerHandle, View};
+pub use view::{KeysInForce, LifeStage, ServerHandle, View};
 
 #[cfg(test)]
 mod tests;

@@ -26,6 +26,7 @@ use super::reload_queue::ReloadRules;
 use super::sockets::{FileChanges, MissingSocket, NewSockets, SocketPlan};
 use super::source::try_sources;
 use super::start::Server;
+use super::view::KeysInForce;
 use super::work::{Work, on_thread};
 use crate::config::Config;
 use crate::limit::LimitsSpec;
@@ -226,13 +227,15 @@ impl PreparedReload {
         if let Some(opened) = access_log {
             access_log::switch(&server.access_log, opened, &config.access_log, &server.view.metrics);
         }
-        let config = Arc::new(with_running_keys(config.into_inner(), &server.config));
+        let config = with_running_keys(config.into_inner(), &server.config, &changes.needs_restart);
+        let config = Arc::new(config);
         if let Some(log) = log.filter(|_| config.log != server.config.log) {
             log.change(&server.config.log, &config.log);
             if let Some(level) = server.view.overrides.log_level() {
                 log.override_level(Some(level), config.log.level);
             }
         }
+        server.view.keys.store(Arc::new(KeysInForce::of(&config)));
         reclaim::free_later(std::mem::replace(&mut server.config, config));
         server.view.set_addresses(server.sockets.addresses(), &server.config);
         server.bound();
@@ -240,9 +243,9 @@ impl PreparedReload {
     }
 }
 
-/// Returns a new configuration with the running values of the keys that only a restart can change.
-/// [`Changes::needs_restart`] names these keys.
-fn with_running_keys(new: Config, running: &Config) -> Config {
+/// Returns a new configuration with the running values of the keys that only a restart can change. `differing` has those
+/// whose values differ, from [`Changes::needs_restart`].
+fn with_running_keys(new: Config, running: &Config, differing: &[&'static str]) -> Config {
     Config {
         workers: running.workers,
         admin: running.admin.clone(),
@@ -250,6 +253,7 @@ fn with_running_keys(new: Config, running: &Config) -> Config {
         landlock: running.landlock,
         handover: running.handover.clone(),
         limits: LimitsSpec { sources: running.limits.sources, ..new.limits },
+        written: new.written.after_reload(&running.written, differing),
         ..new
     }
 }

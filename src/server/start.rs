@@ -24,7 +24,7 @@ use super::overrides::{OverrideTable, Overrides};
 use super::sockets::{SocketPlan, Sockets, bind_missing};
 use super::standing::StandingFaults;
 use super::upgrade_state::UpgradeState;
-use super::view::{self, ControlRequest, LifeStage, ServerHandle, View};
+use super::view::{self, ControlRequest, KeysInForce, LifeStage, ServerHandle, View};
 use super::{access_log, list_files, own_backends, source};
 use crate::config::Config;
 use crate::conn::{MigrationSenders, ProcessBounds};
@@ -186,6 +186,7 @@ impl Server {
             close_orders: CloseOrders::default(),
             history: SharedHistory::begin(started),
             config: Mutex::new(ConfigState::new(started)),
+            keys: ArcSwap::from_pointee(KeysInForce::of(&config)),
             workers: config.workers,
             inboxes: workers.iter().map(Worker::inbox).collect(),
             life: AtomicU8::new(LifeStage::Starting as u8),

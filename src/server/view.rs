@@ -19,7 +19,7 @@ use super::overrides::{OverrideChange, OverrideOutcome, OverrideRefusal, Overrid
 use super::reload_queue::{ReloadReply, ReloadRules};
 use super::standing::StandingFaults;
 use super::upgrade_state::UpgradeState;
-use crate::config::Config;
+use crate::config::{Config, HandoverSpec, WrittenKeys};
 use crate::conn::ProcessBounds;
 use crate::snapshot::Snapshot;
 use crate::sys::Address;
@@ -73,9 +73,29 @@ pub struct View {
     pub history: SharedHistory,
     /// Locked for a moment by a reload and by each reader.
     pub(super) config: Mutex<ConfigState>,
+    /// The keys of the configuration in force.
+    pub(super) keys: ArcSwap<KeysInForce>,
     pub(super) life: AtomicU8,
     /// The addresses of the listeners. Locked for a moment by a reload and by each reader.
     pub(super) addresses: Mutex<BTreeMap<Arc<str>, Vec<Address>>>,
+}
+
+/// The keys of a configuration, and further origins of their values.
+#[derive(Clone, Debug)]
+pub struct KeysInForce {
+    /// The keys as they are written. A key that only a restart can change is that of the start.
+    pub written: WrittenKeys,
+    /// The address of the admin listener from the command line.
+    pub given_admin: Option<Address>,
+    /// The hand-over.
+    pub handover: HandoverSpec,
+}
+
+impl KeysInForce {
+    pub(super) fn of(config: &Config) -> Self {
+        let given_admin = config.given_admin.as_ref().map(|admin| admin.listen.clone());
+        Self { written: config.written.clone(), given_admin, handover: config.handover.clone() }
+    }
 }
 
 impl View {
@@ -97,6 +117,11 @@ impl View {
     /// Returns the state of the configuration in force.
     pub fn config(&self) -> ConfigState {
         self.config_state().clone()
+    }
+
+    /// Returns the keys of the configuration in force.
+    pub fn keys(&self) -> Arc<KeysInForce> {
+        self.keys.load_full()
     }
 
     /// Reads the configuration file again by these rules, and puts it in force.

@@ -33,7 +33,7 @@ use super::file::File;
 use super::findings::Findings;
 use super::read::Key;
 use super::words::{Number, SocketPath};
-use super::{Config, DEFAULT_HASH_KEY, HandoverSpec, ShutdownSpec};
+use super::{Config, DEFAULT_HASH_KEY, HandoverSpec, ShutdownSpec, WrittenKeys};
 use crate::sys::Address;
 use crate::sys::socket::KernelBuffers;
 use crate::telemetry::{LogFormat, LogLevel, LogSpec};
@@ -77,6 +77,8 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         lists,
         shutdown: shutdown(file),
         handover,
+        // They come from the document, once it has no faults.
+        written: WrittenKeys::default(),
     }
 }
 

@@ -109,10 +109,14 @@ impl fmt::Debug for LogControl {
 }
 
 impl LogControl {
+    /// Returns the level that POINTSMAN_LOG sets; `None` if the variable is not set.
+    pub fn level_of_variable(&self) -> Option<LogLevel> {
+        self.fixed.as_deref().and_then(LogLevel::of_word)
+    }
+
     /// Puts the level of an operator in force. `None` puts the level of the configuration back, or that of POINTSMAN_LOG.
     pub fn override_level(&self, level: Option<LogLevel>, written: LogLevel) {
-        let fixed = self.fixed.as_deref().and_then(LogLevel::of_word);
-        (self.set_level)(level.or(fixed).unwrap_or(written));
+        (self.set_level)(level.or(self.level_of_variable()).unwrap_or(written));
     }
 
     /// Puts another specification in force.
