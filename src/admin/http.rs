@@ -17,7 +17,9 @@ use super::guard::{RequestGuard, RequestOrigin};
 use super::overrides::OverrideFault;
 use super::rebalance::RebalanceFault;
 use super::reload::{ReloadPage, ReloadRefusal};
-use super::{explain, gzip, list_api, overrides, rebalance, reload, scrape, sources, status, upgrade};
+use super::{
+    config, explain, gzip, list_api, overrides, rebalance, reload, scrape, sources, status, upgrade,
+};
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
 
@@ -37,6 +39,7 @@ POST /api/v1/overrides/KIND[?pool=P][&backend=B][&value=V][&for=2h]     sets one
 DELETE /api/v1/overrides/KIND[?pool=P][&backend=B]       ends one
 POST /api/v1/rebalance[?pool=P][&rate=20/s][&most=10%25][&dry_run=true] closes connections that would go elsewhere now
 POST /api/v1/reload[?max_moved=5%25][&reset=true]        reads the configuration file again
+GET /api/v1/config[?prefix=pool.db][&all=true]           the keys in force and the origins of their values, as JSON
 GET /api/v1/explain the way of a connection and its reasons, as JSON; ?listener=NAME&source=IP&sni=NAME
 GET /api/v1/connections[?FILTER][&sort=age][&limit=100] open connections, as JSON
 GET /api/v1/connections/ID                one connection with its sockets, as JSON
@@ -79,6 +82,7 @@ pub(super) fn router(view: Arc<View>, guard: Arc<RequestGuard>) -> Router {
         .route("/api/v1/rebalance", post(rebalance_pool).route_layer(middleware::from_fn(without_content)))
         .route("/api/v1/overrides", get(all_overrides))
         .route("/api/v1/overrides/{kind}", steering)
+        .route("/api/v1/config", get(keys_in_force))
         .route("/api/v1/explain", get(explained))
         .route("/api/v1/upgrade", get(last_upgrade))
         .fallback(unknown)
@@ -328,6 +332,19 @@ fn overridden(made: Result<String, OverrideFault>) -> Response {
             };
             (code, format!("{fault}\n")).into_response()
         }
+    }
+}
+
+/// Runs on a blocking thread, because a configuration may have a million keys.
+async fn keys_in_force(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match spawn_blocking(move || config::json(&view, query.as_deref())).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(Err(refusal)) => {
+            let is_unknown = matches!(refusal, config::ConfigRefusal::Unknown(_));
+            let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => unwritten(&error),
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod acceptor;
 mod ask;
+mod config;
 mod connections;
 mod explain;
 mod guard;

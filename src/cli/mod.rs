@@ -8,6 +8,7 @@ mod connections;
 mod explain;
 mod explain_text;
 mod list;
+mod running_config;
 mod status;
 mod steer;
 mod upgrade;
@@ -36,6 +37,7 @@ use admin_client::{AdminArgs, show_page, show_status};
 use connections::ConnectionsArgs;
 use explain::ExplainArgs;
 use list::ListCommand;
+use running_config::ConfigArgs;
 use status::Extent;
 use steer::{
     AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, RebalanceArgs, ReloadArgs, ResumeArgs,
@@ -123,6 +125,8 @@ enum Command {
     Log(LogArgs),
     /// Print the changes that operators made at run time, as JSON
     Overrides(AdminOnly),
+    /// Print the keys that are in force in a running pointsman, with the origins of their values
+    Config(ConfigArgs),
     /// Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused
     Explain(ExplainArgs),
     /// List the open connections of a running pointsman, show one, or close some
@@ -186,6 +190,7 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => steer::reload(&args),
         Command::Log(args) => steer::log(&args),
         Command::Overrides(args) => steer::overrides(&args),
+        Command::Config(args) => running_config::config(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Connections(args) => connections::connections(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {

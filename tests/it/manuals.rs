@@ -42,7 +42,7 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "POINTSMAN_ADMIN",
-                "The admin listener that `status`, `health`, `list` and `explain --running` query if `--admin` is not given.",
+                "The admin listener that `status`, `health`, `config`, `list` and `explain --running` query if `--admin` is not given.",
             ),
             ("POINTSMAN_LOG", "The level of the log. It overrides `log.level`."),
             (
