@@ -22,6 +22,9 @@ _pointsman() {
             pointsman,completions)
                 cmd="pointsman__subcmd__completions"
                 ;;
+            pointsman,config)
+                cmd="pointsman__subcmd__config"
+                ;;
             pointsman,connections)
                 cmd="pointsman__subcmd__connections"
                 ;;
@@ -126,6 +129,9 @@ _pointsman() {
                 ;;
             pointsman__subcmd__help,completions)
                 cmd="pointsman__subcmd__help__subcmd__completions"
+                ;;
+            pointsman__subcmd__help,config)
+                cmd="pointsman__subcmd__help__subcmd__config"
                 ;;
             pointsman__subcmd__help,connections)
                 cmd="pointsman__subcmd__help__subcmd__connections"
@@ -251,7 +257,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides explain connections routes tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides config explain connections routes tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -285,6 +291,28 @@ _pointsman() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__config)
+            opts="-h --all --json --admin --token-file --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --admin)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -629,7 +657,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides explain connections routes tproxy-rules schema completions help"
+            opts="run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides config explain connections routes tproxy-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -657,6 +685,20 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__config)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

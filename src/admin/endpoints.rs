@@ -27,6 +27,7 @@ pub(super) enum EndpointName {
     Sources,
     Top,
     Routes,
+    Config,
     AllOverrides,
     SetOverride,
     EndOverride,
@@ -218,7 +219,7 @@ const SUBJECT: &[QueryParameter] = &[
 ];
 
 /// The endpoints, in the order of the answer to an unknown path.
-pub(super) const ENDPOINTS: [Endpoint; 27] = [
+pub(super) const ENDPOINTS: [Endpoint; 28] = [
     get(Name::WebPage, "/", &[], "the page for browsers"),
     get(Name::Icon, "/favicon.ico", &[], "204, because the page has no icon"),
     get(Name::Metrics, "/metrics", &[], "metrics for Prometheus"),
@@ -270,6 +271,15 @@ pub(super) const ENDPOINTS: [Endpoint; 27] = [
             may("limit", Number(1, 10_000), "the most rows, by default 1000"),
         ]],
         "the routes with the time of their last use, as JSON",
+    ),
+    get(
+        Name::Config,
+        "/api/v1/config",
+        &[&[
+            may("prefix", Text, "only keys below this one, such as pool.db"),
+            may("all", Truth, "true adds the defaults of the keys that are not written"),
+        ]],
+        "the keys in force and the origins of their values, as JSON",
     ),
     get(Name::AllOverrides, "/api/v1/overrides", &[], "the changes that operators made at run time, as JSON"),
     post(

@@ -19,8 +19,8 @@ use super::overrides::OverrideFault;
 use super::rebalance::RebalanceFault;
 use super::reload::{ReloadPage, ReloadRefusal};
 use super::{
-    access, explain, gzip, history, list_api, overrides, rebalance, reload, route_list, scrape, sources,
-    status, top, upgrade, web_page,
+    access, config, explain, gzip, history, list_api, overrides, rebalance, reload, route_list, scrape,
+    sources, status, top, upgrade, web_page,
 };
 use crate::limit::Moment;
 use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
@@ -70,6 +70,7 @@ fn handler(name: EndpointName) -> MethodRouter<Arc<View>> {
         EndpointName::Sources => get(heaviest),
         EndpointName::Top => get(most_frequent),
         EndpointName::Routes => get(all_routes),
+        EndpointName::Config => get(keys_in_force),
         EndpointName::AllOverrides => get(all_overrides),
         EndpointName::SetOverride => post(set_override),
         EndpointName::EndOverride => delete(end_override),
@@ -360,6 +361,19 @@ fn overridden(made: Result<String, OverrideFault>) -> Response {
             };
             (code, format!("{fault}\n")).into_response()
         }
+    }
+}
+
+/// Runs on a blocking thread, because a configuration may have a million keys.
+async fn keys_in_force(State(view): State<Arc<View>>, RawQuery(query): RawQuery) -> Response {
+    match spawn_blocking(move || config::json(&view, query.as_deref())).await {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, JSON)], text).into_response(),
+        Ok(Err(refusal)) => {
+            let is_unknown = matches!(refusal, config::ConfigRefusal::Unknown(_));
+            let code = if is_unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
+            (code, format!("{refusal}\n")).into_response()
+        }
+        Err(error) => unwritten(&error),
     }
 }
 

@@ -13,6 +13,7 @@
 mod acceptor;
 mod access;
 mod ask;
+mod config;
 mod connections;
 mod endpoints;
 mod explain;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::access::AccessPage;
+use super::config::ConfigPage;
 use super::connections::{CancelPage, ClosedPage, DetailsPage, ListPage, OrderPage};
 use super::endpoints::{ENDPOINTS, Endpoint, EndpointName as Name, ParameterForm, QueryParameter};
 use super::history::HistoryPage;
@@ -95,7 +96,7 @@ fn refusals(name: Name) -> &'static [u16] {
         | Name::CancelOrders => &[],
         Name::Readiness => &[503],
         Name::History | Name::Sources | Name::Top => &[400],
-        Name::Routes => &[400, 404],
+        Name::Routes | Name::Config => &[400, 404],
         Name::OneList | Name::RemoveEntry | Name::Explain | Name::Connections => &[400, 404],
         Name::AddEntry => &[400, 404, 409],
         Name::SetOverride => &[400, 404, 409, 412, 503],
@@ -203,6 +204,7 @@ fn answers(name: Name, table: &mut SchemaTable) -> Vec<(u16, &'static str, Value
         Name::Sources => page(table.add::<Sources<'_>>()),
         Name::Top => page(table.add::<TopPage>()),
         Name::Routes => page(table.add::<RoutesPage<'_>>()),
+        Name::Config => page(table.add::<ConfigPage>()),
         Name::AllOverrides => list(table.add::<OverrideStatus>()),
         Name::SetOverride | Name::EndOverride => page(table.add::<OverrideResult>()),
         Name::Rebalance => page(table.add::<RebalancePage>()),

@@ -371,11 +371,12 @@ fn some(name: &str) -> Option<String> {
 }
 
 /// Returns the seconds left, rounded up.
-fn seconds_left(set: &Override, now: Instant) -> Option<u64> {
+pub(super) fn seconds_left(set: &Override, now: Instant) -> Option<u64> {
     let millis = set.left(now)?.as_millis();
     u64::try_from(millis.div_ceil(1000)).ok()
 }
 
-fn rfc3339(time: SystemTime) -> String {
+/// Returns a time in the form of RFC 3339, in UTC.
+pub(super) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
 }

@@ -30,7 +30,7 @@ const LARGEST_HELLO: usize = 64 * 1024;
 const LARGEST_SENT: usize = 7 * 1024;
 
 /// The beginning of the answer of a version that has no such page.
-const UNKNOWN_PATH: &str = "this path does not exist";
+pub(super) const UNKNOWN_PATH: &str = "this path does not exist";
 
 /// The options of `explain`.
 #[derive(Args)]

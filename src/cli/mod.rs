@@ -9,6 +9,7 @@ mod explain;
 mod explain_text;
 mod list;
 mod routes;
+mod running_config;
 mod status;
 mod steer;
 mod steer_text;
@@ -42,6 +43,7 @@ use connections::ConnectionsArgs;
 use explain::ExplainArgs;
 use list::ListCommand;
 use routes::RoutesArgs;
+use running_config::ConfigArgs;
 use status::Extent;
 use steer::{
     AdminOnly, BackendArgs, LeaveArgs, LogArgs, PauseArgs, ReadyArgs, RebalanceArgs, ReloadArgs, ResumeArgs,
@@ -134,6 +136,8 @@ enum Command {
     Log(LogArgs),
     /// Print the changes that operators made at run time, as JSON
     Overrides(AdminOnly),
+    /// Print the keys that are in force in a running pointsman, with the origins of their values
+    Config(ConfigArgs),
     /// Show what happens to a connection and why: lists, route, backend; the exit code is 3 if it is refused
     Explain(ExplainArgs),
     /// List the open connections of a running pointsman, show one, or close some
@@ -201,6 +205,7 @@ pub fn run() -> ExitCode {
         Command::Reload(args) => steer::reload(&args),
         Command::Log(args) => steer::log(&args),
         Command::Overrides(args) => steer::overrides(&args),
+        Command::Config(args) => running_config::config(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Connections(args) => connections::connections(&args),
         Command::Routes(args) => routes::routes(&args),

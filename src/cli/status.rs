@@ -248,7 +248,7 @@ pub(super) fn escaped(text: &str, spared: impl Fn(char) -> bool) -> String {
 }
 
 /// Returns a time to the second: `2026-11-29 14:40:19`.
-fn moment(value: &Value) -> String {
+pub(super) fn moment(value: &Value) -> String {
     let time = text(value);
     match time.split_once('.') {
         Some((seconds, _)) => seconds.replace('T', " "),

@@ -51,6 +51,7 @@ mod reference;
 mod relay;
 mod reloads;
 mod routes;
+mod running_config;
 mod saturation;
 mod starting;
 mod states;

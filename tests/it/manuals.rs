@@ -42,7 +42,7 @@ const ENDS: [(&str, &[(&str, &str)]); 4] = [
         &[
             (
                 "POINTSMAN_ADMIN",
-                "The admin listener that `status`, `top`, `health`, `list` and `explain --running` query if `--admin` is not given.",
+                "The admin listener that `status`, `top`, `health`, `config`, `list` and `explain --running` query if `--admin` is not given.",
             ),
             ("NO_COLOR", "If it is set, `top` uses no colours."),
             ("POINTSMAN_LOG", "The level of the log. It overrides `log.level`."),
