@@ -1,9 +1,7 @@
 //! The page /api/v1/history: the last ten minutes, with a value for each second.
 
-use std::collections::BTreeMap;
-use std::time::UNIX_EPOCH;
-
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 use super::json;
 use super::query;
@@ -42,7 +40,7 @@ pub(super) fn json(view: &View, most: usize) -> String {
     let bytes = |direction: Direction| series(&|sample| sample.events.bytes[direction as usize]);
     json::compact(&HistoryPage {
         interval_seconds: SAMPLE_INTERVAL.as_secs(),
-        end: humantime::format_rfc3339_millis(history.end.max(UNIX_EPOCH)).to_string(),
+        end: json::rfc3339(history.end),
         open: series(&|sample| sample.open),
         accepted: series(&|sample| sample.events.accepted),
         from_client_bytes: bytes(Direction::FromClient),

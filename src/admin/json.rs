@@ -1,6 +1,13 @@
-//! The text of a page in JSON.
+//! The text of a page in JSON, and of its times.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+
+/// Returns a time in the form of RFC 3339, in UTC. A time before 1970 is 1970.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
+}
 
 /// Returns a value as JSON with a line end.
 ///

@@ -237,9 +237,9 @@ fn values<const COUNT: usize>(
 
 fn status(list: &List) -> ListStatus<'_> {
     let file = list.file();
-    let loaded = Some(list.kept.loaded()).filter(|millis| *millis > 0).map(|millis| {
-        humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
-    });
+    let loaded = Some(list.kept.loaded())
+        .filter(|millis| *millis > 0)
+        .map(|millis| json::rfc3339(UNIX_EPOCH + Duration::from_millis(millis)));
     ListStatus {
         name: &list.name,
         entries: Entries {

@@ -1,12 +1,12 @@
 //! The pages /api/v1/overrides: what operators changed at run time, and the changes themselves.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::guard::RequestOrigin;
-use super::json;
+use super::json::{self, rfc3339};
 use super::query::{self, QueryFault};
 use super::unknown::unknown;
 use crate::pool::OperatorState;
@@ -144,8 +144,8 @@ pub(super) async fn set(
         ),
         OverrideKind::Log => OverrideFault::Value("`value` must be error, warn, info, debug or trace"),
         OverrideKind::Split => OverrideFault::Value(
-            "`value` must have shares of pools, such as canary=10% or a=20%,b=30%: at most two decimals, each pool once, at most 16 pools and 100 % in all; \
-             in a URL, % is written %25",
+            "`value` must have shares of pools, such as canary=10% or a=20%,b=30%: at most two decimals, each pool \
+             once, at most 16 pools and 100 % in all; in a URL, % is written %25",
         ),
         _ => OverrideFault::Value("`value` must be drain, maintenance or ready"),
     })?;
@@ -374,9 +374,4 @@ fn some(name: &str) -> Option<String> {
 pub(super) fn seconds_left(set: &Override, now: Instant) -> Option<u64> {
     let millis = set.left(now)?.as_millis();
     u64::try_from(millis.div_ceil(1000)).ok()
-}
-
-/// Returns a time in the form of RFC 3339, in UTC.
-pub(super) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 const PACE: Duration = Duration::from_millis(50);
 
 /// The highest number in a rate.
-const FASTEST: u32 = 100_000;
+pub(super) const FASTEST: u32 = 100_000;
 
 /// The fault of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::guard::RequestOrigin;
 use super::json;
-use super::query::{self, QueryFault};
+use super::query::{self, FASTEST, QueryFault};
 use super::reload::share;
 use super::unknown::unknown;
 use crate::live::ClosePace;
@@ -33,7 +33,7 @@ pub(super) enum RebalanceFault {
     #[error("`most` must be a percentage from 0% to 100%, such as 10%")]
     Share,
     /// The pace is not a number of connections in a time.
-    #[error("`rate` must be a number from 1 to 100000 with /s, /m or /h, such as 20/s")]
+    #[error("`rate` must be a number from 1 to {FASTEST} with /s, /m or /h, such as 20/s")]
     Rate,
     /// There is no such pool.
     #[error("{0}")]

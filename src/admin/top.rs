@@ -1,9 +1,7 @@
 //! The page /api/v1/top: the server names and sources with the most new connections.
 
-use std::fmt::Display;
-use std::time::UNIX_EPOCH;
-
 use serde::Serialize;
+use std::fmt::Display;
 
 use super::json;
 use super::query;
@@ -63,7 +61,7 @@ pub(super) fn wanted(query: Option<&str>) -> Option<usize> {
 pub(super) fn json(answer: TopAnswer, most: usize) -> String {
     let TopAnswer { items, since, silent_workers } = answer;
     json::page(&TopPage {
-        since: humantime::format_rfc3339_millis(since.max(UNIX_EPOCH)).to_string(),
+        since: json::rfc3339(since),
         workers_silent: silent_workers,
         names: list(items.names, most),
         unknown_names: list(items.unknown_names, most),

@@ -1,7 +1,7 @@
 //! The page /api/v1/upgrade: the last hand-over of this process. The status has the same value.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -47,7 +47,7 @@ impl From<UpgradeReport> for UpgradeStatus {
         };
         let seconds = |time: Option<Duration>| time.map(|time| time.as_secs_f64());
         Self {
-            time: humantime::format_rfc3339_millis(at.max(UNIX_EPOCH)).to_string(),
+            time: json::rfc3339(at),
             role: role.word(),
             other_pid: other,
             other_version,

@@ -181,6 +181,17 @@ fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitC
     }
 }
 
+/// A parameter of a query: its name, and its value if it is given.
+pub(super) type Parameter<'a> = (&'a str, Option<&'a str>);
+
+/// Returns a query with the parameters that are given, or nothing without any.
+pub(super) fn query<'a>(parameters: impl IntoIterator<Item = Parameter<'a>>) -> String {
+    let given =
+        parameters.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", escaped(value?))));
+    let given: Vec<_> = given.collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}
+
 /// Escapes a text as a part of a path or a query. Characters without a meaning there stay.
 pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);

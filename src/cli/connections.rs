@@ -10,7 +10,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::admin_client::{AdminArgs, fetch};
+use super::admin_client::{AdminArgs, Parameter, fetch, query};
 use super::answer;
 use super::status::{TextTable, duration, escaped, text};
 use crate::live::{ConnectionSort, OpenStage};
@@ -125,7 +125,7 @@ pub(super) fn connections(args: &ConnectionsArgs) -> ExitCode {
         Some(ConnectionsCommand::Close { filter, rate, dry_run, admin, .. }) => {
             let rate = rate.as_deref();
             let dry_run = dry_run.then_some("true");
-            let query = query(&[&filter.parameters()[..], &[("rate", rate), ("dry_run", dry_run)]].concat());
+            let query = query(filter.parameters().into_iter().chain([("rate", rate), ("dry_run", dry_run)]));
             fetch(admin, "POST", &format!("{PAGE}/close{query}")).map(|page| closed(&page).unwrap_or(page))
         }
     };
@@ -137,7 +137,7 @@ pub(super) fn connections(args: &ConnectionsArgs) -> ExitCode {
 
 fn list(args: &ListArgs) -> Result<String, ExitCode> {
     let (sort, limit) = (args.sort.as_deref(), args.limit.as_deref());
-    let query = query(&[&args.filter.parameters()[..], &[("sort", sort), ("limit", limit)]].concat());
+    let query = query(args.filter.parameters().into_iter().chain([("sort", sort), ("limit", limit)]));
     let page = fetch(&args.admin, "GET", &format!("{PAGE}{query}"))?;
     Ok(if args.json { page } else { table(&page).unwrap_or(page) })
 }
@@ -162,9 +162,6 @@ fn kill(ids: &[u64], admin: &AdminArgs) -> ExitCode {
     code
 }
 
-/// The name and the value of a parameter of a query.
-type Parameter<'a> = (&'static str, Option<&'a str>);
-
 impl FilterArgs {
     fn parameters(&self) -> [Parameter<'_>; 8] {
         [
@@ -178,22 +175,6 @@ impl FilterArgs {
             ("idle", self.idle.as_deref()),
         ]
     }
-}
-
-/// Returns a query with the parameters that have a value.
-fn query(parameters: &[Parameter<'_>]) -> String {
-    let pairs: Vec<_> = parameters
-        .iter()
-        .filter_map(|(name, value)| value.map(|value| format!("{name}={}", encoded(value))))
-        .collect();
-    if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
-}
-
-/// Escapes a text as a value in a query.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/".contains(&byte);
-    let escape = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(escape).collect()
 }
 
 /// Returns the table of a list; `None` if the page is no list.
@@ -490,7 +471,9 @@ client: tcpdump -ni any 'y'
 
     #[test]
     fn values_are_escaped_in_a_query() {
-        let check = |parameters: &[Parameter<'_>], expected: &str| assert_eq!(query(parameters), expected);
+        let check = |parameters: &[Parameter<'static>], expected: &str| {
+            assert_eq!(query(parameters.iter().copied()), expected);
+        };
         check(&[], "");
         check(&[("pool", None)], "");
         check(

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::admin_client::{AdminArgs, change, escaped, show_page};
+use super::admin_client::{AdminArgs, change, escaped, query, show_page};
 
 /// The commands for lists.
 #[derive(Subcommand)]
@@ -50,10 +50,7 @@ pub(super) enum ListCommand {
 pub(super) fn list(command: &ListCommand) -> ExitCode {
     match command {
         ListCommand::Add { list, entry, ttl, force, admin } => {
-            let ttl = ttl.as_ref().map(|ttl| format!("ttl={}", escaped(ttl)));
-            let parameters: Vec<_> = ttl.into_iter().chain(force.then(|| "force=true".to_owned())).collect();
-            let query =
-                if parameters.is_empty() { String::new() } else { format!("?{}", parameters.join("&")) };
+            let query = query([("ttl", ttl.as_deref()), ("force", force.then_some("true"))]);
             change(admin, "POST", &format!("{}/{}{query}", page(list), escaped(entry)))
         }
         ListCommand::Remove { list, entry, admin } => {

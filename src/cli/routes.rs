@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{self, AdminArgs, fetch};
+use super::admin_client::{AdminArgs, fetch, query};
 use super::answer;
 use super::status::{TextTable, duration, text};
 use crate::telemetry::program_log::as_text;
@@ -46,10 +46,7 @@ pub(super) fn routes(args: &RoutesArgs) -> ExitCode {
 impl RoutesArgs {
     fn query(&self) -> String {
         let parameters = [("listener", &self.listener), ("unused", &self.unused), ("limit", &self.limit)];
-        let pairs = parameters.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
-        let pairs: Vec<_> =
-            pairs.map(|(name, value)| format!("{name}={}", admin_client::escaped(value))).collect();
-        if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
+        query(parameters.map(|(name, value)| (name, value.as_deref())))
     }
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::admin_client::{AdminArgs, ask_page, complain_of, escaped as escaped_in_path};
+use super::admin_client::{AdminArgs, ask_page, complain_of, query};
 use super::explain::UNKNOWN_PATH;
 use super::status::{duration, escaped, moment, text};
 use super::{FAILED, FAULTY, answer, complain};
@@ -35,10 +35,8 @@ pub(super) struct ConfigArgs {
 
 /// Prints the keys in force.
 pub(super) fn config(args: &ConfigArgs) -> ExitCode {
-    let prefix = args.key.as_ref().map(|key| format!("prefix={}", escaped_in_path(key)));
-    let query: Vec<_> = prefix.into_iter().chain(args.all.then(|| "all=true".to_owned())).collect();
-    let mark = if query.is_empty() { "" } else { "?" };
-    let (status, page) = match ask_page(&args.admin, &format!("/api/v1/config{mark}{}", query.join("&"))) {
+    let query = query([("prefix", args.key.as_deref()), ("all", args.all.then_some("true"))]);
+    let (status, page) = match ask_page(&args.admin, &format!("/api/v1/config{query}")) {
         Ok(answered) => answered,
         Err(fault) => return complain_of(fault),
     };

@@ -13,7 +13,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::admin_client::{
-    AdminArgs, QueryFault, ask_page, change_page, complain_of, escaped, fetch, show_page,
+    AdminArgs, QueryFault, ask_page, change_page, complain_of, fetch, query, show_page,
 };
 use super::connections::closed;
 use super::steer_text::{changed, rebalanced};
@@ -223,19 +223,18 @@ fn parse_wait(text: &str) -> Result<Duration, String> {
 pub(super) fn take_out(args: &BackendArgs, state: &str) -> ExitCode {
     let (pool, backend) = &args.backend;
     let state = state.to_owned();
-    let query = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state))];
+    let subject = [("pool", Some(pool)), ("backend", Some(backend)), ("value", Some(&state))];
     let force = args.force.then(|| "true".to_owned());
-    let query = query.into_iter().chain([("for", args.time.as_ref()), ("force", force.as_ref())]);
-    let code = request(&args.admin, "POST", &path("state", query));
+    let change = subject.into_iter().chain([("for", args.time.as_ref()), ("force", force.as_ref())]);
+    let code = request(&args.admin, "POST", &path("state", change));
     if code != ExitCode::SUCCESS {
         return code;
     }
     let waited = args.wait.map(|wait| wait_until_empty(wait, &args.admin, ("state", pool, backend)));
     match (&args.then_close, waited) {
         (Some(rate), None | Some(WaitEnd::Left)) => {
-            let (pool, backend, rate) = (escaped(pool), escaped(backend), escaped(rate));
-            let filter = format!("pool={pool}&backend={backend}&rate={rate}");
-            close_left(&args.admin, &format!("/api/v1/connections/close?{filter}"))
+            let filter = [("pool", Some(&**pool)), ("backend", Some(backend)), ("rate", Some(rate))];
+            close_left(&args.admin, &format!("/api/v1/connections/close{}", query(filter)))
         }
         (_, waited) => waited.map_or(ExitCode::SUCCESS, WaitEnd::code),
     }
@@ -294,10 +293,13 @@ pub(super) fn resume(args: &ResumeArgs) -> ExitCode {
 
 /// Closes the connections of a pool that would go elsewhere.
 pub(super) fn rebalance(args: &RebalanceArgs) -> ExitCode {
-    let given = [("rate", args.rate.as_deref()), ("most", args.most.as_deref())];
-    let given = given.into_iter().chain([("dry_run", args.dry_run.then_some("true"))]);
-    let further = given.filter_map(|(name, value)| Some(format!("&{name}={}", escaped(value?))));
-    let path = format!("/api/v1/rebalance?pool={}{}", escaped(&args.pool), further.collect::<String>());
+    let query = query([
+        ("pool", Some(&*args.pool)),
+        ("rate", args.rate.as_deref()),
+        ("most", args.most.as_deref()),
+        ("dry_run", args.dry_run.then_some("true")),
+    ]);
+    let path = format!("/api/v1/rebalance{query}");
     let (status, page) = match change_page(&args.admin, "POST", &path, RELOAD) {
         Ok(answered) => answered,
         Err(fault) => return complain_of(fault),
@@ -327,10 +329,9 @@ pub(super) fn log(args: &LogArgs) -> ExitCode {
 
 /// Reloads the configuration file.
 pub(super) fn reload(args: &ReloadArgs) -> ExitCode {
-    let moved = args.max_moved.as_ref().map(|share| format!("max_moved={}", escaped(share)));
-    let query: Vec<_> = moved.into_iter().chain(args.reset.then(|| "reset=true".to_owned())).collect();
-    let mark = if query.is_empty() { "" } else { "?" };
-    reload_file(&args.admin, &format!("/api/v1/reload{mark}{}", query.join("&")))
+    let reset = args.reset.then_some("true");
+    let query = query([("max_moved", args.max_moved.as_deref()), ("reset", reset)]);
+    reload_file(&args.admin, &format!("/api/v1/reload{query}"))
 }
 
 /// Prints all overrides.
@@ -341,12 +342,10 @@ pub(super) fn overrides(args: &AdminOnly) -> ExitCode {
 /// Returns the path of an override, with the parameters that have a value.
 pub(super) fn path<'a>(
     kind: &str,
-    query: impl IntoIterator<Item = (&'static str, Option<&'a String>)>,
+    parameters: impl IntoIterator<Item = (&'static str, Option<&'a String>)>,
 ) -> String {
-    let given = query.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", escaped(value?))));
-    let query: Vec<_> = given.collect();
-    let mark = if query.is_empty() { "" } else { "?" };
-    format!("/api/v1/overrides/{kind}{mark}{}", query.join("&"))
+    let parameters = parameters.into_iter().map(|(name, value)| (name, value.map(String::as_str)));
+    format!("/api/v1/overrides/{kind}{}", query(parameters))
 }
 
 /// Requests a change and prints it in a sentence. A request that is wrong has the exit code of a wrong usage.
@@ -464,12 +463,14 @@ fn ways_on((kind, pool, backend): Subject<'_>) -> String {
     match kind {
         "state" => format!(
             "`pointsman connections --pool {pool} --backend {backend}` lists them, --then-close closes them, \
-             `pointsman ready {pool}/{backend}` ends it"
+             `pointsman ready {pool}/{backend}` ends the change"
         ),
         "pause" => {
-            format!("`pointsman connections --pool {pool}` lists them, `pointsman resume {pool}` ends it")
+            format!(
+                "`pointsman connections --pool {pool}` lists them, `pointsman resume {pool}` ends the pause"
+            )
         }
-        _ => "`pointsman connections` lists them, `pointsman join` ends it".to_owned(),
+        _ => "`pointsman connections` lists them, `pointsman join` ends the leave".to_owned(),
     }
 }
 
@@ -489,9 +490,10 @@ fn open_connections(admin: &AdminArgs, subject: Subject<'_>) -> Result<Option<u6
     }
     let mut count = 0;
     for stage in ["relaying", "dialing"] {
-        let backend =
-            if backend.is_empty() { String::new() } else { format!("&backend={}", escaped(backend)) };
-        let path = format!("/api/v1/connections?pool={}{backend}&stage={stage}&limit=1", escaped(pool));
+        let backend = Some(backend).filter(|name| !name.is_empty());
+        let filter =
+            [("pool", Some(pool)), ("backend", backend), ("stage", Some(stage)), ("limit", Some("1"))];
+        let path = format!("/api/v1/connections{}", query(filter));
         // A pool or a backend that is gone and has no connection is unknown.
         if let (200, page) = ask_page(admin, &path)? {
             let page: Value = serde_json::from_str(&page).unwrap_or_default();

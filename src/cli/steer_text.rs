@@ -19,7 +19,7 @@ pub(super) fn changed(page: &str) -> Option<String> {
     };
     let result = match page["result"].as_str()? {
         "ended" => return Some(format!("{subject} {}", ended(kind))),
-        "absent" => return Some(format!("{subject} {}: nothing was to be ended", ended(kind))),
+        "absent" => return Some(format!("{subject} {}; there was no override to end", ended(kind))),
         result => result,
     };
     let time = match page["ends_in_seconds"].as_u64() {
@@ -56,7 +56,7 @@ pub(super) fn changed(page: &str) -> Option<String> {
         _ => (format!("{subject} has the level {value}{time}"), Some("pointsman log file".to_owned())),
     };
     let replaced = if result == "replaced" { " (instead of an earlier change)" } else { "" };
-    let end = end.map(|command| format!("; `{command}` ends it")).unwrap_or_default();
+    let end = end.map(|command| format!("; `{command}` ends the override")).unwrap_or_default();
     Some(format!("{effect}{replaced}{end}"))
 }
 
@@ -65,7 +65,7 @@ fn ended(kind: &str) -> &'static str {
     match kind {
         "state" => "is as the configuration has it",
         "weight" => "has the weight of the configuration",
-        "pause" => "goes on: no new connection waits for an operator",
+        "pause" => "is not paused",
         "split" => "has the shares of the configuration",
         "leave" => "is ready as before",
         _ => "has the level of the configuration",
@@ -111,11 +111,11 @@ mod tests {
             |page: &str, expected: &str| assert_eq!(changed(page).as_deref(), Some(expected), "{page}");
         check(
             r#"{"result": "set", "kind": "state", "pool": "app", "backend": "a", "value": "drain", "ends_in_seconds": 7200, "open": 12}"#,
-            "app/a gets no new connections for 2h (drain); 12 connections stay open; `pointsman ready app/a` ends it",
+            "app/a gets no new connections for 2h (drain); 12 connections stay open; `pointsman ready app/a` ends the override",
         );
         check(
             r#"{"result": "replaced", "kind": "pause", "pool": "db", "value": "paused", "ends_in_seconds": 60, "open": 1}"#,
-            "new connections of pool db wait for 1m; 1 connection stays open (instead of an earlier change); `pointsman resume db` ends it",
+            "new connections of pool db wait for 1m; 1 connection stays open (instead of an earlier change); `pointsman resume db` ends the override",
         );
         check(
             r#"{"result": "ended", "kind": "state", "pool": "app", "backend": "a"}"#,
@@ -123,15 +123,15 @@ mod tests {
         );
         check(
             r#"{"result": "absent", "kind": "pause", "pool": "db"}"#,
-            "pool db goes on: no new connection waits for an operator: nothing was to be ended",
+            "pool db is not paused; there was no override to end",
         );
         check(
             r#"{"result": "set", "kind": "split", "listener": "tls", "route": "a.b", "value": "canary=10%"}"#,
-            "route tls/a.b has the shares canary=10%; `pointsman split tls/a.b file` ends it",
+            "route tls/a.b has the shares canary=10%; `pointsman split tls/a.b file` ends the override",
         );
         check(
             r#"{"result": "set", "kind": "log", "value": "debug", "ends_in_seconds": 600, "open": 3}"#,
-            "the log has the level debug for 10m; `pointsman log file` ends it",
+            "the log has the level debug for 10m; `pointsman log file` ends the override",
         );
         assert_eq!(changed("no page"), None);
         assert_eq!(changed(r#"{"result": "set", "kind": "new"}"#), None);

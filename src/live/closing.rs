@@ -267,17 +267,18 @@ impl CloseQueue {
 
     /// Returns the next connection that is still to be closed. Other tasks have their turns while many are passed over.
     async fn next(&self) -> Option<Rc<ConnectionEntry>> {
-        for seen in 1_usize.. {
+        let mut passed_over = 0_usize;
+        loop {
             let entry = self.waiting.borrow_mut().pop_front()?;
             if self.cause.includes(&entry) {
                 return Some(entry);
             }
             self.release(&entry);
-            if seen.is_multiple_of(PASSED_OVER) {
+            passed_over += 1;
+            if passed_over.is_multiple_of(PASSED_OVER) {
                 yield_now().await;
             }
         }
-        None
     }
 }
 

@@ -21,6 +21,10 @@ use crate::snapshot::Snapshot;
 use crate::telemetry::CloseReason;
 use crate::wire::ServerName;
 
+/// The time for which computed fair counts are used: they cost more than one connection is worth, and a second changes
+/// little.
+const FAIR_COUNTS: Duration = Duration::from_secs(1);
+
 /// The request to rebalance a pool.
 #[derive(Clone, Debug)]
 pub struct RebalanceRequest {
@@ -61,7 +65,7 @@ pub enum RebalanceRefusal {
     /// More connections would be closed than the request allows.
     #[error(
         "{misplaced} of {open} connections are not where new ones would be, {}, which is more than {}: none was closed. \
-         `most` sets another bound (--most {}%, or most={0}%25 in the API); a dry run only counts",
+         `most` sets another bound, such as --most {}%; a dry run only counts",
         percent(*.misplaced as f64 / *.open as f64),
         percent(*.most),
         (100.0 * *.misplaced as f64 / *.open as f64).ceil()
@@ -155,9 +159,6 @@ enum MisplacedRule {
     /// No backend takes connections.
     Nowhere,
 }
-
-/// The time for which computed fair counts are used.
-const FAIR_COUNTS: Duration = Duration::from_secs(1);
 
 impl MisplacedConnections {
     fn of(pool: &Arc<Pool>, snapshot: &Arc<ArcSwap<Snapshot>>) -> Self {

@@ -393,7 +393,11 @@ fn the_commands_change_what_runs() {
     wait_for("both backends", || connect().1 == 'a');
     run(&["maintenance", "main/b", "--for", "1h"], 0, "main/b gets no new connections for 1h (maintenance)");
     run(&["ready", "main/b"], 0, "main/b is as the configuration has it");
-    run(&["weight", "main/a", "7"], 0, "main/a has the weight 7; `pointsman weight main/a file` ends it");
+    run(
+        &["weight", "main/a", "7"],
+        0,
+        "main/a has the weight 7; `pointsman weight main/a file` ends the override",
+    );
     run(&["weight", "main/a", "file"], 0, "has the weight of the configuration");
     run(
         &["pause", "main", "--for", "1h", "--wait", "100ms"],
@@ -402,7 +406,7 @@ fn the_commands_change_what_runs() {
     );
     run(&["status"], 0, "override main: an operator has paused it, and new connections wait (unix uid=");
     run(&["status"], 0, ": pointsman resume main");
-    run(&["resume", "main"], 0, "pool main goes on");
+    run(&["resume", "main"], 0, "pool main is not paused");
     run(&["status"], 0, "all is well");
     run(&["leave", "--for", "1h"], 0, "/ready answers 503 for 1h");
     run(&["health", "--ready"], 1, "leaving");

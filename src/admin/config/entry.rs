@@ -7,7 +7,8 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{KeyStatus, KeyValue};
-use crate::admin::overrides::{rfc3339, seconds_left};
+use crate::admin::json::rfc3339;
+use crate::admin::overrides::seconds_left;
 use crate::config::{
     DefaultText, HandoverSpec, KeyPath, KeyStep, SchemaDefaults, WrittenKey, WrittenKeys, WrittenSource,
 };

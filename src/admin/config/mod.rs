@@ -12,8 +12,7 @@ use std::time::Instant;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::json;
-use super::overrides::rfc3339;
+use super::json::{self, rfc3339};
 use super::query::{self, QueryFault};
 use crate::config::{DefaultText, KeyPath, SchemaDefaults};
 use crate::server::{ConfigState, View};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::admin::query::{self, QueryFault};
+use crate::admin::query::{self, FASTEST, QueryFault};
 use crate::admin::unknown::unknown;
 use crate::config::did_you_mean;
 use crate::live::{BackendFilter, ConnectionFilter, ConnectionQuery, ConnectionSort, NameGlob, OpenStage};
@@ -55,7 +55,7 @@ pub(in crate::admin) enum ConnectionRefusal {
     #[error("`limit` must be a number from 1 to {MOST_ROWS}")]
     Limit,
     /// The pace is not a number of connections in a time.
-    #[error("`rate` must be a number from 1 to 100000 with /s, /m or /h, such as 20/s")]
+    #[error("`rate` must be a number from 1 to {FASTEST} with /s, /m or /h, such as 20/s")]
     Rate,
     /// The value is neither true nor false.
     #[error("`dry_run` must be true or false")]

@@ -5,11 +5,11 @@ mod problems;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::json;
+use super::json::{self, rfc3339};
 use super::overrides::{self, OverrideStatus};
 use super::upgrade::{self, UpgradeStatus};
 use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
@@ -130,11 +130,6 @@ struct EventStatus {
     /// `info`, `warning` or `error`.
     severity: &'static str,
     text: String,
-}
-
-/// Returns a time in the form of RFC 3339, in UTC.
-fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
 }
 
 impl From<ConfigState> for ConfigStatus {

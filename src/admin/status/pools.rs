@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use super::rfc3339;
+use crate::admin::json::rfc3339;
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::snapshot::ServedPool;
 

@@ -252,3 +252,22 @@ impl TroubleCount {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recent_events_are_those_of_two_minutes() {
+        let recent = RecentCount::default();
+        assert_eq!(recent.sum(0), 0);
+        let add = |minute, count| (0..count).for_each(|_| recent.add(minute));
+        add(0, 3);
+        assert_eq!([0, 1, 2].map(|minute| recent.sum(minute)), [3, 3, 0]);
+        add(1, 2);
+        assert_eq!([1, 2, 3].map(|minute| recent.sum(minute)), [5, 2, 0]);
+        // The minutes between had no event.
+        add(9, 4);
+        assert_eq!([9, 10, 11].map(|minute| recent.sum(minute)), [4, 4, 0]);
+    }
+}
