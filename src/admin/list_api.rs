@@ -163,11 +163,7 @@ pub(super) fn add(
     let list = find(view, name)?;
     let entry: IpPrefix = entry.parse()?;
     let [ttl, force] = values(query, ["ttl", "force"])?;
-    let is_forced = match force.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(ListRefusal::Force),
-    };
+    let is_forced = query::truth(force.as_deref()).ok_or(ListRefusal::Force)?;
     if entry.is_wide() && !is_forced {
         return Err(ListRefusal::Wide(entry));
     }

@@ -60,11 +60,7 @@ pub(super) async fn reload(
         QueryFault::Escape => ReloadRefusal::Escape,
     })?;
     let max_moved = max_moved.as_deref().map(|text| share(text).ok_or(ReloadRefusal::Share)).transpose()?;
-    let resets = match reset.as_deref() {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(ReloadRefusal::Query),
-    };
+    let resets = query::truth(reset.as_deref()).ok_or(ReloadRefusal::Query)?;
     tracing::info!(%by, ?max_moved, reset = resets, "a reload was requested");
     let reset_by = resets.then(|| by.to_string().into());
     let result = match timeout(PATIENCE, view.reload_file(ReloadRules { max_moved, reset_by })).await {

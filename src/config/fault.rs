@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::code::Code;
-use super::render;
+use super::render::{self, SourceLines};
 
 /// A piece of the text, in bytes from its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -79,7 +79,16 @@ impl Faults {
     /// Returns the text for people: for each file the diagnostics with file, line, caret and hint, then their number.
     /// It ends with a newline. With `color` it has ANSI escapes; text from the files has none.
     pub fn render(&self, color: bool) -> String {
-        let reports = self.0.iter().map(|report| render::render(report, color));
+        let reports = self.0.iter().map(|report| render::render(report, SourceLines::Shown, color));
+        reports.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Faults {
+    /// Returns the text as [`Faults::render`] does, without lines of the files: they may have secrets. It is for texts that
+    /// others can read, such as the status and the log.
+    pub fn without_lines(&self) -> String {
+        let reports = self.0.iter().map(|report| render::render(report, SourceLines::Hidden, false));
         reports.collect::<Vec<_>>().join("\n")
     }
 }
@@ -107,9 +116,14 @@ impl Warnings {
         self.0.diagnostics.is_empty()
     }
 
+    /// Returns the text as [`Faults::without_lines`] does; empty if there are no warnings.
+    pub fn without_lines(&self) -> String {
+        render::render(&self.0, SourceLines::Hidden, false)
+    }
+
     /// Returns the text as [`Faults::render`] does; empty if there are no warnings.
     pub fn render(&self, color: bool) -> String {
-        render::render(&self.0, color)
+        render::render(&self.0, SourceLines::Shown, color)
     }
 }
 

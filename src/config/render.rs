@@ -12,8 +12,18 @@ use super::fault::{Diagnostic, FaultLabel, Report, Span};
 /// because the renderer processes every line between them.
 const GAP: usize = 500;
 
+/// The lines of a file in the text of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SourceLines {
+    /// The text has the lines of each label.
+    Shown,
+    /// The text has only the positions of lines. A line of a configuration may have a secret, and a fault may be that the
+    /// key of the secret is not recognized as such.
+    Hidden,
+}
+
 /// Renders the whole report; returns an empty string if there are no diagnostics.
-pub(super) fn render(report: &Report, color: bool) -> String {
+pub(super) fn render(report: &Report, lines: SourceLines, color: bool) -> String {
     if report.diagnostics.is_empty() && report.omitted == 0 {
         return String::new();
     }
@@ -22,7 +32,7 @@ pub(super) fn render(report: &Report, color: bool) -> String {
     let page = Page::new(&report.source_name, &text);
     let mut out = String::new();
     for diagnostic in &report.diagnostics {
-        out.push_str(&renderer.render(&[page.group(diagnostic)]));
+        out.push_str(&renderer.render(&[page.group(diagnostic, lines)]));
         out.push_str("\n\n");
     }
     out.push_str(&summary(report));
@@ -73,20 +83,33 @@ impl<'r> Page<'r> {
         Self { name: printable(name), text, lines: std::iter::once(0).chain(after_newlines).collect() }
     }
 
-    fn group(&self, diagnostic: &Diagnostic) -> Group<'r> {
+    fn group(&self, diagnostic: &Diagnostic, lines: SourceLines) -> Group<'r> {
         let level = match diagnostic.code.level() {
             Level::Fault => Title::ERROR,
             Level::Warning => Title::WARNING,
         };
         let title = level.primary_title(printable(&diagnostic.message)).id(diagnostic.code.as_str());
-        let mut group = match diagnostic.labels.split_first() {
-            Some((first, others)) => title.elements(self.snippets(first, others)),
-            None => title.element(Origin::path(self.name.clone())),
+        let mut group = match (diagnostic.labels.split_first(), lines) {
+            (Some((first, others)), SourceLines::Shown) => title.elements(self.snippets(first, others)),
+            (Some((first, _)), SourceLines::Hidden) => title.element(self.origin(first)),
+            (None, _) => title.element(Origin::path(self.name.clone())),
         };
+        if lines == SourceLines::Hidden {
+            for label in diagnostic.labels.iter().filter(|label| !label.text.is_empty()) {
+                group = group.element(Title::NOTE.message(printable(&label.text)));
+            }
+        }
         for help in &diagnostic.help {
             group = group.element(Title::HELP.message(printable(help)));
         }
         group
+    }
+
+    /// Returns the position of a label.
+    fn origin(&self, label: &FaultLabel) -> Origin<'r> {
+        let line = self.line_of(label.span.start);
+        let before = &self.text[self.lines[line]..self.on_one_line(label.span).start];
+        Origin::path(self.name.clone()).line(line + 1).char_column(before.chars().count() + 1)
     }
 
     /// Returns the lines with the labels and the lines near them, in one piece if the labels are close together.

@@ -87,7 +87,7 @@ pub enum ReloadFault {
         least: u64,
     },
     /// The file has faults.
-    #[error("the configuration has faults:\n{0}")]
+    #[error("the configuration has faults:\n{}", .0.without_lines())]
     File(Faults),
     /// A file system did not answer for a minute.
     #[error(

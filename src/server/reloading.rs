@@ -387,7 +387,7 @@ fn read(path: &Path) -> Result<Config, ReloadFault> {
     match config::load(path) {
         Ok((config, warnings)) => {
             if !warnings.is_empty() {
-                tracing::warn!("the configuration is good, but:\n{}", warnings.render(false));
+                tracing::warn!("the configuration is good, but:\n{}", warnings.without_lines());
             }
             Ok(config)
         }

@@ -96,6 +96,38 @@ fn a_reload_that_failed_is_a_problem_until_one_succeeds() {
     assert!(fixture.listed("problems").is_empty());
 }
 
+/// A line of the file may have a secret, also if the fault is that its key is not recognized. `pointsman check` shows the
+/// lines, and the status does not.
+#[test]
+fn the_fault_of_a_reload_shows_no_lines_of_the_file() {
+    const SECRET: &str = "S3cretOfTheChecks";
+    let backend = Backend::echo();
+    let one = format!("'{}'", backend.address);
+    let fixture = Fixture::start("status-secret", &one);
+    let header = format!("headers = {{ Authorization = 'Bearer {SECRET}' }}");
+    for broken in [
+        format!("hash_key = '{SECRET}'\n{}", text(&one)),
+        format!("hashkey = '{SECRET}'\n{}", text(&one)),
+        format!("hash_key = '{SECRET}\n{}", text(&one)),
+        text(&one) + &format!("health = {{ check = 'http', {header}, intervall = '5s' }}\n"),
+        text(&one) + &format!("[pool.other]\nhash_key = '{SECRET}'\noops = 1\n"),
+    ] {
+        let shown = pointsman::config::parse("config.toml", &broken).unwrap_err().render(false);
+        assert!(shown.contains(SECRET), "the test shows nothing: {shown}");
+        fixture.reload(&broken);
+        let reload = || fixture.status()["config"]["last_reload"].clone();
+        wait_for("the fault", || reload()["result"] == "failed");
+        let fault = reload()["fault"].as_str().unwrap().to_owned();
+        assert!(fault.contains("config.toml:") && fault.contains("error["), "{fault}");
+        let status = fixture.status().to_string() + &fixture.shown(&["--all"]);
+        assert!(!status.contains(SECRET), "{status}");
+        let log = fixture.program.stderr.all().join("\n");
+        assert!(log.contains("not reloaded") && !log.contains(SECRET), "{log}");
+        fixture.reload(&text(&one));
+        wait_for("a good reload", || reload()["result"] == "ok");
+    }
+}
+
 /// Old events are dropped; standing faults stay until they are over.
 #[test]
 fn broken_files_and_settings_that_need_a_restart_are_problems() {
