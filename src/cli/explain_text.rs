@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::status::items;
+
 /// The width of the first column.
 const COLUMN: usize = 11;
 
@@ -253,10 +255,6 @@ fn bounds(bounds: &Value) -> String {
     parts.push(format!("idle {}", time("idle_timeout_seconds")));
     parts.push(format!("half-closed {}", time("half_closed_timeout_seconds")));
     parts.join("; ")
-}
-
-fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 fn word(value: &Value) -> String {

@@ -220,7 +220,8 @@ fn events(status: &Value, extent: Extent, out: &mut String) {
     }
 }
 
-fn items(value: &Value) -> &[Value] {
+/// Returns the elements of a list; none of another value.
+pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 

@@ -137,7 +137,7 @@ impl ConnectionRecord {
     pub(super) fn routed(&mut self, route: &Arc<str>, counts: Option<&Arc<RouteCounts>>) {
         if let Some(counts) = counts {
             counts.take(SystemTime::now());
-            // No others count bytes.
+            // Only routes with a name count bytes.
             if counts.is_named() {
                 self.entry().tallies().follow(counts);
             }

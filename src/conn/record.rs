@@ -282,8 +282,7 @@ fn is_empty(reason: CloseReason, entry: &ConnectionEntry) -> bool {
     reason.is_of_a_client_that_left() && !has_bytes && entry.total_dropped() == 0
 }
 
-/// Returns true if the access log gets a record of an end. The access log has a limit of records a second for the reasons
-/// that a flood can cause.
+/// Returns true if the end of a connection makes a record. Reasons that a flood can cause have a limit of records a second.
 fn is_logged(reason: CloseReason, listener: &ListenerMetrics, context: &WorkerContext) -> bool {
     if !context.access_log.has_ends() {
         return false;

@@ -30,7 +30,8 @@ pub enum ConnectionCommand {
 
 impl ConnectionCommand {
     /// Returns the rank. A waiting command is replaced only by a command of a higher rank. A lost tick or
-    /// order to log is sent again. A lost request to describe has no answer, which its sender takes for one.
+    /// order to log is sent again. A lost request to describe gets no answer, and its
+    /// sender bounds the wait.
     pub(super) fn rank(self) -> u8 {
         match self {
             Self::Tick => 0,

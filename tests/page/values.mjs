@@ -281,7 +281,7 @@ export const top = () => ({
     412_000,
   ),
   unknown_names: counted(['old.example.com', 'wp-login.example.com'], 312),
-  sources: counted(['203.0.113.0/24', '198.51.100.7', '2001:db8:7::/64'], 412_312),
+  sources: counted(['203.0.113.9', '198.51.100.7', '2001:db8:7::'], 412_312),
 });
 
 export const connections = (number = 3) => ({

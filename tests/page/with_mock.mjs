@@ -479,9 +479,9 @@ test('the cursor of the charts', async (t) => {
 test('a click on a name lists its connections', async (t) => {
   const server = await mock(t, values.answers());
   const page = await open(t, server.origin);
-  await page.tab.getByRole('button', { name: '203.0.113.0/24' }).click();
+  await page.tab.getByRole('button', { name: '2001:db8:7::' }).click();
   await page.until('the list', () =>
-    server.requests.some(({ url }) => url.startsWith('/api/v1/connections?source=203.0.113.0%2F24&sort=age&limit=100')),
+    server.requests.some(({ url }) => url.startsWith('/api/v1/connections?source=2001%3Adb8%3A7%3A%3A%2F64&sort=age&limit=100')),
   );
   await page.tab.getByRole('button', { name: 'mail.example.com' }).click();
   await page.until('the list', () =>

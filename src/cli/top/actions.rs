@@ -11,7 +11,7 @@ use super::view_pools::{open, pause};
 use crate::cli::steer::path;
 
 /// The time of a pause that is offered.
-const PAUSE: &str = "60s";
+pub(super) const PAUSE: &str = "60s";
 
 /// A change that a key begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +50,20 @@ fn prompt(state: &TopState, action: TopAction) -> Result<TopPrompt, &'static str
             Ok(pause_or_resume(state, pool))
         }
         (TopAction::Drain, RowSubject::Backend { pool, name }) => {
-            let text = format!("drain {pool}/{name}? {}; {}", elsewhere(state, pool, &row), stay(row.value));
-            Ok(set_state(pool, name, "drain", text))
+            let is_last = is_last(state, pool, &row);
+            let text = format!("drain {pool}/{name}? {}; {}", elsewhere(is_last, pool), stay(row.value));
+            Ok(set_state(pool, name, "drain", is_last, text))
         }
         (TopAction::Maintenance, RowSubject::Backend { pool, name }) => {
-            let (elsewhere, stay) = (elsewhere(state, pool, &row), stay(row.value));
+            let is_last = is_last(state, pool, &row);
+            let (elsewhere, stay) = (elsewhere(is_last, pool), stay(row.value));
             let text =
                 format!("put {pool}/{name} into maintenance? {elsewhere}, and its checks pause; {stay}");
-            Ok(set_state(pool, name, "maintenance", text))
+            Ok(set_state(pool, name, "maintenance", is_last, text))
         }
         (TopAction::Ready, RowSubject::Backend { pool, name }) => {
             let text = format!("put {pool}/{name} in use again? it gets new clients");
-            Ok(set_state(pool, name, "ready", text))
+            Ok(set_state(pool, name, "ready", false, text))
         }
         (TopAction::End, RowSubject::Connection(id)) => {
             Ok(kill(*id, &format!(" of {}", shown(&row.value["client"]))))
@@ -71,23 +73,29 @@ fn prompt(state: &TopState, action: TopAction) -> Result<TopPrompt, &'static str
     }
 }
 
-fn set_state(pool: &str, backend: &str, value: &str, text: String) -> TopPrompt {
+/// Returns the question for the state of a backend. With `is_forced` it may be the last one of its pool: the question says so.
+fn set_state(pool: &str, backend: &str, value: &str, is_forced: bool, text: String) -> TopPrompt {
     let (pool, backend, value) = (pool.to_owned(), backend.to_owned(), value.to_owned());
-    let query = [("pool", Some(&pool)), ("backend", Some(&backend)), ("value", Some(&value))];
+    let force = is_forced.then(|| "true".to_owned());
+    let subject = [("pool", Some(&pool)), ("backend", Some(&backend))];
+    let query = subject.into_iter().chain([("value", Some(&value)), ("force", force.as_ref())]);
     let change =
         TopChange { method: "POST", path: path("state", query), words: format!("{value} {pool}/{backend}") };
     TopPrompt::Question { text, change }
 }
 
-/// Returns the effect on new clients. It is worse if no other backend of the pool takes them.
-fn elsewhere(state: &TopState, pool: &str, row: &TopRow<'_>) -> String {
+/// Returns true if no other backend of the pool takes clients.
+fn is_last(state: &TopState, pool: &str, row: &TopRow<'_>) -> bool {
     let found = items(&state.status()["pools"]).iter().find(|other| other["name"] == pool);
     let available = found.and_then(|pool| pool["available"].as_u64());
-    match available {
-        Some(..=1) if row.value["state"] == "up" => {
-            format!("IT IS THE LAST AVAILABLE BACKEND of {pool}, so new clients are refused")
-        }
-        _ => "new clients go elsewhere".to_owned(),
+    row.value["state"] == "up" && available.is_some_and(|count| count <= 1)
+}
+
+/// Returns the effect on new clients.
+fn elsewhere(is_last: bool, pool: &str) -> String {
+    match is_last {
+        true => format!("IT IS THE LAST AVAILABLE BACKEND of {pool}, so new clients are refused"),
+        false => "new clients go elsewhere".to_owned(),
     }
 }
 
@@ -114,12 +122,12 @@ fn pause_or_resume(state: &TopState, pool: &str) -> TopPrompt {
             change: TopChange { method: "DELETE", path, words: format!("resume {pool}") },
         };
     }
-    TopPrompt::PauseTime { pool: pool.to_owned(), open: found.map_or(0, open), text: PAUSE.to_owned() }
+    TopPrompt::PauseTime { pool: pool.to_owned(), open: found.map_or(0, open), text: String::new() }
 }
 
 /// Asks whether to pause a pool, once its time is typed. `None` if the text is no time.
 pub(super) fn pause_question(pool: &str, open: u64, time: &str) -> Option<TopPrompt> {
-    let time = time.trim().to_owned();
+    let time = if time.trim().is_empty() { PAUSE } else { time.trim() }.to_owned();
     humantime::parse_duration(&time).ok().filter(|time| !time.is_zero())?;
     let text = format!("pause {pool} for {time}? its new connections wait; {}", connections_stay(open));
     let path = path("pause", [("pool", Some(&pool.to_owned())), ("for", Some(&time))]);

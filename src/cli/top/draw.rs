@@ -3,6 +3,7 @@
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
+use super::actions::PAUSE;
 use super::canvas::{Canvas, ToneLine};
 use super::clean::{clean, columns, wrap};
 use super::layout::{NeededLines, TopAreas, divide};
@@ -191,8 +192,7 @@ fn draw_events(state: &TopState, canvas: &mut Canvas<'_>, area: Rect) {
         canvas.put(area, 0, 2, "LAST EVENTS", Tone::Strong);
     }
     for (row, event) in (1..area.height).zip(events) {
-        let text = shown(&event["text"]);
-        let text = text.split("\\n").next().unwrap_or_default();
+        let text = view_lists::first_line(&event["text"]);
         let time = since(&event["time"], now);
         let column = canvas.put(area, row, 2, &format!("{time:<32}"), Tone::Faint);
         canvas.put(area, row, column + 2, text, view_lists::tone_of_event(event));
@@ -240,7 +240,8 @@ fn foot(state: &TopState, width: usize) -> Vec<String> {
         (TopPrompt::Question { text, .. }, _) => wrap(&format!("{text} [y/N] "), width, 0),
         (TopPrompt::PauseTime { pool, text, .. }, message) => {
             let fault = message.as_ref().map(|message| format!("{}; ", message.text)).unwrap_or_default();
-            wrap(&format!("{fault}pause {pool}: new connections wait; for how long? {text}{mark}"), width, 0)
+            let question = format!("pause {pool}: new connections wait; for how long ({PAUSE})?");
+            wrap(&format!("{fault}{question} {text}{mark}"), width, 0)
         }
         (TopPrompt::Filter(text), _) => wrap(&format!("/{text}{mark}"), width, 0),
         (TopPrompt::None, Some(message)) => {

@@ -178,6 +178,9 @@ fn walk(state: &mut TopState, key: TopKey) {
         TopKey::Esc | TopKey::Backspace => set_filter(state, String::new()),
         TopKey::Char('/') => state.prompt = TopPrompt::Filter(state.table().filter.clone()),
         TopKey::Char('s') => sort(state),
+        TopKey::Char('S') if state.view == TopView::Connections => {
+            state.say("the server sorts connections, in one direction only", false);
+        }
         TopKey::Char('S') => state.table_mut().is_reversed ^= true,
         TopKey::Char('c') => show_connections(state),
         _ => {}

@@ -16,7 +16,6 @@ mod help;
 mod input;
 mod keys;
 mod layout;
-
 mod once;
 mod request;
 mod rounds;
@@ -44,7 +43,6 @@ use crate::admin::AdminTarget;
 use client::TopClient;
 use event::{TopEvent, update};
 use input::{KeyReader, TerminalEvent};
-
 use request::{ViewAnswer, ViewPage};
 use state::{Reach, TopState, TopView};
 use style::TopStyle;

@@ -5,7 +5,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use super::clean::clean;
+pub(super) use crate::cli::connections::time as seconds;
 use crate::cli::status::duration;
+pub(super) use crate::cli::status::items;
 
 /// The end of the times that can be written: the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -24,19 +26,9 @@ pub(super) fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-/// Returns the elements of a list; none of another value.
-pub(super) fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
 /// Returns a number, or 0.
 pub(super) fn count(value: &Value) -> u64 {
     value.as_u64().unwrap_or(0)
-}
-
-/// Returns a number of seconds in its two largest units.
-pub(super) fn seconds(value: &Value) -> String {
-    value.as_f64().map_or_else(String::new, |seconds| duration(seconds as u64))
 }
 
 /// Returns the time of a value in the form of RFC 3339.

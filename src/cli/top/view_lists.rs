@@ -222,12 +222,12 @@ const EVENTS: [TopColumn; 4] = [
 pub(super) fn events(state: &TopState) -> TopTable<'_> {
     let now = time_of_status(state.status());
     let rows = items(&state.status()["events"]).iter().map(move |event| {
-        let text = shown_first_line(&event["text"]);
+        let text = first_line(&event["text"]);
         let cells = vec![
             TopCell::number(order_of(moment(&event["time"])), since(&event["time"], now)),
             TopCell::text(shown(&event["severity"])),
             TopCell::text(shown(&event["kind"])),
-            TopCell::text(&text),
+            TopCell::text(text),
         ];
         let tone = tone_of_event(event);
         // Two events of one moment have different texts, or are equal.
@@ -250,8 +250,9 @@ fn order_of(time: Option<SystemTime>) -> Option<f64> {
     Some(time?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64())
 }
 
-fn shown_first_line(value: &Value) -> String {
-    word(value).lines().next().unwrap_or_default().to_owned()
+/// Returns the first line of a text, as the server wrote it.
+pub(super) fn first_line(value: &Value) -> &str {
+    word(value).lines().next().unwrap_or_default()
 }
 
 const OVERRIDES: [TopColumn; 7] = [

@@ -85,8 +85,9 @@ fn changes_are_made_after_a_yes() {
     check("jdy", &["POST /api/v1/overrides/state?pool=db&backend=db-1&value=drain"]);
     check("jmy", &["POST /api/v1/overrides/state?pool=db&backend=db-1&value=maintenance"]);
     check("jry", &["POST /api/v1/overrides/state?pool=db&backend=db-1&value=ready"]);
+    check("Gdy", &["POST /api/v1/overrides/state?pool=web&backend=web-1&value=drain&force=true"]);
     check("p<Enter>y", &["POST /api/v1/overrides/pause?pool=db&for=60s"]);
-    check("jp<Backspace><Backspace><Backspace>2m<Enter>y", &["POST /api/v1/overrides/pause?pool=db&for=2m"]);
+    check("jp2m<Enter>y", &["POST /api/v1/overrides/pause?pool=db&for=2m"]);
     check(
         "2xy",
         &[
@@ -139,7 +140,7 @@ fn questions_name_the_thing_and_the_effect() {
         "put db/db-2 into maintenance? new clients go elsewhere, and its checks pause; 3 connections stay open [y/N]",
     );
     check("jr", "put db/db-1 in use again? it gets new clients [y/N]");
-    check("Gp", "pause web: new connections wait; for how long? 60s\u{2588}");
+    check("Gp", "pause web: new connections wait; for how long (60s)? \u{2588}");
     check("Gp<Enter>", "pause web for 60s? its new connections wait; 741 connections stay open [y/N]");
     check("2x", "close connection 4711 of 198.51.100.7:51234? both sides are reset [y/N]");
     check("6x", "end the override state of app/app-3? the configuration is in force again [y/N]");
