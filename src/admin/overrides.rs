@@ -263,10 +263,14 @@ fn check_route(snapshot: &Snapshot, listener: &str, route: &str) -> Result<(), O
     }
 }
 
-/// Checks that a backend is not the last one that takes connections of its pool.
+/// Checks that a backend is not the last one that takes connections of its pool. During a pause of the pool it may be: new
+/// connections wait, and a failover takes the old primary out of use before the new one is ready.
 fn check_last(view: &View, key: &OverrideKey) -> Result<(), OverrideFault> {
     let snapshot = view.snapshot.load();
     let Some(served) = snapshot.pools.get(&key.pool) else { return Ok(()) };
+    if served.pool.is_paused() {
+        return Ok(());
+    }
     let mut available = served.pool.backends().iter().filter(|backend| backend.is_available());
     let is_last =
         available.next().is_some_and(|only| *only.name() == key.backend) && available.next().is_none();

@@ -163,6 +163,29 @@ fn an_override_stays_over_reloads_and_over_the_return_of_its_backend() {
 }
 
 /// `ready` is an override where the configuration says otherwise.
+/// In a failover the pool is paused, and its only backend is then taken out of use.
+#[test]
+fn the_last_backend_goes_only_by_force_or_during_a_pause() {
+    let named = Named::start();
+    let (proxy, admin) = start(named.config("ab"));
+    change(admin, "POST", "state?pool=main&backend=b&value=drain");
+    wait_for_state(&proxy, "b", "draining");
+    for value in ["drain", "maintenance"] {
+        let path = format!("state?pool=main&backend=a&value={value}");
+        refused(admin, "POST", &path, 412, "`a` is the last one of pool `main` that takes connections");
+    }
+    assert_eq!(state(&proxy, "a"), "up");
+    change(admin, "POST", "pause?pool=main&for=1m");
+    change(admin, "POST", "state?pool=main&backend=a&value=maintenance");
+    wait_for_state(&proxy, "a", "maintenance");
+    change(admin, "POST", "state?pool=main&backend=b&value=ready");
+    wait_for_state(&proxy, "b", "up");
+    change(admin, "DELETE", "pause?pool=main");
+    assert_eq!(reached(&proxy), "b");
+    change(admin, "POST", "state?pool=main&backend=b&value=drain&force=true");
+    wait_for_state(&proxy, "b", "draining");
+}
+
 #[test]
 fn a_backend_that_the_file_drains_can_be_made_ready() {
     let named = Named::start();
