@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
@@ -44,6 +44,8 @@ pub struct WorkerContext {
 pub struct ProcessBounds {
     /// Open connections.
     pub connections: Arc<Gate>,
+    /// The descriptors from which the limit of connections follows; 0 if the configuration sets the limit.
+    pub descriptors: AtomicU64,
     /// The connections and rates of each source.
     pub sources: Arc<SourceTable>,
     /// Refused clients that are held in the tarpit.
@@ -59,4 +61,11 @@ pub struct ProcessBounds {
     pub next_id: AtomicU64,
     /// The addresses on which this process listens. No connection is forwarded to them.
     pub own: ArcSwap<Vec<SocketAddr>>,
+}
+
+impl ProcessBounds {
+    /// The descriptors from which the limit of connections follows, or `None` if the configuration sets the limit.
+    pub fn limit_from_descriptors(&self) -> Option<u64> {
+        Some(self.descriptors.load(Ordering::Relaxed)).filter(|descriptors| *descriptors > 0)
+    }
 }

@@ -130,12 +130,11 @@ impl ConnectionRecord {
         &self.fields().client
     }
 
-    /// Counts a reset by the backend as a failure if it came early and the backend had sent nothing.
+    /// Counts a reset by the backend. It is also a failure if it came early and the backend had sent nothing.
     pub(super) fn reset_by_backend(&self) {
-        if let Some(lease) = &self.holds().lease
-            && self.entry().total(Direction::FromBackend) == 0
-            && self.age() <= EARLY
-        {
+        let Some(lease) = &self.holds().lease else { return };
+        lease.was_reset();
+        if self.entry().total(Direction::FromBackend) == 0 && self.age() <= EARLY {
             self.report(lease.met(Trouble::EarlyReset));
         }
     }

@@ -77,6 +77,11 @@ impl Lease {
         self.backend.traffic().failed(took);
     }
 
+    /// Counts a reset of the connection by the backend.
+    pub fn was_reset(&self) {
+        self.backend.traffic().was_reset();
+    }
+
     /// Records the first byte of the backend. Returns true if the lease waited for it.
     pub fn spoke(&self) -> bool {
         self.backend.traffic().went_well(Trouble::EarlyReset);

@@ -4,6 +4,7 @@
 //! with it, so that the process can still serve some clients.
 
 use std::io;
+use std::sync::atomic::Ordering;
 
 use crate::config::Config;
 use crate::conn::ProcessBounds;
@@ -101,6 +102,8 @@ impl Descriptors {
     /// Puts the process limits of a configuration in force.
     pub(super) fn bound(self, bounds: &ProcessBounds, config: &Config, connections: u64) {
         bounds.connections.set_limit(connections);
+        let source = if config.max_connections.is_none() { self.limit } else { 0 };
+        bounds.descriptors.store(source, Ordering::Relaxed);
         descriptors::keep_from_connections(self.limit, self.kept(config));
         bounds.hello_memory.set_limit(config.limits.hello_memory);
         bounds.overload.set(&config.limits.overload);

@@ -115,6 +115,7 @@ impl Server {
         let connection_slots = Gate::new(connections);
         let hello_memory = Gate::new(config.limits.hello_memory);
         let bounds = Arc::new(ProcessBounds {
+            descriptors: AtomicU64::new(0),
             overload: Overload::new(&connection_slots, &hello_memory),
             saturation: SaturationLog::default(),
             connections: connection_slots,

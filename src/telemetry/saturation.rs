@@ -153,8 +153,8 @@ impl Saturation {
             Self::ProcessFull => (
                 "process_full",
                 Process,
-                "new connections are refused: the process has reached its limit; raise max_connections, or limit \
-                 sources by per_source",
+                "new connections are refused: the process has reached its limit; raise max_connections (LimitNOFILE if \
+                 max_connections is not set), or limit sources by per_source",
             ),
             Self::Overloaded => (
                 "overloaded",

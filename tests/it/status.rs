@@ -1,13 +1,14 @@
 //! The parts of the status other than listeners, pools and backends: the configuration, problems, the last
 //! events.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 
 use pointsman::admin;
 use serde_json::Value;
 
 use crate::process::{Folder, Program, run};
+use crate::support::pair::{patient, reset};
 use crate::support::{Backend, PATIENCE, own_address, wait_for};
 
 fn text(backends: &str) -> String {
@@ -196,6 +197,47 @@ fn changes_of_states_and_lists_and_saturation_are_events() {
     );
     let json: Value = serde_json::from_str(&fixture.shown(&["--json"])).unwrap();
     assert!(json["events"].as_array().unwrap().len() >= events.len());
+}
+
+/// Checks that only connect find nothing, and no connect fails: the resets come later.
+#[test]
+fn a_backend_that_resets_open_connections_is_a_problem() {
+    let resets = Backend::serve(|mut stream| {
+        let _ = stream.write_all(b"!");
+        let _ = stream.read(&mut [0; 100]);
+        reset(stream);
+    });
+    let fixture = Fixture::start("status-resets", &format!("'{}'", resets.address));
+    let address = fixture.program.address("main");
+    for _ in 0..5 {
+        let mut client = patient(TcpStream::connect(address).unwrap());
+        client.read_exact(&mut [0]).unwrap();
+        client.write_all(b"?").unwrap();
+        client.read_exact(&mut [0]).expect_err("the backend resets");
+    }
+    fixture.wait_for("problems", "backend", "it counts as up, and it reset 5 connections within two minutes");
+    let status = fixture.status();
+    let problem = &status["problems"][0];
+    assert_eq!(problem["name"], format!("app/{}", resets.address), "{problem}");
+    let backend = &status["pools"][0]["backends"][0];
+    let connections = &backend["connections"];
+    assert_eq!((&backend["troubles"]["recent"], &connections["recent"]), (&0.into(), &5.into()), "{backend}");
+}
+
+/// The limit of connections follows from the descriptors, until the configuration has one.
+#[test]
+fn the_limit_of_connections_has_its_origin() {
+    let backend = Backend::echo();
+    let one = format!("'{}'", backend.address);
+    let fixture = Fixture::start("status-limit", &one);
+    let connections = fixture.status()["connections"].clone();
+    let descriptors = connections["limit_from_descriptors"].as_u64().unwrap();
+    assert!(descriptors > connections["limit"].as_u64().unwrap(), "{connections}");
+    fixture.reload(&format!("max_connections = 1\n{}", text(&one)));
+    fixture.wait_for("events", "reload", "max_connections");
+    let _held = TcpStream::connect(fixture.program.address("main")).unwrap();
+    fixture.wait_for("problems", "saturation", "the limit of 1 is max_connections of the configuration");
+    assert_eq!(fixture.status()["connections"]["limit_from_descriptors"], Value::Null);
 }
 
 /// A backend that accepts and then sends nothing passes a check that only connects; the status shows it.

@@ -161,6 +161,8 @@ impl From<StatusEvent> for EventStatus {
 struct Connections {
     open: u64,
     limit: u64,
+    /// The descriptors from which the limit follows. Null if `max_connections` sets it.
+    limit_from_descriptors: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -204,6 +206,7 @@ pub(super) fn json(view: &View) -> String {
         connections: Connections {
             open: view.bounds.connections.inside(),
             limit: view.bounds.connections.limit(),
+            limit_from_descriptors: view.bounds.limit_from_descriptors(),
         },
         verdict: String::new(),
         problems: Vec::new(),

@@ -132,6 +132,8 @@ pub(super) struct TroublesStatus {
     pub(super) early_resets: u64,
     /// The failures in this minute and the one before.
     pub(super) recent: u64,
+    /// The connections that the backend reset in this minute and the one before, early or late.
+    pub(super) recent_resets: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -162,6 +164,8 @@ pub(super) struct BackendConnections {
     /// Null if the backend has no limit.
     pub(super) limit: Option<u64>,
     pub(super) total: u64,
+    /// The connections established in this minute and the one before.
+    pub(super) recent: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -281,12 +285,14 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
             waiting: backend.traffic().counts().waiting(),
             limit: backend.limit_in_force(),
             total: backend.traffic().connections_total(),
+            recent: backend.traffic().recent_connections(),
         },
         checks: checks(backend),
         troubles: TroublesStatus {
             connects: backend.traffic().troubles(Trouble::Connect),
             early_resets: backend.traffic().troubles(Trouble::EarlyReset),
             recent: backend.traffic().recent_troubles(),
+            recent_resets: backend.traffic().recent_resets(),
         },
         ejection: backend.health().ejection().map(|ejection| EjectionStatus::of(ejection, now)),
         agent: pool.spec().agent.as_ref().map(|_| AgentStatus {

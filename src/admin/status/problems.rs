@@ -6,8 +6,8 @@
 
 use serde::Serialize;
 
-use super::Status;
 use super::pools::{BackendStatus, PoolStatus};
+use super::{Connections, Status};
 
 /// The problems that are listed. Further ones are only counted.
 const LISTED: usize = 1000;
@@ -17,6 +17,9 @@ const NEARLY_FULL: u64 = 90;
 
 /// The failures of clients within two minutes from which a backend that is up is a problem.
 const FAILURES: u64 = 5;
+
+/// The percentage of the connections of a backend from which its resets are a problem. The alert has the same number.
+const RESETS: u64 = 5;
 
 /// The conditions, those with the widest effect first.
 const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 12] = [
@@ -183,7 +186,11 @@ fn saturation(status: &Status<'_>, found: &mut ProblemList) {
     for limit in &status.saturation {
         let (scope, name) = (limit.scope, &limit.name);
         let thing = if name.is_empty() { String::new() } else { format!("{scope} {name}") };
-        let text = format!("{}: {}", limit.kind, limit.text);
+        let origin = match limit.kind {
+            "process_full" => format!("; {}", limit_origin(&status.connections)),
+            _ => String::new(),
+        };
+        let text = format!("{}: {}{origin}", limit.kind, limit.text);
         let command = match scope {
             "process" => "pointsman connections --sort idle".to_owned(),
             _ => format!("pointsman connections --{scope} {name}"),
@@ -192,11 +199,25 @@ fn saturation(status: &Status<'_>, found: &mut ProblemList) {
     }
 }
 
+/// Returns the origin of the limit of the process, with the place to raise it.
+fn limit_origin(connections: &Connections) -> String {
+    let limit = connections.limit;
+    match connections.limit_from_descriptors {
+        Some(descriptors) => format!(
+            "the limit of {limit} follows from the {descriptors} descriptors that the process may open (LimitNOFILE= of a \
+             unit, `ulimit -Hn`, --ulimit nofile of a container)"
+        ),
+        None => format!("the limit of {limit} is max_connections of the configuration"),
+    }
+}
+
 fn nearly_full(status: &Status<'_>, found: &mut ProblemList) {
     let (open, limit) = (status.connections.open, status.connections.limit);
     let is_full_already = status.saturation.iter().any(|other| other.kind == "process_full");
     if !is_full_already && open.saturating_mul(100) > limit.saturating_mul(NEARLY_FULL) {
-        let text = format!("{open} of {limit} connections are open: at the limit new clients are refused");
+        let origin = limit_origin(&status.connections);
+        let text =
+            format!("{open} of {limit} connections are open: at the limit new clients are refused; {origin}");
         let problem = Problem::new("saturation", "", text).alert("PointsmanNearlyFull");
         found.add(problem.command("pointsman connections --sort idle"));
     }
@@ -304,17 +325,25 @@ fn of_backend(pool: &PoolStatus<'_>, backend: &BackendStatus<'_>, text: String) 
     Problem::new("backend", &format!("{}/{}", pool.name, backend.name), text).command(command)
 }
 
-/// Finds backends that count as up and at which clients fail.
+/// Finds backends that count as up and at which clients fail, or that reset open connections.
 fn failing(status: &Status<'_>, found: &mut ProblemList) {
     for pool in &status.pools {
         for backend in pool.backends.iter().filter(|backend| backend.state == "up") {
-            let count = backend.troubles.recent;
+            let (count, resets) = (backend.troubles.recent, backend.troubles.recent_resets);
+            let are_many = resets * 100 > backend.connections.recent * RESETS;
             if count >= FAILURES {
                 let text = format!(
                     "it counts as up, and clients failed at it {count} times within two minutes: it refused them, did not \
                      answer or reset them at once"
                 );
                 let problem = of_backend(pool, backend, text).alert("PointsmanConnectsFail");
+                found.add(problem.command(format!("pointsman drain {}/{}", pool.name, backend.name)));
+            } else if resets >= FAILURES && are_many {
+                let text = format!(
+                    "it counts as up, and it reset {resets} connections within two minutes, which clients see as errors: the \
+                     program behind it ends them, or a device on the way"
+                );
+                let problem = of_backend(pool, backend, text).alert("PointsmanBackendResets");
                 found.add(problem.command(format!("pointsman drain {}/{}", pool.name, backend.name)));
             }
         }
@@ -344,9 +373,9 @@ mod tests {
             reason: None,
             since: "2026-01-01T00:00:00.000Z".to_owned(),
             since_seconds: 7,
-            connections: BackendConnections { active: 5, waiting: 0, limit: None, total: 9 },
+            connections: BackendConnections { active: 5, waiting: 0, limit: None, total: 9, recent: 100 },
             checks: ChecksStatus { passed: 1, failed: 0, not_made: 0, fault: None, heard: None },
-            troubles: TroublesStatus { connects: 0, early_resets: 0, recent: 4 },
+            troubles: TroublesStatus { connects: 0, early_resets: 0, recent: 4, recent_resets: 5 },
             ejection: None,
             agent: None,
         }
@@ -379,7 +408,7 @@ mod tests {
             uptime_seconds: 60,
             life: "serving",
             workers: 2,
-            connections: Connections { open: 90, limit: 100 },
+            connections: Connections { open: 90, limit: 100, limit_from_descriptors: None },
             config: ConfigStatus {
                 file: Some("/etc/p.toml".to_owned()),
                 loaded: "2026-01-01T00:00:00.000Z".to_owned(),
@@ -504,7 +533,7 @@ mod tests {
                 [
                     "saturation",
                     "",
-                    "process_full: refused (refused: 3)",
+                    "process_full: refused (refused: 3); the limit of 100 is max_connections of the configuration",
                     "",
                     "pointsman connections --sort idle",
                     "PointsmanRefusesClients",
@@ -519,9 +548,14 @@ mod tests {
                 ],
             ],
         );
-        let text = "91 of 100 connections are open: at the limit new clients are refused";
+        let text = "91 of 100 connections are open: at the limit new clients are refused; the limit of 100 follows from the \
+                    512 descriptors that the process may open (LimitNOFILE= of a unit, `ulimit -Hn`, --ulimit nofile of a \
+                    container)";
         check(
-            |status| status.connections.open = 91,
+            |status| {
+                status.connections.open = 91;
+                status.connections.limit_from_descriptors = Some(512);
+            },
             &[["saturation", "", text, "", "pointsman connections --sort idle", "PointsmanNearlyFull"]],
         );
     }
@@ -596,6 +630,24 @@ mod tests {
             |status| status.pools[0].backends[0].troubles.recent = 5,
             &[["backend", "db/a", failing, "", "pointsman drain db/a", "PointsmanConnectsFail"]],
         );
+    }
+
+    #[test]
+    fn a_backend_that_resets_connections_is_a_problem() {
+        let resets = "it counts as up, and it reset 6 connections within two minutes, which clients see as errors: the program \
+                      behind it ends them, or a device on the way";
+        let reset = |connections: u64| {
+            move |status: &mut Status<'static>| {
+                let backend = &mut status.pools[0].backends[0];
+                (backend.troubles.recent_resets, backend.connections.recent) = (6, connections);
+            }
+        };
+        check(
+            reset(119),
+            &[["backend", "db/a", resets, "", "pointsman drain db/a", "PointsmanBackendResets"]],
+        );
+        // They are 5 %.
+        check(reset(120), &[]);
     }
 
     #[test]

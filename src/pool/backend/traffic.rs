@@ -35,7 +35,9 @@ pub struct BackendTraffic {
     troubles: [TroubleCount; Trouble::ALL.len()],
     /// The number of failures in a row that make a failure report; 0 is never.
     tolerated: AtomicU32,
-    recent: RecentCount,
+    recent_troubles: RecentCount,
+    recent_connections: RecentCount,
+    recent_resets: RecentCount,
 }
 
 impl BackendTraffic {
@@ -51,7 +53,9 @@ impl BackendTraffic {
             signals: ArcSwap::new(signals),
             troubles: Default::default(),
             tolerated: AtomicU32::new(0),
-            recent: RecentCount::default(),
+            recent_troubles: RecentCount::default(),
+            recent_connections: RecentCount::default(),
+            recent_resets: RecentCount::default(),
         }
     }
 
@@ -155,8 +159,10 @@ impl BackendTraffic {
 
     /// Counts an established connection and the time that its connect took.
     pub(in crate::pool) fn connected(&self, took: Duration) {
+        let age = self.born.elapsed();
         self.connections.fetch_add(1, Ordering::Relaxed);
-        self.latency.observe(took, self.born.elapsed());
+        self.recent_connections.add(minute(age));
+        self.latency.observe(took, age);
         self.went_well(Trouble::Connect);
     }
 
@@ -172,18 +178,33 @@ impl BackendTraffic {
 
     /// Counts a trouble of a client. Returns true if too many came in a row. The count then begins again at 0.
     pub(in crate::pool) fn met(&self, trouble: Trouble) -> bool {
-        self.recent.add(self.minute());
+        self.recent_troubles.add(self.minute());
         self.troubles[trouble as usize].meet(self.tolerated.load(Ordering::Relaxed))
     }
 
     /// The number of troubles in this minute and the one before.
     pub fn recent_troubles(&self) -> u64 {
-        self.recent.sum(self.minute())
+        self.recent_troubles.sum(self.minute())
+    }
+
+    /// The number of connections established in this minute and the one before.
+    pub fn recent_connections(&self) -> u64 {
+        self.recent_connections.sum(self.minute())
+    }
+
+    /// Counts a connection that the backend reset, at any time of its life.
+    pub(in crate::pool) fn was_reset(&self) {
+        self.recent_resets.add(self.minute());
+    }
+
+    /// The number of connections that the backend reset in this minute and the one before.
+    pub fn recent_resets(&self) -> u64 {
+        self.recent_resets.sum(self.minute())
     }
 
     /// The whole minutes since it was first configured.
     fn minute(&self) -> u32 {
-        u32::try_from(self.born.elapsed().as_secs() / 60).unwrap_or(u32::MAX)
+        minute(self.born.elapsed())
     }
 
     /// Resets the count of a trouble in a row, because a client did not have the trouble.
@@ -195,6 +216,11 @@ impl BackendTraffic {
     pub(super) fn break_rows(&self) {
         self.troubles.iter().for_each(TroubleCount::break_row);
     }
+}
+
+/// Returns the whole minutes of an age.
+fn minute(age: Duration) -> u32 {
+    u32::try_from(age.as_secs() / 60).unwrap_or(u32::MAX)
 }
 
 /// The number of events in this minute and the one before. Two threads at the begin of a minute may lose an event of the other.
