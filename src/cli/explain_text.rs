@@ -116,8 +116,13 @@ fn route(route: &Value, name: Option<&str>, out: &mut String) {
     };
     let action = match route["action"].as_str() {
         Some("split") => {
-            let pools: Vec<_> = items(&route["split"]).iter().map(word).collect();
-            format!("; a split over {}, by the source", pools.join(", "))
+            let part = |part: &Value| {
+                let percent = part["share"].as_f64().unwrap_or_default() * 100.0;
+                // Two decimals, as in an override; 10 and not 10.00.
+                format!("{} {}%", word(&part["pool"]), (percent * 100.0).round() / 100.0)
+            };
+            let parts: Vec<_> = items(&route["split"]).iter().map(part).collect();
+            format!("; a split by the source: {}", parts.join(", "))
         }
         Some(action @ ("reject" | "drop")) => format!("; action {action}"),
         _ => String::new(),
@@ -388,7 +393,7 @@ mod tests {
         admitted   no list denies 203.0.113.7:99 (bans)
                    limit of the source: 100 connections, 50/s, 50 at once
                    limit of the listener: 1000 connections
-        route      "several.example.org"   it has this name; a split over apps, turns, by the source
+        route      "several.example.org"   it has this name; a split by the source: apps 100%, turns 0%
                    not "*.example.com" (name)
                    not "*.example.com+source+alpn" (name)
                    not "shut.example.org" (name)

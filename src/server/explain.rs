@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::build::{self, FoundPools};
 use super::build_fault::BuildFault;
 use super::inherited::InheritedState;
-use super::overrides::OverrideTable;
+use super::overrides::{OverrideKey, OverrideTable};
 use super::view::{LifeStage, View};
 use crate::config::{Config, did_you_mean};
 use crate::conn::explain::{ExplainRequest, ExplainedState, Explanation, explain};
@@ -103,6 +103,12 @@ pub fn explain_running(
     let addresses = view.addresses();
     let request = with_destination(request, addresses.get(listener).map_or(&[], |own| own));
     let mut explanation = explain(&request, policy, ExplainedState::Running(&view.bounds));
+    let split = explanation.route.as_ref().filter(|report| !report.split.is_empty());
+    let route = split.and_then(|report| report.route.as_deref());
+    let set = route.and_then(|route| view.overrides.get(&OverrideKey::of_route(listener, route)));
+    if let Some(set) = set {
+        explanation.notes.push(format!("the shares of the split are those of an operator ({})", set.by));
+    }
     let note = match view.life() {
         LifeStage::Serving => return Ok(explanation),
         LifeStage::Starting => "the process starts: connections wait until it serves",

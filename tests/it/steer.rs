@@ -522,6 +522,9 @@ fn a_part_of_the_clients_goes_to_another_pool() {
         if more.starts_with('b') { "canary" } else { "main" },
         "{explained}"
     );
+    let shares = json!([{ "pool": "main", "share": 0.4 }, { "pool": "canary", "share": 0.6 }]);
+    assert_eq!(explained["route"]["split"], shares, "{explained}");
+    assert!(explained["notes"].to_string().contains("are those of an operator (127.0.0.1"), "{explained}");
     change(admin, "POST", "split?listener=main&route=local&value=main%3D0%25,canary%3D100%25");
     assert_eq!(count(&reached_from_all(&proxy), 'b'), 100);
     assert_eq!(change(admin, "DELETE", "split?listener=main&route=local")["result"], "ended");

@@ -108,12 +108,22 @@ pub struct RouteReport {
     pub by: &'static str,
     /// The action: `pool`, `split`, `reject` or `drop`.
     pub action: Option<&'static str>,
-    /// The pools of a split.
-    pub split: Vec<String>,
+    /// The parts of a split.
+    pub split: Vec<SplitPart>,
     /// The other routes: first those whose names fit, then some of the rest.
     pub others: Vec<OtherRoute>,
     /// The number of routes that are not shown.
     pub more: usize,
+}
+
+/// A part of a split.
+#[derive(Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct SplitPart {
+    /// The name of the pool.
+    pub pool: String,
+    /// The share of the clients, 0 to 1.
+    pub share: f64,
 }
 
 /// A route that was not found.

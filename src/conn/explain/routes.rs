@@ -1,8 +1,9 @@
 //! Describes the route of a client, and the reasons for which it has no other route.
 
 use std::ptr;
+use std::sync::Arc;
 
-use super::report::{OtherRoute, RouteReport};
+use super::report::{OtherRoute, RouteReport, SplitPart};
 use crate::conn::route::ChosenTarget;
 use crate::route::{ConnectionFacts, NameFit, RouteFinding, RouteId, RouteVerdict};
 use crate::snapshot::{Action, Policy, PoolSlot, Protocol, RouteTarget};
@@ -42,7 +43,7 @@ pub(super) fn describe(
         index,
         by,
         action: chosen.map(action_word),
-        split: target.map_or_else(Vec::new, split_pools),
+        split: target.map_or_else(Vec::new, split_parts),
         others,
         more: routes.targets.len() - shown,
     }
@@ -71,12 +72,15 @@ fn action_word(chosen: &ChosenTarget<'_>) -> &'static str {
     }
 }
 
-fn split_pools(target: &RouteTarget) -> Vec<String> {
-    let name = |slot: &std::sync::Arc<PoolSlot>| slot.served().pool.spec().name.to_string();
-    match &target.action {
-        Action::Split(split) => split.1.iter().map(name).collect(),
-        Action::Pool(_) | Action::Reject | Action::Drop => Vec::new(),
-    }
+fn split_parts(target: &RouteTarget) -> Vec<SplitPart> {
+    let Action::Split(split) = &target.action else { return Vec::new() };
+    let (split, slots) = &**split;
+    let total = split.weights().sum::<u64>().max(1) as f64;
+    let part = |(slot, weight): (&Arc<PoolSlot>, u64)| SplitPart {
+        pool: slot.served().pool.spec().name.to_string(),
+        share: weight as f64 / total,
+    };
+    slots.iter().zip(split.weights()).map(part).collect()
 }
 
 /// Returns the other routes: those whose names fit, in the order of the lookup, then the first ones of the rest.
