@@ -52,7 +52,7 @@ pub use changes::{EjectionRefusal, FailureReport};
 pub use check_spec::{CheckHeader, CheckKind, HealthSpec};
 pub use check_target::{CheckTarget, CheckTargets, Endpoint, TargetHost};
 pub use dial_spec::{DialSource, DialSpec};
-pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport, SourceCopy};
+pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport, FaultChange, SourceCopy};
 pub use discover_spec::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
 pub use forward::{Forward, ForwardFault, LookupResult};
 pub use forward_spec::ForwardSpec;

@@ -15,7 +15,7 @@ use super::start::Server;
 use super::view::View;
 use super::work::Work;
 use crate::config::Config;
-use crate::pool::{Discoveries, DiscoveryReport, Pool, PoolSpec};
+use crate::pool::{Discoveries, DiscoveryReport, FaultChange, Pool, PoolSpec};
 use crate::snapshot::ServedPool;
 
 /// The longest wait for discovery. A start waits for the backends of every pool. A reload waits for the first
@@ -67,8 +67,18 @@ impl DiscoveryFollower {
     }
 
     /// Applies a report to its source. Returns the pool that is to be replaced, if its backends have changed.
-    pub(super) fn apply(&mut self, report: DiscoveryReport) -> Option<ChangedPool> {
-        self.sources.apply_report(report, SystemTime::now())
+    pub(super) fn apply(&mut self, report: DiscoveryReport, view: &View) -> Option<ChangedPool> {
+        let changed = self.sources.apply_report(report, SystemTime::now());
+        for FaultChange { pool, source, fault } in self.sources.take_fault_changes() {
+            let (severity, text) = match fault {
+                Some(fault) => {
+                    (Severity::Warning, format!("discovery of pool {pool} failed: {source}: {fault}"))
+                }
+                None => (Severity::Info, format!("discovery of pool {pool} works again: {source}")),
+            };
+            view.events.note(EventKind::Pool, severity, text);
+        }
+        changed
     }
 
     /// Puts a pool in force with the backends that its sources have found now. Returns `None` if nothing is different.

@@ -90,7 +90,7 @@ impl Followers {
 
     /// Applies the report of a discovery source. If a pool has other backends now, only this pool is replaced.
     pub(super) fn apply_discovery(&mut self, report: DiscoveryReport, server: &Server) {
-        let Some(pool) = self.discovery.apply(report) else { return };
+        let Some(pool) = self.discovery.apply(report, &server.view) else { return };
         let inherited = self.draining.inherited();
         if let Some(change) = self.discovery.replace_pool(pool, server, &inherited) {
             self.in_force(&change, server);

@@ -359,6 +359,12 @@ fn services_have_ports_weights_and_targets() {
     // If a target cannot be resolved, it keeps its last address.
     fail(&proxy, "NXDOMAIN", || dns.set_answer("two.test", DnsAnswer::Code(3)));
     assert_eq!(described(), expected((2, 1)));
+    let has_event = |part: &str| {
+        let events = proxy.remote.view().events.newest_first();
+        events.iter().any(|event| event.text.starts_with(&format!("discovery of pool main {part}: ")))
+    };
+    wait_for("an event of the fault", || has_event("failed"));
+    assert!(!has_event("works again"));
     // If a target gets another address, it is the same backend by its name.
     let moved = own_address().ip();
     named_on(SocketAddr::new(moved, two.port()), b'c');
@@ -366,6 +372,7 @@ fn services_have_ports_weights_and_targets() {
     wait_for("the new address", || {
         backends(&proxy).contains(&SocketAddr::new(moved, two.port()).to_string())
     });
+    wait_for("an event of the end of the fault", || has_event("works again"));
     assert_eq!(described(), expected((2, 1)));
     assert_eq!(reached(&proxy), "ac");
 }

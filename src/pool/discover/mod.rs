@@ -69,6 +69,8 @@ pub struct Discoveries {
     /// The files of the system that resolve names. Followed since the first source that uses them.
     system: Option<SystemNames>,
     report_to: mpsc::Sender<DiscoveryReport>,
+    /// The changes of faults since they were last taken.
+    fault_changes: Vec<FaultChange>,
 }
 
 /// The sources of a pool that is not yet in force.
@@ -160,6 +162,17 @@ impl SourceSlot {
     }
 }
 
+/// A discovery source began to fail, has another fault, or works again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultChange {
+    /// The name of the pool.
+    pub pool: Arc<str>,
+    /// The name of the source in the log.
+    pub source: String,
+    /// The fault; `None` if the source works again.
+    pub fault: Option<String>,
+}
+
 /// A source of a pool that a task follows.
 #[derive(Debug)]
 struct SourceFollower {
@@ -192,8 +205,8 @@ impl Discoveries {
     pub fn new() -> (Self, mpsc::Receiver<DiscoveryReport>) {
         let (report_to, reports) = mpsc::channel(REPORTS);
         let limits = QuestionLimits::new(dns::NAMES_AT_ONCE, dns::LATE_AT_ONCE);
-        let (in_force, prepared, seeds) = Default::default();
-        (Self { in_force, prepared, seeds, next: 0, limits, system: None, report_to }, reports)
+        let (in_force, prepared, seeds, fault_changes) = Default::default();
+        (Self { in_force, prepared, seeds, next: 0, limits, system: None, report_to, fault_changes }, reports)
     }
 
     /// Starts to follow the sources of these pools that are not followed yet. A configuration that an earlier
@@ -388,6 +401,11 @@ impl Discoveries {
         self.seeds = SourceSeeds::default();
     }
 
+    /// Returns the changes of faults that the reports since the last call brought.
+    pub fn take_fault_changes(&mut self) -> Vec<FaultChange> {
+        std::mem::take(&mut self.fault_changes)
+    }
+
     /// Takes in a report. Returns the pool and the index of the source if the source is in force and its backends have
     /// changed. Logs a change of the source's fault: a fault that repeats is logged once.
     pub fn apply_report(&mut self, report: DiscoveryReport, now: SystemTime) -> Option<(Arc<str>, usize)> {
@@ -413,6 +431,8 @@ impl Discoveries {
                 }
                 None => tracing::info!(%pool, %source, "discovery works again"),
             }
+            let (source, fault) = (source.to_string(), outcome.fault().map(|fault| fault.to_string()));
+            self.fault_changes.push(FaultChange { pool: Arc::clone(&pool), source, fault });
         }
         let found = found.filter(|found| following.found.as_ref() != Some(found));
         let has_changed = found.is_some();

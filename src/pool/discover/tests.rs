@@ -97,6 +97,10 @@ async fn what_is_found_holds_until_something_else_is() {
     check(report(1, None, None), false, "10.0.0.1:1 10.0.0.2:1");
     check(report(9, Some(set(&["10.0.0.3:1"])), None), false, "10.0.0.1:1 10.0.0.2:1");
     check(report(1, Some(set(&[])), None), true, "");
+    let changes = discoveries.take_fault_changes();
+    let faults: Vec<_> = changes.iter().map(|change| change.fault.as_deref()).collect();
+    assert_eq!(faults, [Some(DnsFault::Timeout.to_string().as_str()), None], "{changes:?}");
+    assert_eq!((&*changes[0].pool, discoveries.take_fault_changes()), ("p", Vec::new()));
 }
 
 #[tokio::test]
