@@ -112,15 +112,11 @@ impl NeededPools {
         }
     }
 
-    /// Returns the time of the next change if no pool changes before.
+    /// Returns the time at which a pool begins to lack or is excused, if no pool changes before.
     pub(super) fn next(&self, spec: &ReadySpec) -> Option<Instant> {
-        match self.unready {
-            Some(since) => Some(since + spec.floor),
-            None => {
-                let waiting = self.missing.values().filter(|pool| pool.stage == MissingStage::Waiting);
-                waiting.map(|pool| pool.since + spec.after).min()
-            }
-        }
+        let waiting = self.missing.values().filter(|pool| pool.stage == MissingStage::Waiting);
+        let lacking = waiting.map(|pool| pool.since + spec.after);
+        lacking.chain(self.unready.map(|since| since + spec.floor)).min()
     }
 
     /// Returns the pools for which the node is not ready, and the time since which it is not. `None` if it is ready.
@@ -305,6 +301,7 @@ mod tests {
         tested.check(100, "a", "");
         tested.check(110, "a", "not ready: a");
         tested.check(300, "a b", "");
+        tested.check_next(Some(310));
         tested.check(310, "a b", "");
         assert_eq!(tested.pools.unready().unwrap().0, ["a".into(), "b".into()]);
         // The first one is back, and the node stays unready for the second one, with the time of the first one.

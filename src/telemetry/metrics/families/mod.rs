@@ -551,7 +551,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 102);
+        assert_eq!(names.len(), 103);
     }
 
     #[test]
