@@ -231,7 +231,10 @@ fn a_node_withdraws_while_a_needed_pool_is_dead_and_until_the_floor() {
     let excused = node.status()["readiness"]["excused"].clone();
     assert_eq!((excused.as_array().unwrap().len(), &excused[0]["pool"]), (1, &"main".into()));
     let problems = node.problems();
-    assert!(problems.contains("this node is ready nevertheless: ready_floor is over"), "{problems}");
+    assert!(
+        problems.contains("it is ready although pools of ready_needs have no available backend (main)"),
+        "{problems}"
+    );
     let events = node.status()["events"].to_string();
     for part in ["not ready: no available backend in main", "ready again after", "ready again although main"]
     {

@@ -161,10 +161,14 @@ fn readiness(status: &Status<'_>, found: &mut ProblemList) {
         let problem = Problem::new("process", "", text).since(readiness.since.clone());
         found.add(problem.alert("PointsmanNotReady"));
     }
-    for excused in &readiness.excused {
-        let text = "it has no available backend, and this node is ready nevertheless: ready_floor is over";
-        let problem = Problem::new("pool", &excused.pool, text).since(excused.since.clone());
-        found.add(problem.alert("PointsmanPoolDown"));
+    if let Some(since) = readiness.excused.iter().map(|excused| &excused.since).min() {
+        let pools: Vec<_> = readiness.excused.iter().map(|excused| &*excused.pool).collect();
+        let text = format!(
+            "it is ready although pools of ready_needs have no available backend ({}): ready_floor is over, and the other \
+             nodes may be without them too",
+            pools.join(", ")
+        );
+        found.add(Problem::new("process", "", text).since(since.clone()).alert("PointsmanPoolDown"));
     }
 }
 
@@ -504,13 +508,16 @@ mod tests {
         check(|status| unready(status, "overloaded", "overloaded", None), &[of_process(overloaded, "")]);
         // These have problems of their own.
         check(|status| unready(status, "leaving", "leaving", None), &[]);
-        let excused = "it has no available backend, and this node is ready nevertheless: ready_floor is over";
+        let excused = "it is ready although pools of ready_needs have no available backend (db, web): ready_floor is over, \
+                       and the other nodes may be without them too";
         check(
             |status| {
-                let pool = ExcusedPool { pool: "db".to_owned(), since: LATER.to_owned() };
-                status.readiness.excused.push(pool);
+                for (pool, since) in [("db", LATER), ("web", STARTED)] {
+                    let pool = ExcusedPool { pool: pool.to_owned(), since: since.to_owned() };
+                    status.readiness.excused.push(pool);
+                }
             },
-            &[["pool", "db", excused, LATER, "", "PointsmanPoolDown"]],
+            &[["process", "", excused, STARTED, "", "PointsmanPoolDown"]],
         );
     }
 
