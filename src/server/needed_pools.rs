@@ -1,5 +1,5 @@
-//! The pools without which this node is not ready: a state machine, pure. It gets the time and the pools, and decides
-//! whether the node is ready as far as these pools decide it.
+//! The pools without which this node is not ready: a pure state machine. It gets the time and the states of the pools. It
+//! returns the changes of the readiness that these pools cause.
 //!
 //! ```text
 //! with backend -> waiting -> lacking -> excused

@@ -1,5 +1,5 @@
-//! The readiness of this node: [`View::readiness()`] alone says it, with its reason. `/ready`, `pointsman health --ready`,
-//! the status and the metric show this answer.
+//! The readiness of this node. [`View::readiness()`] is the one source of the answer and its reason: `/ready`, `pointsman
+//! health --ready`, the status, its problems and the metric show it.
 
 use std::fmt;
 use std::sync::Arc;
