@@ -22,8 +22,7 @@ use super::{
     access, config, explain, gzip, history, list_api, overrides, rebalance, reload, route_list, scrape,
     sources, status, top, upgrade, web_page,
 };
-use crate::limit::Moment;
-use crate::server::{LifeStage, OverrideRefusal, RebalanceRefusal, ReloadFault, View};
+use crate::server::{OverrideRefusal, RebalanceRefusal, ReloadFault, View};
 
 /// The answer to a request with content.
 const NO_CONTENT: &str = "this path takes no content: use the path and its query, such as \
@@ -444,18 +443,10 @@ fn unwritten(error: &JoinError) -> Response {
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]
-async fn ready(State(view): State<Arc<View>>) -> (StatusCode, &'static str) {
-    match view.life() {
-        LifeStage::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-        LifeStage::Serving if view.overrides.leave().is_some() => {
-            (StatusCode::SERVICE_UNAVAILABLE, "leaving\n")
-        }
-        LifeStage::Serving if !view.bounds.overload.is_ready(Moment::now()) => {
-            (StatusCode::SERVICE_UNAVAILABLE, "overloaded\n")
-        }
-        LifeStage::Serving => (StatusCode::OK, "ready\n"),
-        LifeStage::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-    }
+async fn ready(State(view): State<Arc<View>>) -> (StatusCode, String) {
+    let readiness = view.readiness();
+    let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, format!("{readiness}\n"))
 }
 
 #[allow(clippy::unused_async, reason = "a handler is asynchronous")]

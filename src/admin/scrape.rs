@@ -9,7 +9,7 @@ use crate::pool::{
     Backend, BackendSpec, BackendState, ChangeReason, Discovery, LookupResult, NameOrigin, Pool, PoolSpec,
     Trouble,
 };
-use crate::server::{OverrideKind, View};
+use crate::server::{OverrideKind, ReadyReason, View};
 use crate::snapshot::{ServedPool, Snapshot};
 use crate::sys::process;
 use crate::telemetry::metrics::{MetricDoc, families};
@@ -36,6 +36,7 @@ pub(super) fn text(view: &View) -> String {
     discoveries(&snapshot, &mut exposition);
     forwards(&snapshot, &mut exposition);
     overrides(view, &mut exposition);
+    readiness(view, &mut exposition);
     lists(&snapshot, &mut exposition);
     hash_tables(&snapshot, &mut exposition);
     match process::figures() {
@@ -126,6 +127,15 @@ fn overrides(view: &View, exposition: &mut Exposition) {
     for kind in OverrideKind::ALL {
         let count = all.iter().filter(|(key, _)| key.kind == kind).count();
         family.sample(&[("kind", kind.word())], count as f64);
+    }
+}
+
+/// Writes a series for each reason, so that an expression finds a reason that was never in force too.
+fn readiness(view: &View, exposition: &mut Exposition) {
+    let reason = view.readiness().reason;
+    let mut family = exposition.family(&families::READY);
+    for one in ReadyReason::ALL {
+        family.sample(&[("reason", one.word())], f64::from(u8::from(one == reason)));
     }
 }
 

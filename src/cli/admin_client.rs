@@ -23,6 +23,11 @@ const VARIABLE: &str = "POINTSMAN_ADMIN";
 /// The address that commands query if neither the variable nor the socket exists.
 const LOOPBACK: &str = "127.0.0.1:10190";
 
+/// The hint for an address at which no process answers.
+pub(super) const NO_LISTENER: &str = "is pointsman running, and does it have an admin listener at this address? `[admin] \
+    listen = \"unix:/run/pointsman/admin.sock\"` in its configuration or `run --admin ADDRESS` sets one; the option --admin \
+    or the variable POINTSMAN_ADMIN of this command names another address";
+
 /// The time that commands wait for the admin listener.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -170,10 +175,7 @@ fn print_answer(address: &Address, response: io::Result<(u16, String)>) -> ExitC
                 (io::ErrorKind::PermissionDenied, Address::Unix(_)) => {
                     "only the owner and the group of the socket file may connect: run the command as the owner or as a member of the group"
                 }
-                _ => {
-                    "is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN sets \
-                     another address"
-                }
+                _ => NO_LISTENER,
             };
             complain(&format!("cannot query {address}: {error}; {hint}"));
             ExitCode::from(FAILED)

@@ -13,6 +13,7 @@ mod running_config;
 mod status;
 mod steer;
 mod steer_text;
+mod steer_wait;
 #[cfg(feature = "top")]
 mod top;
 mod top_args;
@@ -84,11 +85,11 @@ enum Command {
         /// The configuration file; `-` is standard input
         file: PathBuf,
     },
-    /// Check that a running pointsman is alive; the exit code is then 0
+    /// Check that a running pointsman is alive; the exit code is then 0, else 1, and 2 for wrong arguments
     Health {
         #[command(flatten)]
         admin: AdminArgs,
-        /// Check instead that pointsman takes new connections
+        /// Check instead that pointsman is ready: that /ready answers 200. Otherwise the reason is printed
         #[arg(long)]
         ready: bool,
     },

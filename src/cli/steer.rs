@@ -6,25 +6,19 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use serde_json::Value;
 
-use super::admin_client::{
-    AdminArgs, QueryFault, ask_page, change_page, complain_of, fetch, query, show_page,
-};
+use super::admin_client::{AdminArgs, QueryFault, change_page, complain_of, fetch, query, show_page};
 use super::connections::closed;
 use super::steer_text::{changed, rebalanced};
+use super::steer_wait::{WaitEnd, follow, wait_until_empty};
 use super::{BOUNDED, FAILED, FAULTY, answer, complain};
 use crate::telemetry::program_log::as_text;
 
 /// The time that a reload may take to answer: the running program answers within 10 s.
 const RELOAD: Duration = Duration::from_secs(12);
-
-/// The time between two queries for the open connections.
-const PAUSE: Duration = Duration::from_millis(500);
 
 /// The arguments of `drain`, `maintenance` and `ready`.
 #[derive(Args)]
@@ -122,8 +116,8 @@ pub(super) struct LeaveArgs {
     /// The time after which the process is ready again, such as `10m`; the default is until `join`
     #[arg(long = "for", value_name = "TIME")]
     time: Option<String>,
-    /// Wait until no connection is open, at most this time; without a time as long as it takes. The exit code is then 0, or
-    /// 1 if connections are left
+    /// Wait until no connection is open or the process has ended, at most this time, such as `30s`; without a time as long
+    /// as it takes. The exit code is then 0, or 1 if connections are left; their numbers by listener are printed
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "", value_parser = parse_wait)]
     wait: Option<Duration>,
     #[command(flatten)]
@@ -388,133 +382,6 @@ fn bounded(status: u16, page: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The kind, the pool and the backend of an override.
-type Subject<'a> = (&'a str, &'a str, &'a str);
-
-/// The end of a wait for open connections.
-enum WaitEnd {
-    /// No connection is open.
-    Empty,
-    /// Connections are left at the end of the time.
-    Left,
-    /// The number of connections is not known, or the override has ended. The reason is printed.
-    Unknown,
-}
-
-impl WaitEnd {
-    fn code(self) -> ExitCode {
-        match self {
-            Self::Empty => ExitCode::SUCCESS,
-            Self::Left | Self::Unknown => ExitCode::from(FAILED),
-        }
-    }
-}
-
-/// Waits after a change until no connection is open, if this is wanted.
-fn follow(code: ExitCode, wait: Option<Duration>, admin: &AdminArgs, subject: Subject<'_>) -> ExitCode {
-    match wait {
-        Some(wait) if code == ExitCode::SUCCESS => wait_until_empty(wait, admin, subject).code(),
-        _ => code,
-    }
-}
-
-/// Waits until no connection of the subject of an override is open.
-fn wait_until_empty(wait: Duration, admin: &AdminArgs, subject: Subject<'_>) -> WaitEnd {
-    let deadline = Instant::now().checked_add(wait);
-    let mut open = 0;
-    loop {
-        match open_connections(admin, subject) {
-            Ok(Some(0)) => {
-                let _ = answer("no connection is open\n");
-                return WaitEnd::Empty;
-            }
-            Ok(Some(count)) => open = count,
-            Ok(None) => {
-                complain(
-                    "the change was ended meanwhile, by its time or by another operator; `pointsman status` has the event",
-                );
-                return WaitEnd::Unknown;
-            }
-            Err(QueryFault::Unanswered(_, error)) if subject.0 == "leave" && is_ended(&error) => {
-                let _ = answer("the process has ended\n");
-                return WaitEnd::Empty;
-            }
-            // A busy process answers a later query.
-            Err(QueryFault::Unanswered(_, error)) if error.kind() == io::ErrorKind::TimedOut => {}
-            Err(fault) => {
-                complain_of(fault);
-                return WaitEnd::Unknown;
-            }
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let connections = if open == 1 { "1 connection is" } else { &format!("{open} connections are") };
-            complain(&format!(
-                "{connections} still open, and the change stays in force: {}",
-                ways_on(subject)
-            ));
-            return WaitEnd::Left;
-        }
-        thread::park_timeout(PAUSE);
-    }
-}
-
-/// Returns the commands that go on after a wait that was too short.
-fn ways_on((kind, pool, backend): Subject<'_>) -> String {
-    match kind {
-        "state" => format!(
-            "`pointsman connections --pool {pool} --backend {backend}` lists them, --then-close closes them, \
-             `pointsman ready {pool}/{backend}` ends the change"
-        ),
-        "pause" => {
-            format!(
-                "`pointsman connections --pool {pool}` lists them, `pointsman resume {pool}` ends the pause"
-            )
-        }
-        _ => "`pointsman connections` lists them, `pointsman join` ends the leave".to_owned(),
-    }
-}
-
-/// Returns true if an error shows that no process listens any more.
-fn is_ended(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
-}
-
-/// Returns the open connections of the subject of an override, also those of backends that were removed; `None` if there is
-/// no such override.
-fn open_connections(admin: &AdminArgs, subject: Subject<'_>) -> Result<Option<u64>, QueryFault> {
-    let (_, page) = ask_page(admin, "/api/v1/overrides")?;
-    let Some(of_process) = open(&page, subject) else { return Ok(None) };
-    let (kind, pool, backend) = subject;
-    if kind == "leave" {
-        return Ok(Some(of_process));
-    }
-    let mut count = 0;
-    for stage in ["relaying", "dialing"] {
-        let backend = Some(backend).filter(|name| !name.is_empty());
-        let filter =
-            [("pool", Some(pool)), ("backend", backend), ("stage", Some(stage)), ("limit", Some("1"))];
-        let path = format!("/api/v1/connections{}", query(filter));
-        // A pool or a backend that is gone and has no connection is unknown.
-        if let (200, page) = ask_page(admin, &path)? {
-            let page: Value = serde_json::from_str(&page).unwrap_or_default();
-            count += page["matched"].as_u64().unwrap_or_default();
-        }
-    }
-    Ok(Some(count))
-}
-
-/// Finds the open connections of a subject in the page of all overrides; 0 if the subject does not exist. `None` if there is
-/// no such override.
-fn open(page: &str, (kind, pool, backend): Subject<'_>) -> Option<u64> {
-    let page: Value = serde_json::from_str(page).ok()?;
-    let is_it = |set: &&Value| {
-        let is = |name: &str, wanted: &str| set[name].as_str().unwrap_or_default() == wanted;
-        is("kind", kind) && is("pool", pool) && is("backend", backend)
-    };
-    let set = page.as_array()?.iter().find(is_it)?;
-    Some(set["open"].as_u64().unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -553,17 +420,5 @@ mod tests {
         assert_eq!(path("leave", [("for", None)]), "/api/v1/overrides/leave");
         let found = path("pause", [("pool", Some(&pool)), ("for", Some(&time))]);
         assert_eq!(found, "/api/v1/overrides/pause?pool=a%20b%26c&for=2h");
-    }
-
-    #[test]
-    fn the_open_connections_are_found() {
-        let page = r#"[{"kind": "state", "pool": "p", "backend": "b", "open": 3},
-            {"kind": "pause", "pool": "p", "backend": null, "open": 7},
-            {"kind": "state", "pool": "p", "backend": "gone", "open": null}]"#;
-        assert_eq!(open(page, ("state", "p", "b")), Some(3));
-        assert_eq!(open(page, ("pause", "p", "")), Some(7));
-        assert_eq!(open(page, ("state", "p", "gone")), Some(0));
-        assert_eq!(open(page, ("state", "p", "c")), None);
-        assert_eq!(open("no page", ("state", "p", "b")), None);
     }
 }

@@ -116,6 +116,8 @@ codes! {
     BackendsOfForward = "C0340",
     /// A pool that forwards by name, used for clients that send no name.
     ForwardWithoutName = "C0341",
+    /// A pool that forwards by name, among the pools that the node needs.
+    NeededForward = "C0342",
     /// A route without exactly one of `pool`, `split` and `action`.
     RouteTarget = "C0350",
     /// Too many routes with conditions for one name, or too many expressions: they are compared one by one.

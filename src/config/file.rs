@@ -56,6 +56,18 @@ tables! {
         /// The zones to use after the zone of this node, in order of preference. All zones that are not listed come
         /// last and are alike. A pool may have its own `zones`. Default: none.
         zones: ArrayOf<Name>,
+        /// The pools without which this node is not ready: a name or an array. While such a pool has had no available
+        /// backend for `ready_needs_after`, /ready answers 503, so that a router in front sends new clients to other
+        /// nodes. A node does not know if the other nodes have the same dead pool: all of them may be not ready at
+        /// once, for `ready_floor` at most. Default: none.
+        ready_needs: OneOrMany<String>,
+        /// The time without an available backend after which a pool of `ready_needs` makes the node not ready;
+        /// "100ms" to "1h". A pool that had none since the start of the process counts at once. Default "10s".
+        ready_needs_after: Time<100, HOUR>,
+        /// The longest time for which `ready_needs` keeps this node not ready; "100ms" to "1day". Then the node is
+        /// ready again, with a warning, until the pool has had a backend again. Default "5m", or `ready_needs_after`
+        /// if that is longer.
+        ready_floor: Time<100, DAY>,
         /// Limits of the process, and settings that the limits of listeners, routes and pools share.
         limits: Limits,
         /// The admin listener: metrics, health, status.

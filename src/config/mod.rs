@@ -30,6 +30,7 @@ mod load;
 mod named_files;
 mod proxy;
 mod read;
+mod ready_keys;
 mod render;
 mod route_places;
 mod routes_file;
@@ -60,6 +61,7 @@ pub(crate) use findings::did_you_mean;
 pub use handover_keys::HandoverSpec;
 pub use list_file::ListReader;
 pub use load::{check_given, load, load_given, load_with_places, one_liner, parse};
+pub use ready_keys::ReadySpec;
 pub use route_places::{ConfigWithPlaces, RoutePlaces};
 pub use routes_file::{RoutesReader, left_to_wider};
 pub use token::{TokenFault, read_given_token, read_token};
@@ -98,6 +100,8 @@ pub struct Config {
     pub pools: Vec<PoolSpec>,
     /// The lists of addresses, sorted by name.
     pub lists: Vec<ListSpec>,
+    /// The pools without which the node is not ready.
+    pub ready: ReadySpec,
     /// The end of the process.
     pub shutdown: ShutdownSpec,
     /// The hand-over to a new program. A change needs a restart.

@@ -20,7 +20,7 @@ pub struct Changes {
     pub added: Vec<String>,
     /// The removed listeners, pools and lists. Their connections drain.
     pub removed: Vec<String>,
-    /// The changed listeners, pools and lists; also `max_connections`, `limits`, `shutdown`, `access_log` and `log`.
+    /// The changed listeners, pools and lists; also `max_connections`, `ready_needs`, `limits`, `shutdown`, `access_log` and `log`.
     pub changed: Vec<String>,
     /// The keys that differ but keep their values, as only a restart can change them.
     pub needs_restart: Vec<&'static str>,
@@ -56,6 +56,7 @@ impl Changes {
         changes.removed = before.into_keys().filter(|name| !after.contains_key(name)).collect();
         let processes = [
             ("max_connections", old.max_connections != new.max_connections),
+            ("ready_needs", old.ready != new.ready),
             ("shutdown", old.shutdown != new.shutdown),
             ("access_log", old.access_log != new.access_log),
             ("log", old.log != new.log),

@@ -32,6 +32,7 @@ use super::list_files;
 use super::notify::{ServiceStage, Watchdog};
 use super::overrides::OverrideRefusal;
 use super::phase::{Flow, Phase, StartStep, Starting};
+use super::readiness;
 use super::reload_queue::ReloadQueue;
 use super::saturation::SaturationWatch;
 use super::service_manager::ServiceManager;
@@ -162,6 +163,7 @@ impl Control {
         let (server, followers) = (&mut self.server, &mut self.followers);
         let overdue = followers.draining.next();
         let ejection = followers.follow_up.next().map(Instant::from_std);
+        let review = readiness::next_review(&server.view, &server.config.ready).map(Instant::from_std);
         let override_end = server.view.overrides.next_end().map(Instant::from_std);
         tokio::select! {
             effect = self.signals.next() => effect.into(),
@@ -179,6 +181,7 @@ impl Control {
             _ = self.upkeep.tick() => ControlEvent::Routine(RoutineEvent::Upkeep),
             () = self.watchdog.due() => ControlEvent::Routine(RoutineEvent::Watchdog),
             () = at(overdue) => ControlEvent::Routine(RoutineEvent::Overdue),
+            () = at(review) => ControlEvent::Routine(RoutineEvent::Readiness),
             () = at(override_end) => ControlEvent::Routine(RoutineEvent::OverrideOver),
             () = self.saturation.due(&server.view) => ControlEvent::Routine(RoutineEvent::Saturation),
         }
@@ -345,6 +348,7 @@ impl Control {
             RoutineEvent::Watchdog => self.watchdog.beat(&self.server.workers),
             RoutineEvent::Overdue => self.followers.close_overdue(&self.server),
             RoutineEvent::OverrideOver => self.end_overrides(),
+            RoutineEvent::Readiness => readiness::review(&self.server.view, &self.server.config.ready),
             RoutineEvent::Saturation => self.saturation.follow(&self.server.view),
             RoutineEvent::ReopenLog => self.server.access_log.reopen(),
             RoutineEvent::LogSigusr2 => log_sigusr2(),
@@ -435,6 +439,7 @@ impl Control {
         let _closed = server.sockets.carry_out(sockets, &server.workers, change);
         server.view.admin_sockets.resume();
         server.view.life.store(LifeStage::Serving as u8, Ordering::Relaxed);
+        readiness::review(&server.view, &server.config.ready);
         if self.incumbent.is_none() {
             self.watchdog.notify(ServiceStage::Ready);
         }

@@ -69,6 +69,8 @@ pub(super) enum RoutineEvent {
     Overdue,
     /// End the overrides whose time is over.
     OverrideOver,
+    /// Review the pools without which the node is not ready.
+    Readiness,
     /// Log episodes of saturation.
     Saturation,
     /// Open the access log again: SIGUSR1.

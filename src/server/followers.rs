@@ -12,6 +12,7 @@ use super::event::{BackendEvent, FileEvent};
 use super::follow_up::FollowUp;
 use super::in_force::InForce;
 use super::list_files::ListFiles;
+use super::readiness;
 use super::route_files::RouteFiles;
 use super::start::Server;
 use crate::pool::DiscoveryReport;
@@ -73,6 +74,7 @@ impl Followers {
         for forward in change.pools().iter().filter_map(|served| served.pool.forward()) {
             forward.follow();
         }
+        readiness::review(&server.view, &server.config.ready);
     }
 
     /// Applies an event of a backend.
@@ -86,6 +88,7 @@ impl Followers {
             BackendEvent::Failures(report) => self.follow_up.eject(server, &report),
             BackendEvent::EjectionOver => self.follow_up.readmit(server),
         }
+        readiness::review(&server.view, &server.config.ready);
     }
 
     /// Applies the report of a discovery source. If a pool has other backends now, only this pool is replaced.

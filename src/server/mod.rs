@@ -36,11 +36,13 @@ mod history;
 mod in_force;
 mod inherited;
 mod list_files;
+mod needed_pools;
 mod notify;
 mod opening_build;
 mod overrides;
 mod own_backends;
 mod phase;
+mod readiness;
 mod rebalance;
 mod reload;
 mod reload_queue;
@@ -82,6 +84,7 @@ pub use overrides::{
     Overrides,
 };
 pub use own_backends::CycleFault;
+pub use readiness::{Readiness, ReadyReason};
 pub use rebalance::{Rebalance, RebalanceRefusal, RebalanceRequest};
 pub use reload_queue::ReloadRules;
 pub use signals::{EarlySignals, Signals};

@@ -20,6 +20,7 @@ use super::handover::successor::Incumbent;
 use super::handover::{Inheritance, Reporter};
 use super::history::SharedHistory;
 use super::inherited::InheritedState;
+use super::needed_pools::SharedNeeds;
 use super::overrides::{OverrideTable, Overrides};
 use super::sockets::{SocketPlan, Sockets, bind_missing};
 use super::standing::StandingFaults;
@@ -181,6 +182,7 @@ impl Server {
             standing: StandingFaults::default(),
             upgrade: UpgradeState::default(),
             overrides: Overrides::default(),
+            needs: SharedNeeds::default(),
             requests: sender.clone(),
             access_log: access_log.clone(),
             admin_sockets: AdminSockets::new(admin_stage),

@@ -15,6 +15,7 @@ use super::close_orders::CloseOrders;
 use super::events::{ConfigState, EventLog};
 use super::faults::ReloadFault;
 use super::history::SharedHistory;
+use super::needed_pools::SharedNeeds;
 use super::overrides::{OverrideChange, OverrideOutcome, OverrideRefusal, OverrideRequest, Overrides};
 use super::reload_queue::{ReloadReply, ReloadRules};
 use super::standing::StandingFaults;
@@ -63,6 +64,8 @@ pub struct View {
     pub upgrade: UpgradeState,
     /// The overrides of operators.
     pub overrides: Overrides,
+    /// The pools without which the node is not ready.
+    pub(super) needs: SharedNeeds,
     /// The channel of requests to control.
     pub(super) requests: mpsc::UnboundedSender<ControlRequest>,
     /// The sockets of the admin listeners.

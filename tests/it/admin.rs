@@ -170,6 +170,7 @@ fn status_tells_what_is_there() {
         "upgrade": null,
         "overrides": [],
         "life": "serving",
+            "readiness": { "ready": true, "reason": "ready", "text": "ready", "since": null, "excused": [] },
         "workers": 2,
         "connections": { "open": 1, "limit": null },
         "listeners": [{

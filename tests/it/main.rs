@@ -43,6 +43,7 @@ mod probes;
 mod process;
 mod proxied;
 mod queue;
+mod ready;
 mod real;
 mod rebalance;
 mod recipes;

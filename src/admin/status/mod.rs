@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::json::{self, rfc3339};
 use super::overrides::{self, OverrideStatus};
 use super::upgrade::{self, UpgradeStatus};
-use crate::server::{ConfigState, LastReload, LifeStage, StatusEvent, View};
+use crate::server::{ConfigState, LastReload, LifeStage, Readiness, StatusEvent, View};
 use crate::snapshot::{OpeningPolicy, Policy, Protocol, Snapshot};
 use crate::sys::address::as_ranges;
 use crate::sys::{Address, process};
@@ -34,6 +34,8 @@ pub(super) struct Status<'a> {
     started: String,
     uptime_seconds: u64,
     life: &'static str,
+    /// The answer of `/ready`.
+    readiness: ReadinessStatus,
     workers: usize,
     connections: Connections,
     config: ConfigStatus,
@@ -55,6 +57,46 @@ pub(super) struct Status<'a> {
     pools: Vec<PoolStatus<'a>>,
     /// The last events, the newest first.
     events: Vec<EventStatus>,
+}
+
+/// The readiness of the node.
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+struct ReadinessStatus {
+    /// True if `/ready` answers 200.
+    ready: bool,
+    /// `ready`, `starting`, `draining`, `leaving`, `overloaded` or `needs`.
+    reason: &'static str,
+    /// The answer of `/ready`: the reason, and the pools without an available backend.
+    text: String,
+    /// The time since which the node is not ready for `needs`; null for other reasons. RFC 3339, UTC.
+    since: Option<String>,
+    /// The pools of `ready_needs` without an available backend for which `ready_floor` is over: the node is ready
+    /// without them.
+    excused: Vec<ExcusedPool>,
+}
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+struct ExcusedPool {
+    pool: String,
+    /// The time since which it has no available backend. RFC 3339, UTC.
+    since: String,
+}
+
+impl From<Readiness> for ReadinessStatus {
+    fn from(readiness: Readiness) -> Self {
+        let excused = readiness.excused.iter();
+        Self {
+            ready: readiness.is_ready(),
+            reason: readiness.reason.word(),
+            text: readiness.to_string(),
+            since: readiness.since.map(rfc3339),
+            excused: excused
+                .map(|(pool, since)| ExcusedPool { pool: pool.to_string(), since: rfc3339(*since) })
+                .collect(),
+        }
+    }
 }
 
 /// The configuration in force.
@@ -202,6 +244,7 @@ pub(super) fn json(view: &View) -> String {
             LifeStage::Serving => "serving",
             LifeStage::Draining => "draining",
         },
+        readiness: view.readiness().into(),
         workers: view.workers,
         connections: Connections {
             open: view.bounds.connections.inside(),

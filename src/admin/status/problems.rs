@@ -22,9 +22,10 @@ const FAILURES: u64 = 5;
 const RESETS: u64 = 5;
 
 /// The conditions, those with the widest effect first.
-const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 12] = [
+const CONDITIONS: [fn(&Status<'_>, &mut ProblemList); 13] = [
     life,
     overrides,
+    readiness,
     reload,
     standing,
     access_log,
@@ -152,6 +153,25 @@ fn overrides(status: &Status<'_>, found: &mut ProblemList) {
             }
             _ => {}
         }
+    }
+}
+
+/// Finds the reasons for which the node withdraws by itself, and those for which it no longer does.
+fn readiness(status: &Status<'_>, found: &mut ProblemList) {
+    let readiness = &status.readiness;
+    if let "needs" | "overloaded" = readiness.reason {
+        let text = format!("it is not ready, so that new clients go elsewhere: {}", readiness.text);
+        let problem = Problem::new("process", "", text).since(readiness.since.clone());
+        found.add(problem.alert("PointsmanNotReady"));
+    }
+    if let Some(since) = readiness.excused.iter().map(|excused| &excused.since).min() {
+        let pools: Vec<_> = readiness.excused.iter().map(|excused| &*excused.pool).collect();
+        let text = format!(
+            "it is ready although pools of ready_needs have no available backend ({}): ready_floor is over, and the other \
+             nodes may be without them too",
+            pools.join(", ")
+        );
+        found.add(Problem::new("process", "", text).since(since.clone()).alert("PointsmanPoolDown"));
     }
 }
 
@@ -357,7 +377,10 @@ mod tests {
     use crate::admin::status::pools::{
         BackendConnections, ChecksStatus, DiscoveryStatus, QueueStatus, TroublesStatus,
     };
-    use crate::admin::status::{ConfigStatus, Connections, ReloadStatus, SaturationStatus, StandingStatus};
+    use crate::admin::status::{
+        ConfigStatus, Connections, ExcusedPool, ReadinessStatus, ReloadStatus, SaturationStatus,
+        StandingStatus,
+    };
 
     fn backend(name: &'static str) -> BackendStatus<'static> {
         BackendStatus {
@@ -407,6 +430,13 @@ mod tests {
             started: "2026-01-01T00:00:00.000Z".to_owned(),
             uptime_seconds: 60,
             life: "serving",
+            readiness: ReadinessStatus {
+                ready: true,
+                reason: "ready",
+                text: "ready".to_owned(),
+                since: None,
+                excused: Vec::new(),
+            },
             workers: 2,
             connections: Connections { open: 90, limit: 100, limit_from_descriptors: None },
             config: ConfigStatus {
@@ -486,6 +516,37 @@ mod tests {
                 ["override", "", left, LATER, "pointsman join", ""],
                 ["override", "db", paused, LATER, "pointsman resume db", ""],
             ],
+        );
+    }
+
+    #[test]
+    fn a_node_that_withdraws_by_itself_is_a_problem() {
+        let unready = |status: &mut Status<'static>, reason, text: &str, since: Option<&str>| {
+            status.readiness.ready = false;
+            (status.readiness.reason, status.readiness.text) = (reason, text.to_owned());
+            status.readiness.since = since.map(str::to_owned);
+        };
+        let of_process = |text, since| ["process", "", text, since, "", "PointsmanNotReady"];
+        let needs =
+            "it is not ready, so that new clients go elsewhere: needs: pool db has no available backend";
+        check(
+            |status| unready(status, "needs", "needs: pool db has no available backend", Some(LATER)),
+            &[of_process(needs, LATER)],
+        );
+        let overloaded = "it is not ready, so that new clients go elsewhere: overloaded";
+        check(|status| unready(status, "overloaded", "overloaded", None), &[of_process(overloaded, "")]);
+        // These have problems of their own.
+        check(|status| unready(status, "leaving", "leaving", None), &[]);
+        let excused = "it is ready although pools of ready_needs have no available backend (db, web): ready_floor is over, \
+                       and the other nodes may be without them too";
+        check(
+            |status| {
+                for (pool, since) in [("db", LATER), ("web", STARTED)] {
+                    let pool = ExcusedPool { pool: pool.to_owned(), since: since.to_owned() };
+                    status.readiness.excused.push(pool);
+                }
+            },
+            &[["process", "", excused, STARTED, "", "PointsmanPoolDown"]],
         );
     }
 

@@ -8,6 +8,7 @@ use super::request::ViewPage;
 use super::state::{Reach, TopState};
 use super::style::Tone;
 use super::values::{items, seconds, shown, since, time_of_day, time_of_status};
+use crate::cli::admin_client::NO_LISTENER;
 use crate::cli::status::duration;
 
 /// The columns by which the further lines of a problem are moved.
@@ -69,11 +70,7 @@ pub(super) fn lines(state: &TopState, width: usize) -> Vec<ToneLine> {
             Some(time) => {
                 add(&format!("    the values below are of {} UTC", time_of_day(*time)), Tone::Plain)
             }
-            None => add(
-                "    is pointsman running, and is [admin] listen set to this address? --admin or POINTSMAN_ADMIN sets \
-                 another address",
-                Tone::Plain,
-            ),
+            None => add(&format!("    {NO_LISTENER}"), Tone::Plain),
         }
     } else if let Some((code, text)) = state.pages.refusal(ViewPage::Status) {
         let hint = match code {

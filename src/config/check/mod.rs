@@ -20,6 +20,7 @@ mod pool;
 pub(super) mod pools;
 mod ports;
 mod proxy;
+mod ready;
 pub(super) mod routes;
 mod tiers;
 
@@ -51,6 +52,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     let mut referred = listener::Referred { pools: &mut known, lists: &mut known_lists };
     let listeners = listener::listeners(&file.listener, hash_key, common, &mut referred, &mut binds, found);
     known_lists.warn_of_unused(found);
+    let ready = ready::ready(file, &known, found);
     tiers::NodeDefaults::check(file, &pools, found);
     opening_keys::mark_cancel_pools(&listeners, &mut pools);
     opening_keys::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
@@ -75,6 +77,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
         listeners,
         pools,
         lists,
+        ready,
         shutdown: shutdown(file),
         handover,
         // They come from the document, once it has no faults.

@@ -60,13 +60,33 @@ impl Pools {
         path: impl Fn() -> String,
         found: &mut Findings<'_>,
     ) -> Option<&Known> {
-        let Some(at) = self.by_name.get(written.value.as_str()) else {
-            found.add(self.unknown(written, path(), found));
-            return None;
-        };
-        let pool = &mut self.sorted[*at];
+        let at = self.place(written, path, found)?;
+        let pool = &mut self.sorted[at];
         pool.is_used = true;
         Some(pool)
+    }
+
+    /// Returns the pool that a key names without connections to it, or adds a fault. The pool may still be unused.
+    pub(super) fn find(
+        &self,
+        written: &TableEntry<String>,
+        path: impl Fn() -> String,
+        found: &mut Findings<'_>,
+    ) -> Option<&Known> {
+        self.place(written, path, found).map(|at| &self.sorted[at])
+    }
+
+    fn place(
+        &self,
+        written: &TableEntry<String>,
+        path: impl Fn() -> String,
+        found: &mut Findings<'_>,
+    ) -> Option<usize> {
+        let at = self.by_name.get(written.value.as_str()).copied();
+        if at.is_none() {
+            found.add(self.unknown(written, path(), found));
+        }
+        at
     }
 
     /// Returns true if a pool of this name exists and forwards by name.

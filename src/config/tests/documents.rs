@@ -64,6 +64,7 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!((shown.token_for, shown.open_metrics), (TokenFor::All, false));
     assert!(!shown.open_changes && full.admin.is_empty());
     assert_eq!(full.landlock.take(), Some(true));
+    assert_eq!(std::mem::take(&mut full.ready.needs), ["mail".into()]);
     let socket = std::mem::take(&mut full.handover);
     assert_eq!(socket, HandoverSpec::At(Path::new("/run/pointsman/handover.sock").into()));
     let shown: Vec<_> = full.listeners.iter_mut().filter_map(|l| l.policy.max_connections.take()).collect();

@@ -412,6 +412,7 @@ fn other_events_change_no_phase() {
                     RoutineEvent::Upkeep,
                     RoutineEvent::Watchdog,
                     RoutineEvent::Overdue,
+                    RoutineEvent::Readiness,
                     RoutineEvent::Saturation,
                     RoutineEvent::ReopenLog,
                     RoutineEvent::LogSigusr2,

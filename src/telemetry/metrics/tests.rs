@@ -13,6 +13,7 @@ fn whole(metrics: &Metrics) -> String {
     let backend = [("pool", "p"), ("backend", "b")];
     let pool = [("pool", "p")];
     text.family(&families::OVERRIDES).sample(&[("kind", "state")], 0.0);
+    text.family(&families::READY).sample(&[("reason", "ready")], 0.0);
     text.family(&families::QUEUE_LENGTH).sample(&pool, 0.0);
     text.family(&families::POOL_PANIC).sample(&pool, 0.0);
     text.family(&families::PANIC_PICKS).sample(&pool, 0.0);

@@ -36,8 +36,8 @@ pub use connection::{
 pub use state::{
     CountsByWord, HandedAddition, HandedBackend, HandedBackendCounts, HandedChecks, HandedCounter,
     HandedDiscovered, HandedDiscovery, HandedDrain, HandedEjection, HandedEjections, HandedFailure,
-    HandedHealth, HandedHold, HandedMarkKey, HandedOverride, HandedRate, HandedRouteCounts, HandedSource,
-    ProcessState, from_millis, left_millis, micros, millis,
+    HandedHealth, HandedHold, HandedMarkKey, HandedNeed, HandedOverride, HandedRate, HandedRouteCounts,
+    HandedSource, ProcessState, from_millis, left_millis, micros, millis,
 };
 
 /// The versions of the protocol that this program speaks.

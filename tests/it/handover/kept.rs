@@ -352,6 +352,49 @@ fn overrides_stay_in_force() {
     assert!(exchange(&mut client));
 }
 
+/// A node that does not know its times would be ready again in the successor, and withdraw again after its floor.
+#[test]
+fn the_readiness_stays() {
+    let place = Place::new("kept-ready");
+    let pool = format!("backends = [\"{}\"]\nhealth = {{ interval = \"50ms\", fall = 1 }}", own_address());
+    let write = |after: &str, floor: &str| {
+        let keys = format!(
+            "workers = 2\nready_needs = \"main\"\nready_needs_after = \"{after}\"\nready_floor = \"{floor}\""
+        );
+        place.write(&keys, "", &pool, "")
+    };
+    let answer = || admin::ask(place.admin(), "/ready", PATIENCE).unwrap();
+    let readiness = || -> Value {
+        let (_, page) = admin::ask(place.admin(), "/api/v1/status", PATIENCE).unwrap();
+        serde_json::from_str::<Value>(&page).unwrap()["readiness"].clone()
+    };
+    let mut generations = Generations::start(&write("100ms", "20h"));
+    wait_for("a node that is not ready", || answer().0 == 503);
+    let lacks = "needs: pool main has no available backend\n";
+    let since = |readiness: Value| humantime::parse_rfc3339(readiness["since"].as_str().unwrap()).unwrap();
+    let before = since(readiness());
+    // The successor would wait for an hour.
+    write("1h", "20h");
+    for _ in 0..2 {
+        generations.take_over();
+        assert_eq!(answer(), (503, lacks.to_owned()));
+        let after = since(readiness());
+        let apart = after.max(before).duration_since(after.min(before)).unwrap();
+        assert!(apart < Duration::from_secs(5), "{before:?} {after:?}");
+    }
+    // Its floor is over, and stays over in the next process.
+    let check_excused = || {
+        assert_eq!((answer().0, readiness()["excused"][0]["pool"].as_str()), (200, Some("main")));
+    };
+    write("100ms", "100ms");
+    generations.take_over();
+    wait_for("the end of the floor", || answer().0 == 200);
+    check_excused();
+    write("100ms", "20h");
+    generations.take_over();
+    check_excused();
+}
+
 /// A server that speaks last: each process in a row hands its connection to the next.
 #[test]
 fn a_connection_lives_through_ten_processes() {

@@ -58,6 +58,7 @@ pub(in crate::server) fn export(view: &View, copies: &ControlCopies) -> ProcessS
         routes: hand_over_routes(routes),
         counters: export_counters(view, &snapshot),
         overrides: export_overrides(view, now),
+        needs: view.needs.hand_over(now),
     }
 }
 

@@ -47,8 +47,10 @@ impl PendingState {
             routes,
             counters,
             overrides,
+            needs,
         } = state;
         restore_overrides(view, &overrides, now);
+        view.needs.restore(needs, now);
         restore_marks(&snapshot, &marks);
         restore_additions(&snapshot, &additions, now);
         restore_sources(view, &snapshot, &sources, Moment::of(now));

@@ -15,6 +15,7 @@ use crate::pool::{BackendState, CheckFault, CheckOutcome, CheckReport};
 use crate::server::control::Control;
 use crate::server::event::BackendEvent;
 use crate::server::phase::Phase;
+use crate::server::readiness::Readiness;
 use crate::server::signals::Signals;
 use crate::server::start::Server;
 use crate::telemetry::metrics::families;
@@ -186,6 +187,35 @@ fn limits_lists_and_keys_go_over() {
         let forward = snapshot.pools["out"].pool.forward().unwrap();
         let _moved = forward.restore_mark(mark.number());
         assert!(forward.mark(b"hello").is_none());
+    });
+}
+
+/// A pool that a node lacks keeps it unready in the successor, with the times of the incumbent.
+#[test]
+fn the_readiness_goes_over() {
+    with_file("ready", async |config, file| {
+        std::fs::remove_file(&file).unwrap();
+        let config = format!("ready_needs = 'found'\nready_needs_after = '1h'\n{config}");
+        let old = Fixture::start(&config, None).await;
+        let readiness = |fixture: &Fixture| fixture.control.server.view.readiness();
+        let unready = readiness(&old);
+        assert_eq!((unready.reason.word(), &unready.pools[..]), ("needs", &["found".into()][..]));
+        let state = old.export();
+        assert_eq!(state.needs.len(), 1);
+        let new = Fixture::start(&config, Some(state.clone())).await;
+        let moved = readiness(&new);
+        assert_eq!((moved.reason, &moved.pools), (unready.reason, &unready.pools));
+        let apart = |a: SystemTime, b: SystemTime| a.max(b).duration_since(a.min(b)).unwrap();
+        let since = |readiness: &Readiness| readiness.since.unwrap();
+        assert!(apart(since(&moved), since(&unready)) < AT_ONCE, "{moved:?} {unready:?}");
+        // The floor of the incumbent is over: the successor does not withdraw again.
+        let mut excused = state.clone();
+        excused.needs[0].stage = "excused".to_owned();
+        let new = Fixture::start(&config, Some(excused)).await;
+        assert_eq!((readiness(&new).is_ready(), readiness(&new).excused.len()), (true, 1));
+        // An older version says nothing: the pool is waited for, as in a process that has begun.
+        let new = Fixture::start(&config, Some(ProcessState { needs: Vec::new(), ..state })).await;
+        assert_eq!((readiness(&new).is_ready(), readiness(&new).excused.len()), (true, 0));
     });
 }
 

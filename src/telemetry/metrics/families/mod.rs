@@ -142,6 +142,13 @@ pub(crate) const OVERRIDES: MetricDoc = doc(
     "Overrides that operators set at run time and that have not ended: state and weight of backends, pause of pools, shares of pools in routes, \
      leave and log level of the process.",
 );
+pub(crate) const READY: MetricDoc = doc(
+    "pointsman_ready",
+    Gauge,
+    &["reason"],
+    "1 for the reason in force, 0 for the others: ready (/ready answers 200), or the reason for which /ready answers 503: starting, draining, \
+     leaving (pointsman leave), overloaded (limits.ready_when_overloaded = false), needs (ready_needs).",
+);
 pub(crate) const UPGRADE_REMAINING: MetricDoc = doc(
     "pointsman_upgrade_connections_remaining",
     Gauge,
@@ -493,6 +500,7 @@ pub const METRICS: &[MetricDoc] = &[
     RELOADS,
     UPGRADES,
     OVERRIDES,
+    READY,
     UPGRADE_REMAINING,
     RELOAD_SECONDS,
     LAST_RELOAD_SUCCESS,
@@ -543,7 +551,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 102);
+        assert_eq!(names.len(), 103);
     }
 
     #[test]

@@ -92,6 +92,23 @@ pub struct ProcessState {
     pub counters: Vec<HandedCounter>,
     /// The overrides of operators.
     pub overrides: Vec<HandedOverride>,
+    /// The needed pools without an available backend.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<HandedNeed>,
+}
+
+/// A pool without which the node is not ready, and which has no available backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HandedNeed {
+    /// The name of the pool.
+    pub pool: String,
+    /// `waiting`, `lacking` or `excused`. A pool with another word is ignored.
+    pub stage: String,
+    /// The time for which it has had no backend.
+    pub missing_ms: u64,
+    /// The time for which the node is not ready, for a lacking pool.
+    pub unready_ms: u64,
 }
 
 /// An override of an operator.

@@ -26,6 +26,7 @@ impl ProcessState {
             routes,
             counters,
             overrides,
+            needs,
         } = self;
         parts.write(backends, |part| &mut part.backends);
         parts.write(additions, |part| &mut part.additions);
@@ -36,6 +37,7 @@ impl ProcessState {
         parts.write(routes, |part| &mut part.routes);
         parts.write(counters, |part| &mut part.counters);
         parts.write(overrides, |part| &mut part.overrides);
+        parts.write(needs, |part| &mut part.needs);
         for source in discovered {
             parts.write_source(source);
         }
@@ -55,6 +57,7 @@ impl ProcessState {
             routes,
             counters,
             overrides,
+            needs,
         } = part;
         join(&mut self.backends, backends);
         join(&mut self.additions, additions);
@@ -65,6 +68,7 @@ impl ProcessState {
         join(&mut self.routes, routes);
         join(&mut self.counters, counters);
         join(&mut self.overrides, overrides);
+        join(&mut self.needs, needs);
         for source in discovered {
             self.join_source(source);
         }

@@ -34,6 +34,7 @@ fn state(backends: usize, sources: &[(usize, usize)]) -> ProcessState {
         routes: vec![HandedRouteCounts::default(); 3],
         counters: vec![counter; 3],
         overrides: vec![HandedOverride::default(); 3],
+        needs: vec![HandedNeed::default(); 3],
     }
 }
 
@@ -179,7 +180,7 @@ proptest! {
             let found = part.discovered.iter().map(|source| 1 + source.found.len() + source.held.len());
             let others = [part.backends.len(), part.additions.len(), part.sources.len(), part.rates.len(),
                 part.draining.len(), part.marks.len(), part.routes.len(), part.counters.len(),
-                part.overrides.len()];
+                part.overrides.len(), part.needs.len()];
             let items = found.sum::<usize>() + others.iter().sum::<usize>();
             prop_assert!((1..=most_items.max(2)).contains(&items), "{items}");
         }
