@@ -130,27 +130,29 @@ pub(crate) fn simulate(backends: usize, keys: usize) -> (Vec<EventRow>, LoadRow)
     // One in the middle, because members are sorted.
     let changed = backends / 2;
     let ring = Ring::new(backends, KETAMA_POINTS);
+    let on_ring = ring_without(&ring, changed, keys);
+    let scored = rendezvous(backends, changed, keys);
     let rows = vec![
         EventRow {
             backends,
             event: BackendEvent::GoesDown,
             maglev: goes_down(&base, changed, keys),
-            ring: Some(ring_without(&ring, changed, keys)),
-            rendezvous: rendezvous(backends, changed, keys).map(|(down, _)| down),
+            ring: Some(on_ring),
+            rendezvous: scored.map(|(down, _)| down),
         },
         EventRow {
             backends,
             event: BackendEvent::IsRemoved,
             maglev: rebuilt(&base, &names, |number| u32::from(number != changed), changed),
-            ring: Some(ring_without(&ring, changed, keys)),
-            rendezvous: rendezvous(backends, changed, keys).map(|(down, _)| down),
+            ring: Some(on_ring),
+            rendezvous: scored.map(|(down, _)| down),
         },
         EventRow {
             backends,
             event: BackendEvent::Doubles,
             maglev: rebuilt(&base, &names, |number| 1 + u32::from(number == changed), changed),
             ring: Some(ring_doubled(&ring, changed, keys)),
-            rendezvous: rendezvous(backends, changed, keys).map(|(_, doubled)| doubled),
+            rendezvous: scored.map(|(_, doubled)| doubled),
         },
     ];
     let average = 1.0 / backends as f64;

@@ -25,11 +25,14 @@ mod spread;
 mod svg;
 
 use std::path::PathBuf;
+use std::thread::{self, ScopedJoinHandle};
 use std::{fs, io};
 
 use clap::Parser;
 
+use backends::{EventRow, LoadRow};
 use nodes::{NodeEvent, Scheme};
+use paper::FailedRow;
 use report::{NodeRow, Report};
 
 /// The arguments.
@@ -91,30 +94,51 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
+/// Runs all simulations, each kind on a thread of its own.
 fn simulate(sizes: &Sizes) -> Report {
+    thread::scope(|scope| {
+        let nodes = scope.spawn(|| node_rows(sizes));
+        let backends = scope.spawn(|| backend_rows(sizes));
+        let overprovisions = scope.spawn(|| paper::overprovisions(sizes.tables));
+        let failures = |size: &'static u64| scope.spawn(move || failure_rows(sizes, *size));
+        let failures: Vec<_> = sizes.tables.iter().map(failures).collect();
+        let (events, loads) = finished(backends);
+        Report {
+            nodes: finished(nodes),
+            events,
+            loads,
+            overprovisions: finished(overprovisions),
+            failures: failures.into_iter().flat_map(finished).collect(),
+        }
+    })
+}
+
+fn finished<T>(simulation: ScopedJoinHandle<'_, T>) -> T {
+    simulation.join().expect("a simulation does not panic")
+}
+
+fn node_rows(sizes: &Sizes) -> Vec<NodeRow> {
     let flows = nodes::flows(sizes.flows);
     let row = |nodes: usize, event: NodeEvent| {
         let outcome = |scheme: Scheme| nodes::simulate(scheme, event, nodes, &flows);
         NodeRow { nodes, event, outcomes: Scheme::ALL.map(outcome).to_vec() }
     };
     let rows = |nodes: &usize| NodeEvent::ALL.map(|event| row(*nodes, event));
+    sizes.nodes.iter().flat_map(rows).collect()
+}
+
+fn backend_rows(sizes: &Sizes) -> (Vec<EventRow>, Vec<LoadRow>) {
     let (mut events, mut loads) = (Vec::new(), Vec::new());
     for &count in sizes.backends {
         let (rows, load) = backends::simulate(count, sizes.keys);
         events.extend(rows);
         loads.push(load);
     }
-    // The last number of backends with the smallest table.
+    // 655 backends are the most with the smallest table.
     events.extend([654, 655].map(|count| backends::one_more(count, sizes.keys)));
-    let failures = sizes
-        .tables
-        .iter()
-        .flat_map(|size| sizes.failed.iter().map(|failed| paper::failures(*failed, *size, sizes.repeats)));
-    Report {
-        nodes: sizes.nodes.iter().flat_map(rows).collect(),
-        events,
-        loads,
-        overprovisions: paper::overprovisions(sizes.tables),
-        failures: failures.collect(),
-    }
+    (events, loads)
+}
+
+fn failure_rows(sizes: &Sizes, size: u64) -> Vec<FailedRow> {
+    sizes.failed.iter().map(|failed| paper::failures(*failed, size, sizes.repeats)).collect()
 }

@@ -68,7 +68,8 @@ impl Report {
         table(out, "Connections that nodes with rules hand on", &columns);
         for row in self.nodes.iter().filter(|row| row.event != NodeEvent::EachInTurn) {
             for (scheme, outcome) in Scheme::ALL.iter().zip(&row.outcomes) {
-                let Some(outcome) = outcome.filter(|_| scheme.hands_on()) else { continue };
+                let hands_on = |outcome: &Outcome| scheme.hands_on() && outcome.handed_on > 0.0;
+                let Some(outcome) = outcome.filter(hands_on) else { continue };
                 let (part, hops) = (percent(outcome.handed_on), outcome.hops);
                 let (event, name) = (row.event.name(), scheme.name());
                 _ = writeln!(out, "| {} | {event} | {name} | {part} | {hops:.1} |", row.nodes);
