@@ -58,6 +58,7 @@ mod rounds;
 mod scrape;
 mod separate_backend;
 mod smoke;
+mod spread;
 mod svg;
 mod tokio_copy;
 mod trace;

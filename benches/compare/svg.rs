@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::figures::Spread;
+use crate::spread::Spread;
 
 const WIDTH: f64 = 760.0;
 /// Colours that colour-blind readers can distinguish, also in grey.

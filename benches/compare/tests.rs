@@ -33,6 +33,7 @@ mod report;
 mod roles;
 mod scrape;
 mod separate_backend;
+mod spread;
 mod svg;
 mod tokio_copy;
 mod trace;

@@ -1,6 +1,6 @@
 //! The admin listener on the command line: the target of commands, and the listener that `run` opens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use std::{env, io};
@@ -29,7 +29,7 @@ pub(super) const NO_LISTENER: &str = "is pointsman running, and does it have an 
     or the variable POINTSMAN_ADMIN of this command names another address";
 
 /// The time that commands wait for the admin listener.
-const TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The longest shown text of a failed request, in characters: another server may send a page.
 const LONGEST_FAULT: usize = 300;
@@ -53,11 +53,7 @@ impl AdminArgs {
 
     /// Returns the listener to query. Faults are printed.
     pub(super) fn at(&self) -> Result<admin::AdminTarget, ExitCode> {
-        let token =
-            self.token_file.as_deref().map(config::read_given_token).transpose().map_err(|fault| {
-                complain(&fault.to_string());
-                ExitCode::from(FAILED)
-            })?;
+        let token = given_token(self.token_file.as_deref())?;
         let address = match &self.admin {
             Some(address) => address.clone(),
             None => found().map_err(|fault| {
@@ -69,6 +65,14 @@ impl AdminArgs {
     }
 }
 
+/// Returns the token of a file, if one is given. Faults are printed.
+pub(super) fn given_token(file: Option<&Path>) -> Result<Option<String>, ExitCode> {
+    file.map(config::read_given_token).transpose().map_err(|fault| {
+        complain(&fault.to_string());
+        ExitCode::from(FAILED)
+    })
+}
+
 /// Returns the listener to query if no argument names one. The variable comes before the socket: an operator has set
 /// the variable, and the socket exists on each host with the unit.
 fn found() -> Result<Address, String> {
@@ -78,9 +82,7 @@ fn found() -> Result<Address, String> {
             parsed(&text).map_err(|fault| format!("{VARIABLE} is {text:?}, which is not an address: {fault}"))
         }
         Err(env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
-        _ if socket_file::is_socket(SOCKET.as_ref()) => {
-            Ok(Address::Unix(std::path::Path::new(SOCKET).into()))
-        }
+        _ if socket_file::is_socket(SOCKET.as_ref()) => Ok(Address::Unix(Path::new(SOCKET).into())),
         _ => parsed(LOOPBACK),
     }
 }
@@ -202,7 +204,7 @@ pub(super) fn escaped(text: &str) -> String {
 }
 
 /// Returns the first characters of a text.
-fn shortened(text: &str) -> &str {
+pub(super) fn shortened(text: &str) -> &str {
     text.char_indices().nth(LONGEST_FAULT).map_or(text, |(end, _)| &text[..end])
 }
 

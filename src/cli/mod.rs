@@ -7,6 +7,7 @@ mod admin_client;
 mod connections;
 mod explain;
 mod explain_text;
+mod fleet_check;
 mod list;
 mod routes;
 mod running_config;
@@ -42,6 +43,7 @@ use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_
 use admin_client::{AdminArgs, show_page, show_status};
 use connections::ConnectionsArgs;
 use explain::ExplainArgs;
+use fleet_check::FleetCheckArgs;
 use list::ListCommand;
 use routes::RoutesArgs;
 use running_config::ConfigArgs;
@@ -145,6 +147,8 @@ enum Command {
     Connections(Box<ConnectionsArgs>),
     /// List the routes of a running pointsman with the time of their last use
     Routes(RoutesArgs),
+    /// Compare the nodes of a fleet, and print what differs; the exit code is 0 if they are equal, else 1
+    FleetCheck(FleetCheckArgs),
     /// Print a shell script with the network rules that `source = "client"` needs
     TproxyRules {
         /// The configuration file
@@ -210,6 +214,7 @@ pub fn run() -> ExitCode {
         Command::Explain(args) => explain::explain(&args),
         Command::Connections(args) => connections::connections(&args),
         Command::Routes(args) => routes::routes(&args),
+        Command::FleetCheck(args) => fleet_check::fleet_check(&args),
         Command::TproxyRules { file } => match read(Some(&file), &[], &[], &complain) {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,

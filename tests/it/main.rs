@@ -20,6 +20,7 @@ mod ends;
 mod events;
 mod explain;
 mod files;
+mod fleet_check;
 mod forward;
 mod gone;
 mod guarded;

@@ -1,0 +1,449 @@
+//! Tests of the comparison on pages as nodes send them.
+
+use serde_json::{Value, json};
+
+use super::compare::Comparison;
+use super::node::{Fleet, Node, NodeFault};
+use super::show;
+
+/// Returns a node whose pages are those of all other nodes.
+fn node(name: &str) -> Node {
+    let backend = |name: &str, address: &str| json!({ "name": name, "address": address, "weight": 1, "zone": null, "backup": false, "state": "up" });
+    let key =
+        |key: &str, value: Value| json!({ "key": key, "value": value, "hidden": false, "origin": "file" });
+    Node {
+        name: name.to_owned(),
+        status: json!({
+            "version": "1.2.3", "commit": "3f2a91c", "host": format!("host-{name}"), "life": "serving",
+            "config": { "last_reload": null }, "problems": [], "overrides": [],
+            "listeners": [{ "name": "tls", "protocol": "tls" }],
+            "pools": [{
+                "name": "db", "balance": "maglev", "digest": "0a", "tiers": [{ "zone": "*", "backup": false }],
+                "backends": [backend("b1", "10.0.0.1:1"), backend("b2", "10.0.0.2:1")],
+            }],
+        }),
+        routes: json!({ "total": 1, "cut": false, "routes": [
+            { "listener": "tls", "route": "a.example", "action": "pool", "pool": "db", "split": null },
+        ] }),
+        config: json!({ "left_out": 0, "keys": [
+            key("listener.tls.bind", ":443".into()),
+            key("listener.tls.routes[0].sni", "a.example".into()),
+            key("listener.tls.routes[0].pool", "db".into()),
+            key("log.level", format!("level of {name}").into()),
+            key("pool.db.backends[0]", format!("backend of {name}").into()),
+            key("pool.db.hash_on", "source".into()),
+        ] }),
+        faults: Vec::new(),
+    }
+}
+
+fn fleet(nodes: Vec<Node>) -> Fleet {
+    Fleet { nodes, faults: Vec::new() }
+}
+
+/// Compares the nodes a, b and c, of which c is changed.
+fn compared(change: impl FnOnce(&mut Node)) -> Comparison {
+    let mut nodes = ["a", "b", "c"].map(node).to_vec();
+    change(&mut nodes[2]);
+    Comparison::of(&fleet(nodes))
+}
+
+/// Checks the differences as lines `subject | value at nodes | ... | effect`. Each expected text is a part of its line.
+#[track_caller]
+fn check(change: impl FnOnce(&mut Node), expected: &[&[&str]]) {
+    let lines: Vec<_> = compared(change)
+        .differences
+        .iter()
+        .map(|one| {
+            let values =
+                one.values.iter().map(|group| format!("{} at {}", group.value, group.nodes.join(" ")));
+            format!("{} | {} | {}", one.subject, values.collect::<Vec<_>>().join(" | "), one.effect)
+        })
+        .collect();
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, parts) in lines.iter().zip(expected) {
+        for part in *parts {
+            assert!(line.contains(part), "no {part:?} in {line:?}");
+        }
+    }
+}
+
+fn set(value: &mut Value, pointer: &str, new: impl Into<Value>) {
+    *value.pointer_mut(pointer).unwrap_or_else(|| panic!("no {pointer}")) = new.into();
+}
+
+#[test]
+fn equal_nodes_agree() {
+    let fleet = fleet(["a", "b", "c"].map(node).to_vec());
+    let comparison = Comparison::of(&fleet);
+    assert_eq!(comparison, Comparison::default());
+    assert!(comparison.agrees(&fleet));
+    let text = show::text(&fleet, &comparison);
+    assert!(
+        text.contains("the 3 nodes that answered agree: 1 listener, 1 route, 1 pool, 2 backends"),
+        "{text}"
+    );
+}
+
+#[test]
+fn versions_and_lives_differ() {
+    check(
+        |node| set(&mut node.status, "/version", "1.3.0"),
+        &[&[
+            "version | 1.2.3 (3f2a91c) at a b | 1.3.0 (3f2a91c) at c | the hash tables of all versions are the same",
+        ]],
+    );
+    check(
+        |node| set(&mut node.status, "/life", "draining"),
+        &[&["state of the process | serving at a b | draining at c"]],
+    );
+}
+
+#[test]
+fn a_weight_explains_another_table() {
+    check(
+        |node| {
+            set(&mut node.status, "/pools/0/digest", "0b");
+            set(&mut node.status, "/pools/0/backends/1/weight", 5);
+        },
+        &[
+            &[
+                "pool db: hash table | 0a at a b | 0b at c | clients of pool db reach other backends through c",
+                "the differences of its backends below are the cause",
+            ],
+            &["pool db, backend b2: weight | 1 at a b | 5 at c"],
+        ],
+    );
+}
+
+#[test]
+fn a_missing_backend_is_named() {
+    check(
+        |node| {
+            node.status["pools"][0]["backends"].as_array_mut().unwrap().remove(0);
+            set(&mut node.status, "/pools/0/digest", "0b");
+        },
+        &[
+            &["below are the cause"],
+            &["pool db, backend b1 | present at a b | missing at c", "has other backends at c"],
+        ],
+    );
+}
+
+#[test]
+fn many_backends_are_one_difference() {
+    let backends: Vec<_> = (0..9).map(|number| json!({ "name": format!("n{number}") })).collect();
+    check(
+        |node| node.status["pools"][0]["backends"].as_array_mut().unwrap().extend(backends),
+        &[&["pool db, backends n0, n1, n2, n3, n4 and 4 more | missing at a b | present at c"]],
+    );
+}
+
+#[test]
+fn another_key_or_zone_explains_another_table() {
+    let digest = |node: &mut Node| set(&mut node.status, "/pools/0/digest", "0b");
+    check(digest, &[&["another `hash_key` is the cause"]]);
+    check(
+        |node| {
+            digest(node);
+            set(&mut node.status, "/pools/0/tiers/0/zone", "east");
+        },
+        &[&["the order of zones below is the cause"], &["pool db: order of zones | * at a b | east at c"]],
+    );
+    // The address is not in the table, and does not explain another one.
+    check(
+        |node| {
+            digest(node);
+            set(&mut node.status, "/pools/0/backends/0/address", "10.9.9.9:1");
+        },
+        &[
+            &["another `hash_key` is the cause"],
+            &["backend b1: address", "one name leads to different servers"],
+        ],
+    );
+}
+
+#[test]
+fn health_and_balancers_differ() {
+    check(
+        |node| set(&mut node.status, "/pools/0/backends/0/state", "down"),
+        &[&["backend b1: state | up at a b | down at c", "may reach another backend through c"]],
+    );
+    check(
+        |node| {
+            set(&mut node.status, "/pools/0/balance", "random-two");
+            set(&mut node.status, "/pools/0/digest", Value::Null);
+        },
+        &[&["pool db: balancer | maglev at a b | random-two at c"]],
+    );
+}
+
+fn set_override(kind: &str, pool: Value, backend: Value, value: &str) -> Value {
+    json!([{
+        "kind": kind, "pool": pool, "backend": backend, "listener": null, "route": null, "value": value,
+        "since": "2026-01-02T03:04:05.678Z", "by": "unix uid=0", "ends_in_seconds": 7200,
+    }])
+}
+
+#[test]
+fn an_override_explains_a_state_and_a_weight() {
+    check(
+        |node| {
+            node.status["overrides"] = set_override("state", "db".into(), "b1".into(), "drain");
+            set(&mut node.status, "/pools/0/backends/0/state", "drain");
+        },
+        &[&[
+            "override state of pool db, backend b1 | none at a b | ",
+            "drain (by unix uid=0 since 2026-01-02 03:04:05, ends in 2h) at c",
+            "an operator set this at run time: the backend takes other new clients than the file says through c",
+        ]],
+    );
+    check(
+        |node| {
+            node.status["overrides"] = set_override("weight", "db".into(), "b2".into(), "9");
+            set(&mut node.status, "/pools/0/backends/1/weight", 9);
+            set(&mut node.status, "/pools/0/digest", "0b");
+        },
+        &[&["override weight of pool db, backend b2"], &["the override of a weight above is the cause"]],
+    );
+    check(
+        |node| node.status["overrides"] = set_override("leave", Value::Null, Value::Null, "not ready"),
+        &[&["override leave | none at a b | not ready", "/ready answers 503", "no new clients to c"]],
+    );
+}
+
+#[test]
+fn an_override_of_all_nodes_is_no_difference() {
+    let mut nodes = ["a", "b"].map(node).to_vec();
+    for (seconds, node) in (1..).zip(&mut nodes) {
+        node.status["overrides"] = set_override("state", "db".into(), "b1".into(), "drain");
+        node.status["overrides"][0]["ends_in_seconds"] = seconds.into();
+    }
+    assert_eq!(Comparison::of(&fleet(nodes)), Comparison::default());
+}
+
+#[test]
+fn listeners_routes_and_pools_may_be_missing() {
+    // The routes and keys of a missing listener are no differences of their own.
+    check(
+        |node| {
+            node.status["listeners"] = json!([]);
+            node.routes["routes"] = json!([]);
+            node.config["keys"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|key| !key["key"].as_str().unwrap().starts_with("listener"));
+        },
+        &[&["listener tls | present at a b | missing at c | clients of this listener are refused at c"]],
+    );
+    check(
+        |node| {
+            node.status["pools"] = json!([]);
+            node.config["keys"]
+                .as_array_mut()
+                .unwrap()
+                .retain(|key| !key["key"].as_str().unwrap().starts_with("pool"));
+        },
+        &[&["pool db | present at a b | missing at c | no route of c leads to this pool"]],
+    );
+    check(
+        |node| node.routes["routes"] = json!([]),
+        &[&["listener tls, route a.example | pool db at a b | no such route at c"]],
+    );
+    check(
+        |node| set(&mut node.routes, "/routes/0/pool", "other"),
+        &[&["pool db at a b | pool other at c | its clients reach another pool, or none, through c"]],
+    );
+}
+
+#[test]
+fn keys_differ_unless_they_concern_one_node() {
+    let key = |index: usize| format!("/keys/{index}/value");
+    check(
+        |node| set(&mut node.config, &key(5), "sni"),
+        &[&["key pool.db.hash_on | \"source\" at a b | \"sni\" at c"]],
+    );
+    check(
+        |node| _ = node.config["keys"].as_array_mut().unwrap().pop(),
+        &[&["key pool.db.hash_on | \"source\" at a b | not written at c"]],
+    );
+    check(|node| set(&mut node.config, &key(0), "10.0.0.3:443"), &[]);
+    check(
+        |node| set(&mut node.config, &key(0), "10.0.0.3:444"),
+        &[&["key listener.tls.bind | port 443 at a b | port 444 at c"]],
+    );
+    check(
+        |node| set(&mut node.config, &key(1), "b.example"),
+        &[&[
+            "keys listener.tls.routes",
+            "pool = \"db\", sni = \"b.example\" at c",
+            "conditions or shares at c",
+        ]],
+    );
+    check(|node| node.config["keys"][5]["hidden"] = true.into(), &[&["not shown at c"]]);
+}
+
+#[test]
+fn a_further_route_does_not_move_the_others() {
+    check(
+        |node| {
+            let keys = node.config["keys"].as_array_mut().unwrap();
+            for key in keys.iter_mut() {
+                let moved = key["key"].as_str().unwrap().replace("routes[0]", "routes[1]");
+                key["key"] = moved.into();
+            }
+            let first = json!({ "key": "listener.tls.routes[0].pool", "value": "db", "origin": "file" });
+            keys.push(first);
+        },
+        &[&["keys listener.tls.routes | only the routes that all have at a b | pool = \"db\" at c"]],
+    );
+}
+
+#[test]
+fn pages_that_are_missing_or_cut_are_noted() {
+    let noted = |change: &dyn Fn(&mut Node), expected: &str| {
+        let comparison = compared(change);
+        assert_eq!(comparison.differences, [], "{expected}");
+        assert!(
+            comparison.notes.len() == 1 && comparison.notes[0].contains(expected),
+            "{:?}",
+            comparison.notes
+        );
+    };
+    noted(
+        &|node| {
+            node.config = Value::Null;
+            node.faults = vec!["/api/v1/config: it answered 404".to_owned()];
+        },
+        "c: a page is missing, and its parts are not compared: /api/v1/config: it answered 404",
+    );
+    noted(
+        &|node| {
+            node.routes["cut"] = true.into();
+            node.routes["routes"] = json!([]);
+        },
+        "only the numbers of routes are compared",
+    );
+    noted(&|node| node.config["left_out"] = 1.into(), "its keys are not compared");
+    noted(
+        &|node| {
+            node.status["config"]["last_reload"] =
+                json!({ "result": "failed", "time": "2026-01-02T03:04:05.000Z" });
+        },
+        "c: the last reload failed at 2026-01-02 03:04:05",
+    );
+    check(
+        |node| {
+            node.routes["cut"] = true.into();
+            node.routes["total"] = 7.into();
+        },
+        &[&["number of routes | 1 at a b | 7 at c"]],
+    );
+}
+
+#[test]
+fn a_node_without_an_answer_is_no_agreement() {
+    let faults = |count: usize| {
+        let fault =
+            |number| NodeFault { name: format!("10.0.0.{number}:1"), text: "no answer: refused".to_owned() };
+        (0..count).map(fault).collect()
+    };
+    let mut fleet = Fleet { nodes: ["a", "b"].map(node).to_vec(), faults: faults(1) };
+    let comparison = Comparison::of(&fleet);
+    assert!(comparison.differences.is_empty() && !comparison.agrees(&fleet));
+    let text = show::text(&fleet, &comparison);
+    assert!(text.contains("10.0.0.0:1 is not compared: no answer: refused"), "{text}");
+    let page: Value = serde_json::from_str(&show::json(&fleet, &comparison)).unwrap();
+    assert_eq!((&page["agree"], &page["nodes"][2]["fault"]), (&false.into(), &"no answer: refused".into()));
+    fleet = Fleet { nodes: vec![node("a")], faults: Vec::new() };
+    assert!(!Comparison::of(&fleet).agrees(&fleet), "one node proves nothing");
+    fleet = Fleet { nodes: Vec::new(), faults: faults(2) };
+    assert!(show::text(&fleet, &Comparison::of(&fleet)).contains("no node answered"));
+}
+
+#[test]
+fn two_nodes_have_no_majority() {
+    let mut nodes = ["a", "b"].map(node).to_vec();
+    set(&mut nodes[1].status, "/pools/0/digest", "0b");
+    let differences = Comparison::of(&fleet(nodes)).differences;
+    assert!(
+        differences[0]
+            .effect
+            .starts_with("a client of pool db reaches another backend, depending on the node")
+    );
+}
+
+#[test]
+fn the_text_names_values_nodes_and_effects() {
+    let mut nodes = ["a", "b", "c"].map(node).to_vec();
+    set(&mut nodes[0].status, "/listeners/0/protocol", "tcp");
+    let fleet = fleet(nodes);
+    let text = show::text(&fleet, &Comparison::of(&fleet));
+    let expected = "\
+NODE  HOST    VERSION  STATE    PROBLEMS
+a     host-a  1.2.3    serving  0
+b     host-b  1.2.3    serving  0
+c     host-c  1.2.3    serving  0
+
+THE NODES DIFFER
+
+  listener tls: protocol
+      tls at b, c
+      tcp at a
+      effect: clients are read in another way at a
+";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn long_results_are_cut() {
+    let keys: Vec<_> =
+        (0..150).map(|number| json!({ "key": format!("limits.n{number}"), "value": number })).collect();
+    let mut nodes = ["a", "b"].map(node).to_vec();
+    nodes[1].config["keys"].as_array_mut().unwrap().extend(keys);
+    let fleet = fleet(nodes);
+    let comparison = Comparison::of(&fleet);
+    assert_eq!(comparison.differences.len(), 150);
+    assert!(show::text(&fleet, &comparison).contains("and 50 differences more; --json shows them"));
+    let page: Value = serde_json::from_str(&show::json(&fleet, &comparison)).unwrap();
+    assert_eq!(page["differences"].as_array().unwrap().len(), 150);
+}
+
+#[test]
+fn no_name_of_a_node_controls_the_terminal() {
+    let bad = "\u{1b}[2J\n\u{202e}x";
+    let mut hostile = node("c");
+    for pointer in
+        ["/version", "/host", "/life", "/pools/0/name", "/pools/0/digest", "/pools/0/backends/0/name"]
+    {
+        set(&mut hostile.status, pointer, bad);
+    }
+    hostile.status["listeners"].as_array_mut().unwrap().push(json!({ "name": bad, "protocol": bad }));
+    hostile.status["overrides"] = set_override(bad, bad.into(), bad.into(), bad);
+    set(&mut hostile.routes, "/routes/0/pool", bad);
+    set(&mut hostile.config, "/keys/0/key", bad);
+    set(&mut hostile.config, "/keys/5/value", bad);
+    let fleet = fleet(vec![node("a"), hostile]);
+    let text = show::text(&fleet, &Comparison::of(&fleet));
+    assert!(text.contains("\\u{1b}[2J"), "{text}");
+    let is_bad = |letter: char| (letter.is_control() && letter != '\n') || letter == '\u{202e}';
+    assert!(!text.contains(is_bad), "{text:?}");
+    assert!(!text.lines().any(|line| line.ends_with("[2J") || line.starts_with("\\u{202e}")), "{text}");
+}
+
+#[test]
+fn pages_of_another_form_do_not_panic() {
+    for page in [
+        Value::Null,
+        json!([]),
+        json!({}),
+        json!({ "pools": 1, "listeners": [[]], "overrides": [1] }),
+        json!(7),
+    ] {
+        let odd = Node { status: page.clone(), routes: page.clone(), config: page, ..node("odd") };
+        let fleet = fleet(vec![node("a"), odd]);
+        let comparison = Comparison::of(&fleet);
+        assert!(!comparison.agrees(&fleet));
+        assert!(show::text(&fleet, &comparison).contains("THE NODES DIFFER"));
+    }
+}
