@@ -7,6 +7,8 @@ mod admin_client;
 mod connections;
 mod explain;
 mod explain_text;
+mod fleet_rules;
+mod fleet_rules_text;
 mod list;
 mod routes;
 mod running_config;
@@ -41,6 +43,7 @@ use crate::telemetry::{COMMIT, ProgramLog, VERSION, VERSION_AND_COMMIT, program_
 use admin_client::{AdminArgs, show_page, show_status};
 use connections::ConnectionsArgs;
 use explain::ExplainArgs;
+use fleet_rules::FleetRulesArgs;
 use list::ListCommand;
 use routes::RoutesArgs;
 use running_config::ConfigArgs;
@@ -149,6 +152,8 @@ enum Command {
         /// The configuration file
         file: PathBuf,
     },
+    /// Print the rules by which several nodes serve one address, so that a node that leaves breaks no connection
+    FleetRules(FleetRulesArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print a script that completes the commands and options of pointsman in a shell
@@ -213,6 +218,7 @@ pub fn run() -> ExitCode {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
         },
+        Command::FleetRules(args) => fleet_rules::fleet_rules(&args),
         Command::Schema => answer(config::SCHEMA),
         Command::Completions { shell } => answer(&completions(shell)),
     }
