@@ -108,7 +108,7 @@ pub(super) struct FleetFamily {
     pub(super) vips: Vec<IpAddr>,
     /// The ports that listeners have on all addresses of the family, at least one, in ascending order.
     pub(super) ports: BTreeSet<u16>,
-    /// The other nodes, at least one. The first one gets the packets that this node hands on; the next one gets them if
+    /// The other nodes, at least one. The first one gets the packets that this node forwards; the next one gets them if
     /// the first is gone.
     pub(super) ring: Vec<FleetPeer>,
 }
@@ -139,7 +139,7 @@ enum FleetFault {
     )]
     OneInterface(String),
     #[error(
-        "--peers: node {0} is this node (--node {0}), which cannot hand packets on to itself; write the other nodes only"
+        "--peers: node {0} is this node (--node {0}), which cannot forward packets to itself; write the other nodes only"
     )]
     PeerIsThisNode(u8),
     #[error(
@@ -153,7 +153,7 @@ enum FleetFault {
     )]
     PeerIsVip(u8, IpAddr),
     #[error(
-        "--peers: node {0} has no {1} address, and --vip has {2}: packets for it could not be handed on; \
+        "--peers: node {0} has no {1} address, and --vip has {2}: packets could not be forwarded to it; \
          add {0}=ADDRESS"
     )]
     NoPeerAddress(u8, Family, IpAddr),

@@ -1,6 +1,6 @@
 //! The texts of `pointsman fleet-rules`: a script for a shell, and a part of the configuration of bird.
 //!
-//! Each node hands on the packets that belong to no connection of its own. nftables finds such packets and marks them, a
+//! Each node forwards the packets that belong to no connection of its own. nftables finds such packets and marks them, a
 //! rule of the routing sends marked packets to a table of their own, and bird fills this table with the nodes that
 //! answer. A packet that no node has a connection for comes back to the node where it came in, which answers it.
 
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::fleet_rules::{Family, Fleet, FleetFamily, FleetPeer};
 
-/// The mark of the packets that are handed on, and the number of their routing table: "pn" in ASCII.
+/// The mark of the packets that are forwarded, and the number of their routing table: "pn" in ASCII.
 const MARK: u16 = 0x706e;
 
 /// The table of nftables.
@@ -81,7 +81,7 @@ fn nft_part(fleet: &Fleet) -> String {
         let (header, vips) = (nft_header(family.family), join(&family.vips));
         _ = writeln!(
             part,
-            "        iifname {{ {} }} {header} daddr {{ {vips} }} tcp dport {{ {} }} goto {header}_find",
+            "        iifname {{ {} }} {header} daddr {{ {vips} }} tcp dport {{ {} }} goto {header}_check",
             interfaces.join(", "),
             ranges(&family.ports)
         );
@@ -106,25 +106,25 @@ fn nft_header(family: Family) -> &'static str {
     }
 }
 
-/// Returns the two chains of a family: the first finds packets that are not this node's, the second hands them on.
+/// Returns the two chains of a family: the first finds packets that are not this node's, the second forwards them.
 fn nft_chains(fleet: &Fleet, family: Family) -> String {
     let Fleet { node, nodes, peer, .. } = fleet;
     let header = nft_header(family);
     let hops = if family == Family::V4 { "ttl" } else { "hoplimit" };
     format!(
-        "    chain {header}_find {{\n\
+        "    chain {header}_check {{\n\
          \x20       # Takes back what came in at this node and went once around: no other node has its connection. The\n\
          \x20       # kernel answers it with a reset, or finds that it ends a handshake with a SYN cookie of this node.\n\
          \x20       iifname \"{peer}\" {header} dscp {node} accept\n\
-         \x20       # Hands on what finds only a listener and is no SYN: its connection is at another node.\n\
-         \x20       tcp flags & (fin|syn|rst|ack) != syn socket wildcard 1 goto {header}_hand_on\n\
+         \x20       # Forwards what finds only a listener and is no SYN: its connection is at another node.\n\
+         \x20       tcp flags & (fin|syn|rst|ack) != syn socket wildcard 1 goto {header}_forward\n\
          \x20       # Keeps what finds any other socket: a connection, a handshake, a listener for a SYN.\n\
          \x20       socket transparent 0 accept\n\
          \x20       socket transparent 1 accept\n\
-         \x20       # Hands on what finds no socket, SYNs too: pointsman has stopped here.\n\
-         \x20       goto {header}_hand_on\n\
+         \x20       # Forwards what finds no socket, SYNs too: pointsman has stopped here.\n\
+         \x20       goto {header}_forward\n\
          \x20   }}\n\
-         \x20   chain {header}_hand_on {{\n\
+         \x20   chain {header}_forward {{\n\
          \x20       # Writes the number of this node into what came from a client, so that it goes once around. The bound\n\
          \x20       # of hops ends a circle of nodes with different rules.\n\
          \x20       iifname != \"{peer}\" {header} dscp set {node} {header} {hops} set {}\n\
@@ -167,7 +167,7 @@ pub(super) fn removal_script() -> String {
     let mut script = format!(
         "#!/bin/sh\n\
          # Removes the rules of `pointsman fleet-rules`. Remove the ring from bird first: bird would fill its table again.\n\
-         # Packets of connections at other nodes are no longer handed on: the kernel of this node resets them.\n\
+         # Packets of connections at other nodes are no longer forwarded: the kernel of this node resets them.\n\
          set -e\n\
          # The rules of nftables.\n\
          nft -f - <<'END'\n\
@@ -194,7 +194,7 @@ pub(super) fn removal_script() -> String {
 /// Returns the part of bird's configuration that fills the table of marked packets.
 pub(super) fn bird_ring(fleet: &Fleet) -> String {
     let mut text = format!(
-        "# The ring of node {} of {} nodes: the routes of packets that this node hands on. Save it as a file, include the file\n\
+        "# The ring of node {} of {} nodes: the routes of packets that this node forwards. Save it as a file, include the file\n\
          # in bird.conf, and run `birdc configure`. It needs bird 2 with `protocol device`, and the addresses of the nodes\n\
          # in the network of {}. Each node must have the same set of nodes.\n\
          \n\
@@ -237,9 +237,9 @@ fn ring_part(family: &FleetFamily) -> String {
     part
 }
 
-/// Returns the part of bird's configuration of a node that hands nothing on: a comment.
+/// Returns the part of bird's configuration of a node that forwards nothing: a comment.
 pub(super) fn no_ring() -> String {
-    "# No ring: this node hands no packets on. Save it in place of the ring and run `birdc configure`.\n"
+    "# No ring: this node forwards no packets. Save it in place of the ring and run `birdc configure`.\n"
         .to_owned()
 }
 
@@ -275,10 +275,10 @@ mod tests {
         let parts = [
             "node 2 of 3 nodes that serve 10.9.9.9, 2001:db8::9",
             "nft 1.0.6",
-            "iifname { \"eth0\", \"eth1\" } ip daddr { 10.9.9.9 } tcp dport { 80, 443-445 } goto ip_find",
-            "iifname { \"eth0\", \"eth1\" } ip6 daddr { 2001:db8::9 } tcp dport { 80, 443-445 } goto ip6_find",
+            "iifname { \"eth0\", \"eth1\" } ip daddr { 10.9.9.9 } tcp dport { 80, 443-445 } goto ip_check",
+            "iifname { \"eth0\", \"eth1\" } ip6 daddr { 2001:db8::9 } tcp dport { 80, 443-445 } goto ip6_check",
             "iifname \"eth1\" ip dscp 2 accept",
-            "socket wildcard 1 goto ip_hand_on",
+            "socket wildcard 1 goto ip_forward",
             "socket transparent 0 accept",
             "iifname != \"eth1\" ip dscp set 2 ip ttl set 5",
             "iifname \"eth1\" ip6 dscp 2 accept",

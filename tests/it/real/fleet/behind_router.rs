@@ -59,16 +59,37 @@ fn a_node_that_leaves_and_returns_breaks_no_connection() {
 
 #[test]
 #[ignore = "needs root, iproute2, nftables, bird and python3"]
-fn a_node_that_dies_breaks_only_its_own_connections() {
+fn a_killed_process_breaks_only_its_own_connections() {
     let mut lab = Lab::start_behind_router(3);
-    lab.set_rules();
-
     let clients = lab.clients(VIP, CLIENTS, 0);
-    lab.signal(1, "KILL");
+    lab.kill(1);
+    lab.wait_for_paths(2);
+    let plain = clients.end();
+    plain.show("plain ECMP, SIGKILL");
+    assert!(plain.all_lost() > plain.lost_of(1), "the router moved no connection of a node that stays");
+    begin(&mut lab, 1, 3);
+
+    lab.set_rules();
+    let clients = lab.clients(VIP, CLIENTS, 0);
+    lab.kill(1);
     lab.wait_for_paths(2);
     clients.end().assert_lost_only_of(1, "rules, SIGKILL");
-    come_back(&mut lab, 1, 3);
+}
 
+#[test]
+#[ignore = "needs root, iproute2, nftables, bird and python3"]
+fn a_silent_machine_breaks_only_its_own_connections() {
+    let lab = Lab::start_behind_router(3);
+    let clients = lab.clients(VIP, CLIENTS, 0);
+    lab.silence(1);
+    lab.wait_for_paths(2);
+    let plain = clients.end();
+    plain.show("plain ECMP, the machine is silent");
+    assert!(plain.all_lost() > plain.lost_of(1), "the router moved no connection of a node that stays");
+    drop(lab);
+
+    let lab = Lab::start_behind_router(3);
+    lab.set_rules();
     let clients = lab.clients(VIP, CLIENTS, 0);
     lab.silence(1);
     lab.wait_for_paths(2);
@@ -94,6 +115,18 @@ fn nodes_leave_and_restart_one_after_the_other() {
     leave(&mut lab, 2, 2);
     leave(&mut lab, 1, 1);
     clients.end().assert_whole("rules, two nodes leave, one with grace 3 s");
+}
+
+#[test]
+#[ignore = "needs root, iproute2, nftables, bird and python3"]
+fn upgrades_of_all_nodes_break_no_connection() {
+    let mut lab = Lab::start_behind_router(3);
+    lab.set_rules();
+    let clients = lab.clients(VIP, CLIENTS, 0);
+    for node in 1..=3 {
+        lab.upgrade(node);
+    }
+    clients.end().assert_whole("rules, all nodes are upgraded in turn");
 }
 
 #[test]

@@ -17,30 +17,32 @@ import time
 ADDRESS, PORT, COUNT, LIFE = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 
 end = asyncio.Event()
-owned, lost, opened, refused = (collections.Counter() for _ in range(4))
+owned, lost, opened, refused, cut = (collections.Counter() for _ in range(5))
 reasons = collections.Counter()
 rounds = {}
 
 
-async def connect():
-    """Opens a connection and returns its streams and its node."""
-    reader, writer = await asyncio.wait_for(asyncio.open_connection(ADDRESS, PORT), 15)
+async def greet(reader):
+    """Returns the node of a connection that has just begun."""
     greeting = (await asyncio.wait_for(reader.readline(), 15)).split()
     if greeting[:1] != [b"NODE"]:
-        writer.close()
         raise ConnectionError("it ended without a greeting")
-    return reader, writer, greeting[1].decode()
+    return greeting[1].decode()
 
 
 async def open_one(kind):
+    """Opens a connection and returns its streams and its node, or None if it is refused, or cut before its node is known."""
+    fault = refused
     try:
-        connection = await connect()
-        opened[kind] += 1
-        return connection
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(ADDRESS, PORT), 15)
+        fault = cut
+        node = await greet(reader)
     except (OSError, ConnectionError, asyncio.TimeoutError) as error:
-        refused[kind] += 1
+        fault[kind] += 1
         reasons[f"{kind}: {type(error).__name__} {error}"[:90]] += 1
         return None
+    opened[kind] += 1
+    return reader, writer, node
 
 
 async def exchange(at, reader, writer, until):
@@ -103,7 +105,7 @@ async def main():
         staying.append(asyncio.create_task(stay(at)))
         if at % 10 == 9:
             await asyncio.sleep(0.02)
-    while opened["stay"] + refused["stay"] < COUNT:
+    while opened["stay"] + refused["stay"] + cut["stay"] < COUNT:
         await asyncio.sleep(0.05)
     print("ready", flush=True)
     reporting = asyncio.create_task(report())
@@ -114,7 +116,7 @@ async def main():
         task.add_done_callback(short.discard)
         await asyncio.sleep(0.04)
     await asyncio.gather(reporting, *staying, *short)
-    print("result", json.dumps(dict(owned=owned, lost=lost, opened=opened, refused=refused, reasons=reasons)), flush=True)
+    print("result", json.dumps(dict(owned=owned, lost=lost, opened=opened, refused=refused, cut=cut, reasons=reasons)), flush=True)
 
 
 asyncio.run(main())

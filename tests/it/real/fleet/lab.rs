@@ -55,8 +55,10 @@ pub(super) struct Outcome {
     pub(super) owned: BTreeMap<String, u64>,
     /// Those of them that broke, by their nodes.
     pub(super) lost: BTreeMap<String, u64>,
-    /// The new connections that did not come about.
+    /// The new connections that were refused.
     pub(super) refused: u64,
+    /// Those that were accepted and broke before their node was known.
+    pub(super) cut: u64,
     text: String,
 }
 
@@ -71,6 +73,7 @@ impl Outcome {
             owned: counts("owned"),
             lost: counts("lost"),
             refused: counts("refused").values().sum(),
+            cut: counts("cut").values().sum(),
             text: text.to_owned(),
         };
         assert!(counts("opened")["short"] > 0, "no new connections: {text}");
@@ -94,7 +97,7 @@ impl Outcome {
     /// Checks that no connection broke and no new one was refused.
     pub(super) fn assert_whole(&self, event: &str) {
         self.show(event);
-        assert_eq!((self.all_lost(), self.refused), (0, 0), "{event}: {}", self.text);
+        assert_eq!((self.all_lost(), self.refused, self.cut), (0, 0, 0), "{event}: {}", self.text);
         assert!(self.owned.values().sum::<u64>() > 0, "{event}: {}", self.text);
     }
 
@@ -103,6 +106,8 @@ impl Outcome {
         self.show(event);
         assert!(self.lost_of(node) > 0, "{event}: {}", self.text);
         assert_eq!((self.all_lost(), self.refused), (self.lost_of(node), 0), "{event}: {}", self.text);
+        // A short connection may be at the node when it dies.
+        assert!(self.cut <= 2, "{event}: {}", self.text);
     }
 
     /// Prints a line for a table.
@@ -243,10 +248,11 @@ impl Lab {
     /// Writes the configuration of a node, with a grace of SIGTERM.
     pub(super) fn configure(&self, node: usize, grace: &str) {
         let admin = self.admin(&format!("n{node}"));
+        let handover = self.path(&format!("n{node}-handover.sock"));
         let config = format!(
             "workers = 1\n[admin]\nlisten = \"{admin}\"\n[listener.db]\nbind = \":{PORT}\"\npool = \"db\"\n\
              [pool.db]\nbackends = [\"10.9.1.100:7000\"]\nhealth.check = \"off\"\n\
-             [shutdown]\ngrace = \"{grace}\"\ndrain = \"60s\"\n"
+             [handover]\nsocket = \"{handover}\"\n[shutdown]\ngrace = \"{grace}\"\ndrain = \"60s\"\n"
         );
         self.directory.write(&format!("n{node}.toml"), config);
     }
@@ -381,12 +387,25 @@ impl Lab {
 
     /// Starts pointsman on a node and waits until it serves.
     pub(super) fn start(&mut self, node: usize) {
+        let program = self.run(node, &["run"]);
+        self.nodes.get_mut(&node).unwrap().pointsman = Some(program);
+    }
+
+    /// Replaces pointsman on a node by a new process that takes over its connections, and waits for the end of the old one.
+    pub(super) fn upgrade(&mut self, node: usize) {
+        let successor = self.run(node, &["run", "--take-over"]);
+        self.pointsman(node).wait();
+        self.nodes.get_mut(&node).unwrap().pointsman = Some(successor);
+    }
+
+    /// Starts pointsman with these arguments and the file of a node, and waits until it serves.
+    fn run(&self, node: usize, arguments: &[&str]) -> ChildGuard {
         let mut command = self.at(&format!("n{node}"), BINARY);
-        command.arg("run").arg(self.directory.file(&format!("n{node}.toml"))).env_remove("POINTSMAN_LOG");
+        command.args(arguments).arg(self.path(&format!("n{node}.toml"))).env_remove("POINTSMAN_LOG");
         let mut program =
             ChildGuard::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
         Lines::follow(program.0.stderr.take().unwrap()).wait_for("serving");
-        self.nodes.get_mut(&node).unwrap().pointsman = Some(program);
+        program
     }
 
     fn pointsman(&mut self, node: usize) -> &mut ChildGuard {

@@ -55,7 +55,7 @@ fn a_stray_packet_goes_once_around_and_gets_a_reset() {
 
 #[test]
 #[ignore = "needs root, iproute2, nftables, bird and python3"]
-fn a_large_stream_is_handed_on_whole() {
+fn a_large_stream_is_forwarded_whole() {
     let lab = Lab::start_behind_router(3);
     lab.set_rules();
     let mut command = lab.python("client", "upload.py", include_str!("upload.py"));
@@ -74,8 +74,8 @@ fn a_large_stream_is_handed_on_whole() {
     lab.command(node, &["leave"]);
     lab.wait_for_paths(2);
     let before = counter(&lab, node, "IpExtInOctets");
-    let handed_on = send("1 GiB over another node");
-    println!("fleet: 1 GiB through one connection, MiB/s: direct {direct}, handed on {handed_on}");
+    let forwarded = send("1 GiB over another node");
+    println!("fleet: 1 GiB through one connection, MiB/s: direct {direct}, forwarded {forwarded}");
     assert!(counter(&lab, node, "IpExtInOctets") - before > 1 << 30, "the bytes did not come to the node");
     // They came over the link between the nodes.
     let link = lab.sh(&format!("n{node}"), "cat /sys/class/net/eth1/statistics/rx_bytes");
