@@ -50,7 +50,8 @@ pub(super) fn setup_script(fleet: &Fleet) -> String {
     script += &nft_part(fleet);
     script += &format!(
         "# The rules of the routing: marked packets use table {MARK}, and only packets without a mark, or without a node in\n\
-         # this table, come to this host. So the rule of the kernel for own addresses moves from preference 0 to {LOCAL_RULE}.\n"
+         # this table, come to this host. So the rule of the kernel for own addresses moves from preference 0 to {LOCAL_RULE}.\n\
+         # systemd-networkd leaves rules with `protocol kernel` alone.\n"
     );
     for family in &fleet.families {
         script += &rule_part(words(family.family).0);
@@ -156,8 +157,9 @@ fn ranges(ports: &BTreeSet<u16>) -> String {
 fn rule_part(option: &str) -> String {
     format!(
         "ip {option} rule show pref {MARKED_RULE} | grep -q 'fwmark {MARK:#x} ' ||\n\
-         \x20   ip {option} rule add pref {MARKED_RULE} fwmark {MARK:#x} lookup {MARK}\n\
-         ip {option} rule show pref {LOCAL_RULE} | grep -q 'lookup local' || ip {option} rule add pref {LOCAL_RULE} lookup local\n\
+         \x20   ip {option} rule add pref {MARKED_RULE} fwmark {MARK:#x} lookup {MARK} protocol kernel\n\
+         ip {option} rule show pref {LOCAL_RULE} | grep -q 'lookup local' ||\n\
+         \x20   ip {option} rule add pref {LOCAL_RULE} lookup local protocol kernel\n\
          ip {option} rule del pref 0 lookup local 2>/dev/null || true\n"
     )
 }
@@ -181,7 +183,8 @@ pub(super) fn removal_script() -> String {
         _ = write!(
             script,
             "if ip {option} rule show pref {LOCAL_RULE} 2>/dev/null | grep -q 'lookup local'; then\n\
-             \x20   ip {option} rule show pref 0 | grep -q 'lookup local' || ip {option} rule add pref 0 lookup local\n\
+             \x20   ip {option} rule show pref 0 | grep -q 'lookup local' ||\n\
+             \x20       ip {option} rule add pref 0 lookup local protocol kernel\n\
              \x20   ip {option} rule del pref {LOCAL_RULE} lookup local\n\
              fi\n\
              ip {option} rule del pref {MARKED_RULE} fwmark {MARK:#x} lookup {MARK} 2>/dev/null || true\n\

@@ -46,8 +46,8 @@ impl Lab {
 #[test]
 #[ignore = "needs root, iproute2, nftables, bird, keepalived and python3"]
 fn an_address_moves_between_two_nodes_and_back() {
-    let mut lab = Lab::start_pair();
     for has_rules in [false, true] {
+        let mut lab = Lab::start_pair();
         let name = if has_rules { "pair with the rules" } else { "plain pair" };
         if has_rules {
             lab.set_rules();
@@ -56,10 +56,10 @@ fn an_address_moves_between_two_nodes_and_back() {
         lab.signal(1, "TERM");
         lab.wait_for_owner(2);
         let there = clients.end();
+        // Without the rules, its clients cannot end its connections: their packets go to the other node.
         if has_rules {
             lab.wait_for_end(1);
         } else {
-            // Its clients cannot end its connections: their packets go to the other node.
             lab.kill(1);
         }
         let clients = lab.clients(VIP, CLIENTS, 0);

@@ -1,7 +1,10 @@
 //! Three nodes behind a router that spreads clients over them by ECMP.
+//!
+//! A fleet without the rules is not used with the rules afterwards: its nodes have connections whose clients have seen a
+//! reset of another node, and a client may use the port of such a connection again.
 
 use super::CLIENTS;
-use super::lab::{Lab, VIP, VIP6};
+use super::lab::{Clients, Lab, VIP, VIP6};
 
 /// Lets a node leave by SIGTERM.
 fn leave(lab: &mut Lab, node: usize, left: usize) {
@@ -23,31 +26,53 @@ fn begin(lab: &mut Lab, node: usize, paths: usize) {
 
 #[test]
 #[ignore = "needs root, iproute2, nftables, bird and python3"]
+fn without_the_rules_nodes_that_stay_lose_connections() {
+    let mut lab = Lab::start_behind_router(3);
+    let check = |clients: Clients, event: &str| {
+        let plain = clients.end();
+        plain.show(event);
+        assert!(
+            plain.all_lost() > plain.lost_of(1),
+            "{event}: the router moved no connection of another node"
+        );
+    };
+    for (vip, event) in
+        [(VIP, "plain ECMP, leaves by SIGTERM"), (VIP6, "IPv6, plain ECMP, leaves by SIGTERM")]
+    {
+        let clients = lab.clients(vip, CLIENTS, 0);
+        leave(&mut lab, 1, 2);
+        check(clients, event);
+        // Its clients cannot end its connections: their packets go elsewhere.
+        lab.kill(1);
+        let clients = lab.clients(vip, CLIENTS, 0);
+        begin(&mut lab, 1, 3);
+        check(clients, &event.replace("leaves by SIGTERM", "returns"));
+    }
+    let clients = lab.clients(VIP, CLIENTS, 0);
+    lab.kill(1);
+    lab.wait_for_paths(2);
+    check(clients, "plain ECMP, SIGKILL");
+    begin(&mut lab, 1, 3);
+    let clients = lab.clients(VIP, CLIENTS, 0);
+    lab.silence(1);
+    lab.wait_for_paths(2);
+    check(clients, "plain ECMP, the machine is silent");
+}
+
+#[test]
+#[ignore = "needs root, iproute2, nftables, bird and python3"]
 fn a_node_that_leaves_and_returns_breaks_no_connection() {
     let mut lab = Lab::start_behind_router(3);
-
-    let clients = lab.clients(VIP, CLIENTS, 0);
-    leave(&mut lab, 1, 2);
-    let plain = clients.end();
-    plain.show("plain ECMP, leaves by SIGTERM");
-    assert!(plain.all_lost() > plain.lost_of(1), "the router moved no connection of a node that stays");
-    // Its clients cannot end its connections: their packets go elsewhere.
-    lab.kill(1);
-    let clients = lab.clients(VIP, CLIENTS, 0);
-    begin(&mut lab, 1, 3);
-    let plain = clients.end();
-    plain.show("plain ECMP, returns");
-    assert!(plain.all_lost() > 0, "the router moved no connection");
-
     lab.set_rules();
-    let clients = lab.clients(VIP, CLIENTS, 0);
-    leave(&mut lab, 1, 2);
-    clients.end().assert_whole("rules, leaves by SIGTERM with grace 0");
-    lab.wait_for_end(1);
-    let clients = lab.clients(VIP, CLIENTS, 0);
-    begin(&mut lab, 1, 3);
-    clients.end().assert_whole("rules, returns");
-
+    for (vip, family) in [(VIP, ""), (VIP6, "IPv6, ")] {
+        let clients = lab.clients(vip, CLIENTS, 0);
+        leave(&mut lab, 1, 2);
+        clients.end().assert_whole(&format!("{family}rules, leaves by SIGTERM with grace 0"));
+        lab.wait_for_end(1);
+        let clients = lab.clients(vip, CLIENTS, 0);
+        begin(&mut lab, 1, 3);
+        clients.end().assert_whole(&format!("{family}rules, returns"));
+    }
     let clients = lab.clients(VIP, CLIENTS, 0);
     lab.command(1, &["leave"]);
     lab.wait_for_paths(2);
@@ -61,14 +86,6 @@ fn a_node_that_leaves_and_returns_breaks_no_connection() {
 #[ignore = "needs root, iproute2, nftables, bird and python3"]
 fn a_killed_process_breaks_only_its_own_connections() {
     let mut lab = Lab::start_behind_router(3);
-    let clients = lab.clients(VIP, CLIENTS, 0);
-    lab.kill(1);
-    lab.wait_for_paths(2);
-    let plain = clients.end();
-    plain.show("plain ECMP, SIGKILL");
-    assert!(plain.all_lost() > plain.lost_of(1), "the router moved no connection of a node that stays");
-    begin(&mut lab, 1, 3);
-
     lab.set_rules();
     let clients = lab.clients(VIP, CLIENTS, 0);
     lab.kill(1);
@@ -79,15 +96,6 @@ fn a_killed_process_breaks_only_its_own_connections() {
 #[test]
 #[ignore = "needs root, iproute2, nftables, bird and python3"]
 fn a_silent_machine_breaks_only_its_own_connections() {
-    let lab = Lab::start_behind_router(3);
-    let clients = lab.clients(VIP, CLIENTS, 0);
-    lab.silence(1);
-    lab.wait_for_paths(2);
-    let plain = clients.end();
-    plain.show("plain ECMP, the machine is silent");
-    assert!(plain.all_lost() > plain.lost_of(1), "the router moved no connection of a node that stays");
-    drop(lab);
-
     let lab = Lab::start_behind_router(3);
     lab.set_rules();
     let clients = lab.clients(VIP, CLIENTS, 0);
@@ -127,26 +135,4 @@ fn upgrades_of_all_nodes_break_no_connection() {
         lab.upgrade(node);
     }
     clients.end().assert_whole("rules, all nodes are upgraded in turn");
-}
-
-#[test]
-#[ignore = "needs root, iproute2, nftables, bird and python3"]
-fn the_rules_hold_for_ipv6() {
-    let mut lab = Lab::start_behind_router(3);
-    let clients = lab.clients(VIP6, CLIENTS, 0);
-    leave(&mut lab, 1, 2);
-    let plain = clients.end();
-    plain.show("IPv6, plain ECMP, leaves by SIGTERM");
-    assert!(plain.all_lost() > plain.lost_of(1), "the router moved no connection of a node that stays");
-    lab.kill(1);
-    begin(&mut lab, 1, 3);
-
-    lab.set_rules();
-    let clients = lab.clients(VIP6, CLIENTS, 0);
-    leave(&mut lab, 1, 2);
-    clients.end().assert_whole("IPv6, rules, leaves by SIGTERM with grace 0");
-    lab.wait_for_end(1);
-    let clients = lab.clients(VIP6, CLIENTS, 0);
-    begin(&mut lab, 1, 3);
-    clients.end().assert_whole("IPv6, rules, returns");
 }

@@ -92,7 +92,7 @@ fn rules_set_twice_are_the_same_and_removal_leaves_nothing() {
         // The kernel makes routes for its link-local addresses at its own time.
         lab.sh(
             "n1",
-            "nft list ruleset; ip rule; ip -6 rule; \
+            "nft list ruleset; ip -d rule; ip -d -6 rule; \
              ip -4 route show table all; ip -6 route show table all | grep -v 'proto kernel'",
         )
     };
