@@ -37,6 +37,9 @@ _pointsman() {
             pointsman,fleet-check)
                 cmd="pointsman__subcmd__fleet__subcmd__check"
                 ;;
+            pointsman,fleet-rules)
+                cmd="pointsman__subcmd__fleet__subcmd__rules"
+                ;;
             pointsman,health)
                 cmd="pointsman__subcmd__health"
                 ;;
@@ -147,6 +150,9 @@ _pointsman() {
                 ;;
             pointsman__subcmd__help,fleet-check)
                 cmd="pointsman__subcmd__help__subcmd__fleet__subcmd__check"
+                ;;
+            pointsman__subcmd__help,fleet-rules)
+                cmd="pointsman__subcmd__help__subcmd__fleet__subcmd__rules"
                 ;;
             pointsman__subcmd__help,health)
                 cmd="pointsman__subcmd__help__subcmd__health"
@@ -263,7 +269,7 @@ _pointsman() {
 
     case "${cmd}" in
         pointsman)
-            opts="-h -V --help --version run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides config explain connections routes fleet-check tproxy-rules schema completions help"
+            opts="-h -V --help --version run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides config explain connections routes fleet-check tproxy-rules fleet-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -658,6 +664,44 @@ _pointsman() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        pointsman__subcmd__fleet__subcmd__rules)
+            opts="-h --vip --uplink --peer --node --peers --format --remove --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --vip)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --uplink)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --node)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --peers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "sh bird" -- "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         pointsman__subcmd__health)
             opts="-h --admin --token-file --ready --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -681,7 +725,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help)
-            opts="run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides config explain connections routes fleet-check tproxy-rules schema completions help"
+            opts="run upgrade check health status top list drain maintenance ready weight split pause resume rebalance leave join reload log overrides config explain connections routes fleet-check tproxy-rules fleet-rules schema completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -821,6 +865,20 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__help__subcmd__fleet__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        pointsman__subcmd__help__subcmd__fleet__subcmd__rules)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -8,6 +8,8 @@ mod connections;
 mod explain;
 mod explain_text;
 mod fleet_check;
+mod fleet_rules;
+mod fleet_rules_text;
 mod list;
 mod routes;
 mod running_config;
@@ -44,6 +46,7 @@ use admin_client::{AdminArgs, show_page, show_status};
 use connections::ConnectionsArgs;
 use explain::ExplainArgs;
 use fleet_check::FleetCheckArgs;
+use fleet_rules::FleetRulesArgs;
 use list::ListCommand;
 use routes::RoutesArgs;
 use running_config::ConfigArgs;
@@ -154,6 +157,8 @@ enum Command {
         /// The configuration file
         file: PathBuf,
     },
+    /// Print the rules by which several nodes serve one address, so that a node that leaves breaks no connection
+    FleetRules(FleetRulesArgs),
     /// Print the JSON Schema of the configuration file
     Schema,
     /// Print a script that completes the commands and options of pointsman in a shell
@@ -219,6 +224,7 @@ pub fn run() -> ExitCode {
             Ok(config) => answer(&tproxy_rules(&config)),
             Err(code) => code,
         },
+        Command::FleetRules(args) => fleet_rules::fleet_rules(&args),
         Command::Schema => answer(config::SCHEMA),
         Command::Completions { shell } => answer(&completions(shell)),
     }

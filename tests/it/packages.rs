@@ -98,3 +98,23 @@ fn the_changelog_of_debian_begins_with_this_version() {
     let changelog = fs::read_to_string(repository("dist/deb/changelog")).unwrap();
     assert!(changelog.starts_with(&format!("pointsman ({VERSION}-1) ")), "{changelog}");
 }
+
+#[test]
+fn the_files_of_a_fleet_name_what_exists() {
+    let files = names("dist/fleet");
+    assert!(files.len() >= 9, "{files:?}");
+    let page = fs::read_to_string(repository("docs/operate/fleet.md")).unwrap();
+    for name in &files {
+        assert!(page.contains(name.as_str()), "docs/operate/fleet.md does not name {name}");
+        let text = fs::read_to_string(repository("dist/fleet").join(name)).unwrap();
+        for mentioned in text.split_whitespace().filter(|word| word.starts_with("pointsman-")) {
+            let mentioned = mentioned.trim_end_matches([':', '.', ',']);
+            // Files that `pointsman fleet-rules` prints are made by the operator.
+            let is_file = [".sh", ".conf", ".service"].iter().any(|end| mentioned.ends_with(end));
+            assert!(!is_file || files.iter().any(|file| file == mentioned), "{name}: {mentioned}");
+        }
+    }
+    // The command that systemd runs at a stop needs less time than systemd gives it.
+    let leave = fs::read_to_string(repository("dist/fleet/leave.conf")).unwrap();
+    assert!(leave.contains("leave --wait 30m\n") && leave.contains("TimeoutStopSec=31m"), "{leave}");
+}

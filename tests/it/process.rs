@@ -256,6 +256,38 @@ fn rules_are_printed_for_who_needs_them() {
     check(&["tproxy-rules", path.to_str().unwrap()], 2, &[], &["C0104"]);
 }
 
+/// Returns the arguments of `fleet-rules` for a fleet of two nodes.
+fn fleet_arguments<'a>(path: &'a str, node: &'a str, format: &'a str) -> Vec<&'a str> {
+    let fleet = ["fleet-rules", path, "--vip", "10.9.9.9", "--uplink", "eth0", "--peer", "eth1"];
+    [&fleet[..], &["--peers", "1=10.9.2.11", "--node", node, "--format", format]].concat()
+}
+
+#[test]
+fn the_rules_of_a_fleet_are_printed_whole_or_not_at_all() {
+    let folder = Folder::new("fleet");
+    let text = |bind: &str| {
+        format!("[listener.l]\nbind = '{bind}'\npool = 'p'\n[pool.p]\nbackends = ['10.0.0.1:1']\n")
+    };
+    let good = folder.write("good.toml", &text(":443"));
+    let own = folder.write("own.toml", &text("10.9.9.9:443"));
+    let [good, own] = [&good, &own].map(|path| path.to_str().unwrap());
+    check(&fleet_arguments(good, "2", "sh"), 0, &["#!/bin/sh", "tcp dport { 443 }", "fwmark 0x706e"], &[]);
+    check(&fleet_arguments(good, "2", "bird"), 0, &["route 0.0.0.0/0 via 10.9.2.11 bfd;"], &[]);
+    check(&["fleet-rules", "--remove"], 0, &["delete table inet pointsman_fleet"], &[]);
+    check(&["fleet-rules", "--remove", "--format", "bird"], 0, &["# No ring"], &[]);
+    for (arguments, part) in [
+        (fleet_arguments(own, "2", "sh"), "bind `:443`, because only then"),
+        (fleet_arguments(good, "1", "bird"), "node 1 is this node"),
+        (fleet_arguments(good, "64", "sh"), "from 1 to 63"),
+        (fleet_arguments("none.toml", "2", "sh"), "none.toml"),
+        (vec!["fleet-rules", good], "--vip"),
+    ] {
+        let output = run(&arguments);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(part), "{output:?}");
+    }
+}
+
 #[test]
 fn a_wrong_usage_is_2() {
     check(&[], 2, &[], &["Usage"]);

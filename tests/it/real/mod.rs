@@ -9,6 +9,7 @@ mod checks;
 mod connections;
 mod dns;
 mod fail2ban;
+mod fleet;
 mod global;
 mod haproxy_log;
 mod hung;
