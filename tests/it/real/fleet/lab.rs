@@ -111,6 +111,7 @@ impl Outcome {
     }
 
     /// Prints a line for a table.
+    #[expect(clippy::print_stdout, reason = "`.ci/fleet` reads the line")]
     pub(super) fn show(&self, event: &str) {
         println!("fleet: {event}: {}", self.text);
     }
@@ -495,6 +496,7 @@ impl Lab {
 }
 
 impl Drop for Lab {
+    #[expect(clippy::print_stderr, reason = "a test that fails shows the logs of its programs")]
     fn drop(&mut self) {
         if thread::panicking() {
             for file in fs::read_dir(&self.directory.0).into_iter().flatten().flatten() {
