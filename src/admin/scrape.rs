@@ -67,6 +67,13 @@ fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::QUEUE_LENGTH, |pool| pool.waiting() as f64);
     each(&families::POOL_PANIC, |pool| f64::from(u8::from(pool.is_in_panic())));
     each(&families::PANIC_PICKS, |pool| pool.panic_picks() as f64);
+    let mut family = exposition.family(&families::NEAR_LAST_LOAD);
+    for (name, served) in &snapshot.pools {
+        let Some(places) = served.pool.places() else { continue };
+        let since_epoch =
+            places.loaded().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        family.sample(&[("pool", name)], since_epoch.as_secs_f64());
+    }
     let mut family = exposition.family(&families::TIER_SHARE);
     for (name, served) in &snapshot.pools {
         for tier in served.pool.tiers() {

@@ -140,11 +140,18 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let token = config.admins().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
     let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.source.path.to_path_buf()));
+    let near = config.pools.iter().filter_map(|pool| pool.tiers.near.as_ref());
+    let databases = near.map(|near| near.source.path.to_path_buf());
     let authorities = config.pools.iter().filter_map(|pool| {
         let ca = pool.health.as_ref()?.tls.as_ref()?.ca.as_ref()?;
         Some(ca.path.to_path_buf())
     });
-    files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).chain(authorities).collect()
+    files
+        .chain(routes.map(|file| file.path.to_path_buf()))
+        .chain(lists)
+        .chain(databases)
+        .chain(authorities)
+        .collect()
 }
 
 /// Returns the files that are made, written or removed.

@@ -24,7 +24,7 @@ pub enum EventKind {
     Reload,
     /// The state of a backend.
     Backend,
-    /// Backends that a pool got or lost, and the end of their drain.
+    /// Backends that a pool got or lost, the end of their drain, and the places of the pool's clients.
     Pool,
     /// A limit that refuses connections.
     Saturation,

@@ -36,6 +36,7 @@ mod history;
 mod in_force;
 mod inherited;
 mod list_files;
+mod near_files;
 mod notify;
 mod opening_build;
 mod overrides;

@@ -363,6 +363,7 @@ mod tests {
             serves: true,
             queue: QueueStatus { waiting: 0, length: None },
             tiers: Vec::new(),
+            near: None,
             discovery: Vec::new(),
             forward: None,
             backends,

@@ -1,5 +1,6 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use maxminddb::Reader;
 use proptest::prelude::*;
 
 use super::*;

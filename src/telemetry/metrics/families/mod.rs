@@ -367,7 +367,14 @@ pub(crate) const TIER_SHARE: MetricDoc = doc(
     Gauge,
     &["pool", "tier", "kind"],
     "Part of the pool's new connections that a tier gets now. A tier is a zone, or * for all zones that are not \
-     listed. The kind of a tier is primary or backup.",
+     listed. The kind of a tier is primary or backup. With near, the part of the clients whose place is not known.",
+);
+pub(crate) const NEAR_LAST_LOAD: MetricDoc = doc(
+    "pointsman_near_last_load_timestamp_seconds",
+    Gauge,
+    &["pool"],
+    "Unix time of the last good read of the database with the places of the pool's clients. 0 means that no read \
+     was good yet. Only for pools with near.",
 );
 pub(crate) const POOL_PANIC: MetricDoc = doc(
     "pointsman_pool_panic",
@@ -438,6 +445,7 @@ pub const METRICS: &[MetricDoc] = &[
     QUEUE_SECONDS,
     QUEUE_LENGTH,
     TIER_SHARE,
+    NEAR_LAST_LOAD,
     POOL_PANIC,
     PANIC_PICKS,
     EJECTIONS,
@@ -543,7 +551,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 102);
+        assert_eq!(names.len(), 103);
     }
 
     #[test]
