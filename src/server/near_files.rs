@@ -168,6 +168,7 @@ impl NearReport {
         let table = match read {
             Ok(table) => table,
             Err(faults) => {
+                own.iter().for_each(|(_, places)| places.count_failed_load());
                 let faults = faults.render(false);
                 tracing::error!(
                     pool = %first, %database,

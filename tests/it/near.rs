@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use pointsman::admin;
 use pointsman::config::{self, Config};
 use pointsman::pool::BackendState;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::process::{Folder, run};
 use crate::support::country_file::{CountryFile, at, by_code};
@@ -162,6 +162,10 @@ fn a_replaced_database_is_used_and_a_broken_one_is_not() {
         "{fault}"
     );
     check(&proxy, "east east east west");
+    let failed = r#"pointsman_near_loads_total{pool="main",result="failed"}"#;
+    let (_, page) = admin::ask(admin, "/metrics", PATIENCE).unwrap();
+    let failed = page.lines().find_map(|line| line.strip_prefix(failed)).unwrap_or_else(|| panic!("{page}"));
+    assert!(failed.trim().parse::<f64>().unwrap() > 0.0, "{failed}");
     fs::remove_file(fixture.database()).unwrap();
     check(&proxy, "east east east west");
 
@@ -190,6 +194,38 @@ fn a_reload_keeps_the_table_and_changes_the_sites() {
     // Without the site in the middle its zone comes last.
     proxy.remote.reload(fixture.load("west = [0, 0], east = [0, 100]", &backends)).unwrap();
     check(&proxy, "west west east east");
+}
+
+/// Discovered backends bring their zones. A site without backends is skipped until it has some.
+#[test]
+fn the_zones_of_discovered_backends_are_ordered() {
+    let fixture = Fixture::new("near-discovery", &cities(NETWORKS));
+    let (west, mid, east) = (Server::start("west"), Server::start("mid"), Server::start("east"));
+    let all = [(west.address, "west"), (mid.address, "mid"), (east.address, "east")];
+    let list = |backends: &[(SocketAddr, &str)]| {
+        let backends = backends.iter().map(|(address, zone)| json!({ "address": address, "zone": zone }));
+        let new = fixture.0.write(
+            "backends.new",
+            &json!({ "version": 1, "backends": backends.collect::<Vec<_>>() }).to_string(),
+        );
+        fs::rename(new, fixture.0.path("backends.json")).unwrap();
+    };
+    list(&all[..2]);
+    let text = fs::read_to_string(fixture.write(SITES, &[])).unwrap();
+    let file =
+        fixture.0.write("config.toml", &text.replace("backends = []", "discover.file = 'backends.json'"));
+    let proxy = Proxy::start(config::load(&file).unwrap_or_else(|faults| panic!("{faults}")).0);
+    wait_for("the first backends", || {
+        proxy.remote.view().snapshot.load().pools["main"].pool.backends().len() == 2
+    });
+    let own = answer(&proxy, "127.9.0.9");
+    check(&proxy, &format!("west mid mid {own}"));
+    list(&all);
+    wait_for("the last backend", || answer(&proxy, "127.3.0.9") == "east");
+    check(&proxy, "west mid east east");
+    list(&all[1..]);
+    wait_for("the loss of a backend", || answer(&proxy, "127.1.0.9") == "mid");
+    check(&proxy, "mid mid east east");
 }
 
 #[test]

@@ -25,6 +25,10 @@ pub use sites::{ClientPlace, MOST_SITES, Sites};
 pub(super) use place_table::OrderId;
 pub(super) use sites::ZoneRank;
 
+/// The results of reads in the metrics.
+const LOADED: &str = "ok";
+const FAILED: &str = "failed";
+
 /// The order of zones by distance, as configured.
 #[derive(Clone, Debug)]
 pub struct NearSpec {
@@ -60,6 +64,15 @@ pub struct Places {
     table: ArcSwap<PlaceTable>,
     /// Unix time in milliseconds; 0 is never.
     loaded: AtomicU64,
+    /// Shared with the places of the pool's earlier and later sources.
+    counts: Arc<LoadCounts>,
+}
+
+/// The reads of the databases of a pool.
+#[derive(Debug, Default)]
+struct LoadCounts {
+    good: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Places {
@@ -71,7 +84,8 @@ impl Places {
             (None, Some(same)) => Arc::clone(same),
             (read, _) => {
                 let (source, table) = (spec.source.clone(), ArcSwap::default());
-                let places = Self { source, table, loaded: AtomicU64::new(0) };
+                let counts = previous.map(|places| Arc::clone(&places.counts)).unwrap_or_default();
+                let places = Self { source, table, loaded: AtomicU64::new(0), counts };
                 read.into_iter().for_each(|table| _ = places.swap(table, SystemTime::now()));
                 Arc::new(places)
             }
@@ -90,6 +104,7 @@ impl Places {
 
     /// Puts a table that was read from the database in force for new connections. Returns false if it is the same.
     pub fn swap(&self, table: Arc<PlaceTable>, now: SystemTime) -> bool {
+        self.add_loads(LOADED, 1);
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.loaded.store(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let is_new = *self.table.load_full() != *table;
@@ -97,6 +112,27 @@ impl Places {
             self.table.store(table);
         }
         is_new
+    }
+
+    /// Counts a read that found the database broken or gone.
+    pub fn count_failed_load(&self) {
+        self.add_loads(FAILED, 1);
+    }
+
+    /// The reads of the pool's databases, by result: `ok` and `failed`.
+    pub fn loads(&self) -> [(&'static str, u64); 2] {
+        let LoadCounts { good, failed } = &*self.counts;
+        [(LOADED, good.load(Ordering::Relaxed)), (FAILED, failed.load(Ordering::Relaxed))]
+    }
+
+    /// Adds reads that another process counted, by result. Other results are ignored.
+    pub fn add_loads(&self, result: &str, count: u64) {
+        let counter = match result {
+            LOADED => &self.counts.good,
+            FAILED => &self.counts.failed,
+            _ => return,
+        };
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 
     /// The time of the last good read of the database; `None` if no read was good yet.
