@@ -113,4 +113,4 @@ fn help(fault: &CountryFileFault) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

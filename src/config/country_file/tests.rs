@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[path = "../../../tests/it/support/country_file.rs"]
-mod made;
+pub(in crate::config) mod made;
 
 use made::{CountryFile, by_code, map, number_of, text};
 

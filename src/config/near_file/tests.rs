@@ -2,14 +2,10 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::*;
+use crate::config::country_file::tests::made::{CountryFile, at, by_code, map, number_of, text};
 use crate::pool::near::NearSpec;
 use crate::pool::{BackendSpec, Pool, PoolSpec, TierSpec};
 use crate::route::Country;
-
-#[path = "../../../tests/it/support/country_file.rs"]
-mod made;
-
-use made::{CountryFile, at, by_code, map, number_of, text};
 
 /// Networks with a latitude and a longitude.
 const SOME: &[(&str, f64, f64)] = &[
