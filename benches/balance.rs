@@ -78,6 +78,23 @@ fn pool(c: &mut Criterion) {
     }
 }
 
+/// Does the work of a pool with zones for one connection: in the order of the node, and by distance with a table of so many
+/// networks.
+fn zones(c: &mut Criterion) {
+    let mut group = c.benchmark_group("pool/zones");
+    for networks in [None, Some(1000), Some(100_000), Some(1_000_000)] {
+        let pool = inputs::zoned_pool(networks);
+        let mut clients = (0..).map(inputs::scattered_client);
+        let name = networks.map_or("node".to_owned(), |count| format!("near {count}"));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let source = clients.next().expect("no end");
+                pool.pick(black_box(Some(source)), None, &[]).expect("all are up")
+            });
+        });
+    }
+}
+
 fn build(c: &mut Criterion) {
     let mut group = c.benchmark_group("build/Maglev");
     group.sample_size(10);
@@ -118,6 +135,6 @@ fn route(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = inputs::brief();
-    targets = pick, bounded, pool, build, route
+    targets = pick, bounded, pool, zones, build, route
 }
 criterion_main!(benches);

@@ -43,6 +43,8 @@ const CASES: &[Case] = &[
     ("pool/source_ip", |times| pool(Algorithm::Maglev, HashOn::SourceIp, times)),
     ("pool/sni", |times| pool(Algorithm::Maglev, HashOn::Sni, times)),
     ("pool/random_two", |times| pool(Algorithm::RandomTwo, HashOn::SourceIp, times)),
+    ("pool/zones", |times| zoned_pool(None, times)),
+    ("pool/near", |times| zoned_pool(Some(100_000), times)),
     ("route/exact", |times| route(0, "", times)),
     ("route/wildcard", |times| route(1, "a.b.", times)),
     ("list/v4", |times| list_lookup(inputs::networks_v4(100_000), times)),
@@ -140,6 +142,12 @@ fn pool(algorithm: Algorithm, hash_on: HashOn, times: u64) {
         let name = &names[n as usize % names.len()];
         pool.pick(Some(inputs::client(n)), Some(name), &[]).expect("all are up")
     });
+}
+
+/// Picks among 96 backends in eight zones: in the order of the node, or with so many networks by distance.
+fn zoned_pool(networks: Option<u32>, times: u64) {
+    let pool = inputs::zoned_pool(networks);
+    repeat(times, |n| pool.pick(Some(inputs::scattered_client(n)), None, &[]).expect("all are up"));
 }
 
 /// Looks up a name among 1000 routes. Each process hashes with keys of its own, so the number of collisions

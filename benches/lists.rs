@@ -13,9 +13,9 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
-use country_file::{CountryFile, by_code};
+use country_file::{CountryFile, at, by_code};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use pointsman::config::{self, ListReader};
+use pointsman::config::{self, ListReader, NearReader};
 use pointsman::route::{IpPrefix, PrefixSet};
 
 const COUNTS: [u32; 3] = [1000, 100_000, 1_000_000];
@@ -85,6 +85,40 @@ fn countries_file() -> Vec<u8> {
     file.bytes()
 }
 
+/// Reads a database of a million networks with coordinates, up to a table with the order of eight sites for each.
+fn load_places(c: &mut Criterion) {
+    let mut group = c.benchmark_group("near/read");
+    group.sample_size(10);
+    let path = std::env::temp_dir().join(format!("pointsman-bench-{}-near.mmdb", std::process::id()));
+    let mut file = CountryFile::new();
+    for n in 0..1_000_000_u32 {
+        let (north, east) = inputs::place_of(n);
+        // Real files have some 100,000 places.
+        let record = if n < 100_000 {
+            file.record(&at(north, east))
+        } else {
+            (n as usize % 100_000) * at(0.0, 0.0).len()
+        };
+        file.put_bits(u128::from(n) << 12, 96 + 20, record);
+    }
+    fs::write(&path, file.bytes()).expect("a file");
+    let zones = || (0..inputs::SITES.len()).map(|n| format!("zone{n}"));
+    let backends =
+        zones().map(|zone| format!("{{ address = '127.0.0.1:1', name = '{zone}', zone = '{zone}' }}"));
+    let sites = zones().zip(inputs::SITES).map(|(zone, (north, east))| format!("{zone} = [{north}, {east}]"));
+    let text = format!(
+        "listener.a = {{ bind = ':2', pool = 'a' }}\n[pool.a]\nbackends = [{}]\n\
+         near = {{ database = '{}', sites = {{ {} }} }}",
+        backends.collect::<Vec<_>>().join(", "),
+        path.display(),
+        sites.collect::<Vec<_>>().join(", ")
+    );
+    let (config, _) = config::parse("bench", &text).expect("a configuration");
+    let reader = NearReader::all(&config).remove(0);
+    group.bench_function("a_million", |b| b.iter(|| reader.read().expect("a good file")));
+    fs::remove_file(path).expect("the file");
+}
+
 /// Loads a database, up to a set that can be searched.
 fn load_countries(c: &mut Criterion) {
     let mut group = c.benchmark_group("list/countries");
@@ -106,6 +140,6 @@ fn load_countries(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = inputs::brief();
-    targets = look_up, load, load_countries
+    targets = look_up, load, load_countries, load_places
 }
 criterion_main!(benches);

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "no bench uses all of it")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -14,8 +15,11 @@ use pointsman::ids::ListenerId;
 use pointsman::limit::{
     AdmissionRequest, Moment, PrefixLengths, Rate, SourceKey, SourceLimits, SourcePass, SourceTable, WhenFull,
 };
-use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec};
-use pointsman::route::{AddressRange, IpPrefix, NamePattern, RouteEntry, RouteId, RouteTable};
+use pointsman::pool::near::{ClientPlace, Coordinates, NearSource, NearSpec, Sites, ZoneOrders};
+use pointsman::pool::{BackendSpec, HashOn, Pool, PoolSpec, TierSpec};
+use pointsman::route::{
+    AddressRange, IpPrefix, NamePattern, PrefixMapBuilder, RouteEntry, RouteId, RouteTable,
+};
 use pointsman::sys::Address;
 use pointsman::telemetry::{AccessEvent, AccessRecord, ClientAddr, CloseReason, Offered, OpenCounts};
 use pointsman::wire::{ClientHello, HelloReader, Ja4, Offer, ServerName};
@@ -153,6 +157,64 @@ pub(crate) fn pool(algorithm: Algorithm, hash_on: HashOn, backends: usize) -> Po
         ..PoolSpec::new("pool".into(), (0..backends).zip(weights).map(backend).collect())
     };
     Pool::build(spec, None, 1)
+}
+
+/// The places of the zones of [`zoned_pool`], all over the Earth.
+pub(crate) const SITES: [(f64, f64); 8] = [
+    (52.4, 4.9),
+    (59.3, 18.1),
+    (39.0, -77.5),
+    (45.6, -121.2),
+    (-23.6, -46.6),
+    (19.1, 72.9),
+    (35.6, 139.8),
+    (-33.9, 151.2),
+];
+
+/// Returns a pool with 96 backends in eight zones, which all are up. With networks, each of the first this many networks
+/// of IPv4 has a place, and its clients have an order of zones by distance.
+pub(crate) fn zoned_pool(networks: Option<u32>) -> Pool {
+    let zone = |n: usize| format!("zone{}", n % SITES.len());
+    let backend = |n| {
+        let address = Address::Tcp(backend_address(n));
+        BackendSpec { zone: Some(zone(n).into()), ..BackendSpec::new(address.to_string(), address) }
+    };
+    let zones: Vec<Arc<str>> = (0..SITES.len()).map(|n| zone(n).into()).collect();
+    let near = networks.map(|count| near_spec(&zones, count));
+    let spec = PoolSpec {
+        hash_key: HASH_KEY,
+        health: None,
+        tiers: TierSpec { zone: Some(zone(0).into()), zones, near, ..TierSpec::default() },
+        ..PoolSpec::new("pool".into(), (0..96).map(backend).collect())
+    };
+    Pool::build(spec, None, 1)
+}
+
+/// Returns the orders of these zones for so many networks of equal size, whose places are pseudorandom.
+fn near_spec(zones: &[Arc<str>], networks: u32) -> NearSpec {
+    let place = |(north, east): (f64, f64)| Coordinates::new(north, east).expect("in range");
+    let sites = zones.iter().zip(SITES).map(|(zone, at)| (Arc::clone(zone), place(at))).collect();
+    let sites = Arc::new(Sites::At(sites));
+    let (mut orders, mut map) = (ZoneOrders::new(&sites), PrefixMapBuilder::default());
+    let length = networks.next_power_of_two().trailing_zeros();
+    for n in 0..networks {
+        let number = orders.number(ClientPlace::At(place(place_of(n)))).expect("few orders");
+        let network = format!("{}/{length}", Ipv4Addr::from_bits(n << (32 - length)));
+        map.add(&network.parse().expect("a network"), number.expect("a place"));
+    }
+    let read = Some(Arc::new(orders.with_networks(map.build())));
+    NearSpec { source: NearSource { path: Path::new("bench.mmdb").into(), sites }, read }
+}
+
+/// Returns the pseudorandom place of a network.
+pub(crate) fn place_of(n: u32) -> (f64, f64) {
+    let mixed = n.wrapping_mul(2_654_435_761);
+    (f64::from(mixed % 140) - 60.0, f64::from(mixed / 140 % 360) - 180.0)
+}
+
+/// Returns the address of client number `n` of [`zoned_pool`], anywhere in IPv4.
+pub(crate) fn scattered_client(n: u64) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::from_bits((n as u32).wrapping_mul(2_654_435_761)), 50_000))
 }
 
 fn backend_address(n: usize) -> SocketAddr {

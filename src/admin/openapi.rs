@@ -74,7 +74,7 @@ fn word_fields() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
         ("SaturationStatus", "scope", vec!["process", "listener", "pool"]),
         ("SendsReport", "proxy_protocol", vec!["v1", "v2"]),
         ("SendsReport", "greeting", vec!["postgres", "starttls"]),
-        ("StandingStatus", "kind", vec!["restart", "list", "routes"]),
+        ("StandingStatus", "kind", vec!["restart", "list", "near", "routes"]),
         ("Status", "life", vec!["starting", "serving", "draining"]),
         ("UpgradeStatus", "result", vec!["ok", "failed"]),
         ("UpgradeStatus", "role", vec!["incumbent", "successor"]),

@@ -68,6 +68,19 @@ fn pools(snapshot: &Snapshot, exposition: &mut Exposition) {
     each(&families::QUEUE_LENGTH, |pool| pool.waiting() as f64);
     each(&families::POOL_PANIC, |pool| f64::from(u8::from(pool.is_in_panic())));
     each(&families::PANIC_PICKS, |pool| pool.panic_picks() as f64);
+    let near = || snapshot.pools.iter().filter_map(|(name, served)| Some((name, served.pool.places()?)));
+    let mut family = exposition.family(&families::NEAR_LOADS);
+    for (name, places) in near() {
+        for (result, count) in places.loads() {
+            family.sample(&[("pool", name), ("result", result)], count as f64);
+        }
+    }
+    let mut family = exposition.family(&families::NEAR_LAST_LOAD);
+    for (name, places) in near() {
+        let since_epoch =
+            places.loaded().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        family.sample(&[("pool", name)], since_epoch.as_secs_f64());
+    }
     let mut family = exposition.family(&families::TIER_SHARE);
     for (name, served) in &snapshot.pools {
         for tier in served.pool.tiers() {

@@ -14,7 +14,7 @@
 //!
 //! Nodes choose the same tier for a key if they have the same tiers in the same order, and see the same backends
 //! up. Nodes in different zones have their tiers in different orders, so their choices differ; this is the purpose
-//! of zones. The choice depends on the key's coin for the n-th tier (from 0): the upper half of
+//! of zones. A client whose place is known has an order of its own, which is the same on all nodes. The choice depends on the key's coin for the n-th tier (from 0): the upper half of
 //! `mix(key + (n + 1) * 0x9e3779b97f4a7c15)`, where `mix` is the finalizer of SplitMix64. A change of this formula
 //! would move connections in every fleet during its upgrade; golden vectors in the tests detect such a change.
 
@@ -56,11 +56,34 @@ pub enum KeyOwner {
     None,
 }
 
-/// The shares of the tiers, and the choice of a tier for each key.
+/// The capacities of the tiers of a pool, from which each order of these tiers has its shares and its choice of a tier
+/// for each key. A tier is named by its position among the capacities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierSpread {
-    shares: Box<[u64]>,
-    odds: Box<[TierOdds]>,
+    parts: Box<[TierPart]>,
+    /// The sum over `parts`; above 0.
+    sum: u64,
+    rule: SpreadRule,
+}
+
+/// The part of one tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct TierPart {
+    /// The share of the keys that the tier can carry; its weight if health does not count.
+    most: u64,
+    /// The share of the tier's keys whose owner is up.
+    up: u64,
+}
+
+/// The rule by which tiers share the keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SpreadRule {
+    /// Each tier in order gets as much as it can carry.
+    Preference,
+    /// All tiers together cannot carry all keys: they share in proportion.
+    Overload,
+    /// The tiers share by weight, and owners do not count.
+    Weight,
 }
 
 /// The odds, out of [`WHOLE`], that a key which left all earlier tiers stays in this tier.
@@ -68,60 +91,107 @@ pub struct TierSpread {
 struct TierOdds {
     /// The odds of any key.
     any: u64,
-    /// The odds of a key whose owner is down, if the keys with other owners stay.
-    orphan: u64,
+    /// The share of the tier's keys whose owner is up.
+    up: u64,
+    rule: SpreadRule,
 }
 
 impl TierSpread {
     /// Spreads the keys over the tiers in order of preference; `None` if no backend is up in any tier.
     pub fn by_preference(tiers: &[Capacity]) -> Option<Self> {
-        let carried: Vec<u64> = tiers.iter().map(|tier| tier.carried()).collect();
-        let sum: u64 = carried.iter().sum();
-        let shares = if sum < WHOLE { parts(&carried)? } else { fill(&carried) };
-        let mut left = WHOLE;
-        let odds = shares.iter().zip(tiers).map(|(&share, tier)| {
-            let odds = TierOdds::new(part(share, left), part(tier.up, tier.total));
-            left -= share;
-            odds
-        });
-        Some(Self { odds: odds.collect(), shares })
+        let part = |tier: &Capacity| TierPart { most: tier.carried(), up: part(tier.up, tier.total) };
+        let parts: Box<[_]> = tiers.iter().map(part).collect();
+        let sum = parts.iter().map(|part| part.most).sum();
+        let rule = if sum < WHOLE { SpreadRule::Overload } else { SpreadRule::Preference };
+        (sum > 0).then_some(Self { parts, sum, rule })
     }
 
     /// Spreads the keys over all tiers by weight, without regard to health or owners; `None` if the total weight
     /// is 0.
     pub fn by_weight(tiers: &[Capacity]) -> Option<Self> {
-        let totals: Vec<u64> = tiers.iter().map(|tier| tier.total).collect();
-        let shares = parts(&totals)?;
-        let mut left = WHOLE;
-        let odds = shares.iter().map(|&share| {
-            let any = part(share, left);
-            left -= share;
-            TierOdds { any, orphan: any }
-        });
-        Some(Self { odds: odds.collect(), shares })
+        let parts: Box<[_]> = tiers.iter().map(|tier| TierPart { most: tier.total, up: 0 }).collect();
+        let sum = parts.iter().map(|part| part.most).sum();
+        (sum > 0).then_some(Self { parts, sum, rule: SpreadRule::Weight })
     }
 
-    /// Returns the tier of a key. Calls `owner` for the tiers in order until one is chosen.
-    pub fn tier(&self, key: u64, owner: impl Fn(usize) -> KeyOwner) -> usize {
-        let stays = |tier: usize, odds: &TierOdds| match owner(tier) {
-            KeyOwner::Up => odds.any > 0,
-            KeyOwner::Down => coin(key, tier) < odds.orphan,
-            KeyOwner::None => coin(key, tier) < odds.any,
+    /// Returns the tier of a key, as its place in an `order` of all tiers. Calls `owner` for the tiers in this order until
+    /// one is chosen.
+    pub fn choose(
+        &self,
+        order: impl Iterator<Item = usize>,
+        key: u64,
+        owner: impl Fn(usize) -> KeyOwner,
+    ) -> usize {
+        let mut walk = SpreadWalk::begin(self);
+        let stays = |(place, tier): (usize, usize)| walk.odds(tier).stays(owner(tier), || coin(key, place));
+        order.enumerate().position(stays).unwrap_or(0)
+    }
+
+    /// Returns the share of each tier, for an `order` of all tiers. The sum of the shares is [`WHOLE`].
+    pub fn shares(&self, order: impl Iterator<Item = usize>) -> Vec<u64> {
+        let mut walk = SpreadWalk::begin(self);
+        let mut shares = vec![0; self.parts.len()];
+        order.for_each(|tier| shares[tier] = walk.share(tier));
+        shares
+    }
+}
+
+/// The state of a walk over the tiers in one order.
+struct SpreadWalk<'a> {
+    spread: &'a TierSpread,
+    /// The share of the keys that no earlier tier got.
+    left: u64,
+    /// The sum of the parts of the earlier tiers.
+    before: u64,
+}
+
+impl<'a> SpreadWalk<'a> {
+    fn begin(spread: &'a TierSpread) -> Self {
+        Self { spread, left: WHOLE, before: 0 }
+    }
+
+    /// Returns the share of the next tier in the order.
+    fn share(&mut self, tier: usize) -> u64 {
+        let most = self.spread.parts[tier].most;
+        let share = match self.spread.rule {
+            SpreadRule::Preference => most.min(self.left),
+            SpreadRule::Overload | SpreadRule::Weight => {
+                self.before += most;
+                (part(self.before, self.spread.sum) + self.left).saturating_sub(WHOLE)
+            }
         };
-        self.odds.iter().enumerate().position(|(tier, odds)| stays(tier, odds)).unwrap_or(0)
+        self.left -= share;
+        share
     }
 
-    /// Returns the share of each tier. The sum of the shares is [`WHOLE`].
-    pub fn shares(&self) -> &[u64] {
-        &self.shares
+    /// Returns the odds of the next tier in the order.
+    fn odds(&mut self, tier: usize) -> TierOdds {
+        let left = self.left;
+        let share = self.share(tier);
+        // This is the usual case, and a division of 128 bits costs more than the rest.
+        let any = if share > 0 && share == left { WHOLE } else { part(share, left) };
+        TierOdds { any, up: self.spread.parts[tier].up, rule: self.spread.rule }
     }
 }
 
 impl TierOdds {
-    /// Computes the odds for a tier in which `any` of the keys stay and `up` of the keys have an owner that is up.
-    fn new(any: u64, up: u64) -> Self {
-        let orphan = if any >= WHOLE { WHOLE } else { part(any.saturating_sub(up), WHOLE - up.min(any)) };
-        Self { any, orphan }
+    /// Returns true if a key with such an owner stays in the tier.
+    fn stays(self, owner: KeyOwner, coin: impl FnOnce() -> u64) -> bool {
+        match owner {
+            KeyOwner::Up => self.any > 0,
+            _ if self.any >= WHOLE => true,
+            KeyOwner::Down => coin() < self.orphan(),
+            KeyOwner::None => coin() < self.any,
+        }
+    }
+
+    /// Returns the odds of a key whose owner is down, if the keys with other owners stay.
+    fn orphan(self) -> u64 {
+        match self.rule {
+            SpreadRule::Weight => self.any,
+            _ if self.any >= WHOLE => WHOLE,
+            _ => part(self.any.saturating_sub(self.up), WHOLE - self.up.min(self.any)),
+        }
     }
 }
 
@@ -129,34 +199,6 @@ impl TierOdds {
 fn part(some: u64, all: u64) -> u64 {
     let part = u128::from(some) * u128::from(WHOLE) / u128::from(all.max(1));
     u64::try_from(part).unwrap_or(WHOLE).min(WHOLE)
-}
-
-/// Gives each tier in order as much as it can carry until the whole is distributed.
-fn fill(carried: &[u64]) -> Box<[u64]> {
-    let mut left = WHOLE;
-    let shares = carried.iter().map(|&carried| {
-        let share = carried.min(left);
-        left -= share;
-        share
-    });
-    shares.collect()
-}
-
-/// Divides [`WHOLE`] in proportion to the weights; `None` if all weights are 0.
-fn parts(weights: &[u64]) -> Option<Box<[u64]>> {
-    let sum: u64 = weights.iter().sum();
-    if sum == 0 {
-        return None;
-    }
-    let (mut before, mut given) = (0, 0);
-    let parts = weights.iter().map(|&weight| {
-        before += weight;
-        let upto = part(before, sum);
-        let share = upto - given;
-        given = upto;
-        share
-    });
-    Some(parts.collect())
 }
 
 /// Returns the coin of a key for a tier: a pseudorandom number below [`WHOLE`].
@@ -183,10 +225,21 @@ mod tests {
             .collect()
     }
 
+    /// The shares of the tiers in the order of their capacities.
+    fn in_order(spread: &TierSpread) -> Vec<u64> {
+        spread.shares(0..spread.parts.len())
+    }
+
+    /// The tier of a key, for the order of the capacities.
+    fn chosen(spread: &TierSpread, key: u64, owner: impl Fn(usize) -> KeyOwner) -> usize {
+        spread.choose(0..spread.parts.len(), key, owner)
+    }
+
     /// The shares in percent, rounded.
     fn percent(spread: Option<&TierSpread>) -> String {
         let Some(spread) = spread else { return "none".into() };
-        let percent = spread.shares.iter().map(|share| ((share * 100 + WHOLE / 2) / WHOLE).to_string());
+        let percent =
+            in_order(spread).into_iter().map(|share| ((share * 100 + WHOLE / 2) / WHOLE).to_string());
         percent.collect::<Vec<_>>().join(" ")
     }
 
@@ -266,13 +319,13 @@ mod tests {
         let mut counts = vec![0_u64; tiers.len()];
         for key in keys() {
             let owner = owner(&tiers, key);
-            let tier = spread.tier(key, |tier| if with_owners { owner(tier) } else { KeyOwner::None });
+            let tier = chosen(&spread, key, |tier| if with_owners { owner(tier) } else { KeyOwner::None });
             counts[tier] += 1;
             if with_owners && tier > 0 {
                 assert_eq!(owner(0), KeyOwner::Down, "{text}: a key left its owner, which is up");
             }
         }
-        for (&count, &share) in counts.iter().zip(spread.shares()) {
+        for (&count, share) in counts.iter().zip(in_order(&spread)) {
             let measured = count as f64 / 20_000.0;
             let expected = share as f64 / WHOLE as f64;
             assert!((measured - expected).abs() < 0.015, "{text}: {measured} for {expected}");
@@ -300,7 +353,7 @@ mod tests {
                 TierSpread::by_preference(&tiers).unwrap()
             });
             for key in keys() {
-                let tiers = [&before, &after].map(|spread| spread.tier(key, |_| KeyOwner::None));
+                let tiers = [&before, &after].map(|spread| chosen(spread, key, |_| KeyOwner::None));
                 assert!(tiers[1] <= tiers[0]);
                 came_back += u32::from(tiers[1] < tiers[0]);
             }
@@ -321,10 +374,31 @@ mod tests {
             match TierSpread::by_preference(&tiers) {
                 None => prop_assert!(tiers.iter().all(|tier| tier.up == 0)),
                 Some(spread) => {
-                    prop_assert_eq!(spread.shares().iter().sum::<u64>(), WHOLE);
-                    for (tier, &share) in tiers.iter().zip(spread.shares()) {
+                    prop_assert_eq!(in_order(&spread).iter().sum::<u64>(), WHOLE);
+                    for (tier, share) in tiers.iter().zip(in_order(&spread)) {
                         prop_assert!(tier.up > 0 || share == 0);
                     }
+                }
+            }
+        }
+
+        /// An order of the tiers has the shares and the choices of tiers that were given in this order.
+        #[test]
+        fn an_order_is_as_good_as_sorted_tiers(tiers in capacities(), seed: u64, key: u64, is_up: bool) {
+            let mut order: Vec<usize> = (0..tiers.len()).collect();
+            order.sort_by_key(|tier| coin(seed, *tier));
+            let sorted: Vec<Capacity> = order.iter().map(|tier| tiers[*tier]).collect();
+            for spread_by in [TierSpread::by_preference, TierSpread::by_weight] {
+                let (Some(any), Some(expected)) = (spread_by(&tiers), spread_by(&sorted)) else {
+                    prop_assert_eq!(spread_by(&tiers).is_some(), spread_by(&sorted).is_some());
+                    continue;
+                };
+                let shares = any.shares(order.iter().copied());
+                let shares: Vec<u64> = order.iter().map(|tier| shares[*tier]).collect();
+                prop_assert_eq!(shares, in_order(&expected));
+                for owner in [KeyOwner::None, if is_up { KeyOwner::Up } else { KeyOwner::Down }] {
+                    let place = any.choose(order.iter().copied(), key, |_| owner);
+                    prop_assert_eq!(place, chosen(&expected, key, |_| owner));
                 }
             }
         }
@@ -336,8 +410,8 @@ mod tests {
                 let is_up = owner_is_up && tiers[tier].up > 0 || tiers[tier].up == tiers[tier].total;
                 if is_up { KeyOwner::Up } else { KeyOwner::Down }
             };
-            prop_assert!(spread.shares()[spread.tier(key, owner)] > 0);
-            prop_assert!(spread.shares()[spread.tier(key, |_| KeyOwner::None)] > 0);
+            prop_assert!(in_order(&spread)[chosen(&spread, key, owner)] > 0);
+            prop_assert!(in_order(&spread)[chosen(&spread, key, |_| KeyOwner::None)] > 0);
         }
 
         #[test]
@@ -348,13 +422,13 @@ mod tests {
             let at = at.index(tiers.len());
             let mut healed = tiers.clone();
             healed[at].up += more % (tiers[at].total - tiers[at].up + 1);
-            let before = TierSpread::by_preference(&tiers).map_or(0, |spread| spread.shares()[at]);
-            let after = TierSpread::by_preference(&healed).map_or(0, |spread| spread.shares()[at]);
+            let before = TierSpread::by_preference(&tiers).map_or(0, |spread| in_order(&spread)[at]);
+            let after = TierSpread::by_preference(&healed).map_or(0, |spread| in_order(&spread)[at]);
             // One unit is lost to rounding if all tiers together cannot carry all keys.
             prop_assert!(after + 1 >= before, "{} to {}", before, after);
             for later in at + 1..tiers.len() {
                 let [before, after] = [&tiers, &healed]
-                    .map(|tiers| TierSpread::by_preference(tiers).map_or(0, |spread| spread.shares()[later]));
+                    .map(|tiers| TierSpread::by_preference(tiers).map_or(0, |spread| in_order(&spread)[later]));
                 let was_able = TierSpread::by_preference(&tiers).is_some();
                 prop_assert!(!was_able || after <= before + 1, "a later tier got more");
             }
@@ -363,8 +437,8 @@ mod tests {
         #[test]
         fn by_weight_is_whole_too(tiers in capacities(), key: u64) {
             let Some(spread) = TierSpread::by_weight(&tiers) else { return Ok(()) };
-            prop_assert_eq!(spread.shares().iter().sum::<u64>(), WHOLE);
-            prop_assert!(tiers[spread.tier(key, |_| KeyOwner::None)].total > 0);
+            prop_assert_eq!(in_order(&spread).iter().sum::<u64>(), WHOLE);
+            prop_assert!(tiers[chosen(&spread, key, |_| KeyOwner::None)].total > 0);
         }
     }
 }

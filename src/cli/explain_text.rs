@@ -25,6 +25,9 @@ pub(super) fn text(report: &Value) -> String {
     }
     if report["pool"].is_object() {
         line(&mut out, "pool", &pool(report));
+        if report["pool"]["near"].is_object() {
+            line(&mut out, "zones", &near(&report["pool"]["near"]));
+        }
     }
     if report["pick"].is_object() {
         line(&mut out, "pick", &pick(&report["pick"]));
@@ -175,6 +178,17 @@ fn pool(report: &Value) -> String {
         text += ", panic mode: health is ignored";
     }
     text
+}
+
+/// Returns the order of zones for the client, and its reason.
+fn near(near: &Value) -> String {
+    let zones = || items(&near["zones"]).iter().map(word).collect::<Vec<_>>().join(", ");
+    match near["by"].as_str() {
+        Some("distance") => format!("{}, by the distance of the client", zones()),
+        Some("country") => format!("{}, by the country of the client", zones()),
+        Some("no_address") => "the order of the node: the client has no address".to_owned(),
+        _ => "the order of the node: the database does not place the client at a site".to_owned(),
+    }
 }
 
 fn pick(pick: &Value) -> String {

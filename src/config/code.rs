@@ -76,6 +76,10 @@ codes! {
     BadCaFile = "C0270",
     /// A check over TLS, in a program that is built without TLS for checks.
     NoTlsChecks = "C0271",
+    /// A site whose place is neither coordinates nor countries, or sites with places of both kinds.
+    BadPlace = "C0280",
+    /// A database of `near` that has no places of the kind that the sites have, is broken, or is too large.
+    BadNearFile = "C0281",
     /// A pool that no table defines.
     UnknownPool = "C0301",
     /// Two routes of one listener that match equally well.
@@ -210,6 +214,7 @@ impl Code {
                 | Self::BadCondition
                 | Self::BadEntry
                 | Self::BadCountry
+                | Self::BadPlace
                 | Self::BadRate
         )
     }

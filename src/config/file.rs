@@ -11,6 +11,7 @@ use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
 use super::limits::{Limits, MOST_CONNECTIONS, OverWord, PerSource, QuotaWords, RateWord, SourcePrefix};
 use super::list_keys::{AccessWord, ListWords, ListsWords};
+use super::near_keys::NearWords;
 use super::proxy::{CheckHeaderWord, ProxyIn, ProxyOutWords};
 use super::read::{ArrayOf, Key, NamedTables, OneOrMany, Path, Read, TableEntry, Value, tables};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -450,6 +451,9 @@ tables! {
         /// The zones that come after the zone of the node, in order of preference. Default: the `zones` of the
         /// node.
         zones: ArrayOf<Name>,
+        /// The order of the zones for each client, by the client's distance from their places. Clients whose place is
+        /// not known get the zones in the order of the node. Default: all clients get the order of the node.
+        near: NearWords,
         /// The part of the pool's weight that must be up, "1%" to "100%". If less is up, health is ignored and
         /// every backend is used. Some connections then fail, but the few backends that are up are not overloaded.
         /// Default: health is never ignored.

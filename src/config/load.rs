@@ -14,7 +14,9 @@ use super::named_files::{FileFindings, Naming};
 use super::read::{self, Read as _, Value};
 use super::text::{CONFIGURATION, read_opened_text};
 use super::written::{WrittenKeys, WrittenSource};
-use super::{Config, ConfigWithPlaces, RoutePlaces, check, document, file, list_file, routes_file};
+use super::{
+    Config, ConfigWithPlaces, RoutePlaces, check, document, file, list_file, near_file, routes_file,
+};
 use crate::pool::DiscoverSource;
 use crate::sys;
 
@@ -106,6 +108,7 @@ fn load_from(
     let mut found = FileFindings::new(Naming { source_name: &name, text: &text }, warnings);
     routes_file::read_all(&mut config, &mut found);
     list_file::read_all(&mut config, &mut found);
+    near_file::read_all(&mut config, &mut found);
     #[cfg(feature = "tls-checks")]
     super::ca_file::read_all(&mut config, &mut found);
     if files == Files::All {
@@ -134,6 +137,9 @@ fn place_files(config: &mut Config, directory: &Path) {
     }
     for file in config.lists.iter_mut().filter_map(|list| list.file.as_mut()) {
         file.source.path = directory.join(&*file.source.path).into();
+    }
+    for near in config.pools.iter_mut().filter_map(|pool| pool.tiers.near.as_mut()) {
+        near.source.path = directory.join(&*near.source.path).into();
     }
 }
 

@@ -13,6 +13,7 @@ use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
 use super::limits::RateWord;
 use super::list_keys::{AccessWord, CountryCode};
+use super::near_keys::SiteWord;
 use super::proxy::{CheckHeaderWord, PassWords, ProxyOut, ProxyOutWords, TlvKind, TrustedPeer};
 use super::read::{ArrayOf, Key, NamedTables, OneOrMany};
 use super::script::{Hex, HttpHost, HttpPath, TargetAddress, Text, TlsName, User};
@@ -104,6 +105,10 @@ described! {
     impl [] SourceAddress = |_made| json_schema!({ "type": "string", "pattern": "^(client|[0-9A-Fa-f.:]+)$" });
     impl [] SniRegex = |_made| json_schema!({ "type": "string", "minLength": 1, "format": "regex" });
     impl [] Network = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$" });
+    impl [] SiteWord = |made| json_schema!({ "anyOf": [
+        { "type": "array", "items": { "type": "number" }, "minItems": 2, "maxItems": 2 },
+        made.subschema_for::<OneOrMany<CountryCode>>(),
+    ] });
     impl [] CountryCode = |_made| json_schema!({ "type": "string", "pattern": "^[A-Za-z]{2}$" });
     impl [] Reached = |_made| json_schema!({ "type": "string", "pattern": r"^[0-9A-Fa-f.:\[\]]+$" });
     impl [] ProtocolName = |_made| json_schema!({ "type": "string", "minLength": 1, "maxLength": 255 });

@@ -27,6 +27,7 @@ mod health;
 mod latency;
 mod lease;
 mod moved;
+pub mod near;
 mod pause;
 mod pick;
 mod placement;

@@ -28,7 +28,7 @@ impl Pool {
 
     /// Returns the hash table of the first tier, with the names of its members.
     fn first_table(&self) -> Option<NamedTable<'_>> {
-        let tier: &Tier = self.tiers.list().first()?;
+        let tier: &Tier = self.tiers.own().list().first()?;
         let maglev = tier.maglev().filter(|maglev| maglev.size() > 0)?;
         let server = |&at: &usize| (&**self.backends[at].name(), self.backends[at].address());
         Some((maglev, tier.members().iter().map(server).collect()))

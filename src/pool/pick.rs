@@ -146,13 +146,15 @@ impl Pool {
         kind: &K,
     ) -> Result<K::Picked, Unavailable> {
         let draw = self.draw(request);
-        if let Some(tier) = self.tiers.only() {
+        let client = self.tiers.of_client(request.source);
+        if let Some(tier) = client.tiers.only() {
             return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits }, kind);
         }
-        let known = self.tier_health();
-        let orders = self.tiers.tier_orders(&known, draw.key, |tier| self.owner(tier, draw.key));
+        let known = self.health_of(client.tiers);
+        let orders =
+            client.tiers.tier_orders(&known, client.order(), draw.key, |tier| self.owner(tier, draw.key));
         for tier_order in orders.into_iter().flatten() {
-            match self.pick_in_order(&tier_order, &draw, limits, kind) {
+            match self.pick_in_order(client.tiers, &tier_order, &draw, limits, kind) {
                 Err(Unavailable::NoneUp) => {}
                 // A full backend gets free again; backups are only for the time without any usable primary.
                 decided => return decided,
@@ -164,7 +166,7 @@ impl Pool {
     /// Draws the numbers of a pick.
     fn draw<'a>(&self, request: &PickRequest<'a>) -> Draw<'a> {
         let randomness = randomness();
-        let hashes = self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some());
+        let hashes = self.is_hashed();
         let PickRequest { source, server_name, tried, returned } = *request;
         let key = if hashes { hash_on::key(&self.spec, source, server_name) } else { randomness };
         Draw { key, randomness, tried, returned }
@@ -173,6 +175,7 @@ impl Pool {
     /// Picks a backend of the first tier that has a candidate.
     fn pick_in_order<K: PickKind>(
         &self,
+        tiers: &Tiers,
         tier_order: &TierOrder<'_>,
         draw: &Draw<'_>,
         limits: LimitRule,
@@ -184,7 +187,7 @@ impl Pool {
             match self.pick_in(tier, draw, CandidateRules { health, limits }, kind) {
                 Ok(picked) => {
                     if health == HealthRule::Ignored {
-                        kind.picked_in_panic(&self.tiers);
+                        kind.picked_in_panic(tiers);
                     }
                     return Ok(picked);
                 }

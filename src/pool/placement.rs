@@ -23,7 +23,7 @@ const ROUNDING: f64 = 1e-6;
 impl Pool {
     /// Returns true if each connection has a backend by its key.
     pub fn is_hashed(&self) -> bool {
-        self.tiers.list().first().is_some_and(|tier| tier.maglev().is_some())
+        self.tiers.own().list().first().is_some_and(|tier| tier.maglev().is_some())
     }
 
     /// Returns the other backend to which a connection of `backend` would go now. The first two arguments are the same as
@@ -62,6 +62,8 @@ impl Pool {
     /// Returns the numbers of connections that the backends would have if all open connections came again, in the order of
     /// [`Pool::backends`]. They are rounded up, so that no connection is too many if all backends have equally many.
     ///
+    /// With tiers by distance, a tier keeps as many connections as it has: their clients' places are not known here.
+    ///
     /// `None` if no backend takes connections: they could go nowhere.
     pub fn fair_counts(&self) -> Option<Vec<u64>> {
         let is_panic = self.is_in_panic();
@@ -71,13 +73,24 @@ impl Pool {
         }
         let all: u64 = self.backends.iter().map(|backend| backend.active()).sum();
         let mut counts = vec![0; self.backends.len()];
-        for (tier, view) in self.tiers.list().iter().zip(self.tiers()) {
-            for (&at, count) in tier.members().iter().zip(self.fair_in(tier, all as f64 * view.share, takes))
-            {
+        let mut spread = |tier: &Tier, all: f64| {
+            for (&at, count) in tier.members().iter().zip(self.fair_in(tier, all, takes)) {
                 counts[at] = (count - ROUNDING).ceil().max(0.0) as u64;
+            }
+        };
+        match self.tiers.near() {
+            Some(near) => near.list().iter().for_each(|tier| spread(tier, self.active_in(tier) as f64)),
+            None => {
+                let both = self.tiers.own().list().iter().zip(self.tiers());
+                both.for_each(|(tier, view)| spread(tier, all as f64 * view.share));
             }
         }
         Some(counts)
+    }
+
+    /// Returns the open connections of a tier.
+    fn active_in(&self, tier: &Tier) -> u64 {
+        tier.members().iter().map(|&at| self.backends[at].active()).sum()
     }
 
     /// Spreads this many connections over the backends of a tier.

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hasher;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
@@ -14,10 +15,11 @@ use siphasher::sip::SipHasher24;
 use super::backend::Backend;
 use super::backend_spec::{BackendSpec, NameOrigin};
 use super::forward::Forward;
+use super::near::Places;
 use super::pool_spec::PoolSpec;
 use super::sessions::SessionTable;
 use super::signals::PoolSignals;
-use super::tiers::{self, Tier, TierHealth, TierView, Tiers};
+use super::tiers::{self, PoolTiers, Tier, TierHealth, TierPlan, TierView, Tiers};
 use crate::balance::{Balancer, FULL_SHARE, Maglev, Member};
 use crate::ids::BackendId;
 use crate::reclaim;
@@ -28,7 +30,7 @@ use crate::sys::Address;
 #[derive(Debug)]
 pub struct Pool {
     pub(super) spec: PoolSpec,
-    pub(super) tiers: Tiers,
+    pub(super) tiers: PoolTiers,
     /// The reports of the backends, and the connections that wait for them. Shared with the backends, and with the pools
     /// of earlier and later snapshots.
     pub(super) signals: Arc<PoolSignals>,
@@ -50,7 +52,7 @@ impl Drop for Pool {
     /// their tables take milliseconds to free.
     fn drop(&mut self) {
         let (specs, backends) = (std::mem::take(&mut self.spec.backends), std::mem::take(&mut self.backends));
-        reclaim::free_later((specs, backends, std::mem::take(&mut self.by_name), self.tiers.take_list()));
+        reclaim::free_later((specs, backends, std::mem::take(&mut self.by_name), self.tiers.take_lists()));
     }
 }
 
@@ -62,7 +64,7 @@ impl Pool {
     ///
     /// `start` is the position at which round robin begins. Pass a random number, so that not every process begins at
     /// the same backend.
-    pub fn build(spec: PoolSpec, previous: Option<&Pool>, start: u64) -> Pool {
+    pub fn build(mut spec: PoolSpec, previous: Option<&Pool>, start: u64) -> Pool {
         let now = Instant::now();
         let previous = previous.filter(|old| old.spec.name == spec.name);
         let signals = previous.map_or_else(Arc::default, |pool| Arc::clone(&pool.signals));
@@ -88,15 +90,9 @@ impl Pool {
                 }
             })
             .collect();
-        let tiers = tiers::plan(&spec.tiers, &spec.backends).into_iter().map(|plan| {
-            let members: Vec<_> = plan.members.iter().map(|&at| &spec.backends[at]).collect();
-            let balancer = previous
-                .and_then(|old| old.balancer_of(&spec, &members))
-                .unwrap_or_else(|| Arc::new(balancer(&spec, &members, start)));
-            Tier::new(plan, balancer)
-        });
-        let panic = previous.map_or_else(Arc::default, |pool| Arc::clone(pool.tiers.panic()));
-        let tiers = Tiers::new(tiers.collect(), spec.tiers.panic_threshold, panic);
+        let near = spec.tiers.near.as_mut();
+        let places = near.map(|near| Places::build(near, previous.and_then(|pool| pool.tiers.places())));
+        let tiers = pool_tiers(&spec, places, previous, start);
         let by_name =
             backends.iter().enumerate().map(|(at, backend)| (Arc::clone(backend.name()), at)).collect();
         let forward = spec.forward.as_ref();
@@ -162,9 +158,15 @@ impl Pool {
         self.signals.queue.waiting()
     }
 
-    /// The tiers in order: primaries, then backups.
+    /// Returns the zones with backends for the client at this address, the nearest first; `*` are all zones without a site.
+    /// `None` if the client gets the order of the node.
+    pub fn zones_of(&self, source: Option<SocketAddr>) -> Option<Vec<Arc<str>>> {
+        self.tiers.zones_of(source)
+    }
+
+    /// The tiers in the order of the node: primaries, then backups.
     pub fn tiers(&self) -> Vec<TierView> {
-        self.tiers.views(&self.tier_health())
+        self.tiers.own().views(&self.tier_health())
     }
 
     /// Returns true if the pool is in panic mode: its picks ignore health. Logs the beginning and the end of panic
@@ -175,23 +177,32 @@ impl Pool {
 
     /// Returns the health of the tiers now.
     pub(super) fn tier_health(&self) -> Guard<Arc<TierHealth>> {
-        self.tiers.known(&self.spec.name, &self.backends, self.signals.changes())
+        self.health_of(self.tiers.own())
+    }
+
+    /// Returns the health of these tiers of the pool now.
+    pub(super) fn health_of(&self, tiers: &Tiers) -> Guard<Arc<TierHealth>> {
+        tiers.known(&self.spec.name, &self.backends, self.signals.changes())
+    }
+
+    /// The places of clients, for a pool that has an order of zones for each place.
+    pub fn places(&self) -> Option<&Arc<Places>> {
+        self.tiers.places()
     }
 
     /// The number of backends picked in panic mode since the pool was configured.
     pub fn panic_picks(&self) -> u64 {
-        self.tiers.panic_picks()
+        self.tiers.own().panic_picks()
     }
 
     /// Adds the picks in panic mode of another process.
     pub fn add_panic_picks(&self, count: u64) {
-        self.tiers.add_panic_picks(count);
+        self.tiers.own().add_panic_picks(count);
     }
 
     /// Adds the overflows of the hash tables in another process. They count at the first tier with that bound.
     pub fn add_overflows(&self, count: u64) {
-        let mut tables = self.tiers.list().iter().filter_map(Tier::maglev);
-        _ = tables.any(|maglev| maglev.add_overflows(count));
+        _ = self.tiers.tables().any(|maglev| maglev.add_overflows(count));
     }
 
     /// The part of its share that a backend takes now: 1 is all of it; less in a slow start, or if its agent allows
@@ -204,14 +215,16 @@ impl Pool {
     /// The number of connections that did not go to the backend of their key because it was at `max_load`; `None`
     /// without that bound.
     pub fn overflows(&self) -> Option<u64> {
-        self.tiers.list().iter().map(|tier| tier.maglev()?.overflows()).sum()
+        let sum = || self.tiers.tables().map(Maglev::overflows).sum::<Option<u64>>();
+        self.is_hashed().then(sum).flatten()
     }
 
     /// A fingerprint of the hash tables, equal on nodes with the same tables; `None` for a balancer without a table.
-    /// For several tiers the fingerprint covers their order too, which differs between zones.
+    /// For several tiers the fingerprint covers their order too, which differs between zones. It covers the tiers by
+    /// distance and not the places of clients, which have a fingerprint of their own.
     pub fn digest(&self) -> Option<u64> {
         let digests: Option<Vec<u64>> =
-            self.tiers.list().iter().map(|tier| tier.maglev().map(Maglev::digest)).collect();
+            self.tiers.all().map(|tier| tier.maglev().map(Maglev::digest)).collect();
         match *digests? {
             [] => None,
             [only] => Some(only),
@@ -227,7 +240,7 @@ impl Pool {
     /// balancer without a table.
     pub fn entries(&self) -> Option<Vec<u32>> {
         let mut entries = vec![0; self.backends.len()];
-        for tier in self.tiers.list() {
+        for tier in self.tiers.own().list() {
             for (&at, count) in tier.members().iter().zip(tier.maglev()?.entries()) {
                 entries[at] = count;
             }
@@ -254,8 +267,39 @@ impl Pool {
             let had = tier.members().iter().map(|&at| &self.spec.backends[at]);
             balances_alike(&self.spec, spec) && had.map(as_member).eq(members.iter().copied().map(as_member))
         };
-        self.tiers.list().iter().find(is_same).map(|tier| Arc::clone(&tier.balancer))
+        self.tiers.all().find(is_same).map(|tier| Arc::clone(&tier.balancer))
     }
+}
+
+/// Builds all tiers of a pool. A balancer is taken over from the previous pool, or shared with an earlier tier, if it has
+/// the same members.
+fn pool_tiers(
+    spec: &PoolSpec,
+    places: Option<Arc<Places>>,
+    previous: Option<&Pool>,
+    start: u64,
+) -> PoolTiers {
+    let panic = previous.map_or_else(Arc::default, |pool| Arc::clone(pool.tiers.own().panic()));
+    let build = |plans: Vec<TierPlan>, earlier: &[Tier]| {
+        let tier = |plan: TierPlan| {
+            let members: Vec<_> = plan.members.iter().map(|&at| &spec.backends[at]).collect();
+            let shared = earlier.iter().find(|tier| tier.members() == &*plan.members);
+            let balancer = shared
+                .map(|tier| Arc::clone(&tier.balancer))
+                .or_else(|| previous.and_then(|old| old.balancer_of(spec, &members)))
+                .unwrap_or_else(|| Arc::new(balancer(spec, &members, start)));
+            Tier::new(plan, balancer)
+        };
+        let list = plans.into_iter().map(tier).collect();
+        Tiers::new(list, spec.tiers.panic_threshold, Arc::clone(&panic))
+    };
+    let preferred: Vec<_> = spec.tiers.zone.iter().chain(&spec.tiers.zones).collect();
+    let own = build(tiers::plan(&preferred, &spec.backends), &[]);
+    let near = places.map(|places| {
+        let zones: Vec<_> = places.source().sites.names().collect();
+        (build(tiers::plan(&zones, &spec.backends), own.list()), places)
+    });
+    PoolTiers::new(own, near)
 }
 
 /// Returns true if both pools pick in the same way among the same members. The order of the members counts: a

@@ -78,7 +78,7 @@ impl Pool {
     /// Returns true if each connection has an order in which backends are picked. Otherwise a preview has the backends
     /// that the balancer picks from, in written order.
     pub fn is_ordered(&self) -> bool {
-        self.tiers.list().iter().all(|tier| tier.balancer.is_ordered())
+        self.tiers.own().list().iter().all(|tier| tier.balancer.is_ordered())
     }
 
     /// Returns true if picks depend only on the connection and the states of the backends.

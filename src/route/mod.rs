@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::wire::{ServerName, proxy_protocol};
 
+mod address_ranges;
 pub mod condition;
 pub mod country;
 pub mod pattern;
 pub mod prefix;
+pub mod prefix_map;
 pub mod prefix_set;
 pub mod regex;
 pub mod split;
@@ -17,6 +19,7 @@ pub use condition::{Conditions, ConnectionFacts, RequiredFacts};
 pub use country::{Country, CountryFault};
 pub use pattern::{NamePattern, PatternFault};
 pub use prefix::{AddressRange, IpPrefix, PrefixFault, Prefixes};
+pub use prefix_map::{PrefixMap, PrefixMapBuilder};
 pub use prefix_set::{AddressSpan, PrefixSet, PrefixSetBuilder};
 pub use regex::{NameRegex, RegexFault};
 pub use split::Split;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::address_ranges::{AddressRanges, upper};
 use super::prefix::{AddressRange, IpPrefix};
 
 /// The bits of the half of an IPv6 address that identifies the interface.
@@ -78,7 +79,7 @@ impl PrefixSet {
 
     /// Returns true if the set has no address.
     pub fn is_empty(&self) -> bool {
-        self.v4.starts.is_empty() && self.v6_wide.starts.is_empty() && self.v6_narrow.starts.is_empty()
+        self.v4.is_empty() && self.v6_wide.is_empty() && self.v6_narrow.is_empty()
     }
 }
 
@@ -119,91 +120,6 @@ impl<'a> FromIterator<&'a IpPrefix> for PrefixSet {
         let mut builder = PrefixSetBuilder::default();
         prefixes.into_iter().for_each(|prefix| builder.add(prefix));
         builder.build()
-    }
-}
-
-/// Sorted ranges that neither overlap nor touch.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct AddressRanges<T> {
-    /// The levels of the tree. Each level has the first of every [`AddressBits::FANOUT`] numbers of the next level; the
-    /// level after the last is `starts`. The first level is one node.
-    levels: Vec<Box<[T]>>,
-    starts: Box<[T]>,
-    ends: Box<[T]>,
-}
-
-/// Returns the half of an IPv6 address that identifies the network.
-fn upper(address: u128) -> u64 {
-    (address >> 64) as u64
-}
-
-/// An address as a number.
-trait AddressBits: Copy + Ord {
-    /// The count of numbers in a node of the tree: one or two lines of the CPU cache.
-    const FANOUT: usize;
-
-    /// Returns the next address, or `None` after the last address.
-    fn next(self) -> Option<Self>;
-}
-
-impl AddressBits for u32 {
-    const FANOUT: usize = 16;
-
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
-
-impl AddressBits for u64 {
-    const FANOUT: usize = 8;
-
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
-
-impl AddressBits for u128 {
-    const FANOUT: usize = 8;
-
-    fn next(self) -> Option<Self> {
-        self.checked_add(1)
-    }
-}
-
-impl<T: AddressBits> AddressRanges<T> {
-    /// Merges ranges, which are given in any order by their first and last address.
-    fn merge(mut ranges: Vec<(T, T)>) -> Self {
-        ranges.sort_unstable();
-        ranges.dedup_by(|next, previous| {
-            let touches = previous.1.next().is_none_or(|behind| next.0 <= behind);
-            if touches {
-                previous.1 = previous.1.max(next.1);
-            }
-            touches
-        });
-        let mut levels: Vec<Box<[T]>> = Vec::new();
-        let starts: Box<[T]> = ranges.iter().map(|range| range.0).collect();
-        let ends = ranges.iter().map(|range| range.1).collect();
-        let mut level: Box<[T]> = starts.iter().step_by(T::FANOUT).copied().collect();
-        while level.len() > 1 {
-            let next = level.iter().step_by(T::FANOUT).copied().collect();
-            levels.push(std::mem::replace(&mut level, next));
-        }
-        levels.reverse();
-        Self { levels, starts, ends }
-    }
-
-    /// Returns the range that contains an address.
-    fn around(&self, address: T) -> Option<(T, T)> {
-        let mut at = 0;
-        for level in self.levels.iter().chain([&self.starts]) {
-            let node = &level[at * T::FANOUT..level.len().min((at + 1) * T::FANOUT)];
-            // Counting is faster than searching, because the CPU has no branch to predict. The count is 0 only for an
-            // address before all ranges.
-            let before = node.iter().filter(|start| **start <= address).count();
-            at = at * T::FANOUT + before.checked_sub(1)?;
-        }
-        (address <= self.ends[at]).then(|| (self.starts[at], self.ends[at]))
     }
 }
 

@@ -140,11 +140,18 @@ fn read(config: &Config, file: Option<&Path>) -> Vec<PathBuf> {
     let token = config.admins().filter_map(|admin| admin.token_file.clone());
     let files = file.map(Path::to_owned).into_iter().chain(token).chain(discovered);
     let lists = config.lists.iter().filter_map(|list| Some(list.file.as_ref()?.source.path.to_path_buf()));
+    let near = config.pools.iter().filter_map(|pool| pool.tiers.near.as_ref());
+    let databases = near.map(|near| near.source.path.to_path_buf());
     let authorities = config.pools.iter().filter_map(|pool| {
         let ca = pool.health.as_ref()?.tls.as_ref()?.ca.as_ref()?;
         Some(ca.path.to_path_buf())
     });
-    files.chain(routes.map(|file| file.path.to_path_buf())).chain(lists).chain(authorities).collect()
+    files
+        .chain(routes.map(|file| file.path.to_path_buf()))
+        .chain(lists)
+        .chain(databases)
+        .chain(authorities)
+        .collect()
 }
 
 /// Returns the files that are made, written or removed.
@@ -214,8 +221,10 @@ fn check_link(path: &Path) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::sync::Arc;
 
     use super::*;
+    use crate::pool::near::{NearSource, NearSpec, Sites};
     use crate::pool::{CaFile, HealthSpec, TlsSpec};
 
     fn config(keys: &str, pool: &str, others: &str) -> Config {
@@ -291,12 +300,22 @@ mod tests {
         let ca = CaFile { path: Path::new("/g/ca.pem").into(), certificates: [].into() };
         let tls = Some(TlsSpec { ca: Some(ca), ..TlsSpec::default() });
         config.pools[0].health = Some(HealthSpec { tls, ..HealthSpec::default() });
+        let sites = Sites::For(vec![("a".into(), vec!["DE".parse().unwrap()])]);
+        let source = NearSource { path: Path::new("/i/geo.mmdb").into(), sites: Arc::new(sites) };
+        config.pools[0].tiers.near = Some(NearSpec { source, read: None });
         let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let files = read(&config, Some(Path::new("/d/config")));
-        assert_eq!(
-            files,
-            paths(&["/d/config", "/a/token", "/c/found", "/b/routes", "/e/bad", "/f/near.mmdb", "/g/ca.pem"])
-        );
+        let expected = [
+            "/d/config",
+            "/a/token",
+            "/c/found",
+            "/b/routes",
+            "/e/bad",
+            "/f/near.mmdb",
+            "/i/geo.mmdb",
+            "/g/ca.pem",
+        ];
+        assert_eq!(files, paths(&expected));
         assert_eq!(written(&config), paths(&["/run/x/admin", "/h/handover"]));
     }
 
@@ -329,7 +348,7 @@ mod tests {
         found.dedup();
         assert_eq!(
             found,
-            ["ca_file", "file", "routes_file", "token_file"],
+            ["ca_file", "database", "file", "routes_file", "token_file"],
             "each is to be granted by `read`, and tested above"
         );
     }

@@ -174,6 +174,7 @@ impl Control {
             Some(report) = followers.discovery.reports.recv(), if takes_discovery => ControlEvent::Discovered(report),
             report = followers.route_files.next() => ControlEvent::File(FileEvent::Routes(report)),
             report = followers.list_files.next() => ControlEvent::File(FileEvent::List(report)),
+            report = followers.near_files.next() => ControlEvent::File(FileEvent::Near(report)),
             report = followers.checks.next() => ControlEvent::Backend(BackendEvent::Checked(report)),
             report = followers.agents.next() => ControlEvent::Backend(BackendEvent::Agent(report)),
             Some(report) = server.failure_reports.recv() => ControlEvent::Backend(BackendEvent::Failures(report)),

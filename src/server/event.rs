@@ -4,6 +4,7 @@ use std::io;
 
 use super::handover::session::{HandOverEvent, SessionEvent, TakeOverEvent};
 use super::list_files::ListReport;
+use super::near_files::NearReport;
 use super::overrides::OverrideRequest;
 use super::reload_queue::ReloadRequest;
 use super::route_files::RoutesReport;
@@ -45,6 +46,8 @@ pub(super) enum FileEvent {
     Routes(RoutesReport),
     /// The entries of a list.
     List(ListReport),
+    /// The places of clients.
+    Near(NearReport),
 }
 
 /// The state of a backend may change.

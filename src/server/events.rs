@@ -24,7 +24,7 @@ pub enum EventKind {
     Reload,
     /// The state of a backend.
     Backend,
-    /// Backends that a pool got or lost, the end of their drain, and faults of discovery.
+    /// Backends that a pool got or lost, the end of their drain, faults of discovery, and the places of the pool's clients.
     Pool,
     /// A limit that refuses connections.
     Saturation,

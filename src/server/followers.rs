@@ -12,6 +12,7 @@ use super::event::{BackendEvent, FileEvent};
 use super::follow_up::FollowUp;
 use super::in_force::InForce;
 use super::list_files::ListFiles;
+use super::near_files::NearFiles;
 use super::readiness;
 use super::route_files::RouteFiles;
 use super::start::Server;
@@ -34,6 +35,8 @@ pub(super) struct Followers {
     pub(super) route_files: RouteFiles,
     /// The files with entries of lists.
     pub(super) list_files: ListFiles,
+    /// The databases with the places of clients.
+    pub(super) near_files: NearFiles,
     /// The pools and listeners that are not in force with their overrides yet.
     pub(super) changed_parts: ChangedParts,
 }
@@ -49,6 +52,7 @@ impl Followers {
             agents: AgentFollower::new(),
             route_files: RouteFiles::new(),
             list_files: ListFiles::new(),
+            near_files: NearFiles::new(),
             changed_parts: ChangedParts::default(),
         };
         if let Some(state) = &mut server.pending_state {
@@ -71,6 +75,7 @@ impl Followers {
         self.agents.in_force(change, &self.discovery.sources, &self.checks.limit);
         self.route_files.in_force(change, config, standing);
         self.list_files.in_force(change, config, standing);
+        self.near_files.in_force(change, config, standing);
         for forward in change.pools().iter().filter_map(|served| served.pool.forward()) {
             forward.follow();
         }
@@ -123,12 +128,16 @@ impl Followers {
         match event {
             FileEvent::Routes(report) => self.route_files.note(report),
             FileEvent::List(report) => self.list_files.note(report),
+            FileEvent::Near(report) => self.near_files.note(report),
         }
     }
 
     /// Returns true if a report about a file or an override is not taken up yet.
     pub(super) fn has_noted(&self) -> bool {
-        self.route_files.has_noted() || self.list_files.has_noted() || !self.changed_parts.is_empty()
+        self.route_files.has_noted()
+            || self.list_files.has_noted()
+            || self.near_files.has_noted()
+            || !self.changed_parts.is_empty()
     }
 
     /// Logs the drains that are over before their time.

@@ -36,6 +36,7 @@ mod history;
 mod in_force;
 mod inherited;
 mod list_files;
+mod near_files;
 mod needed_pools;
 mod notify;
 mod opening_build;

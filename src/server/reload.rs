@@ -19,7 +19,6 @@ use super::changes::Changes;
 use super::faults::ReloadFault;
 use super::in_force::InForce;
 use super::inherited::InheritedState;
-use super::list_files::{forget_read, leave_followed};
 use super::overrides::OverrideTable;
 use super::own_backends::refuse_cycles;
 use super::reload_queue::ReloadRules;
@@ -28,6 +27,7 @@ use super::source::try_sources;
 use super::start::Server;
 use super::view::KeysInForce;
 use super::work::{Work, on_thread};
+use super::{list_files, near_files};
 use crate::config::Config;
 use crate::limit::LimitsSpec;
 use crate::reclaim::{self, Deferred};
@@ -48,7 +48,8 @@ impl CheckedReload {
     /// The first fault.
     pub(super) fn new(config: Config, rules: ReloadRules, server: &Server) -> Result<Self, ReloadFault> {
         let mut config = Deferred::new(config);
-        leave_followed(&mut config, &server.config);
+        list_files::leave_followed(&mut config, &server.config);
+        near_files::leave_followed(&mut config, &server.config);
         try_sources(&config)?;
         refuse_cycles(&config)?;
         let descriptors = server.descriptors;
@@ -136,7 +137,8 @@ impl PlannedReload {
             if let Some(most) = rules.max_moved {
                 check_moved(&old, &snapshot, most)?;
             }
-            forget_read(&mut config);
+            list_files::forget_read(&mut config);
+            near_files::forget_read(&mut config);
             changes.add_details(&old, &snapshot);
             Ok(BuiltConfig { changes, config, snapshot: Arc::new(snapshot), reset_by: rules.reset_by })
         };
@@ -153,7 +155,7 @@ pub(super) struct BuildingReload {
 /// A configuration with its snapshot: the result of the build of a planned reload.
 pub(super) struct BuiltConfig {
     changes: Changes,
-    /// The configuration without the entries that were read from list files: the snapshot has these.
+    /// The configuration without the contents of lists and databases that were read with it: the snapshot has these.
     config: Deferred<Config>,
     snapshot: Arc<Snapshot>,
     /// The operator who ends all overrides with this reload.

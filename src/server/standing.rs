@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The kind of a standing fault. Each list and listener has at most one fault of a kind.
+/// The kind of a standing fault. Each list, pool and listener has at most one fault of
+/// a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StandingKind {
     /// Settings of the last reload that need a restart.
     Restart,
     /// The file of a list.
     List,
+    /// The database with the places of a pool's clients.
+    Near,
     /// The file with routes of a listener.
     Routes,
 }
@@ -21,12 +24,13 @@ impl StandingKind {
         match self {
             Self::Restart => "restart",
             Self::List => "list",
+            Self::Near => "near",
             Self::Routes => "routes",
         }
     }
 }
 
-/// The faults that last now, by kind and by the name of the list or listener. The names come from the
+/// The faults that last now, by kind and by the name of the list, pool or listener. The names come from the
 /// configuration, so the configuration bounds the table. Control writes, admin reads.
 #[derive(Debug, Default)]
 pub struct StandingFaults {
@@ -35,12 +39,12 @@ pub struct StandingFaults {
 }
 
 impl StandingFaults {
-    /// Sets the fault of a list or listener. The new fault replaces an earlier fault.
+    /// Sets the fault of a list, pool or listener. The new fault replaces an earlier fault.
     pub(super) fn set(&self, kind: StandingKind, name: &Arc<str>, text: String) {
         self.lock().insert((kind, Arc::clone(name)), text);
     }
 
-    /// Removes the fault of a list or listener.
+    /// Removes the fault of a list, pool or listener.
     pub(super) fn clear(&self, kind: StandingKind, name: &Arc<str>) {
         self.lock().remove(&(kind, Arc::clone(name)));
     }

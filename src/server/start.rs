@@ -26,7 +26,7 @@ use super::sockets::{SocketPlan, Sockets, bind_missing};
 use super::standing::StandingFaults;
 use super::upgrade_state::UpgradeState;
 use super::view::{self, ControlRequest, KeysInForce, LifeStage, ServerHandle, View};
-use super::{access_log, list_files, own_backends, source};
+use super::{access_log, list_files, near_files, own_backends, source};
 use crate::config::Config;
 use crate::conn::{MigrationSenders, ProcessBounds};
 use crate::limit::{Gate, Overload, SourceTable};
@@ -150,6 +150,7 @@ impl Server {
         };
         let snapshot = build::snapshot(&Snapshot::default(), FoundPools::new(), inputs)?;
         list_files::forget_read(&mut config);
+        near_files::forget_read(&mut config);
         let access_log = access_log::open(&config, &metrics)?;
         view::count_routes(&snapshot);
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));

@@ -36,6 +36,7 @@ mod manuals;
 mod messages;
 mod metrics;
 mod names;
+mod near;
 mod openings;
 mod packages;
 mod ports;

@@ -13,15 +13,19 @@ use crate::support::pair::connect_from;
 use crate::support::{PATIENCE, Proxy, config, own_address, wait_for};
 
 /// A server that sends its name to each client, until it is stopped.
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Server {
-    fn start(name: &'static str) -> Self {
-        let address = own_address();
+    pub(crate) fn start(name: &'static str) -> Self {
+        Self::start_at(own_address(), name)
+    }
+
+    /// Starts at an address that no socket has now.
+    pub(crate) fn start_at(address: SocketAddr, name: &'static str) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let is_over = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&is_over);
@@ -36,7 +40,7 @@ impl Server {
         Self { address, is_over, thread: Some(thread) }
     }
 
-    fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         self.is_over.store(true, Ordering::Relaxed);
         // A connection wakes the accept, so that it sees the flag.
@@ -73,7 +77,7 @@ fn proxy(backends: &[(SocketAddr, &str)], pool: &str) -> (Proxy, SocketAddr) {
 }
 
 /// Waits until the checks have found this state of a backend.
-fn wait_until(proxy: &Proxy, address: SocketAddr, state: BackendState) {
+pub(crate) fn wait_until(proxy: &Proxy, address: SocketAddr, state: BackendState) {
     let snapshot = proxy.remote.view().snapshot.load();
     let backend = snapshot.pools["main"].pool.backend(&address.to_string()).unwrap();
     wait_for(&format!("{address} {state:?}"), || backend.state() == state);

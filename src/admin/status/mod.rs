@@ -126,9 +126,9 @@ struct ReloadStatus {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 struct StandingStatus {
-    /// `restart`, `list` or `routes`.
+    /// `restart`, `list`, `near` or `routes`.
     kind: &'static str,
-    /// The name of the list or the listener; empty for the process.
+    /// The name of the list, the pool or the listener; empty for the process.
     name: String,
     text: String,
 }

@@ -5,6 +5,7 @@ use std::time::{Instant, SystemTime};
 use serde::Serialize;
 
 use crate::admin::json::rfc3339;
+use crate::pool::near::Places;
 use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
 use crate::snapshot::ServedPool;
 
@@ -25,6 +26,8 @@ pub(super) struct PoolStatus<'a> {
     pub(super) serves: bool,
     pub(super) queue: QueueStatus,
     pub(super) tiers: Vec<TierStatus>,
+    /// The places of clients; null if all clients get the order of the node.
+    pub(super) near: Option<NearStatus>,
     /// The discovery sources: first the host names among the backends, in their written order.
     pub(super) discovery: Vec<DiscoveryStatus>,
     /// Null for a pool with backends to pick from.
@@ -48,8 +51,22 @@ pub(super) struct TierStatus {
     pub(super) backup: bool,
     pub(super) weight_up: u64,
     pub(super) weight: u64,
-    /// The share of the new connections, 0 to 1.
+    /// The share of the new connections, 0 to 1; with `near`, of the clients whose place is not known.
     pub(super) share: f64,
+}
+
+#[derive(Debug, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub(super) struct NearStatus {
+    pub(super) database: String,
+    /// The time of the last good read. RFC 3339, UTC.
+    pub(super) last_load: Option<String>,
+    /// The ranges of addresses with a place. Adjacent networks with the same order of zones are one range.
+    pub(super) ranges: usize,
+    /// The different orders of zones.
+    pub(super) orders: usize,
+    /// A fingerprint, equal on nodes where each client has the same order of zones.
+    pub(super) digest: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -195,6 +212,7 @@ pub(super) fn pool<'a>(name: &'a str, served: &'a ServedPool, now: Instant) -> P
         serves: pool.forward().is_some() || pool.has_backend(),
         queue: QueueStatus { waiting: pool.waiting(), length: pool.spec().queue.map(|queue| queue.length) },
         tiers: pool.tiers().into_iter().map(tier).collect(),
+        near: pool.places().map(|places| near(places)),
         discovery: served.discovery.iter().map(|source| discovery(source)).collect(),
         forward: pool.forward().map(forward),
         backends: pool
@@ -203,6 +221,17 @@ pub(super) fn pool<'a>(name: &'a str, served: &'a ServedPool, now: Instant) -> P
             .zip(origins)
             .map(|(one, origin)| backend(pool, one, origin, now))
             .collect(),
+    }
+}
+
+fn near(places: &Places) -> NearStatus {
+    let table = places.table();
+    NearStatus {
+        database: places.source().path.display().to_string(),
+        last_load: places.loaded().map(rfc3339),
+        ranges: table.ranges(),
+        orders: table.orders(),
+        digest: format!("{:016x}", table.digest()),
     }
 }
 

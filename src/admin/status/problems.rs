@@ -415,6 +415,7 @@ mod tests {
             serves: true,
             queue: QueueStatus { waiting: 0, length: None },
             tiers: Vec::new(),
+            near: None,
             discovery: Vec::new(),
             forward: None,
             backends,

@@ -59,6 +59,7 @@ impl PoolChecker<'_> {
             ("max_load", words.max_load.place()),
             ("slow_start", words.slow_start.place()),
             ("zones", words.zones.place()),
+            ("near", words.near.place()),
             ("panic_threshold", words.panic_threshold.place()),
             ("health", words.health.place()),
             ("agent", words.agent.place()),

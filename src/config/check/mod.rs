@@ -14,6 +14,7 @@ mod http_check;
 pub(super) mod limits;
 mod list_rules;
 pub(super) mod listener;
+mod near;
 mod opening_keys;
 mod peers;
 mod pool;

@@ -100,6 +100,7 @@ impl PoolChecker<'_> {
         let tiers = TierSpec {
             zone: node.zone.clone(),
             zones,
+            near: self.near(found),
             panic_threshold: words.panic_threshold.value().and_then(|part| u8::try_from(part.0).ok()),
         };
         if let Some(list) = words.backends.value().filter(|list| list.complete) {
@@ -108,13 +109,22 @@ impl PoolChecker<'_> {
                 for zone in items(&words.zones) {
                     known.check(&zone.value, zone.at, &self.key("zones"), found);
                 }
+                self.check_sites(&known, found);
                 self.warn_of_backups_alone(list, found);
             }
-            if node.is_silent && words.zones.is_absent() {
+            if node.is_silent && words.zones.is_absent() && words.near.is_absent() {
                 self.warn_of_idle_zones(list, found);
             }
         }
         tiers
+    }
+
+    /// Adds a fault for each site that is the zone of no backend.
+    fn check_sites(&self, known: &Zones, found: &mut Findings<'_>) {
+        let sites = self.words.near.value().and_then(|near| near.sites.value());
+        for site in sites.into_iter().flat_map(|sites| &sites.0) {
+            known.check(&Name(site.name.clone()), site.place, &self.key("near.sites"), found);
+        }
     }
 
     fn warn_of_idle_zones(&self, list: &ArrayOf<BackendWords>, found: &mut Findings<'_>) {

@@ -1,26 +1,18 @@
 //! Reads files with the country of each network, in MaxMind's format (`.mmdb`). A list uses the networks of some
 //! countries from such a file.
 
-use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeSet;
 
-use maxminddb::{MaxMindDbError, PathElement, Reader, WithinOptions};
+use maxminddb::{LookupResult, MaxMindDbError, PathElement};
 
 use super::code::Code;
 use super::fault::{self, Diagnostic, Faults};
+use super::network_file::{NetworkFile, NetworkFileFault};
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
 use crate::snapshot::list::{FileEntries, MOST_FILE_ENTRIES};
 
-/// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes. A
-/// walk visits the networks of IPv4 again at each alias of IPv4 in IPv6, and writers use three aliases. A broken or
-/// malicious tree can have any number of paths.
-const MOST_WAYS: usize = 16;
-
-/// The most records whose country is cached. Files have some hundred records, or hundreds of thousands with cities.
-const MOST_RECORDS: usize = 1 << 20;
-
 /// The most characters of a message. A message may contain pieces of the file, so its further characters are cut off.
-const LONGEST_MESSAGE: usize = 200;
+pub(super) const LONGEST_MESSAGE: usize = 200;
 
 /// The paths of the country in a record: at the top in files such as IPinfo's, within `country` in files of MaxMind
 /// and DB-IP. The path at the top must be tried first, because in IPinfo's files `country` is a name.
@@ -30,12 +22,8 @@ const COUNTRY_PATHS: [&[PathElement<'static>]; 2] =
 /// The reason for which a file has no entries for a list.
 #[derive(Debug, thiserror::Error)]
 enum CountryFileFault {
-    #[error("the file of the list is not in MaxMind's format, or not whole: {0}")]
-    Format(MaxMindDbError),
-    #[error("the file of the list is broken: {0}")]
-    Broken(#[from] MaxMindDbError),
-    #[error("the file of the list is broken: its tree has far more paths than nodes")]
-    Tangled,
+    #[error("the file of the list is {0}")]
+    File(#[from] NetworkFileFault),
     #[error("the file of the list has no countries: its kind is {0:?}")]
     NoCountries(String),
     #[error("the file of the list has no network of {}", all_of(.0))]
@@ -61,53 +49,27 @@ pub(super) fn parse(source_name: &str, bytes: &[u8], countries: &[Country]) -> R
 }
 
 fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFileFault> {
-    let reader = Reader::from_source(bytes).map_err(CountryFileFault::Format)?;
-    refuse_tangles(&reader)?;
-    // The reader treats every path to the start of IPv4 as an alias of IPv4. If that start is a record and not a
-    // subtree, other paths to the same record are not aliases.
-    let start = reader.lookup(Ipv4Addr::UNSPECIFIED.into())?.network()?;
-    let options = WithinOptions::default();
-    let has_v4_tree = start.is_ipv4();
-    let options = if has_v4_tree { options } else { options.include_aliased_networks() };
-
-    let mut records = HashMap::new();
+    let file = NetworkFile::open(bytes)?;
     let mut builder = PrefixSetBuilder::default();
     let mut has_countries = false;
     let mut absent: BTreeSet<Country> = countries.iter().copied().collect();
-    for network in reader.networks(options)? {
-        let network = network?;
-        let Some(record) = network.offset() else { continue };
-        let country = match records.get(&record) {
-            Some(country) => *country,
-            None => {
-                let country = country(|place| network.decode_path(place))?;
-                if records.len() >= MOST_RECORDS {
-                    records.clear();
-                }
-                records.insert(record, country);
-                country
-            }
-        };
+    let value = |network: &LookupResult<'_, &[u8]>| {
+        let country = country_of(network).map_err(NetworkFileFault::from)?;
         has_countries |= country.is_some();
-        let Some(country) = country.filter(|country| countries.contains(country)) else { continue };
-        let network = network.network()?;
-        let (address, length) = (network.ip(), network.prefix());
-        // Readers search IPv4 at the start of IPv6, never here.
-        if matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some()) {
-            continue;
-        }
+        Ok(country)
+    };
+    let take = |network: &IpPrefix, country: Option<Country>| {
+        let Some(country) = country.filter(|country| countries.contains(country)) else { return Ok(()) };
         absent.remove(&country);
         if builder.len() >= MOST_FILE_ENTRIES {
             return Err(CountryFileFault::TooMany);
         }
-        builder.add(&IpPrefix::around(address, length));
-        // A network of IPv6 that starts where IPv4 starts contains all of IPv4.
-        if network.is_ipv6() && address.is_unspecified() && length <= 96 {
-            builder.add(&IpPrefix::around(Ipv4Addr::UNSPECIFIED.into(), 0));
-        }
-    }
+        builder.add(network);
+        Ok(())
+    };
+    file.each(value, take)?;
     if !has_countries {
-        return Err(CountryFileFault::NoCountries(reader.metadata().database_type.clone()));
+        return Err(CountryFileFault::NoCountries(file.kind().to_owned()));
     }
     if !absent.is_empty() {
         return Err(CountryFileFault::Absent(absent.into_iter().collect()));
@@ -116,21 +78,10 @@ fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFi
     Ok(FileEntries { set: builder.build(), count })
 }
 
-/// Returns a fault if the tree has too many paths. A walk does not detect nodes that it has visited before. If a cycle
-/// leads to aliases, or to nodes without a record, the walk would never end.
-fn refuse_tangles(reader: &Reader<&[u8]>) -> Result<(), CountryFileFault> {
-    let every_way = WithinOptions::default().include_aliased_networks().include_networks_without_data();
-    let most = (reader.metadata().node_count as usize + 1).saturating_mul(MOST_WAYS);
-    let ways = reader.networks(every_way)?.take(most + 1).count();
-    if ways > most { Err(CountryFileFault::Tangled) } else { Ok(()) }
-}
-
-/// Returns the country of a record, by its values at [`COUNTRY_PATHS`].
-fn country<'r>(
-    at: impl Fn(&'static [PathElement<'static>]) -> Result<Option<&'r str>, MaxMindDbError>,
-) -> Result<Option<Country>, MaxMindDbError> {
+/// Returns the country of the record of a network, by its values at [`COUNTRY_PATHS`].
+pub(super) fn country_of(network: &LookupResult<'_, &[u8]>) -> Result<Option<Country>, MaxMindDbError> {
     for place in COUNTRY_PATHS {
-        if let Some(text) = at(place)? {
+        if let Some(text) = network.decode_path::<&str>(place)? {
             return Ok(text.parse().ok());
         }
     }
@@ -143,7 +94,7 @@ fn all_of(countries: &[Country]) -> String {
 
 fn help(fault: &CountryFileFault) -> Option<String> {
     match fault {
-        CountryFileFault::Format(_) => Some(
+        CountryFileFault::File(NetworkFileFault::Format(_)) => Some(
             "`countries` needs a file such as GeoLite2-Country.mmdb; a file with one network a line is used without `countries`"
                 .to_owned(),
         ),
@@ -157,9 +108,9 @@ fn help(fault: &CountryFileFault) -> Option<String> {
                 None => "use the codes of ISO 3166-1 alpha-2, such as GB, CH or AT".to_owned(),
             })
         }
-        CountryFileFault::Broken(_) | CountryFileFault::Tangled | CountryFileFault::TooMany => None,
+        CountryFileFault::File(_) | CountryFileFault::TooMany => None,
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,11 +1,12 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use maxminddb::Reader;
 use proptest::prelude::*;
 
 use super::*;
 
 #[path = "../../../tests/it/support/country_file.rs"]
-mod made;
+pub(in crate::config) mod made;
 
 use made::{CountryFile, by_code, map, number_of, text};
 

@@ -106,6 +106,7 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
             continue;
         }
         let tiers = std::mem::take(&mut pool.tiers);
+        assert_eq!(tiers.near.is_some(), &*pool.name == "apps");
         assert_eq!((tiers.zone, tiers.zones), (Some("eu-west".into()), vec!["eu-north".into()]));
         let is_mail = &*pool.name == "mail";
         assert_eq!(tiers.panic_threshold, is_mail.then_some(50));

@@ -262,8 +262,12 @@ fn every_key_reaches_its_spec() {
     let expected =
         [("x", "unix:/run/x".to_owned(), 0), ("[2001:db8::1]:443", "[2001:db8::1]:443".to_owned(), 1)];
     assert_eq!(backends[..2], expected);
-    let tiers =
-        TierSpec { zone: Some("a".into()), zones: vec!["c".into(), "b".into()], panic_threshold: Some(50) };
+    let tiers = TierSpec {
+        zone: Some("a".into()),
+        zones: vec!["c".into(), "b".into()],
+        panic_threshold: Some(50),
+        near: None,
+    };
     assert_eq!(pool.tiers, tiers);
     assert_eq!(pool.queue, Some(QueueSpec { length: 6, timeout: millis(7000) }));
     let found: Vec<_> =

@@ -103,6 +103,53 @@ fn tiers_and_queues() {
     check_others(&backup("'yes'"), &["C0104"]);
 }
 
+#[test]
+fn sites_of_zones() {
+    fn check_near(near: &str, expected: &[&str]) {
+        let backends = "[{ address = '10.0.0.1:1', zone = 'a' }, { address = '10.0.0.2:1', zone = 'b' }]";
+        check(
+            &format!("[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\nbackends = {backends}\nnear = {near}"),
+            expected,
+        );
+    }
+    fn check_sites(sites: &str, expected: &[&str]) {
+        check_near(&format!("{{ database = 'g.mmdb', sites = {{ {sites} }} }}"), expected);
+    }
+    check_sites("a = [52.37, 4.90], b = [-90, +180]", &[]);
+    check_sites("a = [0, 0]", &[]);
+    check_sites("a = ['NL', 'be'], b = 'DE'", &[]);
+    check_sites("a = 'DE', b = ['AT', 'DE']", &[]);
+    check_sites("", &["C0203"]);
+    check_sites("c = [0, 0]", &["C0320"]);
+    check_sites("a = [0, 0], c = [0, 0], d = [1, 1]", &["C0320", "C0320"]);
+    check_sites("'a b' = [0, 0]", &["C0206", "C0320"]);
+    for place in
+        ["[91, 0]", "[0, 180.1]", "[-90.1, 0]", "[nan, 0]", "[0, inf]", "[1]", "[1, 2, 3]", "[]", "1", "{}"]
+    {
+        check_sites(&format!("a = {place}"), &["C0280"]);
+    }
+    check_sites("a = [0x1, 0]", &["C0280"]);
+    check_sites("a = [1, 'DE']", &["C0280"]);
+    check_sites("a = ['DE', 1]", &["C0104"]);
+    check_sites("a = 'Germany', b = ['D1']", &["C0261", "C0261"]);
+    check_sites("a = ['DE', 'AT', 'de']", &["C0261"]);
+    check_sites("a = 'UK'", &["C0261"]);
+    check_sites("a = [0, 0], b = 'DE'", &["C0280"]);
+    let many: Vec<_> = (0..65).map(|number| format!("z{number} = [0, 0]")).collect();
+    check_near("{ sites = { a = [0, 0] } }", &["C0105"]);
+    check_near("{ database = 'g.mmdb' }", &["C0105"]);
+    check_near("{}", &["C0105", "C0105"]);
+    check_near("{ database = '', sites = { a = [0, 0] } }", &["C0201"]);
+    check_near("{ database = 'g.mmdb', sites = { a = [0, 0] }, sits = 1 }", &["C0102"]);
+    check_near("'g.mmdb'", &["C0104"]);
+    check_near("{ database = 'g.mmdb', sites = ['a'] }", &["C0104"]);
+    // The zones of discovered backends are not known yet.
+    let discovered = "[listener.l]\nbind = ':1'\npool = 'p'\n[pool.p]\ndiscover.file = 'b.json'\n\
+                      near = { database = 'g.mmdb', sites = { c = [0, 0] } }";
+    check(discovered, &[]);
+    check(&discovered.replace("c = [0, 0]", &many.join(", ")), &["C0203"]);
+}
+
 fn check_discover(keys: &str, expected: &[&str]) {
     let pool = format!("[pool.db]\ndiscover = {{ {keys} }}\n");
     check(&format!("[listener.db]\nbind = ':5432'\npool = 'db'\n{pool}"), expected);
@@ -178,6 +225,7 @@ fn names_that_may_be_forwarded() {
     check_forward("allow = 'a', ports = 1", "", &["C0102"]);
     check_forward("allow = 'a'", "backends = ['10.0.0.1:443']", &["C0340"]);
     check_forward("allow = 'a'", "health.check = 'off'\nbalance = 'maglev'", &["C0340", "C0340"]);
+    check_forward("allow = 'a'", "near = { database = 'g.mmdb', sites = { a = 'DE' } }", &["C0340"]);
     check_forward("allow = 'a'", "queue.length = 2", &["C0322"]);
 }
 

@@ -161,6 +161,21 @@ pub struct PoolReport {
     pub backends: usize,
     /// True if picks ignore health.
     pub panic: bool,
+    /// The order of zones by the distance of the client; `None` for a pool without `near`.
+    pub near: Option<NearReport>,
+}
+
+/// The order of zones for a client, by distance.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct NearReport {
+    /// `distance` or `country`: the database has the client's place, and the zones are in the order of this property.
+    /// `unknown`: the database has no place for the client, or no site lists its country. `no_address`: the client has
+    /// no address. In these two cases the zones are in the order of the node.
+    pub by: &'static str,
+    /// The zones with backends in the order of the client, the nearest first; `*` are all zones without a site. Empty if the
+    /// order is that of the node.
+    pub zones: Vec<String>,
 }
 
 /// The backend of a connection.

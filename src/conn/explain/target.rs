@@ -1,13 +1,17 @@
 //! Describes the pool of a client, its backend, the first bytes to the backend, and the bounds of the connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::report::{BackendReport, BoundsReport, LimitReport, PickReport, PoolReport, SendsReport, seconds};
+use super::report::{
+    BackendReport, BoundsReport, LimitReport, NearReport, PickReport, PoolReport, SendsReport, seconds,
+};
 use super::{ExplainedState, Journey, notes};
 use crate::conn::admission;
 use crate::conn::announce::HeaderFacts;
 use crate::conn::plan::{DialPlan, PickRule};
 use crate::conn::route::{ChosenTarget, pool_of};
+use crate::pool::near::Sites;
 use crate::pool::{Backend, Forward, PickPreview, Pool, Unavailable};
 use crate::snapshot::{OpeningPolicy, Protocol, ServedPool, UsageLimit};
 use crate::telemetry::CloseReason;
@@ -47,7 +51,7 @@ impl Journey<'_> {
     /// Describes the pool and the backend that it picks.
     pub(super) fn pick(&mut self, plan: &DialPlan, name: Option<&ServerName>) -> Result<(), CloseReason> {
         let pool = &plan.served.pool;
-        self.report.pool = Some(describe_pool(pool));
+        self.report.pool = Some(describe_pool(pool, self.request.source));
         if let (PickRule::Named, Some(forward)) = (plan.pick, pool.forward()) {
             let host = forwarded(forward, name)?;
             self.report.pick = Some(PickReport { host: Some(host), ..PickReport::unknown() });
@@ -132,7 +136,7 @@ impl Journey<'_> {
     }
 }
 
-fn describe_pool(pool: &Pool) -> PoolReport {
+fn describe_pool(pool: &Pool, source: Option<SocketAddr>) -> PoolReport {
     let spec = pool.spec();
     let digest = pool.digest().map(|digest| format!("{digest:016x}"));
     let hash_on =
@@ -146,7 +150,20 @@ fn describe_pool(pool: &Pool) -> PoolReport {
         available: pool.available(),
         backends: pool.backends().len(),
         panic: pool.is_in_panic(),
+        near: pool.places().map(|places| describe_near(pool, &places.source().sites, source)),
     }
+}
+
+/// Describes the order of zones for a client.
+fn describe_near(pool: &Pool, sites: &Sites, source: Option<SocketAddr>) -> NearReport {
+    let zones = pool.zones_of(source);
+    let by = match (&zones, source, sites) {
+        (None, None, _) => "no_address",
+        (None, Some(_), _) => "unknown",
+        (Some(_), _, Sites::At(_)) => "distance",
+        (Some(_), _, Sites::For(_)) => "country",
+    };
+    NearReport { by, zones: zones.unwrap_or_default().iter().map(|zone| zone.to_string()).collect() }
 }
 
 /// Returns the host to which a client is forwarded, with its port.

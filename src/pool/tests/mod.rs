@@ -246,7 +246,7 @@ fn the_first_of_a_pool_do_not_begin_slowly() {
 fn check_balancer(algorithm: Algorithm, new: PoolSpec, kept: bool) {
     let old = build(algorithm, &THREE);
     let new = Pool::build(new, Some(&old), 1);
-    let balancer = |pool: &Pool| Arc::clone(&pool.tiers.list()[0].balancer);
+    let balancer = |pool: &Pool| Arc::clone(&pool.tiers.own().list()[0].balancer);
     assert_eq!(Arc::ptr_eq(&balancer(&old), &balancer(&new)), kept, "{:?}", new.spec);
 }
 

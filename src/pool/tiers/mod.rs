@@ -1,7 +1,8 @@
-//! The tiers of a pool in use: their order, and the spread of keys over them.
+//! The tiers of a pool in use: their orders, and the spread of keys over them.
 //!
-//! Primaries form tiers by zone: the own zone, the listed zones in their order, and all others together.
-//! Backups form tiers in the same way. They are used only while no primary is up, or for a client that failed
+//! Primaries form tiers by zone: the own zone, the listed zones in their order, and all others together. This is the own
+//! order of the node. A pool may also have tiers by distance, with an order for each place of clients
+//! (`client_order`). Backups form tiers in the same way. They are used only while no primary is up, or for a client that failed
 //! at each primary that is up. A connection waits for a full primary, because writes to backups may be
 //! forbidden. Each tier has its own balancer, so a change in one tier moves no key within another. The rule for
 //! the overflow from one tier to the next is in [`crate::balance::tiers`].
@@ -21,11 +22,16 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::backend::Backend;
 use super::backend_spec::BackendSpec;
+use super::near::{NearSpec, ZoneRank};
 use crate::balance::tiers::{Capacity, KeyOwner, TierSpread, WHOLE};
 use crate::balance::{Balancer, Maglev};
 
 /// The name of the tier of all zones that are in no list. No zone can have this name.
 const OTHERS: &str = "*";
+
+mod client_order;
+
+pub(super) use client_order::PoolTiers;
 
 /// The order in which backends are used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +42,16 @@ pub struct TierSpec {
     pub zones: Vec<Arc<str>>,
     /// The percentage of weight that is up, 1 to 100, below which picks ignore health. Default: never.
     pub panic_threshold: Option<u8>,
+    /// The order of zones for each client, by its distance. Default: all clients get the order of the node.
+    pub near: Option<NearSpec>,
 }
 
-/// The tiers of a pool: primaries first, each kind in order of preference.
+/// The tiers of a pool: primaries first, each kind by the ranks of its zones. All backends of the pool are in one of them.
 #[derive(Debug)]
 pub(super) struct Tiers {
     list: Box<[Tier]>,
+    /// All ranks in ascending order: the order for clients that have no order of their own.
+    own_order: Box<[ZoneRank]>,
     /// The number of tiers of primaries.
     primaries: usize,
     panic_threshold: Option<u8>,
@@ -65,6 +75,8 @@ pub(super) struct TierPlan {
     /// The zone, or [`OTHERS`].
     name: Arc<str>,
     is_backup: bool,
+    /// The position of the zone in the list from which the tiers were made.
+    rank: ZoneRank,
     /// The backends of the tier, by their positions in the pool, in the order of the spec.
     pub(super) members: Box<[usize]>,
 }
@@ -103,6 +115,9 @@ struct KindHealth {
 /// The order in which a connection tries the tiers of one kind.
 pub(super) struct TierOrder<'a> {
     tiers: &'a [Tier],
+    /// The ranks of the zones in the order of the connection's client.
+    order: &'a [ZoneRank],
+    /// The place in this order of the tier that is tried first.
     first: usize,
     /// True if health is ignored.
     pub(super) is_panic: bool,
@@ -121,19 +136,21 @@ pub struct TierView {
     pub share: f64,
 }
 
-/// Sorts backends into tiers: primaries first, each kind in order of preference.
-pub(super) fn plan(spec: &TierSpec, backends: &[BackendSpec]) -> Vec<TierPlan> {
-    let preferred: Vec<&Arc<str>> = spec.zone.iter().chain(&spec.zones).collect();
+/// Sorts backends into tiers by the position of their zone in `zones`: primaries first. The backends of all other zones
+/// are in one tier, which comes last.
+pub(super) fn plan(zones: &[&Arc<str>], backends: &[BackendSpec]) -> Vec<TierPlan> {
+    let others = ZoneRank::of(zones.len());
     let rank = |zone: &Option<Arc<str>>| {
-        preferred.iter().position(|name| zone.as_ref() == Some(*name)).unwrap_or(preferred.len())
+        zones.iter().position(|name| zone.as_ref() == Some(*name)).map_or(others, ZoneRank::of)
     };
-    let mut tiers: BTreeMap<(bool, usize), Vec<usize>> = BTreeMap::new();
+    let mut tiers: BTreeMap<(bool, ZoneRank), Vec<usize>> = BTreeMap::new();
     for (position, backend) in backends.iter().enumerate() {
         tiers.entry((backend.backup, rank(&backend.zone))).or_default().push(position);
     }
     let plans = tiers.into_iter().map(|((is_backup, rank), members)| TierPlan {
-        name: preferred.get(rank).map_or_else(|| OTHERS.into(), |name| Arc::clone(name)),
+        name: zones.get(rank.index()).map_or_else(|| OTHERS.into(), |name| Arc::clone(name)),
         is_backup,
+        rank,
         members: members.into(),
     });
     plans.collect()
@@ -164,7 +181,15 @@ impl Tiers {
     pub(super) fn new(list: Vec<Tier>, panic_threshold: Option<u8>, panic: Arc<PanicState>) -> Self {
         let primaries = list.iter().filter(|tier| !tier.plan.is_backup).count();
         let known = ArcSwap::from_pointee(TierHealth::nothing());
-        Self { list: list.into(), primaries, panic_threshold, known, panic }
+        let mut own_order: Vec<_> = list.iter().map(|tier| tier.plan.rank).collect();
+        own_order.sort_unstable();
+        own_order.dedup();
+        Self { list: list.into(), own_order: own_order.into(), primaries, panic_threshold, known, panic }
+    }
+
+    /// The order of zones for clients that have no order of their own.
+    fn own_order(&self) -> &[ZoneRank] {
+        &self.own_order
     }
 
     /// All tiers.
@@ -239,10 +264,12 @@ impl Tiers {
     }
 
     /// Returns two orders in which a connection with this key tries the tiers: of the primaries, and then of the
-    /// backups. `None` stands for a kind that is of no use. `owner` returns the state of the key's owner in a tier.
+    /// backups. `None` stands for a kind that is of no use. `order` has the ranks of all zones in the order of the
+    /// client, and `owner` returns the state of the key's owner in a tier.
     pub(super) fn tier_orders<'a>(
         &'a self,
         known: &TierHealth,
+        order: &'a [ZoneRank],
         key: u64,
         owner: impl Fn(&Tier) -> KeyOwner,
     ) -> [Option<TierOrder<'a>>; 2] {
@@ -250,7 +277,8 @@ impl Tiers {
         [(primaries, &known.primaries), (backups, &known.backups)].map(|(tiers, found)| {
             let spread = found.spread.as_ref()?;
             let owner = |at| if found.is_panic { KeyOwner::None } else { owner(&tiers[at]) };
-            Some(TierOrder { tiers, first: spread.tier(key, owner), is_panic: found.is_panic })
+            let first = spread.choose(positions(tiers, order), key, owner);
+            Some(TierOrder { tiers, order, first, is_panic: found.is_panic })
         })
     }
 
@@ -269,12 +297,15 @@ impl Tiers {
         self.panic.picks.load(Ordering::Relaxed)
     }
 
-    /// The state of each tier.
+    /// The state of each tier, with its share of the clients that have no order of their own.
     pub(super) fn views(&self, known: &TierHealth) -> Vec<TierView> {
-        let [of_primaries, of_backups] = [&known.primaries, &known.backups]
-            .map(|found| found.spread.as_ref().map_or(&[][..], TierSpread::shares));
+        let shares = |found: &KindHealth, count: usize| {
+            found.spread.as_ref().map_or_else(Vec::new, |spread| spread.shares(0..count))
+        };
+        let of_primaries = shares(&known.primaries, self.primaries);
+        let of_backups = shares(&known.backups, self.list.len() - self.primaries);
         // Backups get nothing while primaries are of use.
-        let of_backups = if of_primaries.is_empty() { of_backups } else { &[] };
+        let of_backups = if of_primaries.is_empty() { of_backups } else { Vec::new() };
         let view = |at: usize, tier: &Tier| {
             let share = match at.checked_sub(self.primaries) {
                 None => of_primaries.get(at),
@@ -323,10 +354,15 @@ impl PanicState {
 impl<'a> TierOrder<'a> {
     /// The tiers in the order in which they are tried.
     pub(super) fn tiers(&self) -> impl Iterator<Item = &'a Tier> + use<'a> {
-        let (before, from_first) = self.tiers.split_at(self.first);
-        let (first, after) = from_first.split_at(1);
-        first.iter().chain(before).chain(after)
+        let Self { tiers, order, first, .. } = *self;
+        let in_order = move || positions(tiers, order).map(|at| &tiers[at]);
+        in_order().skip(first).take(1).chain(in_order().take(first)).chain(in_order().skip(first + 1))
     }
+}
+
+/// Returns the positions of tiers of one kind in an order of zones. A zone without a tier of this kind is skipped.
+fn positions(tiers: &[Tier], order: &[ZoneRank]) -> impl Iterator<Item = usize> {
+    order.iter().filter_map(|rank| tiers.binary_search_by_key(rank, |tier| tier.plan.rank).ok())
 }
 
 #[cfg(test)]

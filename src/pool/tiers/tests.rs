@@ -36,7 +36,7 @@ fn spec(text: &str) -> PoolSpec {
     PoolSpec {
         hash_key: [7; 16],
         health: Some(HealthSpec { rise: 1, fall: 1, ..HealthSpec::default() }),
-        tiers: TierSpec { zone: Some("a".into()), zones: vec!["b".into()], panic_threshold: None },
+        tiers: TierSpec { zone: Some("a".into()), zones: vec!["b".into()], ..TierSpec::default() },
         ..PoolSpec::new("p".into(), backends(text))
     }
 }
@@ -167,7 +167,7 @@ fn nodes_of_one_zone_agree_whatever_the_order_in_their_files() {
         assert_eq!(picked(&one), picked(&two));
     }
     assert_eq!(one.digest(), two.digest());
-    let elsewhere = TierSpec { zone: Some("b".into()), zones: Vec::new(), panic_threshold: None };
+    let elsewhere = TierSpec { zone: Some("b".into()), zones: Vec::new(), ..TierSpec::default() };
     let elsewhere = build(PoolSpec { tiers: elsewhere, ..spec("a1@a a2@a b1@b c1@c") });
     assert_ne!(one.digest(), elsewhere.digest());
 }
@@ -275,7 +275,7 @@ fn tables_of_tiers_that_stay_are_kept() {
     let old = build(spec("one@a two@b three@c"));
     let new = Pool::build(spec("three@c four@b one@a"), Some(&old), 0);
     let balancers = |pool: &Pool| -> Vec<_> {
-        pool.tiers.list().iter().map(|tier| Arc::as_ptr(&tier.balancer)).collect()
+        pool.tiers.own().list().iter().map(|tier| Arc::as_ptr(&tier.balancer)).collect()
     };
     let (old, new) = (balancers(&old), balancers(&new));
     assert_eq!([old[0] == new[0], old[1] == new[1], old[2] == new[2]], [true, false, true]);

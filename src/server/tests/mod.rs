@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const CONFIG: &str = "workers = 1\naccess_log.to = 'off'\nshutdown.grace = '1h'\nshutdown.drain = '1h'\n\
     [list.l]\nfile = '/dev/null'\nallow_empty = true\n\
     [listener.a]\nbind = '127.0.0.1:0'\nprotocol = 'tls'\nunmatched = 'a'\nroutes_file = '/dev/null'\n\
-    [pool.a]\nbackends = ['127.0.0.1:1']\nhealth.check = 'off'\n\
+    [pool.a]\nbackends = [{ address = '127.0.0.1:1', zone = 'z' }]\nhealth.check = 'off'\n\
+    near = { database = '/dev/null', sites = { z = 'DE' } }\n\
     [pool.found]\ndiscover = { file = '/nonexistent/backends.json' }\nhealth.check = 'off'\n";
 
 type ReloadAnswer = oneshot::Receiver<Result<Changes, ReloadFault>>;
@@ -398,12 +399,14 @@ fn other_events_change_no_phase() {
             let mut fixture = ControlFixture::new();
             let followers = &mut fixture.control.followers;
             let list = FileEvent::List(followers.list_files.next().await);
+            let near = FileEvent::Near(followers.near_files.next().await);
             let routes = FileEvent::Routes(followers.route_files.next().await);
             let found = followers.discovery.reports.recv().await.unwrap();
             let running = fixture.phase(phase).await;
             let mut events = vec![
                 ControlEvent::Discovered(found),
                 ControlEvent::File(list),
+                ControlEvent::File(near),
                 ControlEvent::File(routes),
                 ControlEvent::Backend(BackendEvent::EjectionOver),
             ];

@@ -20,6 +20,7 @@ const KEPT_ELSEWHERE: &[&MetricDoc] = &[
     &families::HASH_OVERFLOWS,
     &families::FORWARD_LOOKUPS,
     &families::LIST_LOADS,
+    &families::NEAR_LOADS,
     &families::LIST_REFUSALS,
     &families::DISCOVERY_FAILURES,
     &families::ROUTE_CONNECTIONS,

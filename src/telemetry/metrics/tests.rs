@@ -18,6 +18,8 @@ fn whole(metrics: &Metrics) -> String {
     text.family(&families::POOL_PANIC).sample(&pool, 0.0);
     text.family(&families::PANIC_PICKS).sample(&pool, 0.0);
     text.family(&families::TIER_SHARE).sample(&[("pool", "p"), ("tier", "*"), ("kind", "primary")], 0.0);
+    text.family(&families::NEAR_LOADS).sample(&[("pool", "p"), ("result", "ok")], 0.0);
+    text.family(&families::NEAR_LAST_LOAD).sample(&pool, 0.0);
     text.family(&families::BACKEND_UP).sample(&backend, 0.0);
     text.family(&families::BACKEND_CONNECTIONS_LIMIT).sample(&backend, 0.0);
     let of_backend = |label| [("pool", "p"), ("backend", "b"), (label, "up")];

@@ -170,3 +170,9 @@ pub(crate) fn number_of(kind: u8, number: u32) -> Vec<u8> {
     let bytes: Vec<u8> = number.to_be_bytes().into_iter().skip_while(|byte| *byte == 0).collect();
     [vec![kind << 5 | bytes.len() as u8], bytes].concat()
 }
+
+/// Returns a record with coordinates, as MaxMind and DB-IP write it.
+pub(crate) fn at(latitude: f64, longitude: f64) -> Vec<u8> {
+    let number = |number: f64| [&[3 << 5 | 8], &number.to_be_bytes()[..]].concat();
+    map(&[("location", map(&[("latitude", number(latitude)), ("longitude", number(longitude))]))])
+}

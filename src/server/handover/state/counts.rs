@@ -23,6 +23,10 @@ pub(super) fn export_counters(view: &View, snapshot: &Snapshot) -> Vec<HandedCou
         counters.push(families::HASH_OVERFLOWS.hand_over(&[name], pool.overflows().unwrap_or_default()));
         let failures = discovery.iter().fold(0_u64, |sum, source| sum.saturating_add(source.failures()));
         counters.push(families::DISCOVERY_FAILURES.hand_over(&[name], failures));
+        if let Some(places) = pool.places() {
+            let loads = places.loads();
+            counters.extend(loads.map(|(word, count)| families::NEAR_LOADS.hand_over(&[name, word], count)));
+        }
         if let Some(forward) = pool.forward() {
             let lookups = LookupResult::ALL.map(|result| {
                 families::FORWARD_LOOKUPS.hand_over(&[name, result.word()], forward.lookups(result))
@@ -116,6 +120,8 @@ fn add_kept_counter(view: &View, snapshot: &Snapshot, counter: &HandedCounter) {
         } else if is(&families::DISCOVERY_FAILURES) {
             // The family has one series for all sources of a pool.
             discovery.iter().take(1).for_each(|source| source.add_failures(*value));
+        } else if is(&families::NEAR_LOADS) {
+            pool.places().into_iter().for_each(|places| places.add_loads(label("result"), *value));
         } else if is(&families::FORWARD_LOOKUPS)
             && let Some(forward) = pool.forward()
             && let Some(result) =

@@ -222,6 +222,20 @@ pub(crate) const HASH_OVERFLOWS: MetricDoc = doc(
     "Connections that went to another backend because the backend of their key was at `max_load`. The count starts \
      again with each change of the pool.",
 );
+pub(crate) const NEAR_LOADS: MetricDoc = doc(
+    "pointsman_near_loads_total",
+    Counter,
+    &["pool", "result"],
+    "Reads of the database with the places of the pool's clients: `ok` or `failed`. Only a read with `ok` changes the \
+     order of zones. Only for pools with near.",
+);
+pub(crate) const NEAR_LAST_LOAD: MetricDoc = doc(
+    "pointsman_near_last_load_timestamp_seconds",
+    Gauge,
+    &["pool"],
+    "Unix time of the last good read of the database with the places of the pool's clients. 0 means that no read \
+     was good yet. Only for pools with near.",
+);
 pub(crate) const LIST_ENTRIES: MetricDoc = doc(
     "pointsman_list_entries",
     Gauge,

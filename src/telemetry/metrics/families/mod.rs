@@ -13,8 +13,8 @@ pub(crate) use backends::{
     BACKEND_STATE, BACKEND_STATE_CHANGES, BACKEND_TROUBLES, BACKEND_UP, BACKEND_WAITING, BACKEND_WEIGHT,
     CHECK_FAILURES, CHECK_SECONDS, DISCOVERY_BACKENDS, DISCOVERY_FAILING, DISCOVERY_FAILURES,
     DISCOVERY_LAST_SUCCESS, FIRST_BYTE_SECONDS, FORWARD_LOOKUPS, FORWARD_NAMES, HASH_OVERFLOWS,
-    HASH_TABLE_ENTRIES, HASH_TABLE_INFO, LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS, POOL_BYTES,
-    POOL_CLOSED, POOL_INFO, SILENT,
+    HASH_TABLE_ENTRIES, HASH_TABLE_INFO, LIST_ENTRIES, LIST_LAST_LOAD, LIST_LOADS, LIST_REFUSALS,
+    NEAR_LAST_LOAD, NEAR_LOADS, POOL_BYTES, POOL_CLOSED, POOL_INFO, SILENT,
 };
 
 /// A hello comes within one or two round trips, or hits its timeouts (5 s and 60 s by default).
@@ -374,7 +374,7 @@ pub(crate) const TIER_SHARE: MetricDoc = doc(
     Gauge,
     &["pool", "tier", "kind"],
     "Part of the pool's new connections that a tier gets now. A tier is a zone, or * for all zones that are not \
-     listed. The kind of a tier is primary or backup.",
+     listed. The kind of a tier is primary or backup. With near, the part of the clients whose place is not known.",
 );
 pub(crate) const POOL_PANIC: MetricDoc = doc(
     "pointsman_pool_panic",
@@ -445,6 +445,8 @@ pub const METRICS: &[MetricDoc] = &[
     QUEUE_SECONDS,
     QUEUE_LENGTH,
     TIER_SHARE,
+    NEAR_LOADS,
+    NEAR_LAST_LOAD,
     POOL_PANIC,
     PANIC_PICKS,
     EJECTIONS,
@@ -551,7 +553,7 @@ mod tests {
                 assert!(name.trim_end_matches("_total").contains("bytes"), "{name}");
             }
         }
-        assert_eq!(names.len(), 103);
+        assert_eq!(names.len(), 105);
     }
 
     #[test]
