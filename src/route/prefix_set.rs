@@ -50,8 +50,11 @@ impl PrefixSet {
     /// Returns true if an address is in one of the networks. A mapped address (`::ffff:10.0.0.1`) is IPv4.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
-            IpAddr::V4(address) => self.v4.around(address.to_bits()).is_some(),
-            IpAddr::V6(address) => self.v6(address.to_bits()).is_some(),
+            IpAddr::V4(address) => self.v4.position(address.to_bits()).is_some(),
+            IpAddr::V6(address) => {
+                let address = address.to_bits();
+                self.v6_wide.position(upper(address)).or_else(|| self.v6_narrow.position(address)).is_some()
+            }
         }
     }
 
