@@ -118,6 +118,15 @@ fn nodes_leave_and_restart_one_after_the_other() {
     }
     clients.end().assert_whole("rules, all nodes restart in turn under connections of 3 s");
 
+    let clients = lab.clients(VIP, CLIENTS, 3);
+    for node in 1..=3 {
+        // The command fails unless the last connection of the node has ended.
+        lab.command(node, &["leave", "--wait", "60s"]);
+        lab.signal(node, "TERM");
+        come_back(&mut lab, node, 3);
+    }
+    clients.end().assert_whole("rules, `leave --wait` on all nodes in turn under connections of 3 s");
+
     // Node 2 has now loaded its grace of 3 s.
     let clients = lab.clients(VIP, CLIENTS, 0);
     leave(&mut lab, 2, 2);
