@@ -140,6 +140,7 @@ fn status_tells_what_is_there() {
     assert!(started.as_str().unwrap().ends_with('Z'), "{started}");
     assert!(status["uptime_seconds"].take().is_u64());
     assert!(status["connections"]["limit"].take().as_u64() > Some(0));
+    assert!(status["connections"]["limit_from_descriptors"].take().as_u64() > Some(0));
     assert!(status["pools"][0]["backends"][0]["since_seconds"].take().is_u64());
     let since = status["pools"][0]["backends"][0]["since"].take();
     assert!(since.as_str().unwrap().ends_with('Z'), "{since}");
@@ -170,9 +171,9 @@ fn status_tells_what_is_there() {
         "upgrade": null,
         "overrides": [],
         "life": "serving",
-            "readiness": { "ready": true, "reason": "ready", "text": "ready", "since": null, "excused": [] },
+        "readiness": { "ready": true, "reason": "ready", "text": "ready", "since": null, "excused": [] },
         "workers": 2,
-        "connections": { "open": 1, "limit": null },
+        "connections": { "open": 1, "limit": null, "limit_from_descriptors": null },
         "listeners": [{
             "name": "main",
             "addresses": [proxy.address("main")],
@@ -192,6 +193,7 @@ fn status_tells_what_is_there() {
             "queue": { "waiting": 0, "length": null },
             "tiers": [{ "zone": "*", "backup": false, "weight_up": 1, "weight": 1, "share": 1.0 }],
             "discovery": [],
+            "near": null,
             "forward": null,
             "backends": [{
                 "name": backend.address.to_string(),
@@ -206,9 +208,9 @@ fn status_tells_what_is_there() {
                 "reason": null,
                 "since": null,
                 "since_seconds": null,
-                "connections": { "active": 1, "waiting": null, "limit": null, "total": 1 },
+                "connections": { "active": 1, "waiting": null, "limit": null, "total": 1, "recent": 1 },
                 "checks": { "passed": 0, "failed": 0, "not_made": 0, "fault": null, "heard": null },
-                "troubles": { "connects": 0, "early_resets": 0, "recent": 0 },
+                "troubles": { "connects": 0, "early_resets": 0, "recent": 0, "recent_resets": 0 },
                 "ejection": null,
                 "agent": null,
             }],
