@@ -146,10 +146,10 @@ impl Pool {
         kind: &K,
     ) -> Result<K::Picked, Unavailable> {
         let draw = self.draw(request);
-        let client = self.tiers.of_client(request.source);
-        if let Some(tier) = client.tiers.only() {
+        if let Some(tier) = self.tiers.only() {
             return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits }, kind);
         }
+        let client = self.tiers.of_client(request.source);
         let known = self.health_of(client.tiers);
         let orders =
             client.tiers.tier_orders(&known, client.order(), draw.key, |tier| self.owner(tier, draw.key));

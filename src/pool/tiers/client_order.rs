@@ -57,6 +57,11 @@ impl PoolTiers {
         self.near.as_ref().map(|near| &near.places)
     }
 
+    /// The only tier, if there is nothing to decide for any client.
+    pub(in super::super) fn only(&self) -> Option<&Tier> {
+        if self.near.is_none() { self.own.only() } else { None }
+    }
+
     /// Returns the tiers for the client at this address; `None` for a Unix socket.
     pub(in super::super) fn of_client(&self, source: Option<SocketAddr>) -> ClientTiers<'_> {
         let own = ClientTiers { tiers: &self.own, near: None };

@@ -203,7 +203,7 @@ impl Tiers {
     }
 
     /// The only tier, if there is nothing to decide.
-    pub(super) fn only(&self) -> Option<&Tier> {
+    fn only(&self) -> Option<&Tier> {
         match &*self.list {
             [only] if self.panic_threshold.is_none() => Some(only),
             _ => None,
