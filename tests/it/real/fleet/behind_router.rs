@@ -82,15 +82,27 @@ fn a_node_that_leaves_and_returns_breaks_no_connection() {
     come_back(&mut lab, 1, 3);
 }
 
+/// Starts clients of IPv4 and of IPv6.
+fn of_both_families(lab: &Lab) -> [(&'static str, Clients); 2] {
+    [("", VIP), ("IPv6, ", VIP6)].map(|(family, vip)| (family, lab.clients(vip, CLIENTS, 0)))
+}
+
+/// Checks that only connections of node 1 are lost.
+fn assert_lost_only_of_the_first(clients: [(&str, Clients); 2], event: &str) {
+    for (family, clients) in clients {
+        clients.end().assert_lost_only_of(1, &format!("{family}{event}"));
+    }
+}
+
 #[test]
 #[ignore = "needs root, iproute2, nftables, bird and python3"]
 fn a_killed_process_breaks_only_its_own_connections() {
     let mut lab = Lab::start_behind_router(3);
     lab.set_rules();
-    let clients = lab.clients(VIP, CLIENTS, 0);
+    let clients = of_both_families(&lab);
     lab.kill(1);
     lab.wait_for_paths(2);
-    clients.end().assert_lost_only_of(1, "rules, SIGKILL");
+    assert_lost_only_of_the_first(clients, "rules, SIGKILL");
 }
 
 #[test]
@@ -98,10 +110,10 @@ fn a_killed_process_breaks_only_its_own_connections() {
 fn a_silent_machine_breaks_only_its_own_connections() {
     let lab = Lab::start_behind_router(3);
     lab.set_rules();
-    let clients = lab.clients(VIP, CLIENTS, 0);
+    let clients = of_both_families(&lab);
     lab.silence(1);
     lab.wait_for_paths(2);
-    clients.end().assert_lost_only_of(1, "rules, the machine is silent");
+    assert_lost_only_of_the_first(clients, "rules, the machine is silent");
 }
 
 #[test]
