@@ -14,8 +14,9 @@
 //!
 //! Nodes choose the same tier for a key if they have the same tiers in the same order, and see the same backends
 //! up. Nodes in different zones have their tiers in different orders, so their choices differ; this is the purpose
-//! of zones. A client whose place is known has an order of its own, which is the same on all nodes. The choice depends on the key's coin for the n-th tier (from 0): the upper half of
-//! `mix(key + (n + 1) * 0x9e3779b97f4a7c15)`, where `mix` is the finalizer of SplitMix64. A change of this formula
+//! of zones. A client whose place is known has an order of its own, which is the same on all nodes.
+//!
+//! The choice depends on the key's coin for the n-th tier (from 0): the upper half of `mix(key + (n + 1) * 0x9e3779b97f4a7c15)`, where `mix` is the finalizer of SplitMix64. A change of this formula
 //! would move connections in every fleet during its upgrade; golden vectors in the tests detect such a change.
 
 /// All keys. Shares are fractions of this number, exact to one in four thousand million.
@@ -56,8 +57,8 @@ pub enum KeyOwner {
     None,
 }
 
-/// The capacities of the tiers of a pool, from which each order of these tiers has its shares and its choice of a tier
-/// for each key. A tier is named by its position among the capacities.
+/// The capacities of the tiers of a pool. Shares and choices are computed from them for any order of the tiers. A tier is
+/// named by its position among the capacities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TierSpread {
     parts: Box<[TierPart]>,

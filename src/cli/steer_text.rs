@@ -67,7 +67,7 @@ fn ended(kind: &str) -> &'static str {
         "weight" => "has the weight of the configuration",
         "pause" => "is not paused",
         "split" => "has the shares of the configuration",
-        "leave" => "is ready as before",
+        "leave" => "no longer leaves",
         _ => "has the level of the configuration",
     }
 }

@@ -55,14 +55,15 @@ pub(super) fn follow(
 /// Waits until no connection of the subject of an override is open.
 pub(super) fn wait_until_empty(wait: Duration, admin: &AdminArgs, subject: Subject<'_>) -> WaitEnd {
     let deadline = Instant::now().checked_add(wait);
-    let mut open = 0;
+    // The number of open connections in the last answer.
+    let mut open = None;
     loop {
         match open_connections(admin, subject) {
             Ok(Some(0)) => {
                 let _ = answer("no connection is open\n");
                 return WaitEnd::Empty;
             }
-            Ok(Some(count)) => open = count,
+            Ok(Some(count)) => open = Some(count),
             Ok(None) => {
                 complain(
                     "the change was ended meanwhile, by its time or by another operator; `pointsman status` has the event",
@@ -70,7 +71,7 @@ pub(super) fn wait_until_empty(wait: Duration, admin: &AdminArgs, subject: Subje
                 return WaitEnd::Unknown;
             }
             Err(QueryFault::Unanswered(_, error)) if subject.0 == "leave" && is_ended(&error) => {
-                let _ = answer("the process has ended, or it stops: its admin listener is closed\n");
+                let _ = answer(&after_the_end(open));
                 return WaitEnd::Empty;
             }
             // The next query shows whether the process is busy or gone.
@@ -81,19 +82,37 @@ pub(super) fn wait_until_empty(wait: Duration, admin: &AdminArgs, subject: Subje
             }
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            let connections = if open == 1 { "1 connection is" } else { &format!("{open} connections are") };
-            let place = if subject.0 == "leave" { by_listener(admin) } else { String::new() };
-            complain(&format!(
-                "{connections} still open{place}, and the change stays in force: {}",
-                ways_on(subject)
-            ));
+            let left = match open {
+                None => {
+                    "the process did not answer, so the number of open connections is not known".to_owned()
+                }
+                Some(open) => {
+                    let place = if subject.0 == "leave" { by_listener(admin) } else { String::new() };
+                    format!("{} still open{place}", are_connections(open))
+                }
+            };
+            complain(&format!("{left}, and the change stays in force: {}", ways_on(subject)));
             return WaitEnd::Left;
         }
         thread::park_timeout(PAUSE);
     }
 }
 
-/// Returns the commands that go on after a wait that was too short.
+/// Returns the text for a process whose admin listener is closed, by the number of open connections in its last answer. A
+/// process that got SIGTERM closes this listener first, and lets its connections end.
+fn after_the_end(open: Option<u64>) -> String {
+    let end = "the admin listener is closed: the process has ended, or it drains after a request to stop";
+    match open {
+        Some(open) if open > 0 => format!("{end}; at the last answer, {} open\n", are_connections(open)),
+        _ => format!("{end}\n"),
+    }
+}
+
+fn are_connections(count: u64) -> String {
+    if count == 1 { "1 connection is".to_owned() } else { format!("{count} connections are") }
+}
+
+/// Returns the commands to use after a wait that reached its deadline.
 fn ways_on((kind, pool, backend): Subject<'_>) -> String {
     match kind {
         "state" => format!(
@@ -114,7 +133,7 @@ fn is_ended(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound)
 }
 
-/// Returns true if an error shows no more than that this query has no answer: the process is busy, or it ended or closed
+/// Returns true if an error shows only that this query got no answer: the process is busy, or it ended or closed
 /// its admin listener meanwhile.
 fn is_broken_off(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionReset, TimedOut, UnexpectedEof};
@@ -130,7 +149,7 @@ fn by_listener(admin: &AdminArgs) -> String {
     }
 }
 
-/// Returns the same for a page of the status. The listeners with the most connections come first.
+/// Returns that text for a page of the status. The listeners with the most connections come first.
 fn listed_by_listener(page: &str) -> String {
     let page: Value = serde_json::from_str(page).unwrap_or_default();
     let of = |listener: &Value| {
@@ -152,7 +171,11 @@ fn listed_by_listener(page: &str) -> String {
 /// Returns the open connections of the subject of an override, also those of backends that were removed; `None` if there is
 /// no such override.
 fn open_connections(admin: &AdminArgs, subject: Subject<'_>) -> Result<Option<u64>, QueryFault> {
-    let (_, page) = ask_page(admin, "/api/v1/overrides")?;
+    let (code, page) = ask_page(admin, "/api/v1/overrides")?;
+    if code != 200 {
+        complain(page.trim_end());
+        return Err(QueryFault::Reported(ExitCode::from(FAILED)));
+    }
     let Some(of_process) = open(&page, subject) else { return Ok(None) };
     let (kind, pool, backend) = subject;
     if kind == "leave" {

@@ -63,7 +63,7 @@ tables! {
         /// once, for `ready_floor` at most. Default: none.
         ready_needs: OneOrMany<String>,
         /// The time without an available backend after which a pool of `ready_needs` makes the node not ready;
-        /// "100ms" to "1h". A pool that had none since the start of the process counts at once. Default "10s".
+        /// "100ms" to "1h". At a start the pool counts at once, until a check of it has passed. Default "10s".
         ready_needs_after: Time<100, HOUR>,
         /// The longest time for which `ready_needs` keeps this node not ready; "100ms" to "1day". Then the node is
         /// ready again, with a warning, until the pool has had a backend again. Default "5m", or `ready_needs_after`

@@ -18,8 +18,8 @@ tables! {
         /// version stays in force. Required.
         database: FilePath,
         /// The places of zones: all as latitude and longitude in degrees, such as [52.37, 4.90], or all as countries,
-        /// such as ["NL", "BE"]. Coordinates need a database of cities. A country is at the zone that lists it
-        /// earliest. Zones that are not named come last and are alike. At most 64. Required.
+        /// such as ["NL", "BE"]. Coordinates need a database of cities. A client's first zone is the one that lists
+        /// its country earliest. Zones that are not named come last, without an order among them. At most 64. Required.
         sites: NamedTables<SiteWord>,
     }
 }

@@ -149,12 +149,25 @@ impl Pool {
         if let Some(tier) = self.tiers.only() {
             return self.pick_in(tier, &draw, CandidateRules { health: HealthRule::Obeyed, limits }, kind);
         }
-        let client = self.tiers.of_client(request.source);
+        self.pick_among_tiers(request.source, &draw, limits, kind)
+    }
+
+    /// Picks among the backends of several tiers, in the order of the client. It stays out of the pick of a pool with one
+    /// tier, which nearly all pools are.
+    #[inline(never)]
+    fn pick_among_tiers<K: PickKind>(
+        &self,
+        source: Option<SocketAddr>,
+        draw: &Draw<'_>,
+        limits: LimitRule,
+        kind: &K,
+    ) -> Result<K::Picked, Unavailable> {
+        let client = self.tiers.of_client(source);
         let known = self.health_of(client.tiers);
         let orders =
             client.tiers.tier_orders(&known, client.order(), draw.key, |tier| self.owner(tier, draw.key));
         for tier_order in orders.into_iter().flatten() {
-            match self.pick_in_order(client.tiers, &tier_order, &draw, limits, kind) {
+            match self.pick_in_order(client.tiers, &tier_order, draw, limits, kind) {
                 Err(Unavailable::NoneUp) => {}
                 // A full backend gets free again; backups are only for the time without any usable primary.
                 decided => return decided,

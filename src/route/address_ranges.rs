@@ -77,6 +77,7 @@ impl<T: AddressBits> AddressRanges<T> {
     }
 
     /// Returns the position of the range that contains an address, in the order of the addresses.
+    #[inline]
     pub(super) fn position(&self, address: T) -> Option<usize> {
         let mut at = 0;
         for level in self.levels.iter().chain([&self.starts]) {

@@ -1,5 +1,5 @@
-//! Follows the databases with the places of clients while the process runs. A change replaces the orders of zones of the
-//! pools that use the database, for new connections, and nothing else.
+//! Follows the databases with the places of clients while the process runs. A changed database replaces the
+//! orders of zones of its pools. Only new connections use the new orders.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -162,7 +162,6 @@ impl NearReport {
         let places = snapshot.pools.iter().filter_map(|(name, served)| Some((name, served.pool.places()?)));
         let own: Vec<(&Arc<str>, &Arc<Places>)> =
             places.filter(|(_, places)| places.source() == source).collect();
-        // The fault is shown once, at the first of these pools.
         let Some((first, _)) = own.first() else { return };
         let database = source.path.display();
         let table = match read {
@@ -178,7 +177,8 @@ impl NearReport {
                     "the database {database} is broken; each client keeps its order of zones: {}",
                     first_line(&faults)
                 );
-                view.standing.set(StandingKind::Near, first, text);
+                // A reload may remove any of these pools.
+                own.iter().for_each(|(name, _)| view.standing.set(StandingKind::Near, name, text.clone()));
                 let text =
                     format!("the database {database} of pool {first} is broken; its last version stays");
                 view.events.note(EventKind::Pool, Severity::Error, text);

@@ -10,8 +10,8 @@
 //! A pool without a backend is waiting for `ready_needs_after`, and then lacking. While a pool is lacking, the node is not
 //! ready. A node does not know if the other nodes have the same dead pool. So the node is not ready for `ready_floor` at
 //! most, whatever the number of pools. At the end of this time every pool without a backend is excused, until it has had a
-//! backend again. A pool that has had no backend since the start of the process is lacking at once: the node has no clients
-//! that it could lose.
+//! backend again. A pool that has had no backend since the start of the process is lacking at once, because the node has no
+//! clients yet that it could lose. The caller counts a backend at the start only after a check of the pool has passed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,7 +27,7 @@ enum MissingStage {
     Waiting,
     /// The node is not ready.
     Lacking,
-    /// The node is ready nevertheless: it was not ready for the longest time.
+    /// The node is ready nevertheless: `ready_floor` has passed.
     Excused,
 }
 
@@ -65,11 +65,13 @@ pub(super) struct NeededPools {
 /// A change of the readiness.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NeedsChange {
+    /// The process begins, and these pools have no backend yet: the node is not ready.
+    NotYet(Vec<Arc<str>>),
     /// The node is not ready: these pools have no backend.
     Unready(Vec<Arc<str>>),
     /// The node is ready again after this time.
     Ready(Duration),
-    /// The node is ready again after the longest time, and these pools still have no backend.
+    /// The node is ready again because `ready_floor` has passed, and these pools still have no backend.
     Excused(Vec<Arc<str>>),
 }
 
@@ -83,8 +85,8 @@ impl NeededPools {
     ) -> Option<NeedsChange> {
         let missing: Vec<_> = spec.needs.iter().filter(|pool| !has_backend(pool)).collect();
         self.missing.retain(|pool, _| missing.contains(&pool));
-        let stage = if self.has_begun { MissingStage::Waiting } else { MissingStage::Lacking };
-        self.has_begun = true;
+        let is_first = !std::mem::replace(&mut self.has_begun, true);
+        let stage = if is_first { MissingStage::Lacking } else { MissingStage::Waiting };
         for pool in missing {
             let pool = self.missing.entry(Arc::clone(pool)).or_insert(MissingPool { stage, since: now });
             if pool.stage == MissingStage::Waiting && pool.since + spec.after <= now {
@@ -96,7 +98,7 @@ impl NeededPools {
             None if lacking.is_empty() => None,
             None => {
                 self.unready = Some(now);
-                Some(NeedsChange::Unready(lacking))
+                Some(if is_first { NeedsChange::NotYet(lacking) } else { NeedsChange::Unready(lacking) })
             }
             Some(since) if lacking.is_empty() => {
                 self.unready = None;
@@ -112,7 +114,7 @@ impl NeededPools {
         }
     }
 
-    /// Returns the time at which a pool begins to lack or is excused, if no pool changes before.
+    /// Returns the time at which a pool starts to lack a backend or is excused, if no pool changes before.
     pub(super) fn next(&self, spec: &ReadySpec) -> Option<Instant> {
         let waiting = self.missing.values().filter(|pool| pool.stage == MissingStage::Waiting);
         let lacking = waiting.map(|pool| pool.since + spec.after);
@@ -233,6 +235,7 @@ mod tests {
         fn check(&mut self, second: u64, missing: &str, expected: &str) {
             let found = match self.review(second, missing) {
                 None => String::new(),
+                Some(NeedsChange::NotYet(pools)) => format!("not yet: {}", pools.join(" ")),
                 Some(NeedsChange::Unready(pools)) => format!("not ready: {}", pools.join(" ")),
                 Some(NeedsChange::Ready(after)) => format!("ready after {}", after.as_secs()),
                 Some(NeedsChange::Excused(pools)) => format!("excused: {}", pools.join(" ")),
@@ -318,13 +321,13 @@ mod tests {
     #[test]
     fn a_pool_that_has_never_had_a_backend_counts_at_once() {
         let mut tested = Tested::begin("a b");
-        tested.check(5, "a", "not ready: a");
+        tested.check(5, "a", "not yet: a");
         tested.check_next(Some(305));
         tested.check(6, "", "ready after 1");
         tested.check(7, "a", "");
         tested.check_next(Some(17));
         let mut tested = Tested::begin("a");
-        tested.check(5, "a", "not ready: a");
+        tested.check(5, "a", "not yet: a");
         tested.check(305, "a", "excused: a");
     }
 

@@ -1,5 +1,5 @@
-//! The readiness of this node. [`View::readiness()`] is the one source of the answer and its reason: `/ready`, `pointsman
-//! health --ready`, the status, its problems and the metric show it.
+//! The readiness of this node. [`View::readiness()`] computes the answer and its reason. `/ready`, `pointsman health --ready`,
+//! the status, its problems and the metric show this result.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use super::needed_pools::NeedsChange;
 use super::view::{LifeStage, View};
 use crate::config::ReadySpec;
 use crate::limit::Moment;
+use crate::pool::{Backend, Pool};
 
 /// The reason for which the node is ready or not. Of several reasons, the first one in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +85,10 @@ impl fmt::Display for Readiness {
 impl View {
     /// Returns the readiness of the node.
     pub fn readiness(&self) -> Readiness {
-        let needs = self.needs.lock();
-        let unready = needs.unready();
+        let (unready, excused) = {
+            let needs = self.needs.lock();
+            (needs.unready(), needs.excused())
+        };
         let reason = match self.life() {
             LifeStage::Starting => ReadyReason::Starting,
             LifeStage::Draining => ReadyReason::Draining,
@@ -100,7 +103,7 @@ impl View {
             Some((pools, since)) => (pools, Some(time(since))),
             None => (Vec::new(), None),
         };
-        let excused = needs.excused().into_iter().map(|(pool, since)| (pool, time(since))).collect();
+        let excused = excused.into_iter().map(|(pool, since)| (pool, time(since))).collect();
         Readiness { reason, pools, since, excused }
     }
 }
@@ -114,23 +117,44 @@ pub(super) fn next_review(view: &View, spec: &ReadySpec) -> Option<Instant> {
     }
 }
 
-/// Reviews the pools that the node needs, and logs a change of the readiness. The review of a start is the one when the
-/// process begins to serve, because backends are discovered before.
+/// Reviews the pools that the node needs, and logs a change of the readiness. The first review takes place when the process
+/// begins to serve: discovery has ended by then.
 pub(super) fn review(view: &View, spec: &ReadySpec) {
     if view.life() != LifeStage::Serving {
         return;
     }
     let snapshot = view.snapshot.load();
-    let has_backend = |pool: &str| snapshot.pools.get(pool).is_some_and(|served| served.pool.has_backend());
+    let has_backend = |pool: &str| {
+        snapshot.pools.get(pool).is_some_and(|served| served.pool.has_backend() && is_proved(&served.pool))
+    };
     let change = view.needs.lock().review(spec, has_backend, Instant::now());
     if let Some(change) = change {
         report(&change, spec, view);
     }
 }
 
+/// Returns true if a check of the pool has passed, or if the pool has no checks. Backends count as available before their
+/// first check, so a node with a dead pool would be ready after each start.
+fn is_proved(pool: &Pool) -> bool {
+    let has_passed = |backend: &Arc<Backend>| backend.health().checks_passed() > 0;
+    pool.spec().health.is_none() || pool.backends().iter().any(has_passed)
+}
+
 fn report(change: &NeedsChange, spec: &ReadySpec, view: &View) {
     let floor = format_duration(spec.floor);
     let (severity, text) = match change {
+        NeedsChange::NotYet(pools) => {
+            let pools = pools.join(", ");
+            tracing::info!(
+                %pools, %floor,
+                "not ready yet: a pool of ready_needs has no backend that is known to work; /ready answers 503 until it has \
+                 one, for ready_floor at most"
+            );
+            let text = format!(
+                "not ready yet: no backend of {pools} is known to work (ready_needs); /ready answers 503 for {floor} at most"
+            );
+            (Severity::Info, text)
+        }
         NeedsChange::Unready(pools) => {
             let pools = pools.join(", ");
             tracing::warn!(
@@ -145,11 +169,8 @@ fn report(change: &NeedsChange, spec: &ReadySpec, view: &View) {
         }
         NeedsChange::Ready(after) => {
             let after = format_duration(std::time::Duration::from_secs(after.as_secs()));
-            tracing::info!(%after, "ready again: the pools of ready_needs have available backends");
-            (
-                Severity::Info,
-                format!("ready again after {after}: the pools of ready_needs have available backends"),
-            )
+            tracing::info!(%after, "ready: no pool of ready_needs is without a backend");
+            (Severity::Info, format!("ready after {after}: no pool of ready_needs is without a backend"))
         }
         NeedsChange::Excused(pools) => {
             let pools = pools.join(", ");

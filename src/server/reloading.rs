@@ -51,8 +51,8 @@ impl Control {
         }
     }
 
-    /// Applies the reports about lists and databases, and the overrides that wait. Starts to build the routes of the first report about routes, on a
-    /// thread.
+    /// Applies the reports about lists and databases, and the overrides that wait. Starts to build the routes of the first
+    /// report about routes, on a thread.
     pub(super) fn apply_noted(&mut self) -> Option<Work<BuiltRoutes>> {
         while let Some(report) = self.followers.list_files.take_noted() {
             report.apply(&self.server.view);

@@ -148,7 +148,7 @@ fn a_leave_waits_for_the_last_connection() {
     assert_eq!(waiting.end().code(), Some(0));
     waiting.stdout.wait_for("no connection is open");
     node.run(&["leave", "--wait", "1h"], 0, &["no connection is open"]);
-    node.run(&["join"], 0, &["this process is ready as before"]);
+    node.run(&["join"], 0, &["this process no longer leaves"]);
     node.wait_for_reason("ready", "ready");
 }
 
@@ -165,7 +165,7 @@ fn the_end_of_the_process_ends_the_wait() {
         waiting.stdout.wait_for("1 connection stays open");
         node.program.signal(signal);
         assert_eq!(waiting.end().code(), Some(0), "{signal}: {:?}", waiting.stderr.all());
-        waiting.stdout.wait_for("the process has ended, or it stops");
+        waiting.stdout.wait_for("the admin listener is closed: the process has ended, or it drains");
         let _ = std::io::Read::read(&mut &client, &mut [0]);
     }
 }
@@ -177,7 +177,7 @@ fn a_leave_that_ends_meanwhile_is_no_success() {
     let client = connect(&node, "main");
     let mut waiting = Program::start(&mut node.command(&["leave", "--wait"]));
     waiting.stdout.wait_for("1 connection stays open");
-    node.run(&["join"], 0, &["ready as before"]);
+    node.run(&["join"], 0, &["no longer leaves"]);
     assert_eq!(waiting.end().code(), Some(1));
     waiting.stderr.wait_for("the change was ended meanwhile");
     client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -204,6 +204,18 @@ fn needing(backend: SocketAddr, floor: &str) -> String {
     )
 }
 
+/// Backends count as available before their first check. The node is not ready nevertheless, without a wait.
+#[test]
+fn a_node_with_a_dead_pool_is_not_ready_after_its_start() {
+    let address = own_address();
+    let config = needing(address, "2h").replace("after = \"100ms\"", "after = \"1h\"");
+    let node = Node::start("needs-start", &config);
+    node.program.stderr.wait_for("not ready yet: a pool of ready_needs has no backend that is known to work");
+    node.wait_for_reason("needs", "needs: pool main has no available backend");
+    let _backend = TcpListener::bind(address).unwrap();
+    node.wait_for_reason("ready", "ready");
+}
+
 #[test]
 fn a_node_withdraws_while_a_needed_pool_is_dead_and_until_the_floor() {
     let address = own_address();
@@ -219,7 +231,7 @@ fn a_node_withdraws_while_a_needed_pool_is_dead_and_until_the_floor() {
     assert!(node.problems().contains("\"PointsmanNotReady\""), "{}", node.problems());
     let backend = alive();
     node.wait_for_reason("ready", "ready");
-    node.program.stderr.wait_for("ready again: the pools of ready_needs have available backends");
+    node.program.stderr.wait_for("ready: no pool of ready_needs is without a backend");
     assert_eq!(node.problems(), "");
     // It dies again, and the longest time is over.
     drop(backend);
@@ -236,8 +248,7 @@ fn a_node_withdraws_while_a_needed_pool_is_dead_and_until_the_floor() {
         "{problems}"
     );
     let events = node.status()["events"].to_string();
-    for part in ["not ready: no available backend in main", "ready again after", "ready again although main"]
-    {
+    for part in ["not ready: no available backend in main", "ready after", "ready again although main"] {
         assert!(events.contains(part), "no {part} in {events}");
     }
     // A longer floor does not bring the unready time back: only the pool does.
@@ -254,7 +265,7 @@ fn a_node_withdraws_while_a_needed_pool_is_dead_and_until_the_floor() {
     // A leave comes first, because an operator wants it.
     node.run(&["leave"], 0, &["/ready answers 503"]);
     node.wait_for_reason("leaving", "leaving");
-    node.run(&["join"], 0, &["as before"]);
+    node.run(&["join"], 0, &["no longer leaves"]);
     node.wait_for_reason("needs", lacks);
     // Without needed pools the node is ready at once.
     let text = needing(address, "1h");

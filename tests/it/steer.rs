@@ -434,7 +434,7 @@ fn the_commands_change_what_runs() {
     run(&["leave", "--for", "1h"], 0, "/ready answers 503 for 1h");
     run(&["health", "--ready"], 1, "leaving");
     run(&["status"], 0, ": pointsman join");
-    run(&["join"], 0, "this process is ready as before");
+    run(&["join"], 0, "this process no longer leaves");
     run(&["health", "--ready"], 0, "ready");
     run(&["log", "debug", "--for", "1h"], 0, "the log has the level debug for 1h");
     let mut other_site = std::os::unix::net::UnixStream::connect(folder.path("admin.sock")).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! A database has the place of each network of clients, and the configuration has the places of zones: the sites. Both are
 //! reduced to a table with an order of zones for each network (`place_table`) when the database is read. A
-//! connection looks its client up in this table. The look-up takes no lock and no memory.
+//! connection looks its client up in this table. The look-up takes no lock and allocates no memory.
 //!
 //! The order depends only on the database, the sites and the client's address. So all nodes with the same database and the
 //! same sites agree on each client.
@@ -76,8 +76,8 @@ struct LoadCounts {
 }
 
 impl Places {
-    /// Creates the places of a spec, and takes the table out of the spec. Without a table in the spec, it takes over the
-    /// `previous` places if they have the same source.
+    /// Creates the places of a spec, and takes the table out of the spec. If the spec has no table, returns
+    /// the `previous` places if they have the same source.
     pub(super) fn build(spec: &mut NearSpec, previous: Option<&Arc<Self>>) -> Arc<Self> {
         let same = previous.filter(|places| places.source == spec.source);
         match (spec.read.take(), same) {
@@ -107,7 +107,7 @@ impl Places {
         self.add_loads(LOADED, 1);
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         self.loaded.store(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        let is_new = *self.table.load_full() != *table;
+        let is_new = !self.table.load().is_same(&table);
         if is_new {
             self.table.store(table);
         }

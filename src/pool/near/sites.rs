@@ -46,7 +46,7 @@ pub enum ClientPlace {
 impl Sites {
     /// The zones, sorted by name.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
-        (0..self.len()).map(|at| match self {
+        (0..self.len()).map(move |at| match self {
             Self::At(sites) => &sites[at].0,
             Self::For(sites) => &sites[at].0,
         })

@@ -264,7 +264,7 @@ impl Tiers {
     }
 
     /// Returns two orders in which a connection with this key tries the tiers: of the primaries, and then of the
-    /// backups. `None` stands for a kind that is of no use. `order` has the ranks of all zones in the order of the
+    /// backups. `None` stands for a kind without a usable backend. `order` has the ranks of all zones in the order of the
     /// client, and `owner` returns the state of the key's owner in a tier.
     pub(super) fn tier_orders<'a>(
         &'a self,
