@@ -152,9 +152,7 @@ impl Pool {
         self.pick_among_tiers(request.source, &draw, limits, kind)
     }
 
-    /// Picks among the backends of several tiers, in the order of the client. It stays out of the pick of a pool with one
-    /// tier, which nearly all pools are.
-    #[inline(never)]
+    /// Picks among the backends of several tiers, in the order of the client.
     fn pick_among_tiers<K: PickKind>(
         &self,
         source: Option<SocketAddr>,
