@@ -18,7 +18,7 @@ fn node(name: &str) -> Node {
             "config": { "last_reload": null }, "problems": [], "overrides": [],
             "listeners": [{ "name": "tls", "protocol": "tls" }],
             "pools": [{
-                "name": "db", "balance": "maglev", "digest": "0a", "tiers": [{ "zone": "*", "backup": false }],
+                "name": "db", "balance": "maglev", "digest": "0a", "near": null, "tiers": [{ "zone": "*", "backup": false }],
                 "backends": [backend("b1", "10.0.0.1:1"), backend("b2", "10.0.0.2:1")],
             }],
         }),
@@ -51,7 +51,18 @@ fn compared(change: impl FnOnce(&mut Node)) -> Comparison {
 /// Checks the differences as lines `subject | value at nodes | ... | effect`. Each expected text is a part of its line.
 #[track_caller]
 fn check(change: impl FnOnce(&mut Node), expected: &[&[&str]]) {
-    let lines: Vec<_> = compared(change)
+    check_differences(&compared(change), expected);
+}
+
+/// Checks the differences of nodes.
+#[track_caller]
+fn check_nodes(nodes: Vec<Node>, expected: &[&[&str]]) {
+    check_differences(&Comparison::of(&fleet(nodes)), expected);
+}
+
+#[track_caller]
+fn check_differences(comparison: &Comparison, expected: &[&[&str]]) {
+    let lines: Vec<_> = comparison
         .differences
         .iter()
         .map(|one| {
@@ -160,6 +171,28 @@ fn another_key_or_zone_explains_another_table() {
             &["another `hash_key` is the cause"],
             &["backend b1: address", "one name leads to different servers"],
         ],
+    );
+}
+
+#[test]
+fn another_order_of_zones_by_distance_is_named() {
+    let near = |digest: &str| json!({ "database": "places.mmdb", "ranges": 7, "digest": digest });
+    let mut nodes = ["a", "b", "c"].map(node).to_vec();
+    for (digest, node) in ["0a", "0a", "0b"].iter().zip(&mut nodes) {
+        set(&mut node.status, "/pools/0/near", near(digest));
+    }
+    check_nodes(
+        nodes.clone(),
+        &[&[
+            "pool db: order of zones by distance | 0a at a b | 0b at c",
+            "clients get other zones first through c; the databases or the sites of `near` differ",
+        ]],
+    );
+    nodes.remove(0);
+    check_nodes(nodes, &[&["a client gets other zones first, depending on the node; the databases"]]);
+    check(
+        |node| set(&mut node.status, "/pools/0/near", near("0a")),
+        &[&["order of zones by distance | none at a b | 0a at c"]],
     );
 }
 
