@@ -317,6 +317,50 @@ fn keys_differ_unless_they_concern_one_node() {
 }
 
 #[test]
+fn a_name_with_dots_is_no_table_of_another_name() {
+    let key = |key: &str, value: Value| json!({ "key": key, "value": value, "origin": "file" });
+    let pool = |name: &str| json!({ "name": name, "balance": "maglev", "digest": "0a", "tiers": [], "backends": [] });
+    let with_pools = |name: &str, pools: &[&str], limit: u64| {
+        let mut node = node(name);
+        node.status["pools"] = pools.iter().map(|name| pool(name)).collect();
+        node.config["keys"] = json!([key("pool.a.b.max_connections", limit.into())]);
+        node
+    };
+    check_nodes(
+        vec![with_pools("x", &["a", "a.b"], 1), with_pools("y", &["a.b"], 2)],
+        &[&["pool a | present at x | missing at y"], &["key pool.a.b.max_connections | 1 at x | 2 at y"]],
+    );
+    check_nodes(
+        vec![with_pools("x", &["a", "a.b"], 1), with_pools("y", &["a"], 2)],
+        &[&["pool a.b | present at x | missing at y"]],
+    );
+}
+
+#[test]
+fn addresses_and_backends_of_names_with_dots_are_not_compared() {
+    let with_bind = |name: &str, bind: &str, listener: &str| {
+        let mut node = node(name);
+        set(&mut node.status, "/listeners/0/name", listener);
+        set(&mut node.status, "/pools/0/name", "db.example");
+        node.routes["routes"] = json!([]);
+        let keys = [
+            (format!("listener.{listener}.bind[0]"), bind.to_owned()),
+            ("pool.db.example.backends[0]".to_owned(), format!("backend of {name}")),
+        ];
+        let key = |(key, value): &(String, String)| json!({ "key": key, "value": value, "origin": "file" });
+        node.config["keys"] = keys.iter().map(key).collect();
+        node
+    };
+    for listener in ["mail", "mail.example", "mail.bind", "bind"] {
+        let nodes =
+            |other: &str| vec![with_bind("x", "10.0.0.1:25", listener), with_bind("y", other, listener)];
+        check_nodes(nodes("10.0.0.2:25"), &[]);
+        let port = format!("key listener.{listener}.bind[0] | port 25 at x | port 26 at y");
+        check_nodes(nodes("10.0.0.2:26"), &[&[&port]]);
+    }
+}
+
+#[test]
 fn a_further_route_does_not_move_the_others() {
     check(
         |node| {
