@@ -90,7 +90,7 @@ impl Drop for Program {
 fn wait_for(mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < until, "the program does not get there");
+        assert!(Instant::now() < until, "the condition was not met within {PATIENCE:?}");
         thread::park_timeout(Duration::from_millis(5));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench --bench fleet -- --svg docs/measured/plots      the tables and plots of docs/measured/fleet-simulation.md
-//! cargo bench --bench fleet                                   only: does everything work?
+//! cargo bench --bench fleet                                   small fleets only, as a test
 //! ```
 //!
 //! Nothing is measured: the figures are the same in each run and on every machine.

@@ -93,6 +93,7 @@ fn of_pool(
         let subject = format!("pool {name}: order of zones");
         differences.push(Difference { kind: "pool", subject, values, effect });
     }
+    differences.extend(of_each(&|pool| value(&pool["near"]["digest"])).map(|values| near(name, values)));
     differences.extend(backends);
 }
 
@@ -110,6 +111,17 @@ fn digest(pool: &str, values: Vec<NodesOfValue>, cause: &str) -> Difference {
     let otherwise = format!("a client of pool {pool} reaches another backend, depending on the node");
     let effect = format!("{}; {cause}", odd_nodes(&values, &before, &otherwise));
     Difference { kind: "digest", subject: format!("pool {pool}: hash table"), values, effect }
+}
+
+/// Returns the difference of the orders of zones that the clients of a pool get by their places.
+fn near(pool: &str, values: Vec<NodesOfValue>) -> Difference {
+    let odd = odd_nodes(
+        &values,
+        "clients get other zones first through ",
+        "a client gets other zones first, depending on the node",
+    );
+    let effect = format!("{odd}; the databases or the sites of `near` differ");
+    Difference { kind: "pool", subject: format!("pool {pool}: order of zones by distance"), values, effect }
 }
 
 /// Returns the cause of different hash tables.

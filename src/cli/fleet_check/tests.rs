@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::compare::Comparison;
 use super::node::{Fleet, Node, NodeFault};
+use super::page;
 use super::show;
 
 /// Returns a node whose pages are those of all other nodes.
@@ -18,7 +19,7 @@ fn node(name: &str) -> Node {
             "config": { "last_reload": null }, "problems": [], "overrides": [],
             "listeners": [{ "name": "tls", "protocol": "tls" }],
             "pools": [{
-                "name": "db", "balance": "maglev", "digest": "0a", "tiers": [{ "zone": "*", "backup": false }],
+                "name": "db", "balance": "maglev", "digest": "0a", "near": null, "tiers": [{ "zone": "*", "backup": false }],
                 "backends": [backend("b1", "10.0.0.1:1"), backend("b2", "10.0.0.2:1")],
             }],
         }),
@@ -37,7 +38,13 @@ fn node(name: &str) -> Node {
     }
 }
 
-fn fleet(nodes: Vec<Node>) -> Fleet {
+/// Returns nodes whose pages were read: a key that is compared must be kept.
+fn fleet(mut nodes: Vec<Node>) -> Fleet {
+    for node in &mut nodes {
+        for read in [&mut node.status, &mut node.routes, &mut node.config] {
+            *read = page::parse(&read.to_string()).unwrap();
+        }
+    }
     Fleet { nodes, faults: Vec::new() }
 }
 
@@ -51,7 +58,18 @@ fn compared(change: impl FnOnce(&mut Node)) -> Comparison {
 /// Checks the differences as lines `subject | value at nodes | ... | effect`. Each expected text is a part of its line.
 #[track_caller]
 fn check(change: impl FnOnce(&mut Node), expected: &[&[&str]]) {
-    let lines: Vec<_> = compared(change)
+    check_differences(&compared(change), expected);
+}
+
+/// Checks the differences of nodes.
+#[track_caller]
+fn check_nodes(nodes: Vec<Node>, expected: &[&[&str]]) {
+    check_differences(&Comparison::of(&fleet(nodes)), expected);
+}
+
+#[track_caller]
+fn check_differences(comparison: &Comparison, expected: &[&[&str]]) {
+    let lines: Vec<_> = comparison
         .differences
         .iter()
         .map(|one| {
@@ -164,6 +182,28 @@ fn another_key_or_zone_explains_another_table() {
 }
 
 #[test]
+fn another_order_of_zones_by_distance_is_named() {
+    let near = |digest: &str| json!({ "database": "places.mmdb", "ranges": 7, "digest": digest });
+    let mut nodes = ["a", "b", "c"].map(node).to_vec();
+    for (digest, node) in ["0a", "0a", "0b"].iter().zip(&mut nodes) {
+        set(&mut node.status, "/pools/0/near", near(digest));
+    }
+    check_nodes(
+        nodes.clone(),
+        &[&[
+            "pool db: order of zones by distance | 0a at a b | 0b at c",
+            "clients get other zones first through c; the databases or the sites of `near` differ",
+        ]],
+    );
+    nodes.remove(0);
+    check_nodes(nodes, &[&["a client gets other zones first, depending on the node; the databases"]]);
+    check(
+        |node| set(&mut node.status, "/pools/0/near", near("0a")),
+        &[&["order of zones by distance | none at a b | 0a at c"]],
+    );
+}
+
+#[test]
 fn health_and_balancers_differ() {
     check(
         |node| set(&mut node.status, "/pools/0/backends/0/state", "down"),
@@ -195,7 +235,7 @@ fn an_override_explains_a_state_and_a_weight() {
         &[&[
             "override state of pool db, backend b1 | none at a b | ",
             "drain (by unix uid=0 since 2026-01-02 03:04:05, ends in 2h) at c",
-            "an operator set this at run time: the backend takes other new clients than the file says through c",
+            "an operator set this at run time: through c, new clients of the backend are not those of the configuration",
         ]],
     );
     check(
@@ -284,6 +324,50 @@ fn keys_differ_unless_they_concern_one_node() {
 }
 
 #[test]
+fn a_name_with_dots_is_no_table_of_another_name() {
+    let key = |key: &str, value: Value| json!({ "key": key, "value": value, "origin": "file" });
+    let pool = |name: &str| json!({ "name": name, "balance": "maglev", "digest": "0a", "tiers": [], "backends": [] });
+    let with_pools = |name: &str, pools: &[&str], limit: u64| {
+        let mut node = node(name);
+        node.status["pools"] = pools.iter().map(|name| pool(name)).collect();
+        node.config["keys"] = json!([key("pool.a.b.max_connections", limit.into())]);
+        node
+    };
+    check_nodes(
+        vec![with_pools("x", &["a", "a.b"], 1), with_pools("y", &["a.b"], 2)],
+        &[&["pool a | present at x | missing at y"], &["key pool.a.b.max_connections | 1 at x | 2 at y"]],
+    );
+    check_nodes(
+        vec![with_pools("x", &["a", "a.b"], 1), with_pools("y", &["a"], 2)],
+        &[&["pool a.b | present at x | missing at y"]],
+    );
+}
+
+#[test]
+fn addresses_and_backends_of_names_with_dots_are_not_compared() {
+    let with_bind = |name: &str, bind: &str, listener: &str| {
+        let mut node = node(name);
+        set(&mut node.status, "/listeners/0/name", listener);
+        set(&mut node.status, "/pools/0/name", "db.example");
+        node.routes["routes"] = json!([]);
+        let keys = [
+            (format!("listener.{listener}.bind[0]"), bind.to_owned()),
+            ("pool.db.example.backends[0]".to_owned(), format!("backend of {name}")),
+        ];
+        let key = |(key, value): &(String, String)| json!({ "key": key, "value": value, "origin": "file" });
+        node.config["keys"] = keys.iter().map(key).collect();
+        node
+    };
+    for listener in ["mail", "mail.example", "mail.bind", "bind"] {
+        let nodes =
+            |other: &str| vec![with_bind("x", "10.0.0.1:25", listener), with_bind("y", other, listener)];
+        check_nodes(nodes("10.0.0.2:25"), &[]);
+        let port = format!("key listener.{listener}.bind[0] | port 25 at x | port 26 at y");
+        check_nodes(nodes("10.0.0.2:26"), &[&[&port]]);
+    }
+}
+
+#[test]
 fn a_further_route_does_not_move_the_others() {
     check(
         |node| {
@@ -315,7 +399,7 @@ fn pages_that_are_missing_or_cut_are_noted() {
             node.config = Value::Null;
             node.faults = vec!["/api/v1/config: it answered 404".to_owned()];
         },
-        "c: a page is missing, and its parts are not compared: /api/v1/config: it answered 404",
+        "c: this page is missing, so its contents are not compared: /api/v1/config: it answered 404",
     );
     noted(
         &|node| {
@@ -390,7 +474,7 @@ THE NODES DIFFER
   listener tls: protocol
       tls at b, c
       tcp at a
-      effect: clients are read in another way at a
+      effect: the listener reads another protocol at a
 ";
     assert_eq!(text, expected);
 }
@@ -410,6 +494,25 @@ fn long_results_are_cut() {
 }
 
 #[test]
+fn long_values_are_compared_as_a_whole_and_shown_in_part() {
+    let long = "x".repeat(5000);
+    let mut nodes = ["a", "b"].map(node).to_vec();
+    for (end, node) in ["y", "z"].iter().zip(&mut nodes) {
+        set(&mut node.status, "/host", &*long);
+        set(&mut node.config, "/keys/5/value", format!("{long}{end}"));
+    }
+    let listener = json!({ "name": long, "protocol": "tls" });
+    nodes[0].status["listeners"].as_array_mut().unwrap().push(listener);
+    let fleet = fleet(nodes);
+    let comparison = Comparison::of(&fleet);
+    assert_eq!(comparison.differences.len(), 2, "{:?}", comparison.differences);
+    let text = show::text(&fleet, &comparison);
+    let longest = text.lines().map(str::len).max().unwrap();
+    assert!((300..400).contains(&longest), "{longest}");
+    assert!(show::json(&fleet, &comparison).contains(&format!("{long}z")));
+}
+
+#[test]
 fn no_name_of_a_node_controls_the_terminal() {
     let bad = "\u{1b}[2J\n\u{202e}x";
     let mut hostile = node("c");
@@ -420,6 +523,8 @@ fn no_name_of_a_node_controls_the_terminal() {
     }
     hostile.status["listeners"].as_array_mut().unwrap().push(json!({ "name": bad, "protocol": bad }));
     hostile.status["overrides"] = set_override(bad, bad.into(), bad.into(), bad);
+    hostile.status["overrides"][0]["since"] = bad.into();
+    hostile.status["config"]["last_reload"] = json!({ "result": "failed", "time": bad });
     set(&mut hostile.routes, "/routes/0/pool", bad);
     set(&mut hostile.config, "/keys/0/key", bad);
     set(&mut hostile.config, "/keys/5/value", bad);
