@@ -104,7 +104,7 @@ fn an_override_of_one_node_is_named_as_an_override() {
     let odd = nodes[1].address();
     let drained = run(&["drain", "db/a", "--for", "1h", "--admin", &odd]);
     assert!(drained.status.success(), "{drained:?}");
-    let effect = format!("the backend takes other new clients than the file says through {odd}");
+    let effect = format!("through {odd}, new clients of the backend are not those of the configuration");
     let parts =
         ["override state of pool db, backend a", "none at ", "drain (by unix uid=", "ends in ", &effect];
     check(&nodes.each_ref(), 1, &parts);

@@ -8,7 +8,7 @@ use super::keys;
 use super::node::{Fleet, Named, Node, all_names, by_name, having};
 use super::pooled_backends;
 use super::route_targets;
-use super::values::{Difference, NodesOfValue, first_of, grouped, odd_nodes, said};
+use super::values::{Difference, NodesOfValue, first_of, grouped, odd_nodes, said, whole};
 use crate::cli::status::{duration, items, moment};
 
 /// The value of a thing that a node does not have.
@@ -59,7 +59,7 @@ fn of_each(
 fn version(nodes: &[Node]) -> Option<Difference> {
     let value = |status: &Value| format!("{} ({})", said(&status["version"]), said(&status["commit"]));
     of_each(nodes, ("version", "version"), value, |_| {
-        "the hash tables of all versions are the same; keys, defaults and limits may not be".to_owned()
+        "the hash tables of all versions are the same; keys, defaults and limits may differ".to_owned()
     })
 }
 
@@ -68,7 +68,10 @@ fn life(nodes: &[Node]) -> Option<Difference> {
         nodes,
         ("life", "state of the process"),
         |status| said(&status["life"]),
-        |_| "a node that is starting or draining takes no new clients, or soon none".to_owned(),
+        |_| {
+            "a node that is starting or draining takes no new clients, or will soon stop taking them"
+                .to_owned()
+        },
     )
 }
 
@@ -83,7 +86,7 @@ fn overrides(nodes: &[Node]) -> Vec<Difference> {
         .collect();
     let differing = |subject: String| {
         let value =
-            |things: &Named<'_>| things.get(&subject).map_or("none".to_owned(), |set| said(&set["value"]));
+            |things: &Named<'_>| things.get(&subject).map_or("none".to_owned(), |set| whole(&set["value"]));
         let mut values = grouped(lists.iter().map(|(node, things)| (*node, value(things))))?;
         let set = having(&lists, &subject);
         let kind = said(&set.first()?.1["kind"]);
@@ -112,17 +115,22 @@ fn override_subject(set: &Value) -> String {
 /// Returns the operator, the time and the end of an override.
 fn setting(set: &Value) -> String {
     let end = set["ends_in_seconds"].as_u64().map(|seconds| format!(", ends in {}", duration(seconds)));
-    format!(" (by {} since {}{})", said(&set["by"]), moment(&set["since"]), end.unwrap_or_default())
+    format!(" (by {} since {}{})", said(&set["by"]), time(&set["since"]), end.unwrap_or_default())
+}
+
+/// Returns a time to the second, in one line.
+fn time(value: &Value) -> String {
+    said(&moment(value).into())
 }
 
 fn override_effect(kind: &str, nodes: &str) -> String {
     match kind {
-        "state" => format!("the backend takes other new clients than the file says through {nodes}"),
+        "state" => format!("through {nodes}, new clients of the backend are not those of the configuration"),
         "weight" => format!("the backends of the pool have other shares through {nodes}"),
         "pause" => format!("new clients of the pool wait at {nodes}"),
         "split" => format!("the pools of the route have other shares through {nodes}"),
         "leave" => format!("/ready answers 503, so balancers in front send no new clients to {nodes}"),
-        "log" => format!("only the log has other lines at {nodes}"),
+        "log" => format!("the log has another level at {nodes}; clients are not affected"),
         _ => format!("it is in force at {nodes} only"),
     }
 }
@@ -156,8 +164,8 @@ fn listeners(nodes: &[Node]) -> Vec<Difference> {
             subject: format!("listener {name}: protocol"),
             effect: odd_nodes(
                 &values,
-                "clients are read in another way at ",
-                "clients are read in another way, depending on the node",
+                "the listener reads another protocol at ",
+                "the listener reads another protocol, depending on the node",
             ),
             values,
         }));
@@ -172,11 +180,11 @@ fn notes(node: &Node) -> Vec<String> {
     if reload["result"] == "failed" {
         notes.push(format!(
             "{name}: the last reload failed at {}, so the configuration before it is in force",
-            moment(&reload["time"])
+            time(&reload["time"])
         ));
     }
     for fault in &node.faults {
-        notes.push(format!("{name}: a page is missing, and its parts are not compared: {fault}"));
+        notes.push(format!("{name}: this page is missing, so its contents are not compared: {fault}"));
     }
     if node.routes["cut"] == true {
         notes.push(format!(

@@ -1,11 +1,12 @@
-//! The comparison of the keys in force, as far as the other pages do not have their effect.
+//! The comparison of the keys in force, except keys whose effect the status or the routes show.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
 use super::node::{Node, by_name};
-use super::values::{Difference, first_of, grouped, odd_nodes, said};
+use super::values::{Difference, first_of, grouped, odd_nodes, one_line, said, whole};
+use crate::cli::admin_client::shortened;
 
 /// The tables and keys that concern one node alone.
 const OF_ONE_NODE: [&str; 10] = [
@@ -30,7 +31,7 @@ struct Keys<'a> {
     values: BTreeMap<String, String>,
     /// The routes of each listener, as their keys and values.
     routes: BTreeMap<String, BTreeSet<String>>,
-    /// The starts of the keys of the listeners and pools that the node has.
+    /// The prefixes of the keys of the node's listeners and pools.
     tables: BTreeSet<String>,
 }
 
@@ -55,7 +56,7 @@ impl<'a> Keys<'a> {
             Self { node: &node.name, values: BTreeMap::new(), routes: BTreeMap::new(), tables: tables(node) };
         let mut routes: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
         for entry in list {
-            let (key, value) = (said(&entry["key"]), written(entry));
+            let (key, value) = (whole(&entry["key"]), written(entry));
             if let Some((listener, rest)) = key.split_once(".routes[") {
                 let (number, rest) = rest.split_once(']').unwrap_or((rest, ""));
                 let part = format!("{} = {value}", rest.trim_start_matches('.'));
@@ -98,7 +99,7 @@ fn written(entry: &Value) -> String {
     match &entry["value"] {
         _ if entry["hidden"] == true => "not shown".to_owned(),
         Value::Null => said(&entry["text"]),
-        value => said(&value.to_string().into()),
+        value => one_line(&value.to_string()),
     }
 }
 
@@ -134,7 +135,7 @@ fn of_key(nodes: &[Keys<'_>], key: &str, all: &BTreeSet<String>) -> Option<Diffe
         "the configuration has another value at ",
         "the nodes have different values of this key",
     );
-    Some(Difference { kind: "key", subject: format!("key {key}"), values, effect })
+    Some(Difference { kind: "key", subject: format!("key {}", shortened(key)), values, effect })
 }
 
 /// Compares the written routes of a listener, with their conditions and shares.
@@ -153,5 +154,5 @@ fn of_routes(nodes: &[Keys<'_>], listener: &str) -> Option<Difference> {
         "clients are routed by other names, conditions or shares at ",
         "clients are routed by other names, conditions or shares, depending on the node",
     );
-    Some(Difference { kind: "key", subject: format!("keys {listener}.routes"), values, effect })
+    Some(Difference { kind: "key", subject: format!("keys {}.routes", shortened(listener)), values, effect })
 }

@@ -1,11 +1,12 @@
-//! `pointsman fleet-check`: compares the nodes of a fleet, and says what differs and what follows for clients.
+//! `pointsman fleet-check`: compares the nodes of a fleet, and prints each difference with its effect on clients.
 //!
-//! It reads three pages of each node: /api/v1/status, /api/v1/routes and /api/v1/config. It requires no key of them, so the
-//! nodes may have different versions. It changes nothing.
+//! It reads three pages of each node: /api/v1/status, /api/v1/routes and /api/v1/config. No key of these pages is
+//! required, so the nodes may have different versions. It changes nothing.
 
 mod compare;
 mod keys;
 mod node;
+mod page;
 mod pooled_backends;
 mod route_targets;
 mod show;
@@ -113,7 +114,7 @@ fn ask_node(address: &Address, token: Option<&str>) -> Result<Node, NodeFault> {
 fn page(address: &Address, token: Option<&str>, path: &str) -> Result<Value, String> {
     let at = AdminTarget { address: address.clone(), token: token.map(str::to_owned) };
     match admin::ask(at, path, TIMEOUT) {
-        Ok((200, page)) => serde_json::from_str(&page).map_err(|_| "its answer is no JSON".to_owned()),
+        Ok((200, page)) => page::parse(&page),
         Ok((status, page)) => {
             Err(values::one_line(&format!("it answered {status}: {}", shortened(page.trim_end()))))
         }

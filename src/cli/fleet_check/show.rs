@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::compare::Comparison;
 use super::node::Fleet;
 use super::values::{Difference, said};
+use crate::cli::admin_client::shortened;
 use crate::cli::count;
 use crate::cli::status::{TextTable, items};
 
@@ -75,7 +76,7 @@ fn differences(differences: &[Difference], out: &mut String) {
     for Difference { subject, values, effect, .. } in differences.iter().take(SHOWN) {
         _ = writeln!(out, "\n  {subject}");
         for group in values {
-            _ = writeln!(out, "      {} at {}", group.value, group.nodes.join(", "));
+            _ = writeln!(out, "      {} at {}", shortened(&group.value), group.nodes.join(", "));
         }
         _ = writeln!(out, "      effect: {effect}");
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::compare::Comparison;
 use super::node::{Fleet, Node, NodeFault};
+use super::page;
 use super::show;
 
 /// Returns a node whose pages are those of all other nodes.
@@ -37,7 +38,13 @@ fn node(name: &str) -> Node {
     }
 }
 
-fn fleet(nodes: Vec<Node>) -> Fleet {
+/// Returns nodes whose pages were read: a key that is compared must be kept.
+fn fleet(mut nodes: Vec<Node>) -> Fleet {
+    for node in &mut nodes {
+        for read in [&mut node.status, &mut node.routes, &mut node.config] {
+            *read = page::parse(&read.to_string()).unwrap();
+        }
+    }
     Fleet { nodes, faults: Vec::new() }
 }
 
@@ -228,7 +235,7 @@ fn an_override_explains_a_state_and_a_weight() {
         &[&[
             "override state of pool db, backend b1 | none at a b | ",
             "drain (by unix uid=0 since 2026-01-02 03:04:05, ends in 2h) at c",
-            "an operator set this at run time: the backend takes other new clients than the file says through c",
+            "an operator set this at run time: through c, new clients of the backend are not those of the configuration",
         ]],
     );
     check(
@@ -392,7 +399,7 @@ fn pages_that_are_missing_or_cut_are_noted() {
             node.config = Value::Null;
             node.faults = vec!["/api/v1/config: it answered 404".to_owned()];
         },
-        "c: a page is missing, and its parts are not compared: /api/v1/config: it answered 404",
+        "c: this page is missing, so its contents are not compared: /api/v1/config: it answered 404",
     );
     noted(
         &|node| {
@@ -467,7 +474,7 @@ THE NODES DIFFER
   listener tls: protocol
       tls at b, c
       tcp at a
-      effect: clients are read in another way at a
+      effect: the listener reads another protocol at a
 ";
     assert_eq!(text, expected);
 }
@@ -487,6 +494,25 @@ fn long_results_are_cut() {
 }
 
 #[test]
+fn long_values_are_compared_as_a_whole_and_shown_in_part() {
+    let long = "x".repeat(5000);
+    let mut nodes = ["a", "b"].map(node).to_vec();
+    for (end, node) in ["y", "z"].iter().zip(&mut nodes) {
+        set(&mut node.status, "/host", &*long);
+        set(&mut node.config, "/keys/5/value", format!("{long}{end}"));
+    }
+    let listener = json!({ "name": long, "protocol": "tls" });
+    nodes[0].status["listeners"].as_array_mut().unwrap().push(listener);
+    let fleet = fleet(nodes);
+    let comparison = Comparison::of(&fleet);
+    assert_eq!(comparison.differences.len(), 2, "{:?}", comparison.differences);
+    let text = show::text(&fleet, &comparison);
+    let longest = text.lines().map(str::len).max().unwrap();
+    assert!((300..400).contains(&longest), "{longest}");
+    assert!(show::json(&fleet, &comparison).contains(&format!("{long}z")));
+}
+
+#[test]
 fn no_name_of_a_node_controls_the_terminal() {
     let bad = "\u{1b}[2J\n\u{202e}x";
     let mut hostile = node("c");
@@ -497,6 +523,8 @@ fn no_name_of_a_node_controls_the_terminal() {
     }
     hostile.status["listeners"].as_array_mut().unwrap().push(json!({ "name": bad, "protocol": bad }));
     hostile.status["overrides"] = set_override(bad, bad.into(), bad.into(), bad);
+    hostile.status["overrides"][0]["since"] = bad.into();
+    hostile.status["config"]["last_reload"] = json!({ "result": "failed", "time": bad });
     set(&mut hostile.routes, "/routes/0/pool", bad);
     set(&mut hostile.config, "/keys/0/key", bad);
     set(&mut hostile.config, "/keys/5/value", bad);

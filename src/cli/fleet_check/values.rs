@@ -1,7 +1,10 @@
 //! The values of the nodes for one thing, and a difference between these values.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
+use crate::cli::admin_client::shortened;
 use crate::cli::status::escaped;
 
 /// The most nodes that are named in a sentence.
@@ -40,8 +43,7 @@ pub(super) fn grouped<'a>(values: impl IntoIterator<Item = (&'a str, String)>) -
     (groups.len() > 1).then_some(groups)
 }
 
-/// Returns the nodes without the value that most nodes have, as a part of a sentence: ` through 10.0.0.3:10190`. If no value
-/// has the most nodes, returns `otherwise`.
+/// Returns `before` with the nodes that differ from the majority. Returns `otherwise` if there is no majority.
 pub(super) fn odd_nodes(groups: &[NodesOfValue], before: &str, otherwise: &str) -> String {
     let [most, second, ..] = groups else { return otherwise.to_owned() };
     if most.nodes.len() == second.nodes.len() {
@@ -59,12 +61,23 @@ pub(super) fn first_of(names: &[String]) -> String {
     }
 }
 
-/// Returns a value of a node in one line, with characters that control a terminal escaped.
+/// Returns the first characters of a name or a short value of a node in one line, with characters that control a terminal
+/// escaped.
 pub(super) fn said(value: &Value) -> String {
+    one_line(shortened(&plain(value)))
+}
+
+/// Returns a value of a node like [`said`], but not shortened, because other values may have the same first characters.
+pub(super) fn whole(value: &Value) -> String {
+    one_line(&plain(value))
+}
+
+/// Returns a value without quotes; an empty text for null.
+fn plain(value: &Value) -> Cow<'_, str> {
     match value {
-        Value::Null => String::new(),
-        Value::String(text) => one_line(text),
-        other => one_line(&other.to_string()),
+        Value::Null => Cow::Borrowed(""),
+        Value::String(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
     }
 }
 
@@ -107,5 +120,7 @@ mod tests {
     fn no_value_controls_the_terminal() {
         assert_eq!(said(&"a\u{1b}[2J\nb\u{202e}".into()), "a\\u{1b}[2J\\nb\\u{202e}");
         assert_eq!((said(&Value::Null), said(&7.into())), (String::new(), "7".to_owned()));
+        let long = Value::from("\n".repeat(5000));
+        assert_eq!((said(&long).len(), whole(&long).len()), (600, 10_000));
     }
 }
