@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 /// The largest page, in bytes: a status of about 40,000 backends. The pages of routes and keys are smaller.
@@ -102,7 +102,7 @@ struct Kept<'a> {
 
 impl Kept<'_> {
     /// Subtracts the memory of a value.
-    fn take<E: serde::de::Error>(self, bytes: usize) -> Result<(), E> {
+    fn take<E: Error>(self, bytes: usize) -> Result<(), E> {
         let left = self.left.get().checked_sub(bytes).ok_or_else(|| E::custom("too many values"))?;
         self.left.set(left);
         Ok(())
@@ -144,7 +144,7 @@ impl<'de> Visitor<'de> for Kept<'_> {
         Ok(value.into())
     }
 
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Value, E> {
+    fn visit_str<E: Error>(self, text: &str) -> Result<Value, E> {
         self.take(text.len())?;
         Ok(text.into())
     }
