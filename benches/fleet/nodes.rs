@@ -1,7 +1,7 @@
 //! Connections to nodes behind a router, and the events that break them.
 //!
 //! A connection belongs to the node that accepted it. It breaks if its packets come to another node, which resets it, or if
-//! the process of its node is gone. With the rules of pointsman a node hands a packet without a socket on to the next node of
+//! the process of its node is gone. With the rules of pointsman a node forwards a packet without a socket to the next node of
 //! the ring, so it breaks only in the second case.
 
 use crate::routers::{BusyBuckets, HashThreshold, Modulo, NextHop, Resilient, Router};
@@ -44,10 +44,10 @@ pub(crate) enum Scheme {
     Resilient,
     /// A resilient group with an unbalanced timer.
     ResilientForced,
-    /// The hash-threshold algorithm, and nodes that hand on.
-    HandOn,
-    /// A resilient group whose busy buckets stay, and nodes that hand on.
-    ResilientHandOn,
+    /// The hash-threshold algorithm, and nodes that forward.
+    Forward,
+    /// A resilient group whose busy buckets stay, and nodes that forward.
+    ResilientForward,
 }
 
 impl Scheme {
@@ -56,8 +56,8 @@ impl Scheme {
         Self::HashThreshold,
         Self::Resilient,
         Self::ResilientForced,
-        Self::HandOn,
-        Self::ResilientHandOn,
+        Self::Forward,
+        Self::ResilientForward,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -66,8 +66,8 @@ impl Scheme {
             Self::HashThreshold => "ECMP, hash-threshold",
             Self::Resilient => "resilient group",
             Self::ResilientForced => "resilient group, unbalanced timer",
-            Self::HandOn => "ECMP, hash-threshold, and rules",
-            Self::ResilientHandOn => "resilient group and rules",
+            Self::Forward => "ECMP, hash-threshold, and rules",
+            Self::ResilientForward => "resilient group and rules",
         }
     }
 
@@ -75,20 +75,20 @@ impl Scheme {
         let buckets = (BUCKETS_OF_NODE * nodes).next_power_of_two().min(MOST_BUCKETS);
         match self {
             Self::Modulo => Box::new(Modulo::default()),
-            Self::HashThreshold | Self::HandOn => Box::new(HashThreshold::default()),
-            Self::Resilient | Self::ResilientHandOn => Box::new(Resilient::new(buckets, BusyBuckets::Stay)),
+            Self::HashThreshold | Self::Forward => Box::new(HashThreshold::default()),
+            Self::Resilient | Self::ResilientForward => Box::new(Resilient::new(buckets, BusyBuckets::Stay)),
             Self::ResilientForced => Box::new(Resilient::new(buckets, BusyBuckets::Move)),
         }
     }
 
     /// Returns true if the scheme works with so many nodes.
     pub(crate) fn reaches(self, nodes: usize) -> bool {
-        !self.hands_on() || nodes <= MOST_NODES
+        !self.forwards() || nodes <= MOST_NODES
     }
 
     /// Returns true if nodes have the rules of pointsman.
-    pub(crate) fn hands_on(self) -> bool {
-        matches!(self, Self::HandOn | Self::ResilientHandOn)
+    pub(crate) fn forwards(self) -> bool {
+        matches!(self, Self::Forward | Self::ResilientForward)
     }
 }
 
@@ -129,8 +129,8 @@ pub(crate) struct Outcome {
     pub(crate) own: f64,
     /// The broken connections of other nodes.
     pub(crate) others: f64,
-    /// The connections that live because nodes hand them on.
-    pub(crate) handed_on: f64,
+    /// The connections that live because nodes forward their packets.
+    pub(crate) forwarded: f64,
     /// The nodes that a packet of these passes, on average, beside the one where it arrives.
     pub(crate) hops: f64,
     /// The new connections of the node after the event, as a part of its fair share.
@@ -142,7 +142,7 @@ pub(crate) struct Outcome {
 struct Sums {
     own: usize,
     others: usize,
-    handed_on: usize,
+    forwarded: usize,
     hops: usize,
     fair_share: f64,
 }
@@ -153,8 +153,8 @@ impl Sums {
         Outcome {
             own: of_all(self.own),
             others: of_all(self.others),
-            handed_on: of_all(self.handed_on),
-            hops: if self.handed_on == 0 { 0.0 } else { self.hops as f64 / self.handed_on as f64 },
+            forwarded: of_all(self.forwarded),
+            hops: if self.forwarded == 0 { 0.0 } else { self.hops as f64 / self.forwarded as f64 },
             fair_share: self.fair_share / trials as f64,
         }
     }
@@ -214,8 +214,8 @@ fn one_event(
         if at == owner && !is_dead {
             continue;
         }
-        if scheme.hands_on() && !is_dead {
-            sums.handed_on += 1;
+        if scheme.forwards() && !is_dead {
+            sums.forwarded += 1;
             sums.hops += ring_distance(at, owner, nodes);
         } else if owner == changed {
             sums.own += 1;
@@ -236,7 +236,7 @@ fn in_turn(scheme: Scheme, nodes: usize, flows: &[Flow], sums: &mut Sums) {
     for step in 0..2 * nodes {
         let left = (step % 2 == 0).then_some(step / 2);
         router.announce(&without(nodes, left), &idle);
-        if scheme.hands_on() {
+        if scheme.forwards() {
             // Each arrives at its owner in the end.
             alive.iter().for_each(|(hash, owner)| _ = ring_distance(router.node(*hash), *owner, nodes));
             continue;
@@ -258,7 +258,7 @@ fn idle_buckets(router: &dyn Router, flows: &[Flow]) -> Vec<bool> {
     idle
 }
 
-/// Returns the number of times that a packet is handed on from the node where it arrives to its owner. The ring has the nodes in
+/// Returns the number of times that a packet is forwarded from the node where it arrives to its owner. The ring has the nodes in
 /// the order of their numbers.
 ///
 /// # Panics

@@ -38,7 +38,7 @@ impl Report {
     pub(crate) fn tables(&self) -> String {
         let mut out = String::new();
         self.broken(&mut out);
-        self.handed_on(&mut out);
+        self.forwarded(&mut out);
         self.returned(&mut out);
         self.moved(&mut out);
         self.load(&mut out);
@@ -63,14 +63,14 @@ impl Report {
         }
     }
 
-    fn handed_on(&self, out: &mut String) {
-        let columns = ["nodes", "event", "router", "handed on, %", "nodes passed, on average"];
-        table(out, "Connections that nodes with rules hand on", &columns);
+    fn forwarded(&self, out: &mut String) {
+        let columns = ["nodes", "event", "router", "forwarded, %", "nodes passed, on average"];
+        table(out, "Connections that nodes with rules forward", &columns);
         for row in self.nodes.iter().filter(|row| row.event != NodeEvent::EachInTurn) {
             for (scheme, outcome) in Scheme::ALL.iter().zip(&row.outcomes) {
-                let hands_on = |outcome: &Outcome| scheme.hands_on() && outcome.handed_on > 0.0;
-                let Some(outcome) = outcome.filter(hands_on) else { continue };
-                let (part, hops) = (percent(outcome.handed_on), outcome.hops);
+                let forwards = |outcome: &Outcome| scheme.forwards() && outcome.forwarded > 0.0;
+                let Some(outcome) = outcome.filter(forwards) else { continue };
+                let (part, hops) = (percent(outcome.forwarded), outcome.hops);
                 let (event, name) = (row.event.name(), scheme.name());
                 _ = writeln!(out, "| {} | {event} | {name} | {part} | {hops:.1} |", row.nodes);
             }

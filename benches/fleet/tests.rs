@@ -85,7 +85,7 @@ fn plain_ecmp_breaks_connections_of_nodes_that_stay() {
     let modulo = outcome(Scheme::Modulo, NodeEvent::Leaves, 3);
     check_near(modulo.own, 1.0 / 3.0);
     assert!(modulo.others > 0.25, "{modulo:?}");
-    for scheme in Scheme::ALL.into_iter().filter(|scheme| !scheme.hands_on()) {
+    for scheme in Scheme::ALL.into_iter().filter(|scheme| !scheme.forwards()) {
         check_near(outcome(scheme, NodeEvent::EachInTurn, 3).others, 1.0);
     }
 }
@@ -130,9 +130,9 @@ fn a_resilient_group_protects_the_nodes_that_stay() {
 }
 
 #[test]
-fn nodes_that_hand_on_lose_only_what_dies() {
+fn nodes_that_forward_lose_only_what_dies() {
     for event in NodeEvent::ALL {
-        let found = outcome(Scheme::HandOn, event, 3);
+        let found = outcome(Scheme::Forward, event, 3);
         assert_eq!(found.others, 0.0, "{event:?}");
         match event {
             NodeEvent::Dies => check_near(found.own, 1.0 / 3.0),
@@ -141,16 +141,16 @@ fn nodes_that_hand_on_lose_only_what_dies() {
         let plain = outcome(Scheme::HashThreshold, event, 3);
         assert!(plain.own + plain.others > found.own, "{event:?}: plain ECMP must lose more");
         if !matches!(event, NodeEvent::Dies | NodeEvent::EachInTurn) {
-            check_near(found.handed_on, plain.own + plain.others);
+            check_near(found.forwarded, plain.own + plain.others);
             assert!(found.hops >= 1.0 && found.hops < 3.0, "{found:?}");
         }
     }
-    // Behind a resilient group only the connections of the node that leaves are handed on.
-    let both = outcome(Scheme::ResilientHandOn, NodeEvent::Leaves, 10);
+    // Behind a resilient group only the connections of the node that leaves are forwarded.
+    let both = outcome(Scheme::ResilientForward, NodeEvent::Leaves, 10);
     assert_eq!(both.own + both.others, 0.0);
-    check_near(both.handed_on, 0.1);
+    check_near(both.forwarded, 0.1);
     assert_eq!(
-        simulate(Scheme::HandOn, NodeEvent::Leaves, 64, &flows(10)),
+        simulate(Scheme::Forward, NodeEvent::Leaves, 64, &flows(10)),
         None,
         "the DSCP field has 63 numbers"
     );
