@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -134,8 +134,8 @@ enum FleetFault {
     #[error("--vip: {0} is written twice; write each address once")]
     VipTwice(IpAddr),
     #[error(
-        "--uplink and --peer: both have the interface {0}, so packets of clients could not be told from packets of other \
-         nodes; use an interface, a VLAN or a tunnel of its own for the link between the nodes"
+        "--uplink and --peer: both have the interface {0}, so packets of clients could not be distinguished from packets \
+         of other nodes; use an interface, a VLAN or a tunnel of its own for the link between the nodes"
     )]
     OneInterface(String),
     #[error(
@@ -143,7 +143,7 @@ enum FleetFault {
     )]
     PeerIsThisNode(u8),
     #[error(
-        "--peers: node {0} has two {1} addresses; each node has its own number, because a node knows its packets by it"
+        "--peers: node {0} has two {1} addresses; give each node its own number: a node identifies its packets by this number"
     )]
     NodeTwice(u8, Family),
     #[error("--peers: nodes {0} and {1} have the same address {2}; write the address of each node")]
@@ -158,8 +158,8 @@ enum FleetFault {
     )]
     NoPeerAddress(u8, Family, IpAddr),
     #[error(
-        "listener `{0}` is bound to the virtual address {1}: bind `:{2}`, because only then can the kernel tell a listener \
-         from a connection"
+        "listener `{0}` is bound to the virtual address {1}: bind `:{2}`, because only then can the kernel distinguish a \
+         listener from a connection"
     )]
     BoundToVip(Arc<str>, IpAddr, u16),
     #[error(
@@ -168,21 +168,28 @@ enum FleetFault {
     NoPort(IpAddr, Family),
 }
 
+/// Returns true if one host can have the address. An IPv4 address must not be in its IPv6 form.
+fn is_of_a_host(address: IpAddr) -> bool {
+    let is_broadcast = address == IpAddr::V4(Ipv4Addr::BROADCAST);
+    !(address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_broadcast)
+}
+
 fn parse_vip(text: &str) -> Result<IpAddr, String> {
     let address: IpAddr = text.parse().map_err(|_| "write an IP address without a port".to_owned())?;
-    let is_link_local = match address {
+    let canonical = address.to_canonical();
+    let is_link_local = match canonical {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),
     };
-    if address != address.to_canonical() {
-        return Err(format!("write the IPv4 address itself: {}", address.to_canonical()));
-    }
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() || is_link_local {
+    if !is_of_a_host(canonical) || is_link_local {
         return Err(
             "clients of other networks cannot reach this address; write the address that routers or \
                     keepalived give to the nodes"
                 .to_owned(),
         );
+    }
+    if address != canonical {
+        return Err(format!("write the IPv4 address itself: {canonical}"));
     }
     Ok(address)
 }
@@ -214,11 +221,17 @@ fn parse_node(text: &str) -> Result<u8, String> {
 fn parse_peer(text: &str) -> Result<FleetPeer, String> {
     let form = "write the number of a node and its address, such as 1=10.9.2.11";
     let (node, address) = text.split_once('=').ok_or(form)?;
-    let address: IpAddr = address.parse().map_err(|_| form)?;
-    if address.is_unspecified() || address.is_loopback() || address.is_multicast() {
+    let address = address.parse::<IpAddr>().map_err(|_| form)?.to_canonical();
+    if !is_of_a_host(address) {
         return Err(format!("{address} is no address of another node; {form}"));
     }
-    Ok(FleetPeer { node: parse_node(node)?, address: address.to_canonical() })
+    if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+        return Err(format!(
+            "{address} is link-local, and bird takes no route over it, so this node would forward no packet; write \
+             another address of the node on the link between the nodes"
+        ));
+    }
+    Ok(FleetPeer { node: parse_node(node)?, address })
 }
 
 /// Prints the rules, or the faults.
@@ -433,6 +446,16 @@ mod tests {
         for vip in ["0.0.0.0", "127.0.0.1", "ff02::1", "fe80::1", "169.254.1.1", "224.0.0.5"] {
             check_refused("2001:db8::9", vip, all, &["clients of other networks"]);
         }
+        for vip in ["255.255.255.255", "::ffff:127.0.0.1", "::ffff:169.254.1.1"] {
+            check_refused("2001:db8::9", vip, all, &["clients of other networks"]);
+        }
+        for peer in ["0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255", "::", "::1", "ff02::1"] {
+            check_refused("fd00:2::13", peer, all, &["no address of another node"]);
+        }
+        for peer in ["::ffff:127.0.0.1", "::ffff:0.0.0.0", "::ffff:255.255.255.255"] {
+            check_refused("fd00:2::13", peer, all, &["no address of another node"]);
+        }
+        check_refused("fd00:2::13", "fe80::1", all, &["fe80::1 is link-local"]);
         check_refused("2001:db8::9", "vip.example", all, &["IP address without a port"]);
         check_refused("--peer eth1", "--peer eth0", all, &["both have the interface eth0"]);
         for name in ["e;reboot", "eth\"0", "a-name-of-16-byte", "eth*", "$(x)", ".", "-x", "ü"] {

@@ -2,7 +2,7 @@
 //!
 //! Each node forwards the packets that belong to no connection of its own. nftables finds such packets and marks them, a
 //! rule of the routing sends marked packets to a table of their own, and bird fills this table with the nodes that
-//! answer. A packet that no node has a connection for comes back to the node where it came in, which answers it.
+//! answer. If no node has the connection, the packet returns to the node that received it first. This node answers it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -16,11 +16,13 @@ const MARK: u16 = 0x706e;
 /// The table of nftables.
 const NFT_TABLE: &str = "pointsman_fleet";
 
-/// The preference of the rule for marked packets.
-const MARKED_RULE: u8 = 1;
+/// The preference of the rule for marked packets. The second rule of a host must have a great one: a rule that another
+/// program adds without a preference gets that of the second rule minus 1, and so it stands behind the rule for own addresses.
+const MARKED_RULE: u16 = 32000;
 
-/// The preference of the rule for this host's own addresses, behind that of marked packets. The kernel's preference is 0.
-const LOCAL_RULE: u8 = 2;
+/// The preference of the rule that looks up marked packets in the table of own addresses while their table is empty. It
+/// is before that of the main table, 32766.
+const LOCAL_RULE: u16 = 32001;
 
 /// The preference of the first node of the ring in bird; the nodes behind it have less.
 const FIRST_PREFERENCE: usize = 200;
@@ -48,20 +50,14 @@ pub(super) fn setup_script(fleet: &Fleet) -> String {
         vips.join(", ")
     );
     script += &nft_part(fleet);
-    script += &format!(
-        "# The rules of the routing: marked packets use table {MARK}, and only packets without a mark, or without a node in\n\
-         # this table, come to this host. So the rule of the kernel for own addresses moves from preference 0 to {LOCAL_RULE}.\n\
-         # systemd-networkd leaves rules with `protocol kernel` alone.\n"
-    );
-    for family in &fleet.families {
-        script += &rule_part(words(family.family).0);
-    }
+    script += &rule_functions();
+    script += &rule_part(&fleet.families);
     script += "# The rules of nftables come into force as a whole, in place of those of an earlier run.\n\
                printf '%s\\n' \"$rules\" | nft -f -\n";
     script
 }
 
-/// Returns the part that makes the text of the nftables rules and has it checked.
+/// Returns the part that sets `rules` to the text for nftables and checks it with `nft -c`.
 fn nft_part(fleet: &Fleet) -> String {
     let mut part = format!(
         "# The rules of nftables. They need nft 1.0.6 and Linux 5.10, or later, and no earlier rule that drops packets of\n\
@@ -114,20 +110,20 @@ fn nft_chains(fleet: &Fleet, family: Family) -> String {
     let hops = if family == Family::V4 { "ttl" } else { "hoplimit" };
     format!(
         "    chain {header}_check {{\n\
-         \x20       # Takes back what came in at this node and went once around: no other node has its connection. The\n\
-         \x20       # kernel answers it with a reset, or finds that it ends a handshake with a SYN cookie of this node.\n\
+         \x20       # Accepts packets that this node forwarded and that have passed all nodes: no node has the connection. The\n\
+         \x20       # kernel answers with a reset, or finds that the packet ends a handshake with a SYN cookie of this node.\n\
          \x20       iifname \"{peer}\" {header} dscp {node} accept\n\
-         \x20       # Forwards what finds only a listener and is no SYN: its connection is at another node.\n\
+         \x20       # Forwards packets without SYN for which the kernel finds only a listener: another node has the connection.\n\
          \x20       tcp flags & (fin|syn|rst|ack) != syn socket wildcard 1 goto {header}_forward\n\
-         \x20       # Keeps what finds any other socket: a connection, a handshake, a listener for a SYN.\n\
+         \x20       # Accepts packets with any other socket: a connection, a handshake, a listener for a SYN.\n\
          \x20       socket transparent 0 accept\n\
          \x20       socket transparent 1 accept\n\
-         \x20       # Forwards what finds no socket, SYNs too: pointsman has stopped here.\n\
+         \x20       # Forwards packets without a socket, also SYNs: no process listens here.\n\
          \x20       goto {header}_forward\n\
          \x20   }}\n\
          \x20   chain {header}_forward {{\n\
-         \x20       # Writes the number of this node into what came from a client, so that it goes once around. The bound\n\
-         \x20       # of hops ends a circle of nodes with different rules.\n\
+         \x20       # Writes the number of this node into packets of clients, so that each returns here at most once. The hop\n\
+         \x20       # limit ends a loop between nodes with different rules.\n\
          \x20       iifname != \"{peer}\" {header} dscp set {node} {header} {hops} set {}\n\
          \x20       iifname \"{peer}\" {header} {hops} <= 1 accept\n\
          \x20       meta mark set {MARK:#x} accept\n\
@@ -153,20 +149,47 @@ fn ranges(ports: &BTreeSet<u16>) -> String {
     ranges.into_iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the commands that set the rules of the routing for a family. At no time is a rule missing.
-fn rule_part(option: &str) -> String {
+/// Returns the functions of the shell that both scripts use, and the rules of the routing.
+fn rule_functions() -> String {
     format!(
-        "ip {option} rule show pref {MARKED_RULE} | grep -q 'fwmark {MARK:#x} ' ||\n\
-         \x20   ip {option} rule add pref {MARKED_RULE} fwmark {MARK:#x} lookup {MARK} protocol kernel\n\
-         ip {option} rule show pref {LOCAL_RULE} | grep -q 'lookup local' ||\n\
-         \x20   ip {option} rule add pref {LOCAL_RULE} lookup local protocol kernel\n\
-         ip {option} rule del pref 0 lookup local 2>/dev/null || true\n"
+        "# The rules of the routing. They are compared as a whole, with `protocol kernel` (2), and table 255 is the table\n\
+         # `local`. So no rule of another program is taken for one of them. systemd-networkd leaves rules with `protocol\n\
+         # kernel` alone.\n\
+         unmarked='not from all fwmark {MARK:#x} lookup 255'\n\
+         marked='from all fwmark {MARK:#x} lookup {MARK}'\n\
+         own='from all lookup 255'\n\
+         # Each function has a family, a preference and a rule as its arguments.\n\
+         has() {{ ip -N -d \"$1\" rule show pref \"$2\" 2>/dev/null | grep -q \"^$2:[[:space:]]*$3 proto 2[[:space:]]*\\$\"; }}\n\
+         add() {{ has \"$@\" || ip \"$1\" rule add pref \"$2\" $3 protocol kernel; }}\n\
+         del() {{ ! has \"$@\" || ip \"$1\" rule del pref \"$2\" $3 protocol kernel; }}\n"
     )
 }
 
-/// Returns a script that removes the rules of both families. It may run again, and where no rules are.
+/// Returns the commands that set the rules of the routing. Each family has a rule for its own addresses at any time.
+fn rule_part(families: &[FleetFamily]) -> String {
+    let options: Vec<_> = families.iter().map(|family| words(family.family).0).collect();
+    format!(
+        "# Marked packets use table {MARK}. While it is empty, they come to this host. So the rule of the kernel for own\n\
+         # addresses at preference 0 is replaced by one for packets without the mark. The preferences of the other rules are\n\
+         # great, because the kernel puts rules without a preference before the second rule.\n\
+         for family in {}; do\n\
+         \x20   add $family 0 \"$unmarked\"\n\
+         \x20   add $family {MARKED_RULE} \"$marked\"\n\
+         \x20   add $family {LOCAL_RULE} \"$own\"\n\
+         \x20   # This deletes the first rule with table 255. If it was the rule for packets without the mark, that rule is added\n\
+         \x20   # again behind the rule of the kernel.\n\
+         \x20   while has $family 0 \"$own\"; do\n\
+         \x20       ip $family rule del pref 0 $own protocol kernel\n\
+         \x20       add $family 0 \"$unmarked\"\n\
+         \x20   done\n\
+         done\n",
+        options.join(" ")
+    )
+}
+
+/// Returns a script that removes the rules of both families. It may run again, and on a host without rules.
 pub(super) fn removal_script() -> String {
-    let mut script = format!(
+    format!(
         "#!/bin/sh\n\
          # Removes the rules of `pointsman fleet-rules`. Remove the ring from bird first: bird would fill its table again.\n\
          # Packets of connections at other nodes are no longer forwarded: the kernel of this node resets them.\n\
@@ -176,22 +199,19 @@ pub(super) fn removal_script() -> String {
          table inet {NFT_TABLE}\n\
          delete table inet {NFT_TABLE}\n\
          END\n\
-         # The rules of the routing: the rule for own addresses is added at preference 0 before it is deleted at {LOCAL_RULE}.\n"
-    );
-    for family in [Family::V4, Family::V6] {
-        let option = words(family).0;
-        _ = write!(
-            script,
-            "if ip {option} rule show pref {LOCAL_RULE} 2>/dev/null | grep -q 'lookup local'; then\n\
-             \x20   ip {option} rule show pref 0 | grep -q 'lookup local' ||\n\
-             \x20       ip {option} rule add pref 0 lookup local protocol kernel\n\
-             \x20   ip {option} rule del pref {LOCAL_RULE} lookup local\n\
-             fi\n\
-             ip {option} rule del pref {MARKED_RULE} fwmark {MARK:#x} lookup {MARK} 2>/dev/null || true\n\
-             ip {option} route flush table {MARK} 2>/dev/null || true\n"
-        );
-    }
-    script
+         {}\
+         # The rule of the kernel is added before the rule in its place is deleted.\n\
+         for family in -4 -6; do\n\
+         \x20   if has $family 0 \"$unmarked\"; then\n\
+         \x20       add $family 0 \"$own\"\n\
+         \x20       del $family 0 \"$unmarked\"\n\
+         \x20   fi\n\
+         \x20   del $family {MARKED_RULE} \"$marked\"\n\
+         \x20   del $family {LOCAL_RULE} \"$own\"\n\
+         \x20   ip $family route flush table {MARK} 2>/dev/null || true\n\
+         done\n",
+        rule_functions()
+    )
 }
 
 /// Returns the part of bird's configuration that fills the table of marked packets.
@@ -287,10 +307,11 @@ mod tests {
             "iifname \"eth1\" ip6 dscp 2 accept",
             "ip6 hoplimit <= 1",
             "nft -c -f -",
-            "ip -4 rule add pref 1 fwmark 0x706e lookup 28782",
-            "ip -4 rule add pref 2 lookup local",
-            "ip -4 rule del pref 0",
-            "ip -6 rule del pref 0",
+            "for family in -4 -6; do",
+            "add $family 0 \"$unmarked\"",
+            "add $family 32000 \"$marked\"",
+            "add $family 32001 \"$own\"",
+            "ip $family rule del pref 0 $own",
             "| nft -f -",
         ];
         let mut rest = &*script;
@@ -306,7 +327,7 @@ mod tests {
         for text in [setup_script(&fleet), bird_ring(&fleet)] {
             assert!(!text.contains("ip6") && !text.contains("-6") && !text.contains("ipv6"), "{text}");
         }
-        assert!(setup_script(&fleet).contains("ip -4 rule"));
+        assert!(setup_script(&fleet).contains("for family in -4; do"));
     }
 
     #[test]

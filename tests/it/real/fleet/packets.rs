@@ -84,6 +84,9 @@ fn a_large_stream_is_forwarded_whole() {
     assert!(upload.wait().success());
 }
 
+/// The option of `ip` for a family, and a network of the family.
+const FAMILIES: [(&str, &str); 2] = [("-4", "10.77.0.0/16"), ("-6", "fd00:77::/64")];
+
 #[test]
 #[ignore = "needs root, iproute2 and nftables"]
 fn rules_set_twice_are_the_same_and_removal_leaves_nothing() {
@@ -102,6 +105,13 @@ fn rules_set_twice_are_the_same_and_removal_leaves_nothing() {
     assert!(once.contains("pointsman_fleet") && once.contains("fwmark 0x706e"), "{once}");
     lab.set_rules();
     assert_eq!(state(), once);
+    for (family, network) in FAMILIES {
+        lab.ip("n1", &format!("{family} rule add from {network} lookup 77"));
+        let rules = lab.ip("n1", &format!("{family} rule"));
+        let [own, other] = ["lookup local", "lookup 77"].map(|rule| rules.find(rule).unwrap());
+        assert!(own < other, "a rule without a preference is before the rule for own addresses: {rules}");
+        lab.ip("n1", &format!("{family} rule del lookup 77"));
+    }
     // bird leaves routes if it is killed.
     lab.ip("n1", "route add default via 10.9.2.12 table 28782");
     lab.ip("n1", "-6 route add default via fd00:2::12 table 28782");
@@ -116,4 +126,77 @@ fn rules_set_twice_are_the_same_and_removal_leaves_nothing() {
     let output = super::super::finish(lab.at("n1", "sh").arg(script), b"");
     assert!(!output.status.success());
     assert_eq!(state(), before);
+}
+
+/// Makes a script write a line to a file after each of its commands of `ip`: the state of the rules for own addresses.
+fn watched(script: &str, file: &str) -> String {
+    let watch = format!(
+        r#"#!/bin/sh
+ip() {{
+    command ip "$@" && code=0 || code=$?
+    for option in -4 -6; do
+        if command ip $option rule show pref 0 | grep -Eq '^0:[[:space:]]+(not from all fwmark 0x706e|from all) lookup local$'
+        then echo present; else echo "missing: ip $*"; fi >>{file}
+    done
+    return $code
+}}
+"#
+    );
+    script.replacen("#!/bin/sh\n", &watch, 1)
+}
+
+#[test]
+#[ignore = "needs root, iproute2 and nftables"]
+fn rules_of_other_programs_stay_and_own_addresses_always_have_a_rule() {
+    let lab = Lab::new(2);
+    let rules = |family: &str| {
+        let text = lab.ip("n1", &format!("-d {family} rule"));
+        let mut rules: Vec<String> = text.lines().map(str::to_owned).collect();
+        rules.sort();
+        rules
+    };
+    let foreign: Vec<String> = [0, 32000, 32001]
+        .into_iter()
+        .flat_map(|pref| [format!("pref {pref} fwmark 0x5 lookup local"), format!("pref {pref} lookup 77")])
+        .chain(["pref 32000 fwmark 0x706e/0xffff lookup 28782".to_owned()])
+        .collect();
+    for (family, _) in FAMILIES {
+        for rule in &foreign {
+            lab.ip("n1", &format!("{family} rule add {rule}"));
+        }
+    }
+    let before = FAMILIES.map(|(family, _)| rules(family));
+    let file = lab.path("watched");
+    let setup = lab.write("setup.sh", watched(&lab.rules(1, "sh"), &file));
+    let removal = lab.write("remove.sh", watched(&lab.command(1, &["fleet-rules", "--remove"]), &file));
+    // The first removal puts the rule of the kernel behind that of the other program.
+    for _ in 0..2 {
+        for _ in 0..2 {
+            run(lab.at("n1", "sh").arg(&setup));
+            for ((family, _), before) in FAMILIES.into_iter().zip(&before) {
+                let set = rules(family);
+                let is_moved = |rule: &&String| rule.starts_with("0:\tfrom all lookup local ");
+                assert_eq!(set.iter().find(is_moved), None);
+                let missing: Vec<_> = before.iter().filter(|rule| !set.contains(rule)).collect();
+                assert!(missing.iter().all(is_moved) && missing.len() == 1, "{missing:?}");
+                assert_eq!(set.len(), before.len() + 2, "{set:?}");
+            }
+        }
+        for _ in 0..2 {
+            run(lab.at("n1", "sh").arg(&removal));
+            assert_eq!(FAMILIES.map(|(family, _)| rules(family)), before);
+        }
+    }
+    // A removal that was interrupted leaves both rules.
+    run(lab.at("n1", "sh").arg(&setup));
+    for (family, _) in FAMILIES {
+        lab.ip("n1", &format!("{family} rule add pref 0 lookup local protocol kernel"));
+    }
+    run(lab.at("n1", "sh").arg(&setup));
+    let set = rules("-4");
+    assert!(set.iter().any(|rule| rule.starts_with("0:\tnot from all fwmark 0x706e")), "{set:?}");
+    run(lab.at("n1", "sh").arg(&removal));
+    assert_eq!(FAMILIES.map(|(family, _)| rules(family)), before);
+    let watched = std::fs::read_to_string(file).unwrap();
+    assert!(watched.lines().count() > 50 && !watched.contains("missing"), "{watched}");
 }
