@@ -65,6 +65,8 @@ pub(super) async fn open(
         }
         OpeningOutcome::Plaintext(startup) => (Intent::Plaintext(startup), RefusalProtocol::Postgres),
         OpeningOutcome::Cancel => (Intent::Cancel, RefusalProtocol::Nothing),
+        // No listener makes the opening of a tunnel.
+        OpeningOutcome::Tunnel(_) => return Err(CloseReason::Internal.into()),
     };
     let sniffed = SniffedClient::new(client, opening.into_received(), intent, refusal);
     Ok(SniffedClient { _memory: memory, ..sniffed })
@@ -77,6 +79,7 @@ fn client_opening(outcome: &OpeningOutcome) -> ClientOpening {
         OpeningOutcome::DirectTls => ClientOpening::Tls,
         OpeningOutcome::Plaintext(_) => ClientOpening::Plaintext,
         OpeningOutcome::Cancel => ClientOpening::Cancel,
+        OpeningOutcome::Tunnel(_) => ClientOpening::Other,
     }
 }
 
@@ -210,7 +213,11 @@ impl<'t> OpeningExchange<'t> {
 fn reason(fault: OpeningFault) -> CloseReason {
     match fault {
         OpeningFault::Pipelined => CloseReason::PipelinedBeforeTls,
-        OpeningFault::Malformed | OpeningFault::TooLong => CloseReason::OpeningMalformed,
+        OpeningFault::Malformed
+        | OpeningFault::TooLong
+        | OpeningFault::Unsupported
+        | OpeningFault::NoMethod
+        | OpeningFault::BadHost => CloseReason::OpeningMalformed,
         OpeningFault::TooMany => CloseReason::TooManyCommands,
         OpeningFault::Quit => CloseReason::LeftBeforeTls,
         // Only backends cause these.
