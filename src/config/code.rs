@@ -116,6 +116,12 @@ codes! {
     BackendsOfForward = "C0340",
     /// A pool that forwards by name, used for clients that send no name.
     ForwardWithoutName = "C0341",
+    /// A pool that forwards to requested hosts, used for clients that request none.
+    ForwardWithoutRequest = "C0342",
+    /// A pool that does not forward to requested hosts, used for clients that request tunnels.
+    TunnelToBackends = "C0343",
+    /// A listener that would be an open proxy.
+    OpenProxy = "C0344",
     /// A route without exactly one of `pool`, `split` and `action`.
     RouteTarget = "C0350",
     /// Too many routes with conditions for one name, or too many expressions: they are compared one by one.

@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 use super::announce::BackendPreface;
 use super::attempt::{AttemptFailure, ConnectedBackend, DialTarget, ready};
 use super::gone::WaitStage;
+use super::hosts;
 use super::plan::{DialPlan, PickRule, RoutedClient};
 use super::record::ConnectionRecord;
 use super::sniffed::SniffedClient;
 use crate::executor::{Elapsed, timeout_at};
-use crate::pool::{Backend, DialSpec, Forward, ForwardFault, Lease, Unavailable};
+use crate::pool::{Backend, DialSpec, Forward, Lease, Unavailable};
 use crate::relay::{Engines, Relay};
 use crate::sys::{Address, socket};
 use crate::telemetry::{CloseReason, ConnectOutcome, PoolMetrics};
@@ -49,11 +50,18 @@ pub(super) fn dial(
 ) -> impl Future<Output = Result<DialledClient, CloseReason>> {
     async move {
         match backend(&routed, record).await {
-            Ok(backend) => Ok(DialledClient { routed, backend }),
+            Ok(backend) => {
+                if let Some(request) = &routed.plan.request {
+                    // Nothing was sent but short messages, so this does not wait. The relay reports a client that is gone.
+                    let _ = routed.sniffed.client.send_all(request.protocol.granted()).await;
+                }
+                Ok(DialledClient { routed, backend })
+            }
             Err(reason) => {
                 record.entry().refuse();
                 record.permit().leave_target();
-                if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
+                let has_sent = routed.plan.request.is_some() || routed.sniffed.has_bytes();
+                if reason == CloseReason::ClientGone && has_sent {
                     record.has_sent();
                 }
                 Err(routed.sniffed.refuse(reason).await)
@@ -139,31 +147,10 @@ impl<'a> Dial<'a> {
         &self.routed.plan.served.metrics
     }
 
-    /// Finds the addresses of the host that the client named.
+    /// Finds the addresses of the host that the client named. The first attempt begins now.
     async fn find_hosts(&mut self, forward: &Forward) -> Result<(), CloseReason> {
-        let Self { routed, record, .. } = self;
-        let name = routed.sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
-        let Some(mark) = forward.mark(&routed.sniffed.bytes) else {
-            let client = record.client();
-            tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
-            return Err(CloseReason::ForwardLoop);
-        };
-        record.holds_mut().mark_forward(mark);
-        let own = record.context().bounds.own.load_full();
-        let found = tokio::select! {
-            biased;
-            () = routed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
-            found = timeout_at(self.deadline(), forward.destinations(name, &own)) => found,
-        };
-        let found = found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
-            tracing::debug!(client = %self.record.client(), %fault, "a client is not forwarded");
-            match fault {
-                ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
-                ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
-                ForwardFault::Refused => CloseReason::AddressRefused,
-            }
-        })?;
-        self.hosts = found.into_iter();
+        let deadline = self.deadline();
+        self.hosts = hosts::find(self.routed, forward, deadline, self.record).await?.into_iter();
         self.attempt_began = Instant::now();
         Ok(())
     }

@@ -26,6 +26,7 @@ mod greet;
 pub mod handover;
 mod hello;
 mod holds;
+mod hosts;
 mod leaving;
 mod list_access;
 mod migration;

@@ -7,6 +7,7 @@ use crate::relay::RelaySettings;
 use crate::snapshot::ServedPool;
 use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::telemetry::CloseReason;
+use crate::wire::TunnelRequest;
 
 /// A client and the plan of its dial.
 pub(super) struct RoutedClient {
@@ -26,6 +27,9 @@ pub(super) struct DialPlan {
     pub(super) early_fin: EarlyFin,
     /// The exchange that a backend requires before it gets the client's bytes.
     pub(super) greeting: Option<GreetingPolicy>,
+    /// The request of a client for a tunnel. The client gets the answer once its backend is connected, before any byte of
+    /// the backend.
+    pub(super) request: Option<TunnelRequest>,
     /// The settings of the relay.
     pub(super) relay: RelaySettings,
 }
@@ -54,4 +58,6 @@ pub(super) enum EarlyFin {
     /// If the client has sent bytes, its request may be whole. If the client has sent no bytes, it may wait for
     /// a banner of the server.
     Unclear,
+    /// The client waits for an answer. If it has sent further bytes, its request may be whole. Else it has left.
+    Unanswered,
 }

@@ -261,6 +261,11 @@ impl Opening {
         }
     }
 
+    /// Returns true if the opening ends with a tunnel.
+    pub fn is_for_tunnel(&self) -> bool {
+        matches!(self.state, OpeningState::SocksServer(_) | OpeningState::ConnectServer(_))
+    }
+
     /// Returns the received bytes that are not consumed.
     pub fn received(&self) -> &[u8] {
         &self.received

@@ -69,6 +69,7 @@ mod tidy_source;
 mod tidy_workers;
 mod tiers;
 mod tls;
+mod tunnels;
 mod unix;
 mod upgrade;
 mod version;

@@ -5,6 +5,9 @@ use crate::balance::Algorithm;
 use crate::pool::{HashOn, Pool};
 use crate::snapshot::{OpeningPolicy, Protocol};
 
+/// The port that an explained client requests with its host.
+pub(super) const TUNNEL_PORT: u16 = 443;
+
 /// Adds the notes that do not depend on the route.
 pub(super) fn before(journey: &mut Journey<'_>) {
     let (policy, request) = (journey.policy, journey.request);
@@ -24,7 +27,13 @@ pub(super) fn before(journey: &mut Journey<'_>) {
         "the listener reads PROXY headers: the source is the client that a trusted peer names, and TLVs are not known",
     );
     let reads_hello = matches!(policy.protocol, Protocol::Tls(_));
-    add(!reads_hello, "the listener reads no hello: server name and ALPN have no effect");
+    let is_for_tunnels = matches!(policy.protocol, Protocol::Tunnel(_));
+    add(!reads_hello && !is_for_tunnels, "the listener reads no hello: server name and ALPN have no effect");
+    add(
+        is_for_tunnels,
+        "the client requests a tunnel to the host of --sni and to port 443; requests for addresses and for other ports are \
+         judged by the rules of the pool alone",
+    );
     add(
         reads_hello && !matches!(policy.opening, OpeningPolicy::Straight),
         "the listener reads other messages before the hello: this is the way of a client that begins TLS",

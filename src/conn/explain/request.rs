@@ -76,6 +76,14 @@ impl ExplainedHello {
         }
     }
 
+    /// Returns the server name of a hello that is made up.
+    pub(super) fn server_name(&self) -> Option<&ServerName> {
+        match self {
+            Self::Made { server_name, .. } => server_name.as_ref(),
+            Self::Captured(_) => None,
+        }
+    }
+
     /// Returns true if only the server name and the protocols are known.
     pub(super) fn is_made(&self) -> bool {
         matches!(self, Self::Made { .. })
