@@ -72,6 +72,25 @@ pub(super) async fn ready(
     Ok(ConnectedBackend { backend, sent, nodelay: NodelayDue::NextWrite })
 }
 
+/// Sends the first bytes to a backend that was connected without them.
+pub(super) async fn send_first(
+    connected: ConnectedBackend,
+    preface: &BackendPreface<'_>,
+) -> Result<ConnectedBackend, AttemptFailure> {
+    let first = &*preface.bytes;
+    if first.is_empty() {
+        return Ok(connected);
+    }
+    let backend = connected.backend;
+    let mut sent = 0;
+    // The send buffer is empty, so this does not wait. The relay sends only bytes of the client, so the other bytes of the
+    // preface must all be sent here.
+    while sent == 0 || sent < preface.own {
+        sent += backend.send(&first[sent..]).await.map_err(|error| AttemptFailure::of(&error))?;
+    }
+    Ok(ConnectedBackend { backend, sent: sent - preface.own, nodelay: NodelayDue::NextWrite })
+}
+
 /// The target of a dial: the address of the backend, the options, and the address of the client. If the pool
 /// has `source = "client"`, the client's address is the source address.
 #[derive(Clone, Copy)]

@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::announce::BackendPreface;
-use super::attempt::{AttemptFailure, ConnectedBackend, DialTarget, ready};
+use super::attempt::{self, AttemptFailure, ConnectedBackend, DialTarget, ready};
 use super::gone::WaitStage;
 use super::hosts;
 use super::plan::{DialPlan, PickRule, RoutedClient};
+use super::race::{Race, RaceEvent, RaceSpec};
 use super::record::ConnectionRecord;
 use super::sniffed::SniffedClient;
 use crate::executor::{Elapsed, timeout_at};
@@ -83,6 +84,9 @@ async fn backend(
     if let Some(forward) = plan.served.pool.forward() {
         // Boxed, as hardly any connection needs this memory.
         Box::pin(dial.find_hosts(forward)).await?;
+        if dial.may_race() {
+            return Box::pin(dial.race(&preface)).await;
+        }
     }
     for _ in 0..plan.attempts {
         let Some(lease) = dial.next_lease().await else { break };
@@ -153,6 +157,60 @@ impl<'a> Dial<'a> {
         self.hosts = hosts::find(self.routed, forward, deadline, self.record).await?.into_iter();
         self.attempt_began = Instant::now();
         Ok(())
+    }
+
+    /// Returns true if connects to several addresses of a host may be in progress at once.
+    fn may_race(&self) -> bool {
+        self.hosts.len() > 1 && self.routed.plan.attempts > 1 && self.routed.plan.greeting.is_none()
+    }
+
+    /// Connects to one of the addresses of the host that the client named.
+    async fn race(mut self, preface: &BackendPreface<'_>) -> Result<ConnectedBackend, CloseReason> {
+        let Some(lease) = self.next_lease().await else { return Err(self.failed()) };
+        let client = self.record.client().tcp();
+        let spec = RaceSpec { dial: self.spec(), client, deadline: self.deadline() };
+        let mut race = Race::new(spec, std::mem::take(&mut self.hosts), self.routed.plan.attempts);
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = race.next() => event,
+                () = self.routed.gone(WaitStage::Dial) => {
+                    self.abort(race.in_progress());
+                    return Err(CloseReason::ClientGone);
+                }
+            };
+            match event {
+                None => return Err(self.failed()),
+                Some(RaceEvent::Begun(host)) => {
+                    self.record.begin_attempt(lease.backend());
+                    self.record.set_target_address(host);
+                }
+                Some(RaceEvent::Ended(host, began, result)) => {
+                    self.record.set_target_address(host);
+                    self.attempt_began = began;
+                    let failure = match result {
+                        Ok(backend) => {
+                            self.abort(race.in_progress());
+                            match attempt::send_first(backend, preface).await {
+                                Ok(backend) => return Ok(self.connected(lease, backend)),
+                                // The host may have some of the bytes, so no other host gets them.
+                                Err(failure) => {
+                                    self.note(&lease, &failure);
+                                    return Err(self.failed());
+                                }
+                            }
+                        }
+                        Err(failure) => failure,
+                    };
+                    self.note(&lease, &failure);
+                }
+            }
+        }
+    }
+
+    /// Counts attempts that end without a result.
+    fn abort(&self, attempts: usize) {
+        (0..attempts).for_each(|_| self.metrics().connect(ConnectOutcome::Aborted));
     }
 
     /// Returns a lease of the backend for the next attempt, or `None` if no backend can be picked.

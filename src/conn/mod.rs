@@ -32,6 +32,7 @@ mod list_access;
 mod migration;
 mod plan;
 mod proxied;
+mod race;
 mod reading;
 mod record;
 mod refusal;

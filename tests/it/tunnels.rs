@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 
 use crate::support::dns::{Dns, DnsAnswer};
-use crate::support::pair::{closed, expect_bytes, expect_end, patient};
+use crate::support::pair::{FullListener, closed, expect_bytes, expect_end, patient};
 use crate::support::recorder::{Recorder, finish};
 use crate::support::{Backend, Proxy, config, wait_for};
 
@@ -252,6 +252,34 @@ fn mixed_answers_lead_to_the_allowed_addresses() {
     assert_eq!(code, 0);
     expect_bytes(&client, b"host\n");
     assert!(inner.accept().is_err(), "nobody came");
+}
+
+/// An address that does not answer costs a part of a second, not a timeout.
+#[test]
+fn an_address_that_does_not_answer_holds_no_client_up() {
+    let (dns, host) = (Dns::new(), Recorder::start("host"));
+    let port = host.address.port();
+    let silent = FullListener::at(SocketAddr::from(([127, 0, 0, 2], port)));
+    dns.set_addresses(NAME, &[silent.address.ip(), host.address.ip()]);
+    let text = text("socks5", &dns, port, LOOPBACK, "");
+    let text = text.replace("connect_timeout = '2s'", "connect_timeout = '15s'\ndial_timeout = '15s'");
+    let log = Log::new();
+    let proxy = Proxy::start(config(&text.replace("'off'", &format!("'{}'", log.0.display()))));
+    let request = [&[5, 1, 0][..], &socks_name(NAME, port), b"first bytes"].concat();
+    let mut client = proxy.connect();
+    client.write_all(&request).unwrap();
+    expect_bytes(&client, &[&[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"host\n"].concat());
+    finish(client).unwrap();
+    assert_eq!(host.received(), b"first bytes");
+    let record = log.records(1).remove(0);
+    assert_eq!(
+        (&record["attempts"], &record["backend_address"]),
+        (&2.into(), &host.address.to_string().into())
+    );
+    let attempts = |outcome: &str| {
+        proxy.metric(&format!(r#"pointsman_connect_attempts_total{{pool="egress",outcome="{outcome}"}}"#))
+    };
+    assert_eq!((attempts("ok"), attempts("aborted")), (1.0, 1.0));
 }
 
 #[test]
