@@ -25,6 +25,7 @@ mod shortages;
 mod starting;
 mod stopped;
 mod tls;
+mod tunnels;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
