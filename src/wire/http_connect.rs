@@ -7,11 +7,8 @@
 //! Lines are checked in their order as soon as they have arrived, so the answer does not depend on how the bytes were
 //! cut.
 
-use std::net::Ipv6Addr;
-use std::str;
-
 use super::opening::{Farewell, OpeningFault, ParsedMessage};
-use super::requested::{RequestedHost, TunnelTarget};
+use super::requested::{TunnelTarget, read_authority};
 use super::tunnel::{TunnelFailure, TunnelProtocol, TunnelRequest};
 
 /// The longest head of a request.
@@ -205,31 +202,6 @@ impl ConnectServer {
 fn is_same(host: &[u8], target: &TunnelTarget) -> bool {
     read_authority(host)
         .is_some_and(|(host, port)| host == target.host && port.is_none_or(|port| port == target.port))
-}
-
-/// Reads a host and, if there is one, its port. IPv6 addresses need brackets, other hosts must not have them.
-fn read_authority(text: &[u8]) -> Option<(RequestedHost, Option<u16>)> {
-    let (host, port) = match text {
-        [b'[', rest @ ..] => {
-            let end = rest.iter().position(|&byte| byte == b']')?;
-            let ip = str::from_utf8(&rest[..end]).ok()?.parse::<Ipv6Addr>().ok()?;
-            (RequestedHost::from(std::net::IpAddr::from(ip)), &rest[end + 1..])
-        }
-        _ => {
-            let end = text.iter().position(|&byte| byte == b':').unwrap_or(text.len());
-            (RequestedHost::from_client(&text[..end]).ok()?, &text[end..])
-        }
-    };
-    match port {
-        [] => Some((host, None)),
-        [b':', digits @ ..] => Some((host, Some(read_port(digits)?))),
-        _ => None,
-    }
-}
-
-fn read_port(digits: &[u8]) -> Option<u16> {
-    let is_plain = matches!(digits, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
-    str::from_utf8(digits).ok().filter(|_| is_plain)?.parse().ok()
 }
 
 /// Returns true for a token (RFC 9110, section 5.6.2).

@@ -21,7 +21,7 @@ pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVers
 pub use dialogue::{Dialogue, DialogueFault, DialogueStep, Script};
 pub use first_bytes::DetectedProtocol;
 pub use opening::{BackendGreeting, Opening};
-pub use requested::{RequestedHost, TunnelTarget};
+pub use requested::{RequestedHost, TargetTextFault, TunnelTarget};
 pub use server_name::{NameFault, ServerName};
 pub use starttls::Starttls;
 pub use tunnel::{TunnelFailure, TunnelProtocol, TunnelRequest};

@@ -1,8 +1,8 @@
 //! The host that a client asks for, in a request for a tunnel.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::str;
+use std::net::{IpAddr, Ipv6Addr};
+use std::str::{self, FromStr};
 
 use super::server_name::{NameFault, ServerName};
 
@@ -44,6 +44,47 @@ impl RequestedHost {
             Self::Address(_) => None,
         }
     }
+}
+
+/// The fault of a text that is no target of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a target is a host with a port, such as api.test:443, 203.0.113.7:443 or [2001:db8::1]:443")]
+pub struct TargetTextFault;
+
+impl FromStr for TunnelTarget {
+    type Err = TargetTextFault;
+
+    fn from_str(text: &str) -> Result<Self, TargetTextFault> {
+        match read_authority(text.as_bytes()) {
+            Some((host, Some(port))) => Ok(Self { host, port }),
+            _ => Err(TargetTextFault),
+        }
+    }
+}
+
+/// Reads a host and, if there is one, its port. IPv6 addresses need brackets, other hosts must not have them.
+pub(super) fn read_authority(text: &[u8]) -> Option<(RequestedHost, Option<u16>)> {
+    let (host, port) = match text {
+        [b'[', rest @ ..] => {
+            let end = rest.iter().position(|&byte| byte == b']')?;
+            let ip = str::from_utf8(&rest[..end]).ok()?.parse::<Ipv6Addr>().ok()?;
+            (RequestedHost::from(IpAddr::from(ip)), &rest[end + 1..])
+        }
+        _ => {
+            let end = text.iter().position(|&byte| byte == b':').unwrap_or(text.len());
+            (RequestedHost::from_client(&text[..end]).ok()?, &text[end..])
+        }
+    };
+    match port {
+        [] => Some((host, None)),
+        [b':', digits @ ..] => Some((host, Some(read_port(digits)?))),
+        _ => None,
+    }
+}
+
+fn read_port(digits: &[u8]) -> Option<u16> {
+    let is_plain = matches!(digits, [b'1'..=b'9', rest @ ..] if rest.iter().all(u8::is_ascii_digit));
+    str::from_utf8(digits).ok().filter(|_| is_plain)?.parse().ok()
 }
 
 impl From<IpAddr> for RequestedHost {
@@ -88,6 +129,18 @@ mod tests {
         check("192.0.2.1", "192.0.2.1:443");
         check("2001:db8::1", "[2001:db8::1]:443");
         check("::ffff:192.0.2.1", "192.0.2.1:443");
+    }
+
+    #[test]
+    fn a_target_is_written_as_it_is_read() {
+        for text in ["api.test:443", "192.0.2.1:1", "[2001:db8::1]:65535"] {
+            assert_eq!(text.parse().map(|target: TunnelTarget| target.to_string()), Ok(text.to_owned()));
+        }
+        for text in
+            ["api.test", "api.test:0", "2001:db8::1:443", "[2001:db8::1]", "api.test:443:443", ":443", ""]
+        {
+            assert_eq!(text.parse::<TunnelTarget>(), Err(TargetTextFault), "{text}");
+        }
     }
 
     #[test]

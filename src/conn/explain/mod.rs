@@ -4,7 +4,7 @@
 //! calls: `list_access`, `admission`, the reader of hellos, `route` and the pick of the pool. The steps of this module
 //! only describe the results. A step that refuses the connection ends the report.
 //!
-//! The report is about a client that begins TLS, about a request for a tunnel to a name, or about any client of a listener
+//! The report is about a client that begins TLS, about a request for a tunnel, or about any client of a listener
 //! that reads nothing. It knows no PROXY
 //! header. At a listener that reads them, the source is the client that a trusted peer names.
 
@@ -21,9 +21,7 @@ use crate::route::ConnectionFacts;
 use crate::snapshot::access::AccessDecision;
 use crate::snapshot::{Policy, Protocol, TunnelOpening};
 use crate::telemetry::CloseReason;
-use crate::wire::{
-    ClientHello, HelloReader, Offer, RequestedHost, TunnelProtocol, TunnelRequest, TunnelTarget,
-};
+use crate::wire::{ClientHello, HelloReader, Offer, TunnelProtocol, TunnelRequest};
 use report::LimitReport;
 pub use report::{
     AdmissionReport, BackendReport, BoundsReport, Explanation, OtherRoute, PickReport, PoolReport,
@@ -105,7 +103,8 @@ impl Journey<'_> {
         let request = self.tunnel_request()?;
         let requested = request.as_ref().and_then(|request| request.target.host.name());
         let name = hello.as_ref().and_then(|read| read.hello.server_name.as_ref()).or(requested);
-        self.note_hello(name.map(ToString::to_string), &facts);
+        let host = request.as_ref().map(|request| request.target.host.to_string());
+        self.note_hello(host.or(name.map(ToString::to_string)), &facts);
         let chosen = route::choose_explained(policy, request.as_ref(), name, &facts);
         self.report.route = Some(routes::describe(policy, name, &facts, chosen.as_ref().ok()));
         let served = self.enter_target(chosen?)?;
@@ -156,8 +155,7 @@ impl Journey<'_> {
     /// Returns the request for a tunnel; `None` if the listener reads none.
     fn tunnel_request(&self) -> Result<Option<TunnelRequest>, CloseReason> {
         let Protocol::Tunnel(tunnel) = &self.policy.protocol else { return Ok(None) };
-        let name = self.request.hello.server_name().ok_or(CloseReason::BadName)?;
-        let target = TunnelTarget { host: RequestedHost::Name(name.clone()), port: notes::TUNNEL_PORT };
+        let target = self.request.requested.clone().ok_or(CloseReason::OpeningTruncated)?;
         let protocol = match tunnel.opening {
             TunnelOpening::Socks { .. } => TunnelProtocol::Socks5,
             TunnelOpening::Connect => TunnelProtocol::Connect,

@@ -5,9 +5,6 @@ use crate::balance::Algorithm;
 use crate::pool::{HashOn, Pool};
 use crate::snapshot::{OpeningPolicy, Protocol};
 
-/// The port that an explained client requests with its host.
-pub(super) const TUNNEL_PORT: u16 = 443;
-
 /// Adds the notes that do not depend on the route.
 pub(super) fn before(journey: &mut Journey<'_>) {
     let (policy, request) = (journey.policy, journey.request);
@@ -30,9 +27,8 @@ pub(super) fn before(journey: &mut Journey<'_>) {
     let is_for_tunnels = matches!(policy.protocol, Protocol::Tunnel(_));
     add(!reads_hello && !is_for_tunnels, "the listener reads no hello: server name and ALPN have no effect");
     add(
-        is_for_tunnels,
-        "the client requests a tunnel to the host of --sni and to port 443; requests for addresses and for other ports are \
-         judged by the rules of the pool alone",
+        is_for_tunnels && request.requested.is_none(),
+        "the client requests a tunnel, and its host is not known; --request sets the host and the port",
     );
     add(
         reads_hello && !matches!(policy.opening, OpeningPolicy::Straight),
