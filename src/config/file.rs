@@ -624,6 +624,10 @@ tables! {
         /// an array. The owner of an allowed name can then send clients to any host in these networks. Default:
         /// none.
         allow_private: OneOrMany<OpenNetwork>,
+        /// "requested" only: true if a TLS hello that a client sends first in its tunnel must have the requested name as its
+        /// server name. Other clients, servers that send first and requests for addresses are not affected. Clients with
+        /// Encrypted ClientHello are refused, because they send another name. Default false.
+        verify_sni: bool,
         /// The effect of `allow`, `deny`, `allow_networks`, `deny_networks` and `ports`. "enforce" (default): they refuse
         /// clients. "report": they refuse no client, and the access log has the connections that they would refuse. Inner
         /// networks and addresses of this machine are refused with both.

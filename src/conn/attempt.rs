@@ -22,7 +22,7 @@ use crate::wire::opening::OpeningFault;
 
 /// A connected backend.
 pub(super) struct ConnectedBackend {
-    backend: Stream,
+    pub(super) backend: Stream,
     pub(super) sent: usize,
     /// The write before which its socket gets TCP_NODELAY.
     nodelay: NodelayDue,

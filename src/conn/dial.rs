@@ -31,8 +31,8 @@ use crate::wire::ServerName;
 
 /// A client and its connected backend.
 pub(super) struct DialledClient {
-    routed: RoutedClient,
-    backend: ConnectedBackend,
+    pub(super) routed: RoutedClient,
+    pub(super) backend: ConnectedBackend,
 }
 
 impl DialledClient {

@@ -30,8 +30,18 @@ pub(super) struct DialPlan {
     /// The request of a client for a tunnel. The client gets the answer once its backend is connected, before any byte of
     /// the backend.
     pub(super) request: Option<TunnelRequest>,
+    /// The first bytes of a tunnel in which a hello is verified, until it is. `None` if none is.
+    pub(super) unverified: Option<Vec<u8>>,
     /// The settings of the relay.
     pub(super) relay: RelaySettings,
+}
+
+impl DialPlan {
+    /// Returns true if a hello in the tunnel of the client must have the name that the client requested.
+    pub(super) fn verifies_hello(&self) -> bool {
+        let name = self.request.as_ref().and_then(|request| request.target.host.name());
+        name.is_some() && self.served.pool.forward().is_some_and(|forward| forward.spec().verify_sni)
+    }
 }
 
 /// The choice of a backend.

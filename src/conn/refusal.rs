@@ -54,7 +54,9 @@ impl RefusalProtocol {
 fn alert(reason: CloseReason) -> Alert {
     match reason {
         CloseReason::NoSni => Alert::MissingExtension,
-        CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
+        CloseReason::UnmatchedSni | CloseReason::NameNotAllowed | CloseReason::SniMismatch => {
+            Alert::UnrecognizedName
+        }
         CloseReason::RouteRejected | CloseReason::Denied | CloseReason::NotAllowed => Alert::AccessDenied,
         CloseReason::TlsTooOld => Alert::ProtocolVersion,
         _ => Alert::InternalError,

@@ -45,7 +45,10 @@ fn plan(
 ) -> Result<DialPlan, Rejection> {
     let cancel = cancel_policy(policy, &sniffed.intent);
     let served = served(sniffed, policy, cancel, record)?;
-    Ok(DialPlan { greeting: sniffed.greet.take(), ..plan_of(served, policy, &sniffed.intent) })
+    let plan = plan_of(served, policy, &sniffed.intent);
+    // The backend must not get these bytes with the connect.
+    let unverified = plan.verifies_hello().then(|| std::mem::take(&mut sniffed.bytes));
+    Ok(DialPlan { greeting: sniffed.greet.take(), unverified, ..plan })
 }
 
 /// Returns the plan of a dial to this pool, without a greeting.
@@ -67,6 +70,7 @@ fn plan_of(served: Arc<ServedPool>, policy: &Policy, intent: &Intent) -> DialPla
             Intent::Tunnel(request) => Some(request.clone()),
             _ => None,
         },
+        unverified: None,
         relay: RelaySettings { listener: Arc::clone(relay), backend: Arc::clone(peer_timeouts) },
         greeting: None,
         served,

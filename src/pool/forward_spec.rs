@@ -14,6 +14,8 @@ pub struct ForwardSpec {
     pub to: ForwardTo,
     /// The hosts and ports to which clients may go.
     pub rules: ForwardRules,
+    /// True if the server name of a hello in a tunnel must be the requested name. Default false.
+    pub verify_sni: bool,
     /// Networks that may be dialled although they are not public. Default: none. Danger: the owner of an allowed name
     /// can send clients to any host in these networks.
     pub allow_private: Vec<IpPrefix>,

@@ -235,6 +235,8 @@ fn reasons_of_pool(spec: &PoolSpec, may_close_if: &impl Fn(bool, &[Reason])) {
     let to = spec.forward.as_ref().map(|forward| forward.to);
     may_close_if(matches!(to, Some(ForwardTo::Sni { .. })), &SERVER_NAMES);
     may_close_if(to == Some(ForwardTo::Requested), &REQUESTS);
+    let verifies = spec.forward.as_ref().is_some_and(|forward| forward.verify_sni);
+    may_close_if(verifies, &[Reason::SniMismatch, Reason::HelloTimeout, Reason::HelloTruncated]);
     may_close_if(can_be_full(spec), &[Reason::QueueFull]);
     may_close_if(spec.queue.is_some(), &[Reason::QueueTimeout]);
     may_close_if(spec.limits.is_some(), &[Reason::PoolFull, Reason::PoolRate]);

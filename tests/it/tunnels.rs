@@ -5,13 +5,15 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc;
 
 use serde_json::Value;
 
 use crate::support::dns::{Dns, DnsAnswer};
+use crate::support::hello::{hello, nameless};
 use crate::support::pair::{FullListener, closed, expect_bytes, expect_end, patient};
 use crate::support::recorder::{Recorder, finish};
-use crate::support::{Backend, Proxy, config, wait_for};
+use crate::support::{Backend, PATIENCE, Proxy, config, wait_for};
 
 const NAME: &str = "api.test";
 
@@ -252,6 +254,63 @@ fn mixed_answers_lead_to_the_allowed_addresses() {
     assert_eq!(code, 0);
     expect_bytes(&client, b"host\n");
     assert!(inner.accept().is_err(), "nobody came");
+}
+
+/// A client must not request one name and send a hello for another name.
+#[test]
+fn the_hello_in_a_tunnel_has_the_requested_name() {
+    let dns = Dns::new();
+    let (keep, received) = mpsc::channel();
+    let host = Backend::serve(move |mut stream| {
+        let mut bytes = vec![0; 16 * 1024];
+        let read = stream.read(&mut bytes).unwrap_or(0);
+        let _ = stream.write_all(b"host\n");
+        let _ = keep.send(bytes[..read].to_vec());
+    });
+    let (port, greeter) = (host.address.port(), Recorder::start("greeter"));
+    dns.set_addresses(NAME, &[host.address.ip()]);
+    let ports = format!("ports = [{port}, {}]", greeter.address.port());
+    let text = text(
+        "connect",
+        &dns,
+        port,
+        &format!("{LOOPBACK}\nverify_sni = true\nallow_networks = '127.0.0.1'"),
+        "hello_timeout = '1s'",
+    );
+    let proxy = Proxy::start(config(&text.replace(&format!("ports = {port}"), &ports)));
+    let head = connect_head(&format!("{NAME}:{port}"));
+    let passes = |head: &[u8], bytes: &[u8]| {
+        let (mut client, status) = connect(&proxy, head);
+        assert_eq!(status, "200");
+        client.write_all(bytes).unwrap();
+        expect_bytes(&client, b"host\n");
+        assert_eq!(received.recv_timeout(PATIENCE).unwrap(), bytes);
+    };
+    passes(&head, &hello(NAME.as_bytes()));
+    passes(&head, b"GET / HTTP/1.1\r\n\r\n");
+    passes(&connect_head(&format!("127.0.0.1:{port}")), &hello(b"other.test"));
+    // The hello may come with the request.
+    let mut client = proxy.connect();
+    client.write_all(&[&head[..], &hello(NAME.as_bytes())].concat()).unwrap();
+    expect_bytes(&client, &[GRANTED, b"host\n"].concat());
+    assert_eq!(received.recv_timeout(PATIENCE).unwrap(), hello(NAME.as_bytes()));
+    for (at, bytes) in [hello(b"other.test"), nameless()].into_iter().enumerate() {
+        let (mut client, status) = connect(&proxy, &head);
+        assert_eq!(status, "200");
+        client.write_all(&bytes).unwrap();
+        expect_bytes(&client, &[21, 3, 3, 0, 2, 2, 112]);
+        expect_end(&client);
+        proxy.wait_for_metric(&closed("sni_mismatch"), at as f64 + 1.0);
+        assert_eq!(received.recv_timeout(PATIENCE).unwrap(), b"", "the host gets no byte");
+    }
+    let (mut client, _) = connect(&proxy, &head);
+    client.write_all(&hello(NAME.as_bytes())[..50]).unwrap();
+    proxy.wait_for_metric(&closed("hello_timeout"), 1.0);
+    drop(client);
+    // A server that sends first is not delayed.
+    let (client, status) = connect(&proxy, &connect_head(&format!("{NAME}:{}", greeter.address.port())));
+    assert_eq!(status, "200");
+    expect_bytes(&client, b"greeter\n");
 }
 
 /// An address that does not answer costs a part of a second, not a timeout.

@@ -33,6 +33,7 @@ impl PoolChecker<'_> {
                 To::Requested => ForwardTo::Requested,
             },
             rules: self.rules(to, port, &entry.value),
+            verify_sni: or(&entry.value.verify_sni, |is_so| *is_so, false),
             allow_private: list(allow_private, |network| network.0),
             resolvers: list(resolvers, |address| address.0),
         })
@@ -115,6 +116,12 @@ impl PoolChecker<'_> {
                 words.allow_networks.place(),
                 To::Requested,
                 "a server name is no address: the key is for to = \"requested\"",
+            ),
+            (
+                "verify_sni",
+                words.verify_sni.place(),
+                To::Requested,
+                "a client goes to the host of its server name anyway",
             ),
         ];
         for (key, place, owner, help) in keys {

@@ -185,6 +185,7 @@ fn names_that_may_be_forwarded() {
         &[],
     );
     check_forward("allow = 'a', mode = 'off'", "", &["C0201"]);
+    check_forward("allow = 'a', verify_sni = true", "", &["C0308"]);
     check_forward("to = 'requested', allow = 'a'", "", &["C0342"]);
     check_forward("allow = 'a'", "backends = ['10.0.0.1:443']", &["C0340"]);
     check_forward("allow = 'a'", "health.check = 'off'\nbalance = 'maglev'", &["C0340", "C0340"]);

@@ -113,11 +113,11 @@ fn rules_of_requested_hosts() {
         "socks5",
         "pool = 'egress'",
         "allow = ['*.a.test', 'b.test'], deny = 'x.a.test', allow_networks = ['192.0.2.0/24', '2001:db8::1'], \
-         deny_networks = '192.0.2.9', ports = [443, '8000-8100'], mode = 'report'",
+         deny_networks = '192.0.2.9', ports = [443, '8000-8100'], mode = 'report', verify_sni = true",
     )
     .replace("'127.0.0.1:1080'", "'unix:/run/socks'"));
     let forward = config.pools[0].forward.as_ref().unwrap();
-    assert_eq!(forward.to, ForwardTo::Requested);
+    assert_eq!((forward.to, forward.verify_sni), (ForwardTo::Requested, true));
     let rules = &forward.rules;
     assert_eq!((&rules.ports[..], rules.mode), (&[443..=443, 8000..=8100][..], RuleMode::Report));
     assert_eq!((rules.allow.len(), rules.deny.len()), (2, 1));

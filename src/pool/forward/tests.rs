@@ -19,6 +19,7 @@ fn forward(allow: &[&str], resolvers: &[&str]) -> ForwardSpec {
             ports: vec![443..=443],
             mode: RuleMode::Enforce,
         },
+        verify_sni: false,
         allow_private: Vec::new(),
         resolvers: resolvers.iter().map(|address| address.parse().unwrap()).collect(),
     }

@@ -223,6 +223,9 @@ close_reasons! {
     PoolFull = "pool_full": Rejected in Dial;
     /// New connections exceeded the rate limit in the pool's `limits`.
     PoolRate = "pool_rate": Rejected in Dial;
+    /// The client requested a tunnel and sent a TLS hello in it with another server name than the requested one, with none, or
+    /// with faults. The pool has `verify_sni`. The backend got no byte of the hello.
+    SniMismatch = "sni_mismatch": Pointsman in Relay;
     /// The drain of the process or of a removed listener ended before the connection ended.
     DrainDeadline = "drain_deadline": Pointsman in Relay;
     /// An operator closed the connection, in any phase, with `pointsman connections kill` or `connections close`.

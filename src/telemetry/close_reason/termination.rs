@@ -96,6 +96,7 @@ impl CloseReason {
             Reason::QueueFull => "SQ",
             Reason::QueueTimeout => "sQ",
             Reason::OutOfResources => "RC",
+            Reason::SniMismatch => "PD",
             Reason::BackendDown => "DD",
             Reason::DrainDeadline | Reason::ClosedByOperator | Reason::Rebalanced => "KD",
             Reason::Internal => "ID",
