@@ -282,6 +282,9 @@ pub(crate) fn record() -> AccessRecord {
         total: Duration::from_millis(36_012),
         event: AccessEvent::End(CloseReason::ClientFin),
         delta: [5_170, 1_234_567],
+        reported: None,
+        host: None,
+        port: None,
         open: OpenCounts::default(),
     }
 }

@@ -601,7 +601,7 @@ _pointsman() {
             return 0
             ;;
         pointsman__subcmd__explain)
-            opts="-h --listener --source --sni --alpn --hello --destination --running --json --admin --token-file --help"
+            opts="-h --listener --source --sni --alpn --hello --destination --request --running --json --admin --token-file --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -628,6 +628,10 @@ _pointsman() {
                     return 0
                     ;;
                 --destination)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --request)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

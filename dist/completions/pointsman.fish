@@ -180,6 +180,7 @@ complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l sni -d '
 complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l alpn -d 'A protocol that the hello offers by ALPN, such as `h2`; may be repeated, or be a list with commas' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l hello -d 'A file with a captured hello: the first bytes of a client, as TLS records' -r -F
 complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l destination -d 'The address that the client connects to, if the listener has several' -r
+complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l request -d 'The host and the port that the client requests by SOCKS or CONNECT, such as `api.test:443`' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l admin -d 'The address of the admin listener, or `unix:/PATH`. The default is POINTSMAN_ADMIN, else unix:/run/pointsman/admin.sock if this socket exists, else 127.0.0.1:10190' -r
 complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l token-file -d 'The file with the token of the admin listener: the file of admin.token_file' -r -F
 complete -c pointsman -n "__fish_pointsman_using_subcommand explain" -l running -d 'Ask the running pointsman, with the present states of its backends'

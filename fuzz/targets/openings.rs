@@ -114,6 +114,7 @@ fn check_end(opening: &Opening, opened: &OpeningOutcome) {
             assert!(!startup.user.contains(&0) && !startup.database.contains(&0));
         }
         OpeningOutcome::Cancel => assert!(opening.received().len() >= 16),
+        OpeningOutcome::Tunnel(request) => panic!("no opening of these is for a tunnel: {request:?}"),
     }
 }
 

@@ -334,6 +334,7 @@ pub(super) const ENDPOINTS: [Endpoint; 28] = [
             may("alpn", Text, "the protocols that the hello offers, separated by commas"),
             may("destination", SocketAddress, "the address that the client connects to"),
             may("hello", Bytes, "instead of sni and alpn: the bytes of a captured hello"),
+            may("request", Text, "the host and the port that the client requests by SOCKS or CONNECT"),
         ]],
         "the way of a connection and its reasons, as JSON",
     ),

@@ -6,10 +6,10 @@ use super::json;
 use super::query::{self, QueryFault};
 use crate::conn::explain::{ExplainRequest, ExplainedHello, ExplainedSource, SourceTextFault};
 use crate::server::{UnknownListener, View, explain_running};
-use crate::wire::{NameFault, ServerName};
+use crate::wire::{NameFault, ServerName, TargetTextFault};
 
 /// The parameters of the query.
-const WORDS: [&str; 6] = ["listener", "source", "sni", "alpn", "destination", "hello"];
+const WORDS: [&str; 7] = ["listener", "source", "sni", "alpn", "destination", "hello", "request"];
 
 /// The reason for which a request is refused.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,9 @@ pub(super) enum ExplainRefusal {
     /// The destination is no address with a port.
     #[error("`destination` is an address with a port, such as 192.0.2.1:443")]
     Destination,
+    /// The request has no host or no port.
+    #[error("`request` is wrong: {0}")]
+    Request(#[from] TargetTextFault),
     /// The hello is not hexadecimal.
     #[error("`hello` has the bytes of a ClientHello record, each as two hexadecimal digits")]
     Hello,
@@ -57,7 +60,7 @@ fn parse(query: Option<&str>) -> Result<(String, ExplainRequest), ExplainRefusal
         QueryFault::Other => ExplainRefusal::Query,
         QueryFault::Escape => ExplainRefusal::Escape,
     })?;
-    let [listener, source, sni, alpn, destination, hello] = values;
+    let [listener, source, sni, alpn, destination, hello, request] = values;
     let ExplainedSource(source) = source.ok_or(ExplainRefusal::Missing("source"))?.parse()?;
     let destination: Option<SocketAddr> =
         destination.map(|text| text.parse().map_err(|_| ExplainRefusal::Destination)).transpose()?;
@@ -70,7 +73,8 @@ fn parse(query: Option<&str>) -> Result<(String, ExplainRequest), ExplainRefusal
         },
     };
     let listener = listener.ok_or(ExplainRefusal::Missing("listener"))?;
-    Ok((listener, ExplainRequest { source, destination, hello }))
+    let requested = request.map(|text| text.parse()).transpose()?;
+    Ok((listener, ExplainRequest { source, destination, hello, requested }))
 }
 
 /// Returns the bytes of a hexadecimal text.
@@ -105,6 +109,7 @@ mod tests {
             source: Some("203.0.113.7:0".parse().unwrap()),
             destination: None,
             hello: ExplainedHello::Made { server_name: sni.map(|name| name.parse().unwrap()), alpn },
+            requested: None,
         }
     }
 
@@ -122,6 +127,10 @@ mod tests {
             &format!("{base}&hello=160301"),
             Ok(ExplainRequest { hello: ExplainedHello::Captured(vec![22, 3, 1]), ..request(None, &[]) }),
         );
+        check(
+            &format!("{base}&request=api.test:443"),
+            Ok(ExplainRequest { requested: Some("api.test:443".parse().unwrap()), ..request(None, &[]) }),
+        );
         check("listener=tls&source=unix", Ok(ExplainRequest { source: None, ..request(None, &[]) }));
     }
 
@@ -133,6 +142,7 @@ mod tests {
         check("listener=tls&source=10.0.0.0/8", Err("`source` is no address: a source is an address"));
         check(&format!("{base}&sni=a..b"), Err("`sni` is no host name: the name has an empty label"));
         check(&format!("{base}&destination=192.0.2.1"), Err("`destination` is an address with a port"));
+        check(&format!("{base}&request=api.test"), Err("`request` is wrong: a target is a host with a port"));
         for hello in ["1", "16zz", "+1", "é"] {
             check(&format!("{base}&hello={hello}"), Err("two hexadecimal digits"));
         }

@@ -18,7 +18,7 @@ use crate::conn::explain::{ExplainRequest, ExplainedHello, ExplainedSource};
 use crate::server::ExplainedConfig;
 use crate::sys::file;
 use crate::telemetry::program_log::as_text;
-use crate::wire::{HelloFault, HelloReader, ServerName};
+use crate::wire::{HelloFault, HelloReader, ServerName, TunnelTarget};
 
 /// The exit code if the connection is refused.
 const REFUSED: u8 = 3;
@@ -58,6 +58,9 @@ pub(super) struct ExplainArgs {
     /// The address that the client connects to, if the listener has several
     #[arg(long, value_name = "ADDRESS:PORT")]
     destination: Option<SocketAddr>,
+    /// The host and the port that the client requests by SOCKS or CONNECT, such as `api.test:443`
+    #[arg(long, value_name = "HOST:PORT", conflicts_with_all = ["sni", "alpn", "hello"])]
+    request: Option<TunnelTarget>,
     /// Ask the running pointsman, with the present states of its backends
     #[arg(long)]
     running: bool,
@@ -89,7 +92,8 @@ fn report(args: &ExplainArgs) -> Result<Value, ExitCode> {
         Some(path) => ExplainedHello::Captured(read_hello(path).map_err(faulty)?),
         None => ExplainedHello::Made { server_name: args.sni.clone(), alpn: args.alpn.clone() },
     };
-    let request = ExplainRequest { source: args.source.0, destination: args.destination, hello };
+    let (source, destination, requested) = (args.source.0, args.destination, args.request.clone());
+    let request = ExplainRequest { source, destination, hello, requested };
     let loaded = args.file.as_deref().map(load).transpose()?;
     let mut report = match (&loaded, args.running) {
         (Some((config, _)), false) => {
@@ -179,6 +183,9 @@ fn path(listener: &str, request: &ExplainRequest) -> Result<String, String> {
     let mut path = format!("/api/v1/explain?listener={}&source={}", escaped(listener), escaped(&source));
     if let Some(destination) = request.destination {
         path += &format!("&destination={}", escaped(&destination.to_string()));
+    }
+    if let Some(requested) = &request.requested {
+        path += &format!("&request={}", escaped(&requested.to_string()));
     }
     match &request.hello {
         ExplainedHello::Captured(bytes) if bytes.len() > LARGEST_SENT => {

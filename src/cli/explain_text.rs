@@ -345,7 +345,7 @@ mod tests {
         let alpn = alpn.iter().map(|&protocol| protocol.to_owned()).collect();
         let server_name = (!sni.is_empty()).then(|| sni.parse().unwrap());
         let hello = ExplainedHello::Made { server_name, alpn };
-        let request = ExplainRequest { source, destination: None, hello };
+        let request = ExplainRequest { source, destination: None, hello, requested: None };
         let config = ExplainedConfig::build(config).unwrap();
         let explanation = config.explain(listener, &request).unwrap();
         let text = text(&serde_json::to_value(explanation).unwrap());

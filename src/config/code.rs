@@ -122,6 +122,12 @@ codes! {
     ForwardWithoutName = "C0341",
     /// A pool that forwards by name, among the pools that the node needs.
     NeededForward = "C0342",
+    /// A pool that forwards to requested hosts, used for clients that request none.
+    ForwardWithoutRequest = "C0343",
+    /// A pool that does not forward to requested hosts, used for clients that request tunnels.
+    TunnelToBackends = "C0344",
+    /// A listener that would be an open proxy.
+    OpenProxy = "C0345",
     /// A route without exactly one of `pool`, `split` and `action`.
     RouteTarget = "C0350",
     /// Too many routes with conditions for one name, or too many expressions: they are compared one by one.

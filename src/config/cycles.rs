@@ -229,7 +229,9 @@ fn targets(listener: &ListenerSpec) -> Vec<(EdgeLabel, &Arc<str>)> {
         }
     }
     match &policy.protocol {
-        ProtocolSpec::Tcp { pool, .. } => targets.push((EdgeLabel::All, pool)),
+        ProtocolSpec::Tcp { pool, .. } | ProtocolSpec::Tunnel { pool, .. } => {
+            targets.push((EdgeLabel::All, pool))
+        }
         ProtocolSpec::Tls { no_sni, unmatched, .. } => {
             targets.extend(by_keys([("no_sni", no_sni), ("unmatched", unmatched)]));
         }
@@ -245,6 +247,8 @@ fn targets(listener: &ListenerSpec) -> Vec<(EdgeLabel, &Arc<str>)> {
             }
         }
         OpeningSpec::Detect(detect) => targets.extend(by_keys([
+            ("socks5", &detect.socks5),
+            ("connect", &detect.connect),
             ("ssh", &detect.ssh),
             ("http", &detect.http),
             ("postgres", &detect.postgres),

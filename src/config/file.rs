@@ -9,6 +9,7 @@ use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAd
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::findings::Findings;
+use super::forward_keys::{HostWord, Ports};
 use super::limits::{Limits, MOST_CONNECTIONS, OverWord, PerSource, QuotaWords, RateWord, SourcePrefix};
 use super::list_keys::{AccessWord, ListWords, ListsWords};
 use super::near_keys::NearWords;
@@ -20,7 +21,7 @@ use super::words::{
     SniPattern, SocketPath, Time, TimeOrOff,
 };
 use crate::balance::Algorithm;
-use crate::pool::{HashOn, OperatorState};
+use crate::pool::{HashOn, OperatorState, RuleMode};
 use crate::relay::EngineChoice;
 use crate::telemetry::{AccessLogFormat, LogFormat, LogLevel};
 use crate::wire::TlsVersion;
@@ -202,8 +203,9 @@ tables! {
         free_bind: bool,
         /// The way in which the listener finds the pool. "tcp" (default): every connection goes to `pool`. "tls":
         /// the ClientHello is read, and its server name chooses the pool. Nothing is decrypted. "postgres", "smtp",
-        /// "imap", "pop3": as "tls", after the opening of that protocol (SSLRequest, STARTTLS). "auto": the first
-        /// bytes show TLS, SSH, HTTP or PostgreSQL.
+        /// "imap", "pop3": as "tls", after the opening of that protocol (SSLRequest, STARTTLS). "socks5", "connect":
+        /// the client requests a tunnel to a host, by SOCKS or by the method CONNECT of HTTP, and the host chooses the
+        /// pool, which has `forward`. "auto": the first bytes show TLS, SSH, HTTP, PostgreSQL or a request for a tunnel.
         protocol: Keyword<Protocol>,
         /// Clients that are admitted: names of lists, networks such as "10.0.0.0/8", addresses, or an array. All
         /// other clients are refused. If a PROXY header gives the address of the client, that address is checked.
@@ -212,7 +214,7 @@ tables! {
         /// Clients that are refused, written as in `allow`. `deny` is checked before `allow`. If a PROXY header
         /// gives the address of the client, the address of the proxy is checked too. Default: none.
         deny: OneOrMany<AccessWord>,
-        /// Not tcp: JA4 fingerprints of clients that are refused, or beginnings of fingerprints such as "t13d*", or
+        /// Not tcp, socks5, connect: JA4 fingerprints of clients that are refused, or beginnings of fingerprints such as "t13d*", or
         /// an array. Fingerprints are checked after the hello is read and before any route. Any client can copy a
         /// fingerprint. Default: none.
         deny_ja4: OneOrMany<Fingerprint>,
@@ -221,22 +223,23 @@ tables! {
         refused: Keyword<RefusalWord>,
         /// PROXY headers, which come before all other bytes of a connection. Default: no header is read.
         proxy_protocol: ProxyIn,
-        /// tcp only: the pool of every connection that no route matches. Required on a tcp listener.
+        /// tcp, socks5, connect only: the pool of every connection that no route matches. Required on these listeners.
         pool: String,
         /// Rules from server names and other conditions to pools. The route with the most specific name wins. Among
         /// routes for one name, the route with the most specific conditions wins. On a tcp listener the only
-        /// conditions are `source`, `destination` and `proxy_tlv`. Default: none.
+        /// conditions are `source`, `destination` and `proxy_tlv`. On socks5 and connect, the name is that of the
+        /// requested host. Default: none.
         routes: ArrayOf<Route>,
         /// The path of a TOML file with further routes, relative to the directory of the configuration file. The
         /// file is read again whenever it changes. While the file is broken, the routes from its last good version
         /// stay. Default: none.
         routes_file: FilePath,
-        /// Not tcp: the target of clients that send no server name, or send an IP address as the name: "reject" or a
+        /// Not tcp, socks5, connect: the target of clients that send no server name, or send an IP address as the name: "reject" or a
         /// pool. Default: "reject"; on postgres, if all routes and `unmatched` lead to one pool, that pool. It stays
         /// "reject" if a route has another condition, `limits`, `split` or `action`, or if there is a
         /// `routes_file`.
         no_sni: String,
-        /// Not tcp: the target of clients whose server name no route matches: "reject" (default) or a pool.
+        /// Not tcp, socks5, connect: the target of clients whose server name no route matches: "reject" (default) or a pool.
         unmatched: String,
         /// postgres only: the target of sessions without TLS: "reject" (default) or a pool.
         plaintext: String,
@@ -257,12 +260,14 @@ tables! {
         greeting_timeout: Time<1, { 10 * MINUTE }>,
         /// auto only: the pools for protocols other than TLS.
         detect: Detect,
+        /// socks5 only: true if requests of SOCKS 4 and 4a are served too. Default false.
+        legacy: bool,
         /// Not tcp: the longest time from the accept to the first byte; "1ms" to "1day". Default "60s".
         first_byte_timeout: Time<1, DAY>,
-        /// Not tcp: the longest time from the first byte to the whole ClientHello; "1ms" to "1h". Default "5s". A
-        /// value below a second closes connections of honest clients on bad links.
+        /// Not tcp: the longest time from the first byte to the whole ClientHello, or for one message of another
+        /// protocol; "1ms" to "1h". Default "5s". A value below a second closes connections of honest clients on bad links.
         hello_timeout: Time<1, HOUR>,
-        /// Not tcp: the longest ClientHello that is accepted, 16384 to 65536 bytes. Default 16384.
+        /// Not tcp, socks5, connect: the longest ClientHello that is accepted, 16384 to 65536 bytes. Default 16384.
         hello_max_size: Number<16384, 65536>,
         /// The longest time without a byte in either direction; "1ms" to "30days". Then the connection is closed.
         /// Default "1h".
@@ -330,6 +335,11 @@ tables! {
 
     /// Pools for the protocols that the first bytes of a client show. TLS is routed by its server name.
     "a detection" struct Detect {
+        /// Requests for tunnels by SOCKS 5: "reject" (default) or a pool with `forward`.
+        socks5: String,
+        /// Requests for tunnels by the method CONNECT of HTTP: "reject" (default) or a pool with `forward`. With "reject",
+        /// such a client counts as one of HTTP.
+        connect: String,
         /// SSH: "reject" (default) or a pool.
         ssh: String,
         /// HTTP without TLS: "reject" (default) or a pool.
@@ -349,7 +359,7 @@ tables! {
     /// A route: conditions, and the target of the connections that match all of them. The target is `pool`, `split`
     /// or `action`.
     "a route" struct Route {
-        /// A server name, or an array. "*.example.com" matches every name below example.com at any depth, but not
+        /// A server name, or the name of a requested host, or an array. "*.example.com" matches every name below example.com at any depth, but not
         /// example.com itself. Default: any name or none. A route without `sni` is checked after all routes with a
         /// name.
         sni: OneOrMany<SniPattern>,
@@ -604,21 +614,40 @@ tables! {
         drain: Time<0, { 7 * DAY }>,
     }
 
-    /// Forwards clients to the hosts that they name. The name is resolved, and at most `attempts` of its addresses
-    /// are dialled.
-    #[cfg_attr(test, schemars(extend("required" = ["allow"])))]
+    /// Forwards clients to the hosts that they name. A name is resolved, and at most `attempts` of its addresses are
+    /// dialled.
     "a forward" struct Forward {
-        /// The name that is resolved: "sni" (default), the server name in the client's hello.
+        /// The host to which a client goes. "sni" (default): the server name in its hello. "requested": the host and the
+        /// port that it requests by SOCKS or CONNECT.
         to: Keyword<ForwardTo>,
-        /// The port that is dialled, 1 to 65535. Default 443.
+        /// "sni" only: the port that is dialled, 1 to 65535. Default 443.
         port: Number<1, 65535>,
+        /// "requested" only: the ports that clients may request, such as 443 or "8000-8100", or an array. Default 443.
+        ports: OneOrMany<Ports>,
         /// The names that clients may use: host names, or "*.example.com" for every name below example.com, or an
-        /// array. A client can reach every host with an allowed name. Required.
-        allow: OneOrMany<SniPattern>,
+        /// array. A client can reach every host with an allowed name. "requested" only: "*" allows every name. Required,
+        /// unless there is `allow_networks`.
+        allow: OneOrMany<HostWord>,
+        /// The names that clients must not use, written as in `allow`. `deny` is stronger than `allow`. Default: none.
+        deny: OneOrMany<HostWord>,
+        /// "requested" only: networks such as "203.0.113.0/24", or addresses, that clients may request by address, or an
+        /// array. `allow_private` is also needed for an address that is not part of the public Internet. Default: none,
+        /// clients may request names only.
+        allow_networks: OneOrMany<Network>,
+        /// Networks to which no client is connected, whether it uses a name or an address, or an array. Default: none.
+        deny_networks: OneOrMany<Network>,
         /// Networks such as "10.1.0.0/16" that may be dialled although they are not part of the public Internet, or
         /// an array. The owner of an allowed name can then send clients to any host in these networks. Default:
         /// none.
         allow_private: OneOrMany<OpenNetwork>,
+        /// "requested" only: true if a TLS hello that a client sends first in its tunnel must have the requested name as its
+        /// server name. Other clients, servers that send first and requests for addresses are not affected. Clients with
+        /// Encrypted ClientHello are refused, because they send another name. Default false.
+        verify_sni: bool,
+        /// The effect of `allow`, `deny`, `allow_networks`, `deny_networks` and `ports`. "enforce" (default): they refuse
+        /// clients. "report": they refuse no client, and the access log has the connections that they would refuse. Inner
+        /// networks and addresses of this machine are refused with both.
+        mode: Keyword<RuleMode>,
         /// The resolvers to query, as "10.0.0.53" or "10.0.0.53:5353", or an array. Default: /etc/hosts, then the
         /// resolvers of the system (/etc/resolv.conf).
         resolvers: OneOrMany<ResolverAddress>,
@@ -812,6 +841,8 @@ pub(super) enum Protocol {
     Imap,
     Pop3,
     Auto,
+    Socks5,
+    Connect,
 }
 
 impl KeywordEnum for Protocol {
@@ -823,6 +854,8 @@ impl KeywordEnum for Protocol {
         ("imap", Self::Imap),
         ("pop3", Self::Pop3),
         ("auto", Self::Auto),
+        ("socks5", Self::Socks5),
+        ("connect", Self::Connect),
     ];
 }
 
@@ -853,14 +886,19 @@ impl KeywordEnum for RecordType {
     const WORDS: &'static [(&'static str, Self)] = &[("address", Self::Address), ("srv", Self::Srv)];
 }
 
-/// The name that a forwarding pool resolves.
+/// The host to which a client of a forwarding pool goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ForwardTo {
     Sni,
+    Requested,
 }
 
 impl KeywordEnum for ForwardTo {
-    const WORDS: &'static [(&'static str, Self)] = &[("sni", Self::Sni)];
+    const WORDS: &'static [(&'static str, Self)] = &[("sni", Self::Sni), ("requested", Self::Requested)];
+}
+
+impl KeywordEnum for RuleMode {
+    const WORDS: &'static [(&'static str, Self)] = &[("enforce", Self::Enforce), ("report", Self::Report)];
 }
 
 /// A value of `on_down`; the rate has a key of its own.

@@ -21,6 +21,7 @@ mod fault;
 mod file;
 mod findings;
 mod foreign;
+mod forward_keys;
 mod handover_keys;
 mod hints;
 mod limits;

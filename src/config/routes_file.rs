@@ -9,10 +9,10 @@ use super::Config;
 use super::check::fall_through;
 use super::check::limits::Common;
 use super::check::listener::Hashing;
-use super::check::pools::{Known, Pools};
+use super::check::pools::{ForwardWords, Known, Pools};
 use super::check::routes::RoutesChecker;
 use super::fault::{Faults, Span};
-use super::file::RoutesFile;
+use super::file::{ForwardTo, RoutesFile};
 use super::findings::Findings;
 use super::named_files::FileFindings;
 use super::read::{self, Key, Read as _};
@@ -20,7 +20,7 @@ use super::text::read_text;
 use super::{code::Code, document, fault::Diagnostic};
 use crate::balance::Algorithm;
 use crate::listener::ListenerSpec;
-use crate::pool::{HashOn, PoolSpec};
+use crate::pool::{self, HashOn, PoolSpec};
 use crate::reclaim::Deferred;
 use crate::snapshot::{ProtocolSpec, RouteSpec, TargetSpec};
 use crate::sys::file_call::FileTurn;
@@ -45,7 +45,7 @@ struct PoolTarget {
     name: Arc<str>,
     hashes_sni: bool,
     hashes_authority: bool,
-    forwards: bool,
+    forwards: Option<ForwardTo>,
 }
 
 impl PoolTarget {
@@ -56,16 +56,19 @@ impl PoolTarget {
             name: Arc::clone(&pool.name),
             hashes_sni: hashes(HashOn::Sni) || hashes_authority,
             hashes_authority,
-            forwards: pool.forward.is_some(),
+            forwards: pool.forward.as_ref().map(|forward| match forward.to {
+                pool::ForwardTo::Sni { .. } => ForwardTo::Sni,
+                pool::ForwardTo::Requested => ForwardTo::Requested,
+            }),
         }
     }
 
     /// Returns the pool for a check. The pool is written in the configuration, so it has no position in the file of
     /// routes.
     fn known(&self) -> Known {
-        let without_position = |is_so: bool| is_so.then(Span::default);
-        Known::new(Arc::clone(&self.name), Span::default(), without_position(self.hashes_sni))
-            .forwarding(without_position(self.forwards))
+        let at = Span::default();
+        Known::new(Arc::clone(&self.name), at, self.hashes_sni.then_some(at))
+            .forwarding(self.forwards.map(|to| ForwardWords { at, to: Some(to) }))
             .hashing_authority(self.hashes_authority)
     }
 }
@@ -82,6 +85,7 @@ impl RoutesReader {
                 listener: Arc::clone(&listener.name),
                 hashing: match protocol {
                     ProtocolSpec::Tls { .. } => Hashing::Any,
+                    ProtocolSpec::Tunnel { .. } => Hashing::Requests,
                     ProtocolSpec::Tcp { .. } if listener.policy.proxy.is_some() => Hashing::Authorities,
                     ProtocolSpec::Tcp { .. } => Hashing::NoNames,
                 },
@@ -190,7 +194,7 @@ pub(super) fn read_all(config: &mut Config, found: &mut FileFindings<'_>) {
 pub fn left_to_wider(listener: &ListenerSpec) -> Vec<Diagnostic> {
     let unmatched = match &listener.policy.protocol {
         ProtocolSpec::Tls { unmatched, .. } => unmatched.clone(),
-        ProtocolSpec::Tcp { .. } => TargetSpec::Reject,
+        ProtocolSpec::Tcp { .. } | ProtocolSpec::Tunnel { .. } => TargetSpec::Reject,
     };
     let routes = listener.policy.protocol.routes();
     let path = format!("listener.{}.routes_file", listener.name);

@@ -11,6 +11,7 @@ use super::address::{AdminAddress, BackendAddress, Bind, OpenNetwork, ResolverAd
 use super::answers::{AnswerPattern, HeaderValue, HttpMethod, Statuses};
 use super::conditions::{Fingerprint, Network, ProtocolName, Reached, SniRegex};
 use super::file::{Backend, BackendWords, File, RoutesFile};
+use super::forward_keys::{HostWord, Ports};
 use super::limits::RateWord;
 use super::list_keys::{AccessWord, CountryCode};
 use super::near_keys::SiteWord;
@@ -97,6 +98,13 @@ described! {
     impl [] HashKey = |_made| json_schema!({ "type": "string", "pattern": "^[0-9A-Fa-f]{32}$" });
     impl [] Name = |_made| json_schema!({ "type": "string", "pattern": NAME });
     impl [] SniPattern = |_made| json_schema!({ "type": "string", "minLength": 1 });
+    impl [] HostWord = |_made| json_schema!({ "type": "string", "minLength": 1 });
+    impl [] Ports = |_made| json_schema!({
+        "anyOf": [
+            { "type": "string", "pattern": "^[0-9]{1,5}(-[0-9]{1,5})?$" },
+            { "type": "integer", "minimum": 1, "maximum": 65535 },
+        ],
+    });
     impl [] DnsName = |_made| json_schema!({ "type": "string", "pattern": r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?$" });
     impl [] FileMode = |_made| json_schema!({ "type": "string", "pattern": "^0?[0-7]{3}$" });
     impl [] FilePath = |_made| json_schema!({ "type": "string", "pattern": "[^/]$" });

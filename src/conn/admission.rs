@@ -15,7 +15,7 @@ use crate::limit::{
     AdmissionRefusal, AdmissionRequest, ExceededLimit, GatePass, Link, Moment, OverLimit, Permit, SourceBy,
     SourceKey, SourcePass, SourceRefusal,
 };
-use crate::snapshot::{Admission, ClientRefusal, Policy, Protocol, ServedPool, UsageLimit};
+use crate::snapshot::{Admission, ClientRefusal, Policy, ServedPool, UsageLimit};
 use crate::sys::{Address, socket};
 use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::{HeaderOrigin, ProxyHeader};
@@ -126,7 +126,7 @@ fn of_source(
 }
 
 fn request(source: SourceKey, policy: &Policy, now: Moment) -> AdmissionRequest {
-    let is_read = matches!(policy.protocol, Protocol::Tls(_));
+    let is_read = policy.protocol.first_bytes().is_some();
     AdmissionRequest { listener: policy.listener_id, source, is_read, now }
 }
 

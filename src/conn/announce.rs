@@ -20,6 +20,11 @@ pub(super) struct BackendPreface<'a> {
     pub(super) own: usize,
 }
 
+impl BackendPreface<'static> {
+    /// The preface of a connection that is made before its first bytes may be sent.
+    pub(super) const EMPTY: Self = Self { bytes: Cow::Borrowed(&[]), own: 0 };
+}
+
 impl<'a> BackendPreface<'a> {
     /// Returns the preface for a pool with these settings for PROXY headers. `announce` is `None` for a pool
     /// that sends no header.

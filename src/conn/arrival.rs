@@ -13,7 +13,6 @@ use super::record::{self, ConnectionRecord};
 use super::{admission, list_access};
 use crate::live::WorkerSlot;
 use crate::relay::{Relay, RelayParts};
-use crate::snapshot::Protocol;
 use crate::sys::{Stream, socket};
 use crate::telemetry::CloseReason;
 
@@ -82,7 +81,7 @@ pub(super) fn begin(
         admitted;
     let entry = context.registry.register(id, policy.listener_id, worker_slot, Arc::clone(&policy.metrics));
     entry.set_client(&accepted.peer);
-    entry.set_reading(matches!(policy.protocol, Protocol::Tls(_)));
+    entry.set_reading(policy.protocol.first_bytes().is_some());
     let record = ConnectionRecord::begin(accepted.peer, &policy, permit, entry, context);
     ArrivedConnection {
         client: accepted.socket,
@@ -103,7 +102,7 @@ pub(super) fn take(migration: Migration, context: &Rc<WorkerContext>) -> Option<
         MigrationContent::Reading(stopped) => {
             let StoppedReading { client: StoppedClient { client, first }, policy, record } = *stopped;
             let record = ConnectionRecord::attach(record, worker_slot, context);
-            record.entry().set_reading(matches!(policy.current.protocol, Protocol::Tls(_)));
+            record.entry().set_reading(policy.current.protocol.first_bytes().is_some());
             let context = Rc::clone(context);
             Some(TakenConnection::Arrived(ArrivedConnection { client, first, policy, record, context }))
         }

@@ -22,7 +22,7 @@ use crate::wire::opening::OpeningFault;
 
 /// A connected backend.
 pub(super) struct ConnectedBackend {
-    backend: Stream,
+    pub(super) backend: Stream,
     pub(super) sent: usize,
     /// The write before which its socket gets TCP_NODELAY.
     nodelay: NodelayDue,
@@ -70,6 +70,25 @@ pub(super) async fn ready(
     // The send buffer is empty, so this does not wait. A failure here comes before the backend has the hello.
     let sent = backend.send(clients).await.map_err(|error| AttemptFailure::greeting(&error.into()))?;
     Ok(ConnectedBackend { backend, sent, nodelay: NodelayDue::NextWrite })
+}
+
+/// Sends the first bytes to a backend that was connected without them.
+pub(super) async fn send_first(
+    connected: ConnectedBackend,
+    preface: &BackendPreface<'_>,
+) -> Result<ConnectedBackend, AttemptFailure> {
+    let first = &*preface.bytes;
+    if first.is_empty() {
+        return Ok(connected);
+    }
+    let backend = connected.backend;
+    let mut sent = 0;
+    // The send buffer is empty, so this does not wait. The relay sends only bytes of the client, so the other bytes of the
+    // preface must all be sent here.
+    while sent == 0 || sent < preface.own {
+        sent += backend.send(&first[sent..]).await.map_err(|error| AttemptFailure::of(&error))?;
+    }
+    Ok(ConnectedBackend { backend, sent: sent - preface.own, nodelay: NodelayDue::NextWrite })
 }
 
 /// The target of a dial: the address of the backend, the options, and the address of the client. If the pool

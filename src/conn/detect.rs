@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use super::context::WorkerContext;
+use super::exchange;
 use super::hello::{self, HelloReading, HelloStop};
 use super::reading::{self, EarlyEnd, FirstBytes};
 use super::record::ConnectionRecord;
@@ -48,9 +49,14 @@ pub(super) async fn read(
     if spoken == DetectedProtocol::Other && proxy_protocol::begins_like_one(&reading.bytes) {
         return Err(unexpected_header(&client, record).into());
     }
+    let bytes = reading.bytes;
+    if let Some(tunnel) = policy.tunnel(spoken) {
+        // Boxed: the reading of a hello, which is more frequent, must not hold memory for it.
+        let exchange = exchange::open_registered(client, bytes, tunnel.begin(), None, spec, record, context);
+        return Box::pin(exchange).await;
+    }
     let (opening, refusal) = forms(spoken);
     record.opened(opening);
-    let bytes = reading.bytes;
     if spoken == DetectedProtocol::Tls {
         let first = FirstBytes { bytes, ..FirstBytes::default() };
         return hello::read_on(client, first, spec, record, context).await;
@@ -91,8 +97,8 @@ fn forms(spoken: DetectedProtocol) -> (ClientOpening, RefusalProtocol) {
     match spoken {
         DetectedProtocol::Tls => (ClientOpening::Tls, RefusalProtocol::Tls),
         DetectedProtocol::Ssh => (ClientOpening::Ssh, RefusalProtocol::Reset),
-        DetectedProtocol::Http => (ClientOpening::Http, RefusalProtocol::Http),
+        DetectedProtocol::Http | DetectedProtocol::Connect => (ClientOpening::Http, RefusalProtocol::Http),
         DetectedProtocol::Postgres => (ClientOpening::Postgres, RefusalProtocol::Postgres),
-        DetectedProtocol::Other => (ClientOpening::Other, RefusalProtocol::Reset),
+        DetectedProtocol::Other | DetectedProtocol::Socks5 => (ClientOpening::Other, RefusalProtocol::Reset),
     }
 }

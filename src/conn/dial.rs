@@ -15,13 +15,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::announce::BackendPreface;
-use super::attempt::{AttemptFailure, ConnectedBackend, DialTarget, ready};
+use super::attempt::{self, AttemptFailure, ConnectedBackend, DialTarget, ready};
 use super::gone::WaitStage;
+use super::hosts;
 use super::plan::{DialPlan, PickRule, RoutedClient};
+use super::race::{Race, RaceEvent, RaceSpec};
 use super::record::ConnectionRecord;
 use super::sniffed::SniffedClient;
 use crate::executor::{Elapsed, timeout_at};
-use crate::pool::{Backend, DialSpec, Forward, ForwardFault, Lease, Unavailable};
+use crate::pool::{Backend, DialSpec, Forward, Lease, Unavailable};
 use crate::relay::{Engines, Relay};
 use crate::sys::{Address, socket};
 use crate::telemetry::{CloseReason, ConnectOutcome, PoolMetrics};
@@ -29,8 +31,8 @@ use crate::wire::ServerName;
 
 /// A client and its connected backend.
 pub(super) struct DialledClient {
-    routed: RoutedClient,
-    backend: ConnectedBackend,
+    pub(super) routed: RoutedClient,
+    pub(super) backend: ConnectedBackend,
 }
 
 impl DialledClient {
@@ -49,11 +51,18 @@ pub(super) fn dial(
 ) -> impl Future<Output = Result<DialledClient, CloseReason>> {
     async move {
         match backend(&routed, record).await {
-            Ok(backend) => Ok(DialledClient { routed, backend }),
+            Ok(backend) => {
+                if let Some(request) = &routed.plan.request {
+                    // Nothing was sent but short messages, so this does not wait. The relay reports a client that is gone.
+                    let _ = routed.sniffed.client.send_all(request.protocol.granted()).await;
+                }
+                Ok(DialledClient { routed, backend })
+            }
             Err(reason) => {
                 record.entry().refuse();
                 record.permit().leave_target();
-                if reason == CloseReason::ClientGone && routed.sniffed.has_bytes() {
+                let has_sent = routed.plan.request.is_some() || routed.sniffed.has_bytes();
+                if reason == CloseReason::ClientGone && has_sent {
                     record.has_sent();
                 }
                 Err(routed.sniffed.refuse(reason).await)
@@ -75,6 +84,9 @@ async fn backend(
     if let Some(forward) = plan.served.pool.forward() {
         // Boxed, as hardly any connection needs this memory.
         Box::pin(dial.find_hosts(forward)).await?;
+        if dial.may_race() {
+            return Box::pin(dial.race(&preface)).await;
+        }
     }
     for _ in 0..plan.attempts {
         let Some(lease) = dial.next_lease().await else { break };
@@ -139,33 +151,66 @@ impl<'a> Dial<'a> {
         &self.routed.plan.served.metrics
     }
 
-    /// Finds the addresses of the host that the client named.
+    /// Finds the addresses of the host that the client named. The first attempt begins now.
     async fn find_hosts(&mut self, forward: &Forward) -> Result<(), CloseReason> {
-        let Self { routed, record, .. } = self;
-        let name = routed.sniffed.facts.server_name.as_ref().ok_or(CloseReason::NameNotAllowed)?;
-        let Some(mark) = forward.mark(&routed.sniffed.bytes) else {
-            let client = record.client();
-            tracing::debug!(%client, "a forwarded connection came back and is closed: its name leads to this process");
-            return Err(CloseReason::ForwardLoop);
-        };
-        record.holds_mut().mark_forward(mark);
-        let own = record.context().bounds.own.load_full();
-        let found = tokio::select! {
-            biased;
-            () = routed.gone(WaitStage::Dial) => return Err(CloseReason::ClientGone),
-            found = timeout_at(self.deadline(), forward.destinations(name, &own)) => found,
-        };
-        let found = found.map_err(|_| CloseReason::NameNotResolved)?.map_err(|fault| {
-            tracing::debug!(client = %self.record.client(), %fault, "a client is not forwarded");
-            match fault {
-                ForwardFault::NotAllowed => CloseReason::NameNotAllowed,
-                ForwardFault::NotResolved(_) => CloseReason::NameNotResolved,
-                ForwardFault::Refused => CloseReason::AddressRefused,
-            }
-        })?;
-        self.hosts = found.into_iter();
+        let deadline = self.deadline();
+        self.hosts = hosts::find(self.routed, forward, deadline, self.record).await?.into_iter();
         self.attempt_began = Instant::now();
         Ok(())
+    }
+
+    /// Returns true if connects to several addresses of a host may be in progress at once.
+    fn may_race(&self) -> bool {
+        self.hosts.len() > 1 && self.routed.plan.attempts > 1 && self.routed.plan.greeting.is_none()
+    }
+
+    /// Connects to one of the addresses of the host that the client named.
+    async fn race(mut self, preface: &BackendPreface<'_>) -> Result<ConnectedBackend, CloseReason> {
+        let Some(lease) = self.next_lease().await else { return Err(self.failed()) };
+        let client = self.record.client().tcp();
+        let spec = RaceSpec { dial: self.spec(), client, deadline: self.deadline() };
+        let mut race = Race::new(spec, std::mem::take(&mut self.hosts), self.routed.plan.attempts);
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = race.next() => event,
+                () = self.routed.gone(WaitStage::Dial) => {
+                    self.abort(race.in_progress());
+                    return Err(CloseReason::ClientGone);
+                }
+            };
+            match event {
+                None => return Err(self.failed()),
+                Some(RaceEvent::Begun(host)) => {
+                    self.record.begin_attempt(lease.backend());
+                    self.record.set_target_address(host);
+                }
+                Some(RaceEvent::Ended(host, began, result)) => {
+                    self.record.set_target_address(host);
+                    self.attempt_began = began;
+                    let failure = match result {
+                        Ok(backend) => {
+                            self.abort(race.in_progress());
+                            match attempt::send_first(backend, preface).await {
+                                Ok(backend) => return Ok(self.connected(lease, backend)),
+                                // The host may have some of the bytes, so no other host gets them.
+                                Err(failure) => {
+                                    self.note(&lease, &failure);
+                                    return Err(self.failed());
+                                }
+                            }
+                        }
+                        Err(failure) => failure,
+                    };
+                    self.note(&lease, &failure);
+                }
+            }
+        }
+    }
+
+    /// Counts attempts that end without a result.
+    fn abort(&self, attempts: usize) {
+        (0..attempts).for_each(|_| self.metrics().connect(ConnectOutcome::Aborted));
     }
 
     /// Returns a lease of the backend for the next attempt, or `None` if no backend can be picked.

@@ -18,8 +18,8 @@ use crate::telemetry::{
     ClientOpening, CloseKind, CloseReason, Direction, Engine, HelloOutcome, Offered, PoolMetrics,
     ProxyOutcome, RouteCounts,
 };
-use crate::wire::ServerName;
 use crate::wire::proxy_protocol::{HeaderOrigin, HeaderVersion, ProxyHeader, Tlv};
+use crate::wire::{ServerName, TunnelTarget};
 
 impl ConnectionRecord {
     /// Records that the first bytes of the connection were read.
@@ -89,6 +89,16 @@ impl ConnectionRecord {
         metrics.hello_seconds.record(took);
         self.entry().note(|card| card.sni = name.map(|name| name.as_str().into()));
         self.set_log_fields(|log_fields| log_fields.hello = Some(took));
+    }
+
+    /// Records a whole request for a tunnel. Its host takes the place of the server name.
+    pub(super) fn requested(&mut self, target: &TunnelTarget) {
+        let took = self.age();
+        self.entry().note(|card| card.sni = Some(target.host.to_string().into()));
+        self.set_log_fields(|log_fields| {
+            log_fields.hello = Some(took);
+            log_fields.port = Some(target.port);
+        });
     }
 
     /// Counts the opening that the client used.
@@ -184,6 +194,11 @@ impl ConnectionRecord {
     /// Records the target of an attempt, an address of the name that the client requested.
     pub(super) fn set_target_address(&mut self, address: SocketAddr) {
         self.set_log_fields(|log_fields| log_fields.dialled = Some(address));
+    }
+
+    /// Records the reason for which the rules of a forwarding pool would refuse the connection, if they only report.
+    pub(super) fn reported(&mut self, reason: CloseReason) {
+        self.set_log_fields(|log_fields| log_fields.reported = Some(reason));
     }
 
     /// Records a connected backend. `took` is the time since the first pick, and `sent` is the number of first

@@ -1,4 +1,5 @@
-//! Runs the opening of a protocol with clients whose first bytes are not a ClientHello, up to the ClientHello.
+//! Runs the opening of a protocol with clients whose first bytes are not a ClientHello, up to the ClientHello or to a
+//! request for a tunnel.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -13,26 +14,40 @@ use super::refusal::{self, RefusalProtocol};
 use super::sniffed::{Intent, SniffedClient};
 use crate::executor::timeout_at;
 use crate::limit::GateShare;
+use crate::route::HelloFacts;
 use crate::snapshot::HelloSpec;
 use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::sys::Stream;
 use crate::telemetry::{ClientOpening, CloseReason};
-use crate::wire::Opening;
 use crate::wire::opening::{Farewell, OpeningFault, OpeningOutcome, OpeningStep};
 use crate::wire::proxy_protocol::begins_like_one;
+use crate::wire::{Opening, TunnelProtocol};
 
-/// Acts as the server until the client begins TLS, or continues without TLS. Reads the hello of a client that
-/// begins with TLS.
+/// Acts as the server until the client begins TLS, continues without TLS or requests a tunnel. Reads the hello of a
+/// client that begins with TLS, whose backend needs the exchange `greet`.
 pub(super) async fn open(
     client: OwnedFd,
     bytes: Vec<u8>,
-    mut opening: Opening,
-    greet: &GreetingPolicy,
+    opening: Opening,
+    greet: Option<&GreetingPolicy>,
     spec: &HelloSpec,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<SniffedClient, EarlyEnd> {
     let client = reading::register(client)?;
+    open_registered(client, bytes, opening, greet, spec, record, context).await
+}
+
+/// Acts as [`open`] does, for a client whose socket is registered.
+pub(super) async fn open_registered(
+    client: Stream,
+    bytes: Vec<u8>,
+    mut opening: Opening,
+    greet: Option<&GreetingPolicy>,
+    spec: &HelloSpec,
+    record: &mut ConnectionRecord,
+    context: &WorkerContext,
+) -> Result<SniffedClient, EarlyEnd> {
     let deadline = Instant::now() + spec.first_byte_timeout.saturating_sub(record.age());
     if begins_like_one(&bytes) {
         return Err(refusal::unexpected_header(&client, record).into());
@@ -53,21 +68,43 @@ pub(super) async fn open(
     };
     let memory = exchange.memory.take().map(|(share, _)| share);
     record.opened(client_opening(&opened));
-    let (intent, refusal) = match opened {
+    match opened {
         OpeningOutcome::Tls => {
             let sniffed = hello::read_behind(client, Vec::new(), spec, record, context).await?;
-            return Ok(SniffedClient { greet: Some(greet.clone()), ..sniffed });
+            Ok(SniffedClient { greet: greet.cloned(), ..sniffed })
         }
         // The reading of a hello takes its own share of the hello memory.
         OpeningOutcome::DirectTls => {
             let first = FirstBytes { bytes: opening.into_received(), ..FirstBytes::default() };
-            return hello::read_on(client, first, spec, record, context).await;
+            hello::read_on(client, first, spec, record, context).await
         }
+        opened => {
+            let sniffed = without_hello(client, opening.into_received(), opened, record);
+            Ok(SniffedClient { _memory: memory, ..sniffed })
+        }
+    }
+}
+
+/// Returns a client that sends no hello, or sends it in a tunnel. `bytes` are its first bytes for the backend.
+fn without_hello(
+    client: Stream,
+    bytes: Vec<u8>,
+    opened: OpeningOutcome,
+    record: &mut ConnectionRecord,
+) -> SniffedClient {
+    let (intent, refusal) = match opened {
         OpeningOutcome::Plaintext(startup) => (Intent::Plaintext(startup), RefusalProtocol::Postgres),
         OpeningOutcome::Cancel => (Intent::Cancel, RefusalProtocol::Nothing),
+        OpeningOutcome::Tunnel(request) => {
+            record.requested(&request.target);
+            let refusal = RefusalProtocol::Tunnel(request.protocol);
+            let facts = HelloFacts { server_name: request.target.host.name().cloned(), proxy: None };
+            let sniffed = SniffedClient::new(client, bytes, Intent::Tunnel(request), refusal);
+            return SniffedClient { facts, ..sniffed };
+        }
+        OpeningOutcome::Tls | OpeningOutcome::DirectTls => (Intent::Name, RefusalProtocol::Tls),
     };
-    let sniffed = SniffedClient::new(client, opening.into_received(), intent, refusal);
-    Ok(SniffedClient { _memory: memory, ..sniffed })
+    SniffedClient::new(client, bytes, intent, refusal)
 }
 
 /// Returns the form in which an opening is counted.
@@ -77,6 +114,11 @@ fn client_opening(outcome: &OpeningOutcome) -> ClientOpening {
         OpeningOutcome::DirectTls => ClientOpening::Tls,
         OpeningOutcome::Plaintext(_) => ClientOpening::Plaintext,
         OpeningOutcome::Cancel => ClientOpening::Cancel,
+        OpeningOutcome::Tunnel(request) => match request.protocol {
+            TunnelProtocol::Socks5 => ClientOpening::Socks5,
+            TunnelProtocol::Socks4 => ClientOpening::Socks4,
+            TunnelProtocol::Connect => ClientOpening::Connect,
+        },
     }
 }
 
@@ -202,7 +244,11 @@ impl<'t> OpeningExchange<'t> {
     }
 
     fn gone(&self) -> CloseReason {
-        if self.has_received { CloseReason::LeftBeforeTls } else { CloseReason::NoData }
+        match (self.has_received, self.opening.is_for_tunnel()) {
+            (false, _) => CloseReason::NoData,
+            (true, true) => CloseReason::OpeningTruncated,
+            (true, false) => CloseReason::LeftBeforeTls,
+        }
     }
 }
 
@@ -211,6 +257,9 @@ fn reason(fault: OpeningFault) -> CloseReason {
     match fault {
         OpeningFault::Pipelined => CloseReason::PipelinedBeforeTls,
         OpeningFault::Malformed | OpeningFault::TooLong => CloseReason::OpeningMalformed,
+        OpeningFault::Unsupported => CloseReason::RequestUnsupported,
+        OpeningFault::NoMethod => CloseReason::AuthMethodRefused,
+        OpeningFault::BadHost => CloseReason::BadName,
         OpeningFault::TooMany => CloseReason::TooManyCommands,
         OpeningFault::Quit => CloseReason::LeftBeforeTls,
         // Only backends cause these.

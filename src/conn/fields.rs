@@ -55,6 +55,10 @@ pub(super) struct LogFields {
     pub(super) tried: Option<Arc<Backend>>,
     /// The target of the last attempt, if the target is not the backend's own address.
     pub(super) dialled: Option<SocketAddr>,
+    /// The reason for which the rules of a forwarding pool would refuse the connection, if they only report.
+    pub(super) reported: Option<CloseReason>,
+    /// The port of a request for a tunnel. The card of the connection has the host.
+    pub(super) port: Option<u16>,
     pub(super) offered: Option<Box<Offered>>,
     pub(super) hello: Option<Duration>,
     pub(super) queue: Option<Duration>,
@@ -88,13 +92,16 @@ impl RecordFields {
         let proxy = log.proxy_fields.map(|proxy| *proxy).unwrap_or_default();
         let card = holds.entry.card().clone();
         let backend = holds.lease.as_ref().map(Lease::backend).or(log.tried.as_ref());
+        let own_address = || backend.map(|backend| backend.address().clone());
+        let backend_address = log.dialled.map(Address::Tcp).or_else(own_address);
+        let (sni, host) = split_names(card.sni, log.port);
         AccessRecord {
             id: holds.entry.id(),
             accepted: UNIX_EPOCH + Duration::from_millis(self.accepted),
             client: ClientAddr(self.client),
             peer: proxy.peer,
             listener: Arc::clone(&holds.listener.name),
-            sni: card.sni,
+            sni,
             proxy_authority: proxy.authority,
             proxy_alpn: proxy.alpn,
             unique_id: proxy.unique_id,
@@ -102,10 +109,7 @@ impl RecordFields {
             route: card.route,
             pool: card.pool,
             backend: backend.map(|backend| Arc::clone(backend.name())),
-            backend_address: log
-                .dialled
-                .map(Address::Tcp)
-                .or_else(|| backend.map(|backend| backend.address().clone())),
+            backend_address,
             attempts: log.attempts,
             from_client: holds.entry.total(Direction::FromClient),
             from_backend: holds.entry.total(Direction::FromBackend),
@@ -117,9 +121,17 @@ impl RecordFields {
             total,
             event,
             delta: holds.entry.unlogged(),
+            reported: log.reported,
+            host,
+            port: log.port,
             open: open(holds),
         }
     }
+}
+
+/// Returns the server name and the requested host. The card of a connection has one name for both.
+fn split_names(name: Option<Box<str>>, port: Option<u16>) -> (Option<Box<str>>, Option<Box<str>>) {
+    if port.is_some() { (None, name) } else { (name, None) }
 }
 
 /// Returns the open connections beside a connection, itself included.

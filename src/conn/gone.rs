@@ -31,6 +31,7 @@ impl RoutedClient {
         match self.plan.early_fin {
             EarlyFin::Left => true,
             EarlyFin::Whole => false,
+            EarlyFin::Unanswered => !self.sniffed.has_bytes(),
             EarlyFin::Unclear => {
                 let reads = awaited == WaitStage::Dial && !client.is_shut();
                 !reads && !self.sniffed.has_bytes()

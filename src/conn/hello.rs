@@ -61,6 +61,18 @@ pub(super) async fn read_behind(
     conclude(client, reading, hello, record).await
 }
 
+/// Reads a hello in a tunnel. `bytes` were already read, and may be empty. Returns all bytes that were read, and the hello.
+pub(super) async fn read_in_tunnel(
+    client: &Stream,
+    bytes: Vec<u8>,
+    spec: &HelloSpec,
+    context: &WorkerContext,
+) -> (Vec<u8>, Result<ClientHello, HelloStop>) {
+    let mut reading = HelloReading::new(FirstBytes { bytes, ..FirstBytes::default() }, spec, context);
+    let hello = reading.read_behind(client, spec).await;
+    (reading.bytes, hello)
+}
+
 /// Reads a hello of which some bytes were read, before the client got an answer.
 pub(super) async fn read_on(
     client: Stream,

@@ -26,11 +26,13 @@ mod greet;
 pub mod handover;
 mod hello;
 mod holds;
+mod hosts;
 mod leaving;
 mod list_access;
 mod migration;
 mod plan;
 mod proxied;
+mod race;
 mod reading;
 mod record;
 mod refusal;
@@ -38,6 +40,7 @@ mod route;
 mod saturation;
 mod sniff;
 mod sniffed;
+mod tunnel_hello;
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -75,7 +78,11 @@ async fn prepare(
     let proxied = proxied::read(client, first, policy, record, context).await?;
     let sniffed = sniff::read(proxied, policy, record, context).await?;
     let routed = route::route(sniffed, &policy.current, record, context).await?;
-    let dialled = dial::dial(routed, record).await?;
+    let mut dialled = dial::dial(routed, record).await?;
+    if let (Some(_), Some(spec)) = (&dialled.routed.plan.unverified, policy.current.protocol.first_bytes()) {
+        // Boxed, as hardly any connection needs this memory.
+        dialled = Box::pin(tunnel_hello::verify(dialled, spec, record, context)).await?;
+    }
     Ok(dialled.relay(Rc::clone(&context.engines)))
 }
 

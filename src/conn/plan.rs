@@ -7,6 +7,7 @@ use crate::relay::RelaySettings;
 use crate::snapshot::ServedPool;
 use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::telemetry::CloseReason;
+use crate::wire::TunnelRequest;
 
 /// A client and the plan of its dial.
 pub(super) struct RoutedClient {
@@ -26,8 +27,21 @@ pub(super) struct DialPlan {
     pub(super) early_fin: EarlyFin,
     /// The exchange that a backend requires before it gets the client's bytes.
     pub(super) greeting: Option<GreetingPolicy>,
+    /// The request of a client for a tunnel. The client gets the answer once its backend is connected, before any byte of
+    /// the backend.
+    pub(super) request: Option<TunnelRequest>,
+    /// The first bytes of a tunnel in which a hello is verified, until it is. `None` if none is.
+    pub(super) unverified: Option<Vec<u8>>,
     /// The settings of the relay.
     pub(super) relay: RelaySettings,
+}
+
+impl DialPlan {
+    /// Returns true if a hello in the tunnel of the client must have the name that the client requested.
+    pub(super) fn verifies_hello(&self) -> bool {
+        let name = self.request.as_ref().and_then(|request| request.target.host.name());
+        name.is_some() && self.served.pool.forward().is_some_and(|forward| forward.spec().verify_sni)
+    }
 }
 
 /// The choice of a backend.
@@ -54,4 +68,6 @@ pub(super) enum EarlyFin {
     /// If the client has sent bytes, its request may be whole. If the client has sent no bytes, it may wait for
     /// a banner of the server.
     Unclear,
+    /// The client waits for an answer. If it has sent further bytes, its request may be whole. Else it has left.
+    Unanswered,
 }

@@ -7,7 +7,7 @@ use super::record::ConnectionRecord;
 use crate::executor::timeout;
 use crate::sys::{Stream, socket};
 use crate::telemetry::{CloseReason, ProxyOutcome};
-use crate::wire::{Alert, postgres};
+use crate::wire::{Alert, TunnelFailure, TunnelProtocol, postgres};
 
 /// The time for which a client that got an alert may still send before its socket is closed.
 const ALERT_LINGER: Duration = Duration::from_secs(1);
@@ -31,6 +31,8 @@ pub(super) enum RefusalProtocol {
     Postgres,
     /// An HTTP status.
     Http,
+    /// The answer to a request for a tunnel.
+    Tunnel(TunnelProtocol),
 }
 
 impl RefusalProtocol {
@@ -43,6 +45,7 @@ impl RefusalProtocol {
             Self::Tls => dismiss(client, &alert(reason).record()).await,
             Self::Postgres => dismiss(client, &postgres_error(reason)).await,
             Self::Http => dismiss(client, http_status(reason)).await,
+            Self::Tunnel(protocol) => dismiss(client, &protocol.refused(tunnel_failure(reason))).await,
         }
         reason
     }
@@ -51,7 +54,9 @@ impl RefusalProtocol {
 fn alert(reason: CloseReason) -> Alert {
     match reason {
         CloseReason::NoSni => Alert::MissingExtension,
-        CloseReason::UnmatchedSni | CloseReason::NameNotAllowed => Alert::UnrecognizedName,
+        CloseReason::UnmatchedSni | CloseReason::NameNotAllowed | CloseReason::SniMismatch => {
+            Alert::UnrecognizedName
+        }
         CloseReason::RouteRejected | CloseReason::Denied | CloseReason::NotAllowed => Alert::AccessDenied,
         CloseReason::TlsTooOld => Alert::ProtocolVersion,
         _ => Alert::InternalError,
@@ -84,6 +89,32 @@ fn http_status(reason: CloseReason) -> &'static [u8] {
     }
 }
 
+/// Returns the failure that a client learns which requested a tunnel.
+fn tunnel_failure(reason: CloseReason) -> TunnelFailure {
+    match reason {
+        CloseReason::NameNotAllowed
+        | CloseReason::PortNotAllowed
+        | CloseReason::RouteRejected
+        | CloseReason::UnknownProtocol => TunnelFailure::NotAllowed,
+        CloseReason::AddressNotAllowed | CloseReason::AddressRefused => TunnelFailure::AddressNotAllowed,
+        CloseReason::NameNotResolved => TunnelFailure::NotResolved,
+        CloseReason::ForwardLoop => TunnelFailure::Loop,
+        CloseReason::ConnectRefused => TunnelFailure::Refused,
+        CloseReason::ConnectTimeout => TunnelFailure::TimedOut,
+        CloseReason::ConnectFailed => TunnelFailure::Unreachable,
+        CloseReason::RouteFull
+        | CloseReason::RouteRate
+        | CloseReason::PoolFull
+        | CloseReason::PoolRate
+        | CloseReason::QueueFull
+        | CloseReason::QueueTimeout => TunnelFailure::TooMany,
+        CloseReason::NoBackend | CloseReason::OutOfResources | CloseReason::ClientGone => {
+            TunnelFailure::Unavailable
+        }
+        _ => TunnelFailure::Internal,
+    }
+}
+
 /// Resets a client whose first bytes are a PROXY header that the listener does not expect.
 pub(super) fn unexpected_header(client: &Stream, record: &ConnectionRecord) -> CloseReason {
     record.proxy_header(ProxyOutcome::Unexpected);
@@ -110,5 +141,67 @@ async fn discard(client: &Stream) {
         if n == 0 || discarded > ALERT_DISCARD {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Phase;
+
+    /// The reasons of these phases that a client with a request for a tunnel cannot have: those of the messages before it,
+    /// those of other protocols, and those of a client that gets a reset.
+    const OF_OTHERS: [CloseReason; 38] = [
+        CloseReason::NoData,
+        CloseReason::HelloTruncated,
+        CloseReason::FirstByteTimeout,
+        CloseReason::HelloTimeout,
+        CloseReason::NotTls,
+        CloseReason::HelloMalformed,
+        CloseReason::HelloTooLarge,
+        CloseReason::BadName,
+        CloseReason::NoSni,
+        CloseReason::UnmatchedSni,
+        CloseReason::RouteDropped,
+        CloseReason::TlsTooOld,
+        CloseReason::HelloMemory,
+        CloseReason::PlaintextRefused,
+        CloseReason::CancelRefused,
+        CloseReason::PipelinedBeforeTls,
+        CloseReason::OpeningMalformed,
+        CloseReason::OpeningTimeout,
+        CloseReason::TooManyCommands,
+        CloseReason::LeftBeforeTls,
+        CloseReason::OpeningTruncated,
+        CloseReason::RequestUnsupported,
+        CloseReason::AuthMethodRefused,
+        CloseReason::ProxyMissing,
+        CloseReason::ProxyUntrusted,
+        CloseReason::ProxyUnexpected,
+        CloseReason::ProxyMalformed,
+        CloseReason::ProxyChecksum,
+        CloseReason::ProxyTruncated,
+        CloseReason::ProxyTimeout,
+        CloseReason::BackendRefusedTls,
+        CloseReason::GreetingTimeout,
+        CloseReason::GreetingFailed,
+        CloseReason::ListenerFull,
+        CloseReason::ProcessFull,
+        CloseReason::Denied,
+        CloseReason::NotAllowed,
+        CloseReason::Overloaded,
+    ];
+
+    #[test]
+    fn a_client_that_requested_a_tunnel_learns_each_reason() {
+        let reasons = CloseReason::ALL.into_iter();
+        let reasons = reasons.filter(|reason| matches!(reason.phase(), Phase::Hello | Phase::Dial));
+        let mut seen = 0;
+        for reason in reasons.filter(|reason| !OF_OTHERS.contains(reason)) {
+            assert_ne!(tunnel_failure(reason), TunnelFailure::Internal, "{reason}");
+            seen += 1;
+        }
+        assert!(seen > 15, "{seen}");
+        assert_eq!(tunnel_failure(CloseReason::Internal), TunnelFailure::Internal);
     }
 }

@@ -18,7 +18,7 @@ use crate::snapshot::{
     Action, NoRoute, OpeningPolicy, Policy, PoolSlot, Protocol, RouteTarget, ServedPool, TlsPolicy,
 };
 use crate::telemetry::{CloseReason, Offered};
-use crate::wire::{Offer, ServerName};
+use crate::wire::{Offer, ServerName, TunnelRequest};
 
 /// Finds the pool of a client and plans its dial, or refuses the client.
 pub(super) async fn route(
@@ -45,11 +45,14 @@ fn plan(
 ) -> Result<DialPlan, Rejection> {
     let cancel = cancel_policy(policy, &sniffed.intent);
     let served = served(sniffed, policy, cancel, record)?;
-    Ok(DialPlan { greeting: sniffed.greet.take(), ..dial_plan(served, policy, &sniffed.intent) })
+    let plan = plan_of(served, policy, &sniffed.intent);
+    // The backend must not get these bytes with the connect.
+    let unverified = plan.verifies_hello().then(|| std::mem::take(&mut sniffed.bytes));
+    Ok(DialPlan { greeting: sniffed.greet.take(), unverified, ..plan })
 }
 
 /// Returns the plan of a dial to this pool, without a greeting.
-fn dial_plan(served: Arc<ServedPool>, policy: &Policy, intent: &Intent) -> DialPlan {
+fn plan_of(served: Arc<ServedPool>, policy: &Policy, intent: &Intent) -> DialPlan {
     let cancel = cancel_policy(policy, intent);
     // The key of a request to cancel belongs to one backend, so no other backend can use the key.
     let attempts = if cancel.is_some() { 1 } else { served.pool.spec().dial.attempts };
@@ -63,15 +66,29 @@ fn dial_plan(served: Arc<ServedPool>, policy: &Policy, intent: &Intent) -> DialP
             (None, None) => PickRule::Balanced,
         },
         early_fin: early_fin(intent),
+        request: match intent {
+            Intent::Tunnel(request) => Some(request.clone()),
+            _ => None,
+        },
+        unverified: None,
         relay: RelaySettings { listener: Arc::clone(relay), backend: Arc::clone(peer_timeouts) },
         greeting: None,
         served,
     }
 }
 
-/// Returns the plan of a dial to this pool for a client with a hello, or of a listener that reads none.
-pub(super) fn plan_of_hello(served: Arc<ServedPool>, policy: &Policy) -> DialPlan {
-    dial_plan(served, policy, &Intent::Name)
+/// Returns the plan of a dial to this pool for an explained client: one with this request for a tunnel, or with a hello, or
+/// of a listener that reads nothing.
+pub(super) fn explained_plan(
+    served: Arc<ServedPool>,
+    policy: &Policy,
+    request: Option<&TunnelRequest>,
+) -> DialPlan {
+    plan_of(served, policy, &explained_intent(request))
+}
+
+fn explained_intent(request: Option<&TunnelRequest>) -> Intent {
+    request.map_or(Intent::Name, |request| Intent::Tunnel(request.clone()))
 }
 
 /// Returns the policy for a request to cancel; `None` for another client, or if the listener has no such policy.
@@ -92,6 +109,7 @@ fn early_fin(intent: &Intent) -> EarlyFin {
         Intent::Name | Intent::Plaintext(_) => EarlyFin::Left,
         Intent::Cancel => EarlyFin::Whole,
         Intent::Spoken(_) | Intent::Silent => EarlyFin::Unclear,
+        Intent::Tunnel(_) => EarlyFin::Unanswered,
     }
 }
 
@@ -150,9 +168,19 @@ fn choose<'p>(
     {
         return Err(Rejection::denied(access.refused));
     }
-    let target = match &policy.protocol {
-        Protocol::Tcp(tcp) => tcp.target(facts).map_or(ChosenTarget::Pool(&tcp.pool), ChosenTarget::Route),
-        Protocol::Tls(tls) => ChosenTarget::Route(match opening_target(&policy.opening, intent) {
+    // A reload may have changed the listener since the client connected. A client whose request the listener no longer serves
+    // is refused, and a request for a tunnel never goes to a pool with backends.
+    let target = match (&policy.protocol, intent) {
+        (Protocol::Tunnel(tunnel), Intent::Tunnel(_)) => {
+            tunnel.target(name, facts).map_or(ChosenTarget::Pool(&tunnel.pool), ChosenTarget::Route)
+        }
+        (Protocol::Tunnel(_), _) | (Protocol::Tcp(_), Intent::Tunnel(_)) => {
+            return Err(CloseReason::UnknownProtocol.into());
+        }
+        (Protocol::Tcp(tcp), _) => {
+            tcp.target(facts).map_or(ChosenTarget::Pool(&tcp.pool), ChosenTarget::Route)
+        }
+        (Protocol::Tls(tls), _) => ChosenTarget::Route(match opening_target(&policy.opening, intent) {
             Some(target) => target?,
             None => named_target(tls, name, facts)?,
         }),
@@ -164,6 +192,7 @@ fn choose<'p>(
 fn has_route(chosen: &Result<ChosenTarget<'_>, Rejection>, policy: &Policy) -> Option<bool> {
     match (chosen, &policy.protocol) {
         (Ok(ChosenTarget::Route(target)), Protocol::Tls(tls)) => Some(!tls.is_unmatched(target)),
+        (Ok(_), Protocol::Tunnel(_)) => Some(true),
         (Err(Rejection { reason: CloseReason::UnmatchedSni, .. }), _) => Some(false),
         // The routes of the name require a later version of TLS.
         (Err(Rejection { reason: CloseReason::TlsTooOld, .. }), _) => Some(true),
@@ -171,17 +200,19 @@ fn has_route(chosen: &Result<ChosenTarget<'_>, Rejection>, policy: &Policy) -> O
     }
 }
 
-/// Returns the target of a client with a hello, or of a client of a listener that reads none.
+/// Returns the target of an explained client: one with this request for a tunnel, or with a hello, or of a listener that
+/// reads nothing.
 ///
 /// # Errors
 ///
 /// The reason for which the client has no target.
-pub(super) fn choose_by_hello<'p>(
+pub(super) fn choose_explained<'p>(
     policy: &'p Policy,
+    request: Option<&TunnelRequest>,
     name: Option<&ServerName>,
     facts: &ConnectionFacts<'_>,
 ) -> Result<ChosenTarget<'p>, CloseReason> {
-    choose(policy, &Intent::Name, name, facts).map_err(|rejection| rejection.reason)
+    choose(policy, &explained_intent(request), name, facts).map_err(|rejection| rejection.reason)
 }
 
 /// Returns the slot of the pool that an action leads to.
@@ -244,7 +275,10 @@ fn opening_target<'f>(
         (OpeningPolicy::Detect(policy), Intent::Silent) => {
             (policy.on_timeout.as_ref(), CloseReason::FirstByteTimeout)
         }
-        (_, Intent::Spoken(_)) => (None, CloseReason::UnknownProtocol),
+        (OpeningPolicy::Detect(policy), Intent::Tunnel(request)) => {
+            (policy.tunnel_target(request.protocol), CloseReason::UnknownProtocol)
+        }
+        (_, Intent::Spoken(_) | Intent::Tunnel(_)) => (None, CloseReason::UnknownProtocol),
         (_, Intent::Silent) => (None, CloseReason::FirstByteTimeout),
     };
     Some(target.ok_or(or))

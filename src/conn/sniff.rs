@@ -14,7 +14,7 @@ use super::refusal::RefusalProtocol;
 use super::sniffed::{Intent, SniffedClient};
 use super::{detect, exchange, hello};
 use crate::snapshot::opening_policy::OpeningPolicy;
-use crate::snapshot::{HelloSpec, Policy, Protocol};
+use crate::snapshot::{Policy, Protocol};
 use crate::telemetry::CloseReason;
 use crate::wire::{BackendGreeting, Opening};
 
@@ -26,14 +26,13 @@ pub(super) async fn read(
     context: &WorkerContext,
 ) -> Result<SniffedClient, EarlyEnd> {
     let ProxiedClient { client, first, header, header_bytes } = proxied;
-    let Policy { protocol, opening, .. } = &*policy.current;
-    let mut sniffed = match protocol {
+    let mut sniffed = match &policy.current.protocol {
         Protocol::Tcp(_) => {
             let client = reading::register(client)?;
             SniffedClient::new(client, first.bytes, Intent::Silent, RefusalProtocol::Reset)
         }
-        Protocol::Tls(tls) => {
-            let sniffed = first_bytes(client, first, opening, &tls.hello, record, context).await;
+        Protocol::Tunnel(_) | Protocol::Tls(_) => {
+            let sniffed = first_bytes(client, first, &policy.current, record, context).await;
             let sniffed = sniffed.map_err(|end| end.behind(header_bytes))?;
             record.was_read();
             policy.refresh(&context.snapshot.load());
@@ -48,24 +47,28 @@ pub(super) async fn read(
 async fn first_bytes(
     client: OwnedFd,
     first: FirstBytes,
-    opening: &OpeningPolicy,
-    spec: &HelloSpec,
+    policy: &Policy,
     record: &mut ConnectionRecord,
     context: &WorkerContext,
 ) -> Result<SniffedClient, EarlyEnd> {
-    match opening {
+    let spec = policy.protocol.first_bytes().ok_or(CloseReason::Internal)?;
+    if let Protocol::Tunnel(tunnel) = &policy.protocol {
+        // Boxed, as are the protocols below: they are rarer than a plain hello, and their futures are larger.
+        let exchange =
+            exchange::open(client, first.bytes, tunnel.opening.begin(), None, spec, record, context);
+        return Box::pin(exchange).await;
+    }
+    match &policy.opening {
         OpeningPolicy::Straight => hello::read(client, first, spec, record, context).await,
-        // Boxed: these protocols are rarer than a plain hello, and their futures are larger.
         OpeningPolicy::Postgres(postgres) => {
-            let opening = Opening::postgres_host();
-            Box::pin(exchange::open(client, first.bytes, opening, &postgres.greet, spec, record, context))
-                .await
+            let (opening, greet) = (Opening::postgres_host(), Some(&postgres.greet));
+            Box::pin(exchange::open(client, first.bytes, opening, greet, spec, record, context)).await
         }
         OpeningPolicy::Starttls(greet) => {
             let BackendGreeting::Starttls { protocol, name } = &greet.greeting else {
                 return Err(CloseReason::Internal.into());
             };
-            let opening = Opening::starttls_host(*protocol, Arc::clone(name));
+            let (opening, greet) = (Opening::starttls_host(*protocol, Arc::clone(name)), Some(&**greet));
             Box::pin(exchange::open(client, first.bytes, opening, greet, spec, record, context)).await
         }
         OpeningPolicy::Detect(detect) => {

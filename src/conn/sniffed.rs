@@ -9,7 +9,7 @@ use crate::snapshot::opening_policy::GreetingPolicy;
 use crate::sys::Stream;
 use crate::telemetry::CloseReason;
 use crate::wire::postgres::Startup;
-use crate::wire::{ClientHello, DetectedProtocol};
+use crate::wire::{ClientHello, DetectedProtocol, TunnelRequest};
 
 /// The kind of service that a client requests.
 pub(super) enum Intent {
@@ -23,6 +23,8 @@ pub(super) enum Intent {
     Spoken(DetectedProtocol),
     /// Nothing: the client waits for the server to send first.
     Silent,
+    /// A tunnel to a host.
+    Tunnel(TunnelRequest),
 }
 
 /// A client and its first bytes.
@@ -66,7 +68,7 @@ impl SniffedClient {
         Some(ClientHello { server_name: None, records, size }.message(&self.bytes))
     }
 
-    /// Returns true if the client has sent a byte, read or not.
+    /// Returns true if the client has sent a byte for the backend, read or not.
     pub(super) fn has_bytes(&self) -> bool {
         !self.bytes.is_empty() || self.client.has_unread()
     }

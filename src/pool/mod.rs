@@ -55,8 +55,8 @@ pub use check_target::{CheckTarget, CheckTargets, Endpoint, TargetHost};
 pub use dial_spec::{DialSource, DialSpec};
 pub use discover::{CheckNames, Discoveries, Discovery, DiscoveryReport, FaultChange, SourceCopy};
 pub use discover_spec::{DiscoverSource, DiscoverSpec, DnsSpec, NamedHost, RecordKind};
-pub use forward::{Forward, ForwardFault, LookupResult};
-pub use forward_spec::ForwardSpec;
+pub use forward::{Forward, ForwardDestinations, ForwardFault, LookupResult};
+pub use forward_spec::{ForwardRules, ForwardSpec, ForwardTo, HostPattern, RuleMode};
 pub use hash_parts::{HashOn, HashParts, SourcePrefix};
 pub use health::{
     AgentWord, BackendState, ChangeReason, CheckFailure, CheckFault, CheckFinding, CheckOutcome, Ejection,

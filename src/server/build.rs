@@ -16,7 +16,7 @@ use crate::pool::discover::{DiscoveredSet, join};
 use crate::pool::{Discovery, Pool, PoolSpec};
 use crate::snapshot::{
     AccessRules, Action, Admission, List, Policy, PoolSlot, Protocol, ProtocolSpec, RouteTarget, ServedPool,
-    Snapshot, SocketId, TargetSpec, TcpPolicy, TlsPolicy,
+    Snapshot, SocketId, TargetSpec, TcpPolicy, TlsPolicy, TunnelPolicy,
 };
 use crate::telemetry::Metrics;
 
@@ -175,6 +175,10 @@ fn protocol(
     let (no_sni, unmatched, hello) = match &spec.policy.protocol {
         ProtocolSpec::Tcp { pool, .. } => {
             return Ok(Protocol::Tcp(Box::new(TcpPolicy { routes, pool: pool_slot(pool)? })));
+        }
+        ProtocolSpec::Tunnel { opening, pool, hello, .. } => {
+            let (opening, pool, hello) = (*opening, pool_slot(pool)?, *hello);
+            return Ok(Protocol::Tunnel(Box::new(TunnelPolicy { opening, routes, pool, hello })));
         }
         ProtocolSpec::Tls { no_sni, unmatched, hello, .. } => (no_sni, unmatched, hello),
     };

@@ -162,7 +162,8 @@ mod tests {
         let ExplainedSource(source) = source.parse().unwrap();
         let alpn = alpn.iter().map(|&protocol| protocol.to_owned()).collect();
         let server_name = (!sni.is_empty()).then(|| sni.parse().unwrap());
-        ExplainRequest { source, destination: None, hello: ExplainedHello::Made { server_name, alpn } }
+        let hello = ExplainedHello::Made { server_name, alpn };
+        ExplainRequest { source, destination: None, hello, requested: None }
     }
 
     fn captured(bytes: &[u8]) -> ExplainRequest {
@@ -184,6 +185,37 @@ mod tests {
     fn check(keys: &str, request: &ExplainRequest, expected: &str) {
         let explanation = of_tls(keys, request);
         assert_eq!(outcome(&explanation), expected, "{keys}: {explanation:#?}");
+    }
+
+    #[test]
+    fn requests_for_tunnels_are_explained() {
+        let listener = "[listener.out]\nbind = '127.0.0.1:1080'\nprotocol = 'socks5'\npool = 'out'\n\
+                        routes = [{ sni = '*.shut.test', action = 'reject' }]\n";
+        let rules = "allow = '*.test', ports = [443, 8443], allow_networks = '198.51.100.0/24'";
+        let explained = |keys: &str, target: Option<&str>| {
+            let config =
+                built(&format!("{listener}[pool.out]\nforward = {{ to = 'requested', {rules}{keys} }}\n"));
+            let requested = target.map(|target| target.parse().unwrap());
+            let request = ExplainRequest { requested, ..request("203.0.113.7", "", &[]) };
+            config.explain("out", &request).unwrap()
+        };
+        let check = |target: &str, expected: &str| {
+            let explanation = explained("", Some(target));
+            assert_eq!(outcome(&explanation), expected, "{target}");
+            assert_eq!(explanation.server_name.as_deref(), target.rsplit_once(':').map(|(host, _)| host));
+            let host = explanation.pick.and_then(|pick| pick.host);
+            assert_eq!(host.as_deref(), expected.is_empty().then_some(target));
+        };
+        check("api.test:443", "");
+        check("api.test:8443", "");
+        check("198.51.100.7:443", "");
+        check("api.test:22", "port_not_allowed");
+        check("api.example:443", "name_not_allowed");
+        check("203.0.113.9:443", "address_not_allowed");
+        check("a.shut.test:443", "route_rejected");
+        assert_eq!(outcome(&explained("", None)), "opening_truncated");
+        let reports = explained(", mode = 'report'", Some("api.example:22"));
+        assert_eq!(outcome(&reports), "");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub(super) fn build(
             }))
         }
         OpeningSpec::Detect(spec) => OpeningPolicy::Detect(Box::new(DetectPolicy {
+            socks5: target(&spec.socks5, "socks5")?,
+            connect: target(&spec.connect, "connect")?,
             ssh: target(&spec.ssh, "ssh")?,
             http: target(&spec.http, "http")?,
             postgres: target(&spec.postgres, "postgres")?,

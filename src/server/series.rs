@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::listener::ListenerSpec;
-use crate::pool::{OnDown, PoolSpec};
+use crate::pool::{ForwardTo, OnDown, PoolSpec};
 use crate::snapshot::{
     ActionSpec, OpeningSpec, PolicySpec, PoolSlot, ProtocolSpec, ProxyMode, RouteSpec, TargetSpec,
+    TunnelOpening,
 };
 use crate::telemetry::CloseReason as Reason;
 use crate::telemetry::{ClientOpening, ConnectOutcome, ListenerMetrics, PoolMetrics};
@@ -72,6 +73,18 @@ const OPENINGS: [Reason; 7] = [
     Reason::GreetingFailed,
 ];
 
+/// The close reasons of requests for tunnels.
+const TUNNELS: [Reason; 8] = [
+    Reason::NoData,
+    Reason::FirstByteTimeout,
+    Reason::HelloMemory,
+    Reason::BadName,
+    Reason::OpeningMalformed,
+    Reason::OpeningTimeout,
+    Reason::OpeningTruncated,
+    Reason::RequestUnsupported,
+];
+
 /// The close reasons of limits by source.
 const SOURCES: [Reason; 5] = [
     Reason::SourceConnections,
@@ -81,9 +94,14 @@ const SOURCES: [Reason; 5] = [
     Reason::Overloaded,
 ];
 
-/// The close reasons of names in forwarding pools.
-const NAMES: [Reason; 4] =
-    [Reason::NameNotAllowed, Reason::NameNotResolved, Reason::AddressRefused, Reason::ForwardLoop];
+/// The close reasons of forwarding pools.
+const NAMES: [Reason; 3] = [Reason::NameNotAllowed, Reason::NameNotResolved, Reason::AddressRefused];
+
+/// The close reasons of pools that forward to server names.
+const SERVER_NAMES: [Reason; 1] = [Reason::ForwardLoop];
+
+/// The close reasons of pools that forward to requested hosts.
+const REQUESTS: [Reason; 2] = [Reason::AddressNotAllowed, Reason::PortNotAllowed];
 
 /// Creates the series of a listener. Its connections may go to any of the pools.
 pub(super) fn expect_of_listener(
@@ -132,7 +150,11 @@ pub(super) fn expect_of_listener(
 /// Creates the series of a listener's first bytes.
 fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
     use ClientOpening as Opening;
-    let ProtocolSpec::Tls { no_sni, unmatched, .. } = &policy.protocol else { return };
+    let (no_sni, unmatched) = match &policy.protocol {
+        ProtocolSpec::Tcp { .. } => return,
+        ProtocolSpec::Tunnel { opening, .. } => return expect_of_tunnels(*opening, metrics),
+        ProtocolSpec::Tls { no_sni, unmatched, .. } => (no_sni, unmatched),
+    };
     metrics.may_read_hellos();
     HELLOS.iter().for_each(|&reason| metrics.may_close(reason));
     for (target, reason) in [(no_sni, Reason::NoSni), (unmatched, Reason::UnmatchedSni)] {
@@ -147,15 +169,46 @@ fn expect_of_hellos(policy: &PolicySpec, metrics: &ListenerMetrics) {
             &[Reason::PlaintextRefused, Reason::CancelRefused],
         ),
         OpeningSpec::Starttls { .. } => (&[Opening::Upgraded], &[Reason::TooManyCommands]),
-        OpeningSpec::Detect(_) => (
-            &[Opening::Tls, Opening::Ssh, Opening::Http, Opening::Postgres, Opening::Other, Opening::Silent],
-            &[Reason::UnknownProtocol],
-        ),
+        OpeningSpec::Detect(detect) => {
+            for (target, opening) in [
+                (&detect.socks5, TunnelOpening::Socks { reads_version_4: false }),
+                (&detect.connect, TunnelOpening::Connect),
+            ] {
+                if *target != TargetSpec::Reject {
+                    expect_of_tunnels(opening, metrics);
+                }
+            }
+            (
+                &[
+                    Opening::Tls,
+                    Opening::Ssh,
+                    Opening::Http,
+                    Opening::Postgres,
+                    Opening::Other,
+                    Opening::Silent,
+                ],
+                &[Reason::UnknownProtocol],
+            )
+        }
     };
     openings.iter().for_each(|&opening| metrics.may_open(opening));
     further.iter().for_each(|&reason| metrics.may_close(reason));
     if !matches!(policy.opening, OpeningSpec::Detect(_)) {
         OPENINGS.iter().for_each(|&reason| metrics.may_close(reason));
+    }
+}
+
+/// Creates the series of requests for tunnels.
+fn expect_of_tunnels(opening: TunnelOpening, metrics: &ListenerMetrics) {
+    TUNNELS.iter().for_each(|&reason| metrics.may_close(reason));
+    let openings: &[ClientOpening] = match opening {
+        TunnelOpening::Socks { reads_version_4: true } => &[ClientOpening::Socks5, ClientOpening::Socks4],
+        TunnelOpening::Socks { reads_version_4: false } => &[ClientOpening::Socks5],
+        TunnelOpening::Connect => &[ClientOpening::Connect],
+    };
+    openings.iter().for_each(|&opening| metrics.may_open(opening));
+    if matches!(opening, TunnelOpening::Socks { .. }) {
+        metrics.may_close(Reason::AuthMethodRefused);
     }
 }
 
@@ -179,6 +232,11 @@ fn expect_of_routes(routes: &[RouteSpec], metrics: &ListenerMetrics) {
 /// Creates the series that a pool adds to all listeners.
 fn reasons_of_pool(spec: &PoolSpec, may_close_if: &impl Fn(bool, &[Reason])) {
     may_close_if(spec.forward.is_some(), &NAMES);
+    let to = spec.forward.as_ref().map(|forward| forward.to);
+    may_close_if(matches!(to, Some(ForwardTo::Sni { .. })), &SERVER_NAMES);
+    may_close_if(to == Some(ForwardTo::Requested), &REQUESTS);
+    let verifies = spec.forward.as_ref().is_some_and(|forward| forward.verify_sni);
+    may_close_if(verifies, &[Reason::SniMismatch, Reason::HelloTimeout, Reason::HelloTruncated]);
     may_close_if(can_be_full(spec), &[Reason::QueueFull]);
     may_close_if(spec.queue.is_some(), &[Reason::QueueTimeout]);
     may_close_if(spec.limits.is_some(), &[Reason::PoolFull, Reason::PoolRate]);

@@ -35,10 +35,10 @@ pub use list::{List, ListSpec};
 pub use opening_policy::OpeningPolicy;
 pub use policy_spec::{
     ActionSpec, AdmissionSpec, DetectSpec, HelloSpec, OpeningSpec, PolicySpec, ProtocolSpec, RouteSpec,
-    RoutesFileSpec, TargetSpec,
+    RoutesFileSpec, TargetSpec, TunnelOpening,
 };
 pub use proxy::{ProxyMode, ProxySpec, TrustedPeers};
-pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy};
+pub use routes::{Action, NoRoute, RouteTarget, Routes, TcpPolicy, TlsPolicy, TunnelPolicy};
 
 /// The identity of a listening socket: its address. For a port that the kernel chooses, the listener and the index
 /// of the address are added. Several such addresses may have the same text.
@@ -177,6 +177,8 @@ pub struct UsageLimit {
 pub enum Protocol {
     /// Nothing is read before the backend is connected.
     Tcp(Box<TcpPolicy>),
+    /// The client requests a tunnel to a host.
+    Tunnel(Box<TunnelPolicy>),
     /// The ClientHello is read for its server name.
     Tls(Box<TlsPolicy>),
 }
@@ -186,7 +188,17 @@ impl Protocol {
     pub fn routes(&self) -> &Routes {
         match self {
             Self::Tcp(tcp) => &tcp.routes,
+            Self::Tunnel(tunnel) => &tunnel.routes,
             Self::Tls(tls) => &tls.routes,
+        }
+    }
+
+    /// Returns the bounds for the reading of the first bytes; `None` if none are read.
+    pub fn first_bytes(&self) -> Option<&HelloSpec> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tunnel(tunnel) => Some(&tunnel.hello),
+            Self::Tls(tls) => Some(&tls.hello),
         }
     }
 

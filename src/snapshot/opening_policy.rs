@@ -4,9 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::policy_spec::TunnelOpening;
 use super::routes::RouteTarget;
 use crate::relay::RelayOptions;
-use crate::wire::{BackendGreeting, DetectedProtocol};
+use crate::wire::{BackendGreeting, DetectedProtocol, TunnelProtocol};
 
 /// The opening before the hello.
 #[derive(Default)]
@@ -73,6 +74,10 @@ impl CancelPolicy {
 
 /// The targets of detected protocols; `None` rejects.
 pub struct DetectPolicy {
+    /// SOCKS 5.
+    pub socks5: Option<RouteTarget>,
+    /// The method CONNECT of HTTP. If it is rejected, such a client counts as one of HTTP.
+    pub connect: Option<RouteTarget>,
     /// SSH.
     pub ssh: Option<RouteTarget>,
     /// HTTP without TLS.
@@ -96,10 +101,32 @@ impl PostgresPolicy {
 }
 
 impl DetectPolicy {
+    /// Returns the protocol in which requests for tunnels are read, if a client begins with such a request and the listener
+    /// serves it. A client that requests another tunnel counts as one of HTTP or of another protocol.
+    pub fn tunnel(&self, spoken: DetectedProtocol) -> Option<TunnelOpening> {
+        match spoken {
+            DetectedProtocol::Socks5 if self.socks5.is_some() => {
+                Some(TunnelOpening::Socks { reads_version_4: false })
+            }
+            DetectedProtocol::Connect if self.connect.is_some() => Some(TunnelOpening::Connect),
+            _ => None,
+        }
+    }
+
+    /// Returns the target of a request for a tunnel.
+    pub fn tunnel_target(&self, protocol: TunnelProtocol) -> Option<&RouteTarget> {
+        match protocol {
+            TunnelProtocol::Socks5 | TunnelProtocol::Socks4 => self.socks5.as_ref(),
+            TunnelProtocol::Connect => self.connect.as_ref(),
+        }
+    }
+
     /// Returns the target of a protocol. A TLS client has no target here: its server name decides.
     pub fn target(&self, spoken: DetectedProtocol) -> Option<&RouteTarget> {
         match spoken {
             DetectedProtocol::Tls => None,
+            DetectedProtocol::Socks5 => self.other.as_ref(),
+            DetectedProtocol::Connect => self.http.as_ref(),
             DetectedProtocol::Ssh => self.ssh.as_ref(),
             DetectedProtocol::Http => self.http.as_ref(),
             DetectedProtocol::Postgres => self.postgres.as_ref(),

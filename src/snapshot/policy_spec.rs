@@ -9,7 +9,7 @@ use super::proxy::ProxySpec;
 use crate::limit::{OverLimit, PrefixLengths, QuotaSpec, Rate, SourceBy, SourceLimits};
 use crate::relay::RelayOptions;
 use crate::route::{Conditions, RouteKey, Split};
-use crate::wire::Starttls;
+use crate::wire::{Opening, Starttls};
 
 /// The policy of a listener, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,18 @@ pub enum ProtocolSpec {
         /// Shared, so that a copy of the spec is cheap.
         routes: Arc<Vec<RouteSpec>>,
     },
+    /// The client requests a tunnel to a host.
+    Tunnel {
+        /// The protocol of the request.
+        opening: TunnelOpening,
+        /// The pool of every connection that matches no route.
+        pool: Arc<str>,
+        /// Routes by requested names, and by the facts that are known without a hello. No two routes may match one
+        /// connection equally well. Shared, so that a copy of the spec is cheap.
+        routes: Arc<Vec<RouteSpec>>,
+        /// The bounds of reading the request. Its size has a bound of its own.
+        hello: HelloSpec,
+    },
     /// The ClientHello is read for its server name.
     Tls {
         /// Routes by names and conditions. No two routes may match one connection equally well. Shared, so that a
@@ -86,14 +98,36 @@ impl ProtocolSpec {
     /// The routes.
     pub fn routes(&self) -> &[RouteSpec] {
         match self {
-            Self::Tcp { routes, .. } | Self::Tls { routes, .. } => routes,
+            Self::Tcp { routes, .. } | Self::Tunnel { routes, .. } | Self::Tls { routes, .. } => routes,
         }
     }
 
     /// Returns the routes, to change or replace them.
     pub fn routes_mut(&mut self) -> &mut Arc<Vec<RouteSpec>> {
         match self {
-            Self::Tcp { routes, .. } | Self::Tls { routes, .. } => routes,
+            Self::Tcp { routes, .. } | Self::Tunnel { routes, .. } | Self::Tls { routes, .. } => routes,
+        }
+    }
+}
+
+/// The protocol in which clients request tunnels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelOpening {
+    /// SOCKS 5.
+    Socks {
+        /// True if SOCKS 4 and 4a are served too. Default false.
+        reads_version_4: bool,
+    },
+    /// The method CONNECT of HTTP.
+    Connect,
+}
+
+impl TunnelOpening {
+    /// Begins the messages with a client.
+    pub fn begin(self) -> Opening {
+        match self {
+            Self::Socks { reads_version_4 } => Opening::socks_host(reads_version_4),
+            Self::Connect => Opening::connect_host(),
         }
     }
 }
@@ -133,6 +167,10 @@ pub enum OpeningSpec {
 /// The targets of the detected protocols, and of silent clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DetectSpec {
+    /// SOCKS 5.
+    pub socks5: TargetSpec,
+    /// The method CONNECT of HTTP. If it is rejected, such a client counts as one of HTTP.
+    pub connect: TargetSpec,
     /// SSH.
     pub ssh: TargetSpec,
     /// HTTP without TLS.

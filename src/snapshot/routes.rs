@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::{HelloSpec, PoolSlot, UsageLimit};
+use super::{HelloSpec, PoolSlot, TunnelOpening, UsageLimit};
 use crate::reclaim::Deferred;
 use crate::route::{ConnectionFacts, RouteId, RouteMatch, RouteTable, Split};
 use crate::telemetry::RouteCounts;
@@ -55,6 +55,26 @@ impl TcpPolicy {
     /// Returns the target of a connection; `None` means the listener's pool.
     pub fn target(&self, facts: &ConnectionFacts<'_>) -> Option<&RouteTarget> {
         self.routes.target(None, facts).ok().flatten()
+    }
+}
+
+/// The targets of connections whose clients request tunnels.
+pub struct TunnelPolicy {
+    /// The protocol of the requests.
+    pub opening: TunnelOpening,
+    /// The routes.
+    pub routes: Deferred<Routes>,
+    /// The pool of connections that match no route.
+    pub pool: Arc<PoolSlot>,
+    /// The bounds for the reading of a request.
+    pub hello: HelloSpec,
+}
+
+impl TunnelPolicy {
+    /// Returns the target of a client that requested the host with this name; `None` means the listener's pool. A client
+    /// that requested an address has no name.
+    pub fn target(&self, name: Option<&ServerName>, facts: &ConnectionFacts<'_>) -> Option<&RouteTarget> {
+        self.routes.target(name, facts).ok().flatten()
     }
 }
 

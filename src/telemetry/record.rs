@@ -124,6 +124,12 @@ pub struct AccessRecord {
     /// The bytes of each direction since the last interval record of the connection; since its accept if there is none.
     /// A start record has none of them, so these bytes of all records of a connection add up to its totals.
     pub delta: [u64; 2],
+    /// The close reason with which the rules of a forwarding pool would have refused the connection, if they only report.
+    pub reported: Option<CloseReason>,
+    /// The host that the client requested by SOCKS or CONNECT. Its `sni` is `None` then.
+    pub host: Option<Box<str>>,
+    /// The port that the client requested.
+    pub port: Option<u16>,
     /// The open connections, for the lines of HAProxy.
     pub open: OpenCounts,
 }
@@ -169,6 +175,9 @@ impl AccessRecord {
             total: Duration::ZERO,
             event: AccessEvent::End(close),
             delta: [0; 2],
+            reported: None,
+            host: None,
+            port: None,
             open: OpenCounts::default(),
         }
     }
@@ -221,6 +230,9 @@ impl AccessRecord {
         let [from_client, from_backend] = self.delta;
         line.number(key!("delta_from_client_bytes"), from_client);
         line.number(key!("delta_from_backend_bytes"), from_backend);
+        line.text(key!("host"), self.host.as_deref());
+        line.count(key!("port"), self.port.map(u32::from));
+        line.word(key!("reported"), self.reported.map(CloseReason::word));
         line.end();
     }
 }
@@ -278,6 +290,9 @@ mod tests {
             total: Duration::from_secs(3601),
             event: AccessEvent::End(CloseReason::ClientFin),
             delta: [17, u64::MAX],
+            reported: Some(CloseReason::PortNotAllowed),
+            host: Some("db.example.com".into()),
+            port: Some(5432),
             open: OpenCounts::default(),
         }
     }
@@ -299,6 +314,9 @@ mod tests {
             queue: None,
             connect: None,
             event: AccessEvent::End(CloseReason::NoData),
+            reported: None,
+            host: None,
+            port: None,
             ..full()
         }
     }
@@ -322,7 +340,8 @@ mod tests {
             r#""from_backend_bytes":18446744073709551615,"dropped_bytes":0,"hello_seconds":0.001234,"#,
             r#""queue_seconds":0.020000,"connect_seconds":0.000000,"total_seconds":3601.000000,"close":"client_fin","#,
             r#""closed_by":"client","phase":"relay","event":"end","delta_from_client_bytes":17,"#,
-            r#""delta_from_backend_bytes":18446744073709551615}"#,
+            r#""delta_from_backend_bytes":18446744073709551615,"host":"db.example.com","port":5432,"#,
+            r#""reported":"port_not_allowed"}"#,
         );
         assert_eq!(line(&full(), KeyedForm::Json), expected);
         let keys = |record: &AccessRecord| {
@@ -387,7 +406,7 @@ mod tests {
             let json: Value = serde_json::from_str(&line(&record, KeyedForm::Json)).unwrap();
             prop_assert_eq!(json["sni"].as_str(), Some(&*name));
             let text = line(&record, KeyedForm::Text);
-            prop_assert_eq!(text.split(' ').count(), 34, "{}", text);
+            prop_assert_eq!(text.split(' ').count(), 37, "{}", text);
             for pair in text.split(' ') {
                 let (_, value) = pair.split_once('=').unwrap();
                 if value.starts_with('"') {

@@ -11,6 +11,10 @@ pub enum DetectedProtocol {
     Ssh,
     /// HTTP: a method of HTTP/1, or the preface of HTTP/2.
     Http,
+    /// A request for a tunnel by the method CONNECT of HTTP/1.
+    Connect,
+    /// SOCKS 5: the version, and the number of the offered methods.
+    Socks5,
     /// PostgreSQL: the length and the code of a first message.
     Postgres,
     /// None of the other protocols.
@@ -23,19 +27,15 @@ const TLS: &[u8] = &[22, 3];
 /// The first bytes of an SSH client (RFC 4253, section 4.2).
 const SSH: &[u8] = b"SSH-";
 
-/// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2's preface, each with its space.
-const HTTP: [&[u8]; 10] = [
-    b"GET ",
-    b"HEAD ",
-    b"POST ",
-    b"PUT ",
-    b"DELETE ",
-    b"CONNECT ",
-    b"OPTIONS ",
-    b"TRACE ",
-    b"PATCH ",
-    b"PRI ",
-];
+/// The method that requests a tunnel.
+const CONNECT: &[u8] = b"CONNECT ";
+
+/// The version of SOCKS.
+const SOCKS: u8 = 5;
+
+/// The other methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2's preface, each with its space.
+const HTTP: [&[u8]; 9] =
+    [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"TRACE ", b"PATCH ", b"PRI "];
 
 /// The number of bytes that always suffice: no protocol needs more.
 pub const ENOUGH: usize = 8;
@@ -44,16 +44,23 @@ pub const ENOUGH: usize = 8;
 ///
 /// The result depends on the bytes alone. Once it is not `None`, more bytes do not change it.
 pub fn tell(bytes: &[u8]) -> Option<DetectedProtocol> {
-    let fixed = HTTP
-        .iter()
-        .map(|prefix| (*prefix, DetectedProtocol::Http))
-        .chain([(TLS, DetectedProtocol::Tls), (SSH, DetectedProtocol::Ssh)]);
+    let fixed = HTTP.iter().map(|prefix| (*prefix, DetectedProtocol::Http)).chain([
+        (TLS, DetectedProtocol::Tls),
+        (SSH, DetectedProtocol::Ssh),
+        (CONNECT, DetectedProtocol::Connect),
+    ]);
     let mut may_be = false;
     for (prefix, spoken) in fixed {
         if bytes.starts_with(prefix) {
             return Some(spoken);
         }
         may_be |= prefix.starts_with(bytes);
+    }
+    match bytes {
+        [SOCKS] => return None,
+        // A greeting without methods is that of DCE/RPC.
+        [SOCKS, count, ..] if *count > 0 => return Some(DetectedProtocol::Socks5),
+        _ => {}
     }
     match is_postgres(bytes) {
         Some(true) => Some(DetectedProtocol::Postgres),
@@ -90,7 +97,7 @@ mod tests {
 
     #[test]
     fn protocols_are_detected() {
-        use DetectedProtocol::{Http, Other, Postgres, Ssh, Tls};
+        use DetectedProtocol::{Connect, Http, Other, Postgres, Socks5, Ssh, Tls};
         check("", None);
         check([22], None);
         check([22, 3], Some(Tls));
@@ -102,10 +109,17 @@ mod tests {
         check("GET", None);
         check("GET / HTTP/1.1\r\n", Some(Http));
         check("P", None);
-        for method in ["POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "HEAD", "PRI"] {
+        for method in ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "HEAD", "PRI"] {
             check(method, None);
             check(format!("{method} *"), Some(Http));
         }
+        check("CONNECT", None);
+        check("CONNECT a.test:443 HTTP/1.1\r\n", Some(Connect));
+        check([5], None);
+        check([5, 0], Some(Other));
+        check([5, 1, 0], Some(Socks5));
+        check([5, 255], Some(Socks5));
+        check([4, 1], Some(Other));
         check("PROPFIND /", Some(Other));
         check("get / ", Some(Other));
         check("EHLO a\r\n", Some(Other));
@@ -120,9 +134,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn more_bytes_change_nothing(start in 0..14_usize, bytes: Vec<u8>, cut in 0..20_usize) {
-            let starts = [TLS, SSH, &[0, 0, 0, 8, 4, 0xd2], &[]];
-            let start = starts.get(start).or_else(|| HTTP.get(start.saturating_sub(4))).copied().unwrap_or(&[]);
+        fn more_bytes_change_nothing(start in 0..15_usize, bytes: Vec<u8>, cut in 0..20_usize) {
+            let starts = [TLS, SSH, CONNECT, &[5, 2], &[0, 0, 0, 8, 4, 0xd2], &[]];
+            let start = starts.get(start).or_else(|| HTTP.get(start.saturating_sub(6))).copied().unwrap_or(&[]);
             let whole = [start, &bytes].concat();
             if let Some(found) = tell(&whole[..cut.min(whole.len())]) {
                 prop_assert_eq!(tell(&whole), Some(found));

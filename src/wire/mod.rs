@@ -6,19 +6,25 @@ pub mod client_hello;
 pub mod dialogue;
 pub mod first_bytes;
 pub mod handover;
+mod http_connect;
 pub mod opening;
 pub mod postgres;
 pub mod proxy_protocol;
+mod requested;
 pub mod server_name;
+mod socks;
 pub mod starttls;
+mod tunnel;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloFault, HelloReader, Ja4, Offer, TlsVersion, made_hello};
 pub use dialogue::{Dialogue, DialogueFault, DialogueStep, Script};
 pub use first_bytes::DetectedProtocol;
 pub use opening::{BackendGreeting, Opening};
+pub use requested::{RequestedHost, TargetTextFault, TunnelTarget};
 pub use server_name::{NameFault, ServerName};
 pub use starttls::Starttls;
+pub use tunnel::{TunnelFailure, TunnelProtocol, TunnelRequest};
 
 #[cfg(test)]
 pub(crate) mod tests {

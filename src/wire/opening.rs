@@ -1,18 +1,20 @@
-//! Openings: the messages of a protocol before TLS begins, in the role of the server or of the client.
+//! Openings: the messages of a protocol before TLS or a tunnel begins, in the role of the server or of the client.
 //!
 //! Pure: an [`Opening`] receives the bytes that arrived and returns the next step, independent of how the bytes were
 //! cut. In the role of the server, the peer is a client of this program. In the role of the client, the peer is a
 //! backend.
 //!
 //! No byte from before TLS is ever carried into TLS. Bytes that follow the request for TLS, or the answer to it, end
-//! the connection ([`OpeningFault::Pipelined`]). Input is bounded: a peer has failed if it has sent the maximal length
+//! the connection ([`OpeningFault::Pipelined`]). A tunnel is another case: the bytes that follow the request for it are
+//! its first bytes, as its client alone decides what it carries. Input is bounded: a peer has failed if it has sent the maximal length
 //! of a message and the message is not whole. The caller must bound the time.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::postgres;
 use super::starttls::{self, Starttls};
+use super::tunnel::TunnelRequest;
+use super::{http_connect, postgres, socks};
 
 /// The next step of an opening.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,9 @@ pub enum OpeningOutcome {
     Plaintext(postgres::Startup),
     /// Nothing: the peer sent only the request to cancel a query, which [`Opening::received`] has.
     Cancel,
+    /// A tunnel to the host that the peer asks for. [`Opening::received`] has the first bytes of the tunnel. The peer has
+    /// no answer to its request yet.
+    Tunnel(TunnelRequest),
 }
 
 /// The fault that ends an opening. When it is returned, the last message to the peer has been sent.
@@ -56,6 +61,15 @@ pub enum OpeningFault {
     /// The client ended the session by a command.
     #[error("the client ended the session before TLS")]
     Quit,
+    /// The client asks for something that is not served, such as another method of HTTP than CONNECT.
+    #[error("the request is not served")]
+    Unsupported,
+    /// The client offers no method of authentication that is accepted.
+    #[error("no method of authentication is acceptable")]
+    NoMethod,
+    /// The client asks for a tunnel to something that is not a host with a port.
+    #[error("the requested host or port is not valid")]
+    BadHost,
     /// The backend does not offer TLS, or not now.
     #[error("the backend does not offer TLS")]
     Refused,
@@ -88,6 +102,8 @@ pub(super) enum ParsedMessage {
     Reply { used: usize, reply: Cow<'static, [u8]> },
     /// The first `used` bytes request TLS, or agree to it, and `reply` is the answer.
     Tls { used: usize, reply: Cow<'static, [u8]> },
+    /// The first `used` bytes request a tunnel. The other received bytes belong to the tunnel.
+    Tunnel { used: usize, request: TunnelRequest },
     /// The opening ends without a request for TLS, and the received bytes belong to the protocol that follows.
     Other(OpeningOutcome),
     /// The opening fails after `reply` is sent.
@@ -104,6 +120,8 @@ enum OpeningState {
     PostgresClient,
     StarttlsServer(starttls::StarttlsServer),
     StarttlsClient(starttls::StarttlsClient),
+    SocksServer(socks::SocksServer),
+    ConnectServer(http_connect::ConnectServer),
 }
 
 /// One opening in progress.
@@ -142,6 +160,16 @@ impl Opening {
     pub fn starttls_host(protocol: Starttls, name: Arc<str>) -> Self {
         let (host, greeting) = starttls::StarttlsServer::new(protocol, name);
         Self::new(OpeningState::StarttlsServer(host), greeting)
+    }
+
+    /// Creates the opening of a SOCKS server, for version 5 and, if `reads_version_4` is true, for versions 4 and 4a.
+    pub fn socks_host(reads_version_4: bool) -> Self {
+        Self::new(OpeningState::SocksServer(socks::SocksServer::new(reads_version_4)), NOTHING)
+    }
+
+    /// Creates the opening of an HTTP proxy that serves the method CONNECT alone.
+    pub fn connect_host() -> Self {
+        Self::new(OpeningState::ConnectServer(http_connect::ConnectServer::default()), NOTHING)
     }
 
     /// Creates the opening in the role of the client, for a connection to a backend.
@@ -191,6 +219,10 @@ impl Opening {
                     self.outgoing = reply;
                     self.end = Some(Ok(OpeningOutcome::Tls));
                 }
+                ParsedMessage::Tunnel { used, request } => {
+                    self.consume(used);
+                    self.end = Some(Ok(OpeningOutcome::Tunnel(request)));
+                }
                 ParsedMessage::Other(opened) => self.end = Some(Ok(opened)),
                 ParsedMessage::End { fault, reply } => {
                     self.outgoing = reply;
@@ -224,7 +256,14 @@ impl Opening {
             OpeningState::PostgresClient => 2,
             OpeningState::StarttlsServer(_) => starttls::LONGEST_COMMAND,
             OpeningState::StarttlsClient(_) => starttls::LONGEST_ANSWER,
+            // The messages of SOCKS are shorter, and the first bytes of the tunnel may come with them.
+            OpeningState::SocksServer(_) | OpeningState::ConnectServer(_) => http_connect::LONGEST_HEAD,
         }
+    }
+
+    /// Returns true if the opening ends with a tunnel.
+    pub fn is_for_tunnel(&self) -> bool {
+        matches!(self.state, OpeningState::SocksServer(_) | OpeningState::ConnectServer(_))
     }
 
     /// Returns the received bytes that are not consumed.
@@ -242,6 +281,8 @@ impl Opening {
         match &self.state {
             OpeningState::PostgresServer(_) => postgres::farewell(farewell).into(),
             OpeningState::StarttlsServer(host) => host.farewell(farewell).into(),
+            OpeningState::SocksServer(host) => host.farewell(farewell).into(),
+            OpeningState::ConnectServer(_) => http_connect::farewell(farewell).into(),
             OpeningState::PostgresClient | OpeningState::StarttlsClient(_) => NOTHING,
         }
     }
@@ -263,6 +304,8 @@ impl OpeningState {
             Self::PostgresClient => postgres::read_answer(received),
             Self::StarttlsServer(host) => host.receive(received),
             Self::StarttlsClient(client_role) => client_role.receive(received),
+            Self::SocksServer(host) => host.receive(received),
+            Self::ConnectServer(host) => host.receive(received),
         }
     }
 }
@@ -272,7 +315,17 @@ pub(super) mod testing {
     use super::*;
 
     /// Runs an opening on `bytes` in pieces of this length; returns all that was sent, and the end.
-    pub(in crate::wire) fn run(mut opening: Opening, bytes: &[u8], piece: usize) -> (String, String) {
+    pub(in crate::wire) fn run(opening: Opening, bytes: &[u8], piece: usize) -> (String, String) {
+        let (sent, end, _) = run_bytes(opening, bytes, piece);
+        (String::from_utf8_lossy(&sent).into_owned(), end)
+    }
+
+    /// Runs an opening as [`run`] does; returns all that was sent, the end, and the bytes that were not consumed.
+    pub(in crate::wire) fn run_bytes(
+        mut opening: Opening,
+        bytes: &[u8],
+        piece: usize,
+    ) -> (Vec<u8>, String, Vec<u8>) {
         let mut sent = Vec::new();
         let mut pieces = bytes.chunks(piece.max(1));
         let mut rest: &[u8] = &[];
@@ -300,15 +353,22 @@ pub(super) mod testing {
                     if opened == OpeningOutcome::Tls {
                         assert_eq!(opening.received(), b"", "nothing is carried into TLS");
                     }
-                    break format!("{opened:?}");
+                    break match opened {
+                        OpeningOutcome::Tunnel(TunnelRequest { target, protocol }) => {
+                            format!("{protocol:?} {target}")
+                        }
+                        opened => format!("{opened:?}"),
+                    };
                 }
                 Err(fault) => {
                     assert_eq!(opening.go_on(), Err(fault));
-                    break format!("{fault:?}");
+                    // The number of bytes that were read before a fault depends on the pieces.
+                    return (sent, format!("{fault:?}"), Vec::new());
                 }
             }
             assert!(opening.received().len() <= opening.most());
         };
-        (String::from_utf8_lossy(&sent).into_owned(), end)
+        let rest = [opening.received(), rest].concat().into_iter().chain(pieces.flatten().copied());
+        (sent, end, rest.collect())
     }
 }

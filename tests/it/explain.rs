@@ -114,7 +114,7 @@ impl Client {
         let source = Some(SocketAddr::new(self.source.into(), 0));
         let server_name = self.name.as_ref().map(|name| name.parse().unwrap());
         let hello = ExplainedHello::Made { server_name, alpn: Vec::new() };
-        let request = ExplainRequest { source, destination: None, hello };
+        let request = ExplainRequest { source, destination: None, hello, requested: None };
         explain_running(proxy.remote.view(), "main", &request).unwrap()
     }
 

@@ -72,6 +72,7 @@ mod tidy_source;
 mod tidy_workers;
 mod tiers;
 mod tls;
+mod tunnels;
 mod unix;
 mod upgrade;
 mod version;

@@ -13,7 +13,7 @@ use super::json::{self, rfc3339};
 use super::overrides::{self, OverrideStatus};
 use super::upgrade::{self, UpgradeStatus};
 use crate::server::{ConfigState, LastReload, LifeStage, Readiness, StatusEvent, View};
-use crate::snapshot::{OpeningPolicy, Policy, Protocol, Snapshot};
+use crate::snapshot::{OpeningPolicy, Policy, Protocol, Snapshot, TunnelOpening};
 use crate::sys::address::as_ranges;
 use crate::sys::{Address, process};
 use crate::telemetry::{COMMIT, Episode, SaturationScope, VERSION};
@@ -295,6 +295,10 @@ fn listeners<'a>(
 fn protocol(policy: &Policy) -> &'static str {
     match (&policy.protocol, &policy.opening) {
         (Protocol::Tcp(_), _) => "tcp",
+        (Protocol::Tunnel(tunnel), _) => match tunnel.opening {
+            TunnelOpening::Socks { .. } => "socks5",
+            TunnelOpening::Connect => "connect",
+        },
         (Protocol::Tls(_), OpeningPolicy::Straight) => "tls",
         (Protocol::Tls(_), OpeningPolicy::Postgres(_)) => "postgres",
         (Protocol::Tls(_), OpeningPolicy::Detect(_)) => "auto",

@@ -1,12 +1,17 @@
 //! The pools and backends of the status.
 
+use std::ops::RangeInclusive;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use crate::admin::json::rfc3339;
 use crate::pool::near::Places;
-use crate::pool::{Backend, Discovery, Ejection, Forward, LookupResult, Pool, TierView, Trouble};
+use crate::pool::{
+    Backend, Discovery, Ejection, Forward, ForwardTo, HostPattern, LookupResult, Pool, RuleMode, TierView,
+    Trouble,
+};
+use crate::route::IpPrefix;
 use crate::snapshot::ServedPool;
 
 #[derive(Debug, Serialize)]
@@ -84,11 +89,19 @@ pub(super) struct DiscoveryStatus {
 #[derive(Debug, Serialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 pub(super) struct ForwardStatus {
-    /// The resolved name: `sni`.
+    /// The host to which a client goes: `sni`, the server name, or `requested`.
     pub(super) to: &'static str,
-    pub(super) port: u16,
+    /// Null for `requested`: a client asks for a port.
+    pub(super) port: Option<u16>,
+    /// The allowed ports and ranges of ports.
+    pub(super) ports: Vec<String>,
     pub(super) allow: Vec<String>,
+    pub(super) deny: Vec<String>,
+    pub(super) allow_networks: Vec<String>,
+    pub(super) deny_networks: Vec<String>,
     pub(super) allow_private: Vec<String>,
+    /// `report`: the lists refuse no connection.
+    pub(super) mode: &'static str,
     /// The number of cached names.
     pub(super) names: usize,
     pub(super) lookups: LookupsStatus,
@@ -261,13 +274,36 @@ fn forward(forward: &Forward) -> ForwardStatus {
     let spec = forward.spec();
     let (cached, resolved) = (forward.lookups(LookupResult::Cached), forward.lookups(LookupResult::Resolved));
     let all: u64 = LookupResult::ALL.into_iter().map(|result| forward.lookups(result)).sum();
+    let (to, port) = match spec.to {
+        ForwardTo::Sni { port } => ("sni", Some(port)),
+        ForwardTo::Requested => ("requested", None),
+    };
+    let hosts = |list: &[HostPattern]| list.iter().take(LISTED).map(ToString::to_string).collect();
+    let networks = |list: &[IpPrefix]| list.iter().take(LISTED).map(ToString::to_string).collect();
+    let rules = &spec.rules;
     ForwardStatus {
-        to: "sni",
-        port: spec.port,
-        allow: spec.allow.iter().take(LISTED).map(ToString::to_string).collect(),
-        allow_private: spec.allow_private.iter().take(LISTED).map(ToString::to_string).collect(),
+        to,
+        port,
+        ports: rules.ports.iter().take(LISTED).map(ports).collect(),
+        allow: hosts(&rules.allow),
+        deny: hosts(&rules.deny),
+        allow_networks: networks(&rules.allow_networks),
+        deny_networks: networks(&rules.deny_networks),
+        allow_private: networks(&spec.allow_private),
+        mode: match rules.mode {
+            RuleMode::Enforce => "enforce",
+            RuleMode::Report => "report",
+        },
         names: forward.known(),
         lookups: LookupsStatus { cached, resolved, failed: all.saturating_sub(cached + resolved) },
+    }
+}
+
+/// Returns a port or a range of ports as it is written.
+fn ports(range: &RangeInclusive<u16>) -> String {
+    match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
     }
 }
 
@@ -292,7 +328,10 @@ fn backend<'a>(pool: &Pool, backend: &'a Backend, origin: &'static str, now: Ins
     BackendStatus {
         name: backend.name(),
         address: match pool.forward() {
-            Some(forward) => format!("*:{}", forward.spec().port),
+            Some(forward) => match forward.spec().to {
+                ForwardTo::Sni { port } => format!("*:{port}"),
+                ForwardTo::Requested => "*:*".to_owned(),
+            },
             None => match backend.address().tcp() {
                 // The port is that of the client's destination.
                 Some(tcp) if tcp.port() == 0 => format!("{}:*", tcp.ip()),

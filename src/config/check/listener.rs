@@ -7,6 +7,7 @@ use super::list_rules::Lists;
 use super::peers::PeerWords;
 use super::pool::REJECT;
 use super::pools::Pools;
+use super::references::{NamedHost, PoolReference};
 use super::routes::RoutesChecker;
 use super::{Binds, kernel_buffers, or, proxy};
 use crate::config::code::Code;
@@ -19,6 +20,7 @@ use crate::listener::ListenerSpec;
 use crate::relay::RelayOptions;
 use crate::snapshot::{
     ActionSpec, HelloSpec, PolicySpec, ProtocolSpec, ProxySpec, RouteSpec, RoutesFileSpec, TargetSpec,
+    TunnelOpening,
 };
 use crate::sys::Address;
 
@@ -170,20 +172,33 @@ impl ListenerChecker<'_> {
             words.protocol.is_absent() && words.pool.is_absent() && !words.routes.is_absent();
         let is_tcp = words.protocol.value().is_none_or(|choice| choice.0 == Protocol::Tcp)
             && !matches!(words.protocol, Key::Wrong);
-        let hashing = self.hashing(is_tcp && !is_meant_as_tls);
+        let tunnel = self.tunnel();
+        let hashing = match tunnel {
+            Some(_) => Hashing::Requests,
+            None if matches!(words.protocol, Key::Wrong) => Hashing::Unknown,
+            None => self.hashing(is_tcp && !is_meant_as_tls),
+        };
         let routes = Arc::new(self.routes(hashing, pools, found));
         let unmatched = self.target("unmatched", &words.unmatched, pools, found);
         let no_sni = match &words.no_sni {
             Key::Absent => self.only_pool(&routes, &unmatched, pools),
             _ => self.target("no_sni", &words.no_sni, pools, found),
         };
+        if let Some(opening) = tunnel {
+            self.refuse_hello_keys(found);
+            if words.pool.is_absent() {
+                self.without("pool", self.place, "`pool` is missing", found);
+            }
+            let pool = self.resolve_pool(hashing, pools, found);
+            return ProtocolSpec::Tunnel { opening, pool, routes, hello: self.hello() };
+        }
         match &words.protocol {
             Key::Good(entry) if entry.value.0 != Protocol::Tcp => {
                 self.resolve_pool(Hashing::Any, pools, found);
                 ProtocolSpec::Tls { routes, no_sni, unmatched, hello: self.hello() }
             }
             Key::Wrong => {
-                self.resolve_pool(Hashing::Any, pools, found);
+                self.resolve_pool(Hashing::Unknown, pools, found);
                 ProtocolSpec::Tcp { pool: "".into(), routes }
             }
             _ => {
@@ -193,6 +208,17 @@ impl ListenerChecker<'_> {
                 }
                 ProtocolSpec::Tcp { pool: self.resolve_pool(self.hashing(true), pools, found), routes }
             }
+        }
+    }
+
+    /// Returns the protocol in which the clients request tunnels; `None` for a listener of another protocol.
+    fn tunnel(&self) -> Option<TunnelOpening> {
+        match self.words.protocol.value()?.0 {
+            Protocol::Socks5 => {
+                Some(TunnelOpening::Socks { reads_version_4: or(&self.words.legacy, |is_so| *is_so, false) })
+            }
+            Protocol::Connect => Some(TunnelOpening::Connect),
+            _ => None,
         }
     }
 
@@ -268,15 +294,15 @@ impl ListenerChecker<'_> {
         found: &mut Findings<'_>,
     ) -> TargetSpec {
         let written = written.entry().filter(|written| written.value != REJECT);
-        let pool = written.and_then(|written| pools.refer(written, || self.key(key), found));
-        // Of all these keys only `unmatched` is for clients that have sent a name.
-        if let (Some(written), Some(forward), true) =
-            (written, pool.and_then(|pool| pool.forwards), key != "unmatched")
-        {
-            let used = (written, "for clients without a name".to_owned());
-            forwards_nothing(used, forward, &self.key(key), found);
-        }
-        pool.map_or(TargetSpec::Reject, |pool| TargetSpec::Pool(Arc::clone(&pool.name)))
+        let Some(written) = written else { return TargetSpec::Reject };
+        let Some(pool) = pools.refer(written, || self.key(key), found) else { return TargetSpec::Reject };
+        let (names, used) = match key {
+            "unmatched" => (NamedHost::ServerName, "for clients whose name has no route"),
+            "detect.socks5" | "detect.connect" => (NamedHost::Requested, "for clients that request tunnels"),
+            _ => (NamedHost::Nothing, "for clients without a name"),
+        };
+        PoolReference { written, used: used.to_owned(), path: &self.key(key), names }.check(pool, found);
+        TargetSpec::Pool(Arc::clone(&pool.name))
     }
 
     fn check_tls(&self, found: &mut Findings<'_>) {
@@ -337,6 +363,24 @@ impl ListenerChecker<'_> {
             } else {
                 warning.help("`deny` of the listener refuses at the accept, in every protocol: deny = [\"192.0.2.0/24\"]")
             });
+        }
+    }
+
+    /// Adds a fault for each key about hellos, on a listener whose clients request tunnels.
+    fn refuse_hello_keys(&self, found: &mut Findings<'_>) {
+        let words = self.words;
+        let word = words.protocol.value().map_or(Protocol::Tcp, |choice| choice.0).word();
+        let to_pool = "clients that no route matches go to `pool`, whether they request a name or an address";
+        for (key, place, help) in [
+            ("deny_ja4", words.deny_ja4.place(), "the hello in a tunnel is not read"),
+            ("hello_max_size", words.hello_max_size.place(), "a request has at most 16 KiB"),
+            ("no_sni", words.no_sni.place(), to_pool),
+            ("unmatched", words.unmatched.place(), to_pool),
+        ] {
+            let Some(place) = place else { continue };
+            let message = format!("`{key}` is not allowed on the {word} listener `{}`", self.name);
+            let fault = Diagnostic::new(Code::MisplacedKey, self.key(key), message);
+            found.add(fault.label(place, "").help(help));
         }
     }
 
@@ -429,7 +473,7 @@ pub(super) fn refer(
 ) -> Arc<str> {
     let Some(pool) = pools.refer(written, || path.to_owned(), found) else { return "".into() };
     let has_authority = pool.hashes_authority && matches!(hashing, Hashing::Authorities);
-    let is_tcp = !matches!(hashing, Hashing::Any);
+    let is_tcp = matches!(hashing, Hashing::Authorities | Hashing::NoNames);
     if let (true, false, Some(hash_on)) = (is_tcp, has_authority, pool.hashes_sni) {
         let message = format!("pool `{}` hashes server names, but a tcp listener reads none", pool.name);
         let fault = Diagnostic::new(Code::HashWithoutKey, path, message)
@@ -438,10 +482,15 @@ pub(super) fn refer(
         let fault = if hash_on == Span::default() { fault } else { fault.label(hash_on, "hashed here") };
         found.add(fault.help("use hash_on = \"source-ip\", or protocol = \"tls\" on the listener"));
     }
-    if let (true, Some(forward)) = (is_tcp, pool.forwards) {
-        let used = format!("used by the tcp listener `{listener}`, which reads no name");
-        forwards_nothing((written, used), forward, path, found);
-    }
+    let (names, used) = match hashing {
+        Hashing::Any => (NamedHost::ServerName, format!("used by the listener `{listener}`")),
+        Hashing::Unknown => return Arc::clone(&pool.name),
+        Hashing::Requests => (NamedHost::Requested, format!("used by the listener `{listener}`")),
+        Hashing::Authorities | Hashing::NoNames => {
+            (NamedHost::Nothing, format!("used by the tcp listener `{listener}`, which reads no name"))
+        }
+    };
+    PoolReference { written, used, path, names }.check(pool, found);
     Arc::clone(&pool.name)
 }
 
@@ -459,29 +508,15 @@ fn refuses_addresses(route: &Route) -> bool {
     action.value().is_some() && needs_address && !needs_hello
 }
 
-/// Adds a fault for a pool that forwards by name, used for clients that send no name.
-pub(super) fn forwards_nothing(
-    (written, used): (&TableEntry<String>, String),
-    forward: Span,
-    path: &str,
-    found: &mut Findings<'_>,
-) {
-    let message = format!("pool `{}` forwards by name, and its clients here send no name", written.value);
-    let fault = Diagnostic::new(Code::ForwardWithoutName, path, message).label(written.at, used);
-    // A pool that a file of routes refers to has no position in that file.
-    let fault = if forward == Span::default() {
-        fault
-    } else {
-        fault.label(forward, "this needs the client's server name")
-    };
-    found.add(fault.help("use the pool in `routes` or `unmatched` of a listener with protocol = \"tls\""));
-}
-
 /// The names of a listener's clients that a pool can hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::config) enum Hashing {
     /// Server names of hellos.
     Any,
+    /// The protocol of the listener is not known, because its word is wrong.
+    Unknown,
+    /// Hosts of requests for tunnels. Such clients go to pools that forward, which hash nothing.
+    Requests,
     /// Host names of PROXY headers only.
     Authorities,
     /// None.

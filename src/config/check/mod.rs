@@ -15,6 +15,7 @@ pub(super) mod limits;
 mod list_rules;
 pub(super) mod listener;
 mod near;
+mod open_proxy;
 mod opening_keys;
 mod peers;
 mod pool;
@@ -22,6 +23,7 @@ pub(super) mod pools;
 mod ports;
 mod proxy;
 mod ready;
+mod references;
 pub(super) mod routes;
 mod tiers;
 
@@ -57,6 +59,7 @@ pub(super) fn check(file: &File, found: &mut Findings<'_>) -> Config {
     tiers::NodeDefaults::check(file, &pools, found);
     opening_keys::mark_cancel_pools(&listeners, &mut pools);
     opening_keys::warn_of_lost_cancels(&file.listener, &listeners, &pools, found);
+    open_proxy::check(&file.listener, &listeners, &pools, found);
     ports::check(file, &listeners, &pools, found);
     proxy::warn_of_late_headers(&file.listener, &file.pool, found);
     cycles::check(file, &listeners, &pools, found);

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listener::{ListenerChecker, forwards_nothing};
+use super::listener::ListenerChecker;
 use super::or;
 use super::pool::REJECT;
 use super::pools::Pools;
+use super::references::{NamedHost, PoolReference};
 use crate::balance::Algorithm;
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
@@ -51,7 +52,7 @@ impl ListenerChecker<'_> {
             greeting_timeout,
         };
         match protocol {
-            Protocol::Tcp | Protocol::Tls => OpeningSpec::Straight,
+            Protocol::Tcp | Protocol::Tls | Protocol::Socks5 | Protocol::Connect => OpeningSpec::Straight,
             Protocol::Postgres => {
                 let cancel = match &words.cancel {
                     // A file may lead to further pools, now or later, whose servers must not get the secret.
@@ -74,6 +75,8 @@ impl ListenerChecker<'_> {
         let words = self.words.detect.value().unwrap_or(&absent);
         let mut target = |key: &str, written| self.target(&format!("detect.{key}"), written, pools, found);
         DetectSpec {
+            socks5: target("socks5", &words.socks5),
+            connect: target("connect", &words.connect),
             ssh: target("ssh", &words.ssh),
             http: target("http", &words.http),
             postgres: target("postgres", &words.postgres),
@@ -97,10 +100,9 @@ impl ListenerChecker<'_> {
             let written = TableEntry { key: entry.place, at: entry.place, value };
             let path = self.key(&format!("{key}.{}", entry.name));
             let pool = pools.refer(&written, || path.clone(), found)?;
-            if let Some(forward) = pool.forwards {
-                let used = (&written, "for sessions without TLS".to_owned());
-                forwards_nothing(used, forward, &path, found);
-            }
+            let used = "for sessions without TLS".to_owned();
+            PoolReference { written: &written, used, path: &path, names: NamedHost::Nothing }
+                .check(pool, found);
             Some((entry.name.as_str().into(), Arc::clone(&pool.name)))
         });
         resolved.collect()
@@ -115,8 +117,8 @@ impl ListenerChecker<'_> {
             Key::Absent => false,
         };
         let detects = |detect: &Detect| {
-            let Detect { ssh, http, postgres, other, on_timeout, timeout: _ } = detect;
-            [ssh, http, postgres, other, on_timeout].into_iter().any(is_pool)
+            let Detect { socks5, connect, ssh, http, postgres, other, on_timeout, timeout: _ } = detect;
+            [socks5, connect, ssh, http, postgres, other, on_timeout].into_iter().any(is_pool)
         };
         is_pool(&words.plaintext)
             || !words.databases.is_absent()
@@ -126,9 +128,9 @@ impl ListenerChecker<'_> {
     }
 
     fn refuse_opening_keys(&self, protocol: Protocol, found: &mut Findings<'_>) {
-        use Protocol::{Auto, Imap, Pop3, Postgres, Smtp};
+        use Protocol::{Auto, Imap, Pop3, Postgres, Smtp, Socks5};
         let words = self.words;
-        let keys: [(&str, Option<Span>, &[Protocol], &str); 7] = [
+        let keys: [(&str, Option<Span>, &[Protocol], &str); 8] = [
             ("plaintext", words.plaintext.place(), &[Postgres], "\"postgres\""),
             ("databases", words.databases.place(), &[Postgres], "\"postgres\""),
             ("users", words.users.place(), &[Postgres], "\"postgres\""),
@@ -141,6 +143,7 @@ impl ListenerChecker<'_> {
                 "\"postgres\", \"smtp\", \"imap\" or \"pop3\"",
             ),
             ("detect", words.detect.place(), &[Auto], "\"auto\""),
+            ("legacy", words.legacy.place(), &[Socks5], "\"socks5\""),
         ];
         if matches!(words.protocol, Key::Wrong) {
             return;
@@ -234,7 +237,7 @@ fn pools_of_sessions<'s>(
 ) -> impl Iterator<Item = &'s Arc<str>> {
     let (routes, fallbacks) = match tls {
         ProtocolSpec::Tls { routes, no_sni, unmatched, .. } => (&routes[..], [Some(no_sni), Some(unmatched)]),
-        ProtocolSpec::Tcp { .. } => (&[][..], [None, None]),
+        ProtocolSpec::Tcp { .. } | ProtocolSpec::Tunnel { .. } => (&[][..], [None, None]),
     };
     let fallbacks = fallbacks.into_iter().flatten().chain([plaintext]).filter_map(|target| match target {
         TargetSpec::Pool(pool) => Some(pool),

@@ -8,13 +8,13 @@ use super::discover::Sources;
 use super::health::HealthChecker;
 use super::limits::Common;
 use super::peers::PeerWords;
-use super::pools::{Known, Pools};
+use super::pools::{ForwardWords, Known, Pools};
 use super::tiers::NodeDefaults;
 use super::{kernel_buffers, or};
 use crate::balance::{Algorithm, MaxLoad};
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
-use crate::config::file::{OnDownWord, Pool};
+use crate::config::file::{ForwardTo, OnDownWord, Pool};
 use crate::config::findings::Findings;
 use crate::config::read::{Key, NamedTables, OneOrMany, TableEntry};
 use crate::config::words::{Keyword, name_fault};
@@ -55,7 +55,14 @@ pub(super) fn pools(
             }
             specs.push(spec);
         }
-        let forwards = named.table.as_ref().and_then(|words| words.forward.place());
+        let forwards = named.table.as_ref().and_then(|words| words.forward.entry()).map(|entry| {
+            let to = match &entry.value.to {
+                Key::Good(to) => Some(to.value.0),
+                Key::Absent => Some(ForwardTo::Sni),
+                Key::Wrong => None,
+            };
+            ForwardWords { at: entry.key, to }
+        });
         let known_pool = Known::new(name, named.place, hashes_sni).forwarding(forwards);
         known.push(known_pool.hashing_authority(hashes_authority));
     }
@@ -154,11 +161,11 @@ impl PoolChecker<'_> {
         }
     }
 
-    /// Returns the spec of a pool that forwards by name: it has one backend that represents every host, without
+    /// Returns the spec of a pool that forwards: it has one backend that represents every host, without
     /// checks.
     fn forwarding(&self, forward: ForwardSpec, hash_key: [u8; 16], found: &mut Findings<'_>) -> PoolSpec {
         let limit = self.words.max_connections.value().map(|number| number.0);
-        let backend = Forward::stand_in(forward.port, limit);
+        let backend = Forward::stand_in(forward.to, limit);
         PoolSpec {
             hash_key,
             // The one backend needs no hash table.

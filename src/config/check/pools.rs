@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::config::code::Code;
 use crate::config::fault::{Diagnostic, Span};
+use crate::config::file::ForwardTo;
 use crate::config::findings::{Findings, did_you_mean};
 use crate::config::read::TableEntry;
 
@@ -24,11 +25,20 @@ pub(in crate::config) struct Known {
     pub(super) place: Span,
     /// The position of its `hash_on`, if it hashes the server name.
     pub(super) hashes_sni: Option<Span>,
-    /// The position of its `forward`, if it forwards by server name.
-    pub(super) forwards: Option<Span>,
+    /// Its `forward`, if it forwards.
+    pub(super) forwards: Option<ForwardWords>,
     /// True if the hashed name may also come from a PROXY header.
     pub(super) hashes_authority: bool,
     is_used: bool,
+}
+
+/// The `forward` of a pool, as the checks of a reference to the pool use it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::config) struct ForwardWords {
+    /// The position of the key.
+    pub(in crate::config) at: Span,
+    /// The host to which a client goes; `None` if its word is wrong.
+    pub(in crate::config) to: Option<ForwardTo>,
 }
 
 impl Known {
@@ -36,8 +46,8 @@ impl Known {
         Self { name, place, hashes_sni, hashes_authority: false, forwards: None, is_used: false }
     }
 
-    /// Sets the position of `forward`, for a pool that forwards by name.
-    pub(in crate::config) fn forwarding(self, forwards: Option<Span>) -> Self {
+    /// Sets the `forward` of a pool that forwards.
+    pub(in crate::config) fn forwarding(self, forwards: Option<ForwardWords>) -> Self {
         Self { forwards, ..self }
     }
 
@@ -89,7 +99,7 @@ impl Pools {
         at
     }
 
-    /// Returns true if a pool of this name exists and forwards by name.
+    /// Returns true if a pool of this name exists and forwards.
     pub(super) fn forwards(&self, name: &str) -> bool {
         self.by_name.get(name).is_some_and(|at| self.sorted[*at].forwards.is_some())
     }

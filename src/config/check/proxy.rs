@@ -106,7 +106,7 @@ fn first_speaker(words: &Listener, pools: &Key<NamedTables<Pool>>) -> Option<Spa
             let check = pool.health.value()?.check.entry()?;
             matches!(check.value.0, Check::Smtp | Check::Mysql | Check::Ssh).then_some(check.at)
         }
-        Protocol::Tls | Protocol::Postgres | Protocol::Auto => None,
+        Protocol::Tls | Protocol::Postgres | Protocol::Auto | Protocol::Socks5 | Protocol::Connect => None,
     }
 }
 

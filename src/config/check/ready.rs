@@ -67,7 +67,7 @@ fn needed(
     found.add(
         fault
             .label(item.at, "a pool that forwards")
-            .label(forward, "it connects to the hosts that clients name")
+            .label(forward.at, "it connects to the hosts that clients name")
             .help("write pools with `backends` or `discover` in `ready_needs`"),
     );
     None

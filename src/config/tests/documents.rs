@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::pool::{ForwardTo, HostPattern};
 use crate::sys::socket::KernelBuffers;
 
 /// Returns the front page and the pages of the book, by their paths.
@@ -101,6 +102,14 @@ fn the_example_is_right_and_its_comments_are_the_defaults() {
     assert_eq!(shown, [MaxLoad::of_percent(125)]);
     for pool in &mut full.pools {
         if let Some(forward) = &mut pool.forward {
+            let rules = &mut forward.rules;
+            if forward.to == ForwardTo::Requested {
+                let denied = "internal.example.org".parse().unwrap();
+                assert_eq!(std::mem::take(&mut rules.deny), [HostPattern::Names(denied)]);
+                assert_eq!(std::mem::take(&mut rules.allow_networks), ["203.0.113.0/24".parse().unwrap()]);
+                assert_eq!(std::mem::take(&mut rules.deny_networks), ["198.51.100.0/24".parse().unwrap()]);
+                continue;
+            }
             assert_eq!(std::mem::take(&mut forward.allow_private), ["10.1.0.0/16".parse().unwrap()]);
             assert_eq!(std::mem::take(&mut forward.resolvers), ["10.0.0.53:53".parse().unwrap()]);
             continue;

@@ -8,6 +8,7 @@ mod hostile;
 mod own_listeners;
 mod peers;
 mod pools;
+mod tunnels;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -222,7 +222,18 @@ fn names_that_may_be_forwarded() {
     check_forward("allow = 'a', allow_private = '10.1.0.1/16'", "", &["C0204"]);
     check_forward("allow = 'a', allow_private = 'lan'", "", &["C0204"]);
     check_forward("allow = 'a', resolvers = []", "", &["C0105"]);
-    check_forward("allow = 'a', ports = 1", "", &["C0102"]);
+    check_forward("allow = 'a', port_range = 1", "", &["C0102"]);
+    check_forward("allow = 'a', ports = 1", "", &["C0308"]);
+    check_forward("allow = 'a', allow_networks = '192.0.2.0/24'", "", &["C0308"]);
+    check_forward("allow_networks = '192.0.2.0/24'", "", &["C0105", "C0308"]);
+    check_forward(
+        "allow = 'a', deny = '*.bad.test', deny_networks = '192.0.2.0/24', mode = 'report'",
+        "",
+        &[],
+    );
+    check_forward("allow = 'a', mode = 'off'", "", &["C0201"]);
+    check_forward("allow = 'a', verify_sni = true", "", &["C0308"]);
+    check_forward("to = 'requested', allow = 'a'", "", &["C0343"]);
     check_forward("allow = 'a'", "backends = ['10.0.0.1:443']", &["C0340"]);
     check_forward("allow = 'a'", "health.check = 'off'\nbalance = 'maglev'", &["C0340", "C0340"]);
     check_forward("allow = 'a'", "near = { database = 'g.mmdb', sites = { a = 'DE' } }", &["C0340"]);

@@ -4,7 +4,8 @@
 //! calls: `list_access`, `admission`, the reader of hellos, `route` and the pick of the pool. The steps of this module
 //! only describe the results. A step that refuses the connection ends the report.
 //!
-//! The report is about a client that begins TLS, or about any client of a listener that reads no hello. It knows no PROXY
+//! The report is about a client that begins TLS, about a request for a tunnel, or about any client of a listener
+//! that reads nothing. It knows no PROXY
 //! header. At a listener that reads them, the source is the client that a trusted peer names.
 
 mod notes;
@@ -18,9 +19,9 @@ use super::hello::HelloStop;
 use super::{admission, list_access, route};
 use crate::route::ConnectionFacts;
 use crate::snapshot::access::AccessDecision;
-use crate::snapshot::{Policy, Protocol};
+use crate::snapshot::{Policy, Protocol, TunnelOpening};
 use crate::telemetry::CloseReason;
-use crate::wire::{ClientHello, HelloReader, Offer};
+use crate::wire::{ClientHello, HelloReader, Offer, TunnelProtocol, TunnelRequest};
 use report::LimitReport;
 pub use report::{
     AdmissionReport, BackendReport, BoundsReport, Explanation, OtherRoute, PickReport, PoolReport,
@@ -98,13 +99,16 @@ impl Journey<'_> {
         let offer = message.as_deref().and_then(Offer::of);
         let source = self.request.source.map(|source| source.ip());
         let facts = ConnectionFacts::new(source, self.request.destination, offer);
-        let name = hello.as_ref().and_then(|read| read.hello.server_name.as_ref());
-        self.note_hello(name.map(ToString::to_string), &facts);
         let policy = self.policy;
-        let chosen = route::choose_by_hello(policy, name, &facts);
+        let request = self.tunnel_request()?;
+        let requested = request.as_ref().and_then(|request| request.target.host.name());
+        let name = hello.as_ref().and_then(|read| read.hello.server_name.as_ref()).or(requested);
+        let host = request.as_ref().map(|request| request.target.host.to_string());
+        self.note_hello(host.or(name.map(ToString::to_string)), &facts);
+        let chosen = route::choose_explained(policy, request.as_ref(), name, &facts);
         self.report.route = Some(routes::describe(policy, name, &facts, chosen.as_ref().ok()));
         let served = self.enter_target(chosen?)?;
-        let plan = route::plan_of_hello(served, policy);
+        let plan = route::explained_plan(served, policy, request.as_ref());
         self.pick(&plan, name)?;
         self.describe_first_bytes(&plan, name, message.as_deref());
         self.describe_bounds(&plan);
@@ -146,6 +150,17 @@ impl Journey<'_> {
         let limits = admission_limits(policy, source.unwrap_or(0)).into_iter().chain([process]);
         self.report.admission.limits.extend(limits.filter(LimitReport::is_limit));
         admission::preview(&client, policy, bounds)
+    }
+
+    /// Returns the request for a tunnel; `None` if the listener reads none.
+    fn tunnel_request(&self) -> Result<Option<TunnelRequest>, CloseReason> {
+        let Protocol::Tunnel(tunnel) = &self.policy.protocol else { return Ok(None) };
+        let target = self.request.requested.clone().ok_or(CloseReason::OpeningTruncated)?;
+        let protocol = match tunnel.opening {
+            TunnelOpening::Socks { .. } => TunnelProtocol::Socks5,
+            TunnelOpening::Connect => TunnelProtocol::Connect,
+        };
+        Ok(Some(TunnelRequest { target, protocol }))
     }
 
     /// Reads the hello as the listener does; `None` if the listener reads none.

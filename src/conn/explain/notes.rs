@@ -24,7 +24,12 @@ pub(super) fn before(journey: &mut Journey<'_>) {
         "the listener reads PROXY headers: the source is the client that a trusted peer names, and TLVs are not known",
     );
     let reads_hello = matches!(policy.protocol, Protocol::Tls(_));
-    add(!reads_hello, "the listener reads no hello: server name and ALPN have no effect");
+    let is_for_tunnels = matches!(policy.protocol, Protocol::Tunnel(_));
+    add(!reads_hello && !is_for_tunnels, "the listener reads no hello: server name and ALPN have no effect");
+    add(
+        is_for_tunnels && request.requested.is_none(),
+        "the client requests a tunnel, and its host is not known; --request sets the host and the port",
+    );
     add(
         reads_hello && !matches!(policy.opening, OpeningPolicy::Straight),
         "the listener reads other messages before the hello: this is the way of a client that begins TLS",

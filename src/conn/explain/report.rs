@@ -19,7 +19,7 @@ pub struct Explanation {
     pub source: Option<String>,
     /// The address that the client connects to; `None` if it is not known.
     pub destination: Option<String>,
-    /// The server name in the hello.
+    /// The server name in the hello, or the requested host.
     pub server_name: Option<String>,
     /// The protocols that the hello offers by ALPN.
     pub alpn: Vec<String>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use crate::sys::Address;
-use crate::wire::{ServerName, made_hello};
+use crate::wire::{ServerName, TunnelTarget, made_hello};
 
 /// The client that a report is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct ExplainRequest {
     pub destination: Option<SocketAddr>,
     /// The hello of the client. Listeners that read no hello ignore it.
     pub hello: ExplainedHello,
+    /// The host and the port that the client requests by SOCKS or CONNECT. Other listeners ignore it.
+    pub requested: Option<TunnelTarget>,
 }
 
 /// The hello of a client.

@@ -32,7 +32,7 @@ pub(super) fn describe(
     let index = target.and_then(|target| routes.targets.iter().position(|one| ptr::eq(one, target)));
     let by = match (index, &policy.protocol, name) {
         (Some(index), ..) => fit(&findings, index),
-        (None, Protocol::Tcp(_), _) => "pool",
+        (None, Protocol::Tcp(_) | Protocol::Tunnel(_), _) => "pool",
         (None, Protocol::Tls(_), None) => "no_sni",
         (None, Protocol::Tls(_), Some(_)) => "unmatched",
     };

@@ -9,11 +9,12 @@ use super::report::{
 use super::{ExplainedState, Journey, notes};
 use crate::conn::admission;
 use crate::conn::announce::HeaderFacts;
+use crate::conn::hosts;
 use crate::conn::plan::{DialPlan, PickRule};
 use crate::conn::route::{ChosenTarget, pool_of};
 use crate::pool::near::Sites;
-use crate::pool::{Backend, Forward, PickPreview, Pool, Unavailable};
-use crate::snapshot::{OpeningPolicy, Protocol, ServedPool, UsageLimit};
+use crate::pool::{Backend, Forward, PickPreview, Pool, RuleMode, Unavailable};
+use crate::snapshot::{OpeningPolicy, ServedPool, UsageLimit};
 use crate::telemetry::CloseReason;
 use crate::wire::proxy_protocol::{HeaderVersion, Tlv};
 use crate::wire::{BackendGreeting, ServerName};
@@ -53,7 +54,7 @@ impl Journey<'_> {
         let pool = &plan.served.pool;
         self.report.pool = Some(describe_pool(pool, self.request.source));
         if let (PickRule::Named, Some(forward)) = (plan.pick, pool.forward()) {
-            let host = forwarded(forward, name)?;
+            let host = forwarded(forward, plan, name)?;
             self.report.pick = Some(PickReport { host: Some(host), ..PickReport::unknown() });
             return Ok(());
         }
@@ -118,10 +119,7 @@ impl Journey<'_> {
     /// Describes the bounds of the connection.
     pub(super) fn describe_bounds(&mut self, plan: &DialPlan) {
         let spec = plan.served.pool.spec();
-        let hello = match &self.policy.protocol {
-            Protocol::Tls(tls) => Some(tls.hello),
-            Protocol::Tcp(_) => None,
-        };
+        let hello = self.policy.protocol.first_bytes();
         self.report.bounds = Some(BoundsReport {
             attempts: plan.attempts,
             connect_timeout_seconds: seconds(spec.dial.connect_timeout),
@@ -167,9 +165,13 @@ fn describe_near(pool: &Pool, sites: &Sites, source: Option<SocketAddr>) -> Near
 }
 
 /// Returns the host to which a client is forwarded, with its port.
-fn forwarded(forward: &Forward, name: Option<&ServerName>) -> Result<String, CloseReason> {
-    let name = name.filter(|name| forward.allows(name)).ok_or(CloseReason::NameNotAllowed)?;
-    Ok(format!("{}:{}", name.as_str(), forward.spec().port))
+fn forwarded(forward: &Forward, plan: &DialPlan, name: Option<&ServerName>) -> Result<String, CloseReason> {
+    let requested = plan.request.as_ref().map(|request| &request.target);
+    let target = forward.target(name, requested).map_err(hosts::reason)?;
+    match forward.preview(&target) {
+        Err(fault) if forward.spec().rules.mode == RuleMode::Enforce => Err(hosts::reason(fault)),
+        _ => Ok(target.to_string()),
+    }
 }
 
 impl PickReport {

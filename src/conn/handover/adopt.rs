@@ -26,7 +26,7 @@ use crate::pool::{Backend, Lease};
 use crate::relay::{RelaySettings, StoppedFlow};
 use crate::snapshot::{Policy, Snapshot, UsageLimit};
 use crate::sys::Address;
-use crate::telemetry::{Metrics, RouteCounts};
+use crate::telemetry::{CloseReason, Metrics, RouteCounts};
 use crate::wire::handover::{
     Batch, HandedConnection, HandedFlow, HandedIntervals, HandedLog, HandedReading, HandedRelay,
 };
@@ -525,6 +525,8 @@ fn read_log(handed: HandedLog) -> LogFields {
         has_sent: false,
         tried: None,
         dialled: handed.dialled.and_then(|address| address.parse().ok()),
+        reported: handed.reported.as_deref().and_then(CloseReason::of_word),
+        port: handed.port,
         offered: handed.offered.and_then(words::read_offer).map(Box::new),
         hello: micros(handed.hello_us),
         queue: micros(handed.queue_us),

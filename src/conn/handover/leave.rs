@@ -249,6 +249,8 @@ fn log(fields: &LogFields, card: &ConnectionCard) -> HandedLog {
         route: card.route.as_deref().map(str::to_owned),
         attempts: fields.attempts,
         dialled: fields.dialled.map(|address| address.to_string()),
+        reported: fields.reported.map(|reason| reason.word().to_owned()),
+        port: fields.port,
         offered: fields.offered.as_deref().map(words::offer),
         hello_us: fields.hello.map(micros),
         queue_us: fields.queue.map(micros),

@@ -1,4 +1,8 @@
-//! The forwarding pool: a client goes to the host that it names, if the name is allowed and the address may be dialled.
+//! The forwarding pool: a client goes to the host that it names, if the rules allow the host and the address may be
+//! dialled.
+//!
+//! A client names a host by the server name in its hello, or by a request for a tunnel. Both become a
+//! [`TunnelTarget`], which is judged in one place.
 //!
 //! A worker calls [`Forward::destinations`]. It returns addresses from a cache, or waits for a task that
 //! queries the DNS. This task runs on the runtime of control ([`Forward::follow`]). The worker dials exactly
@@ -11,8 +15,8 @@ mod lookup_result;
 mod marks;
 mod question;
 mod reach;
+mod rules;
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,14 +24,14 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::backend_spec::BackendSpec;
-use super::forward_spec::ForwardSpec;
-use crate::route::pattern::NamePattern;
+use super::forward_spec::{ForwardSpec, ForwardTo, RuleMode};
 use crate::sys::address;
-use crate::wire::ServerName;
+use crate::wire::{RequestedHost, ServerName, TunnelTarget};
 use cache::{CacheLookup, CachedAnswer, MOST_ASKED, NameCache};
 use lookup_result::ForwardCounts;
 use marks::ForwardMarks;
 use question::{ForwardQuestion, KnownNames, lock};
+use rules::HostRules;
 
 pub use cache::LookupFault;
 pub use lookup::NAMES_AT_ONCE;
@@ -40,22 +44,37 @@ const BACKEND: &str = "forward";
 /// The reason for which a client is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ForwardFault {
-    /// The name is not allowed.
+    /// The name is not allowed, or the client named no host.
     #[error("the name is not allowed")]
     NotAllowed,
+    /// The address that the client asks for, or every address of its name, is not allowed.
+    #[error("the address is not allowed")]
+    AddressNotAllowed,
+    /// The port is not allowed.
+    #[error("the port is not allowed")]
+    PortNotAllowed,
     /// The look-up of the name has no addresses.
     #[error(transparent)]
     NotResolved(#[from] LookupFault),
-    /// No address of the name may be dialled.
-    #[error("no address of the name may be reached")]
+    /// No address of the host may be dialled.
+    #[error("no address of the host may be reached")]
     Refused,
+}
+
+/// The addresses to dial for a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardDestinations {
+    /// The addresses, at least one, in the order of the attempts.
+    pub addresses: Vec<SocketAddr>,
+    /// The fault for which the rules would refuse the client, if they only report.
+    pub reported: Option<ForwardFault>,
 }
 
 /// Forwards the clients of a pool. After a reload the new pool keeps its cache and its counts.
 #[derive(Debug)]
 pub struct Forward {
     spec: ForwardSpec,
-    allowed: AllowedNames,
+    rules: HostRules,
     shared: Arc<ResolverShared>,
     counts: Arc<ForwardCounts>,
     marks: Arc<ForwardMarks>,
@@ -76,7 +95,7 @@ impl Forward {
     pub(super) fn build(spec: &ForwardSpec, previous: Option<&Self>) -> Self {
         let alike = previous.filter(|old| old.spec.resolvers == spec.resolvers);
         Self {
-            allowed: AllowedNames::new(&spec.allow),
+            rules: HostRules::new(&spec.rules),
             shared: alike.map_or_else(ResolverShared::new, |old| Arc::clone(&old.shared)),
             counts: previous.map_or_else(Arc::default, |old| Arc::clone(&old.counts)),
             marks: previous.map_or_else(Arc::default, |old| Arc::clone(&old.marks)),
@@ -86,7 +105,14 @@ impl Forward {
 
     /// Returns the only backend of a forwarding pool. It represents all hosts, counts the open connections and has the
     /// limit of the pool. Its address is never dialled.
-    pub fn stand_in(port: u16, max_connections: Option<u64>) -> BackendSpec {
+    pub fn stand_in(to: ForwardTo, max_connections: Option<u64>) -> BackendSpec {
+        /// The port of hosts that clients request with their ports. A backend needs one.
+        const ANY_PORT: u16 = 1;
+
+        let port = match to {
+            ForwardTo::Sni { port } => port,
+            ForwardTo::Requested => ANY_PORT,
+        };
         let nowhere = SocketAddr::from(([0, 0, 0, 0], port));
         BackendSpec { max_connections, ..BackendSpec::new(BACKEND, nowhere.into()) }
     }
@@ -111,13 +137,38 @@ impl Forward {
         }
     }
 
-    /// Returns true if clients may go to the host with this name.
-    pub fn allows(&self, name: &ServerName) -> bool {
-        self.allowed.has(name)
+    /// Returns the host and the port to which a client goes. `name` is the server name in its hello, and `requested` is
+    /// the target of its request for a tunnel.
+    ///
+    /// # Errors
+    ///
+    /// `NotAllowed` if the client does not name a host as the pool needs it.
+    pub fn target(
+        &self,
+        name: Option<&ServerName>,
+        requested: Option<&TunnelTarget>,
+    ) -> Result<TunnelTarget, ForwardFault> {
+        let target = match (self.spec.to, requested, name) {
+            (ForwardTo::Requested, Some(requested), _) => Some(requested.clone()),
+            (ForwardTo::Sni { port }, None, Some(name)) => {
+                Some(TunnelTarget { host: RequestedHost::Name(name.clone()), port })
+            }
+            (ForwardTo::Requested, None, _) | (ForwardTo::Sni { .. }, ..) => None,
+        };
+        target.ok_or(ForwardFault::NotAllowed)
     }
 
-    /// Returns the addresses to dial for a client that names `name`, at least one, in the order of the attempts. `own`
-    /// has the addresses on which this process listens: no client is sent there.
+    /// Checks a host and a port without a look-up.
+    ///
+    /// # Errors
+    ///
+    /// The fault for which the rules refuse a client, or would refuse it if they only report.
+    pub fn preview(&self, target: &TunnelTarget) -> Result<(), ForwardFault> {
+        self.rules.check(target)
+    }
+
+    /// Returns the addresses to dial for a client that names this host. `own` has the addresses on which this process
+    /// listens: no client is sent there.
     ///
     /// # Errors
     ///
@@ -128,25 +179,51 @@ impl Forward {
     /// May be dropped at any moment. An open question goes on, for other connections that wait and for the cache.
     pub async fn destinations(
         &self,
-        name: &ServerName,
+        target: &TunnelTarget,
         own: &[SocketAddr],
-    ) -> Result<Vec<SocketAddr>, ForwardFault> {
-        if !self.allows(name) {
-            return Err(ForwardFault::NotAllowed);
-        }
-        let found = self.look_up(name).await?;
+    ) -> Result<ForwardDestinations, ForwardFault> {
+        let mut reported = self.enforce(self.rules.check(target))?;
+        let found = match &target.host {
+            RequestedHost::Name(name) => self.look_up(name).await?,
+            RequestedHost::Address(ip) => Arc::from([*ip]),
+        };
         let here = OwnAddresses { own, addresses: address::of_this_host().ok() };
-        let addresses = found.iter().map(|ip| SocketAddr::new(ip.to_canonical(), self.spec.port));
-        let addresses: Vec<_> = addresses.filter(|address| self.may_dial(*address, &here)).collect();
-        if addresses.is_empty() { Err(ForwardFault::Refused) } else { Ok(addresses) }
+        let all = found.iter().map(|ip| SocketAddr::new(ip.to_canonical(), target.port));
+        let mut addresses: Vec<_> = all.filter(|address| self.may_dial(*address, &here)).collect();
+        if addresses.is_empty() {
+            return Err(ForwardFault::Refused);
+        }
+        let is_denied = |address: &SocketAddr| self.rules.denies(address.ip());
+        if addresses.iter().all(is_denied) {
+            reported = reported.or(self.enforce(Err(ForwardFault::AddressNotAllowed))?);
+        } else {
+            addresses.retain(|address| !is_denied(address));
+        }
+        Ok(ForwardDestinations { addresses, reported })
+    }
+
+    /// Returns the fault of a check if the rules only report.
+    ///
+    /// # Errors
+    ///
+    /// The fault of the check, unless the rules only report.
+    fn enforce(&self, checked: Result<(), ForwardFault>) -> Result<Option<ForwardFault>, ForwardFault> {
+        match (checked, self.spec.rules.mode) {
+            (Ok(()), _) => Ok(None),
+            (Err(fault), RuleMode::Report) => Ok(Some(fault)),
+            (Err(fault), RuleMode::Enforce) => Err(fault),
+        }
     }
 
     /// Returns true if an address may be dialled: a public address of another host, or an address in `allow_private`.
     /// A socket of this process may never be dialled.
     fn may_dial(&self, address: SocketAddr, here: &OwnAddresses<'_>) -> bool {
         let (ip, open) = (address.ip(), &self.spec.allow_private);
-        // A service that trusts connections of its own host must not trust the connections of our clients.
-        reach::may_reach(ip, open) && (!here.has(ip) || reach::is_open(ip, open)) && !here.listens(address)
+        // A service that trusts connections of its own host must not trust the connections of our clients. A translator
+        // may lead an address of another form back to this host.
+        let is_here = reach::forms(ip).any(|ip| here.has(ip));
+        let listens = reach::forms(ip).any(|ip| here.listens(SocketAddr::new(ip, address.port())));
+        reach::may_reach(ip, open) && (!is_here || reach::is_open(ip, open)) && !listens
     }
 
     async fn look_up(&self, name: &ServerName) -> CachedAnswer {
@@ -175,8 +252,11 @@ impl Forward {
         told.await.unwrap_or(Err(LookupFault::Failed))
     }
 
-    /// Marks a connection as forwarded, by its first bytes. Returns `None` if an open forwarded connection has the same
-    /// first bytes: then the connection is a loop.
+    /// Marks a connection as forwarded, by the first bytes of its hello. Returns `None` if an open forwarded connection has
+    /// the same first bytes: then the connection is a loop.
+    ///
+    /// A request for a tunnel has no random bytes, and it is not sent on. So no connection can come back with it, and it
+    /// needs no mark.
     pub fn mark(&self, first: &[u8]) -> Option<ForwardMark> {
         self.marks.mark(first)
     }
@@ -220,35 +300,6 @@ impl ResolverShared {
 
     fn names(&self) -> MutexGuard<'_, NameCache> {
         lock(&self.names)
-    }
-}
-
-/// The names to which clients may go. A check takes one step for each label of the name.
-#[derive(Debug)]
-struct AllowedNames {
-    exact: HashSet<ServerName>,
-    child: HashSet<ServerName>,
-    below: HashSet<ServerName>,
-}
-
-impl AllowedNames {
-    fn new(patterns: &[NamePattern]) -> Self {
-        let mut allowed = Self { exact: HashSet::new(), child: HashSet::new(), below: HashSet::new() };
-        for pattern in patterns {
-            match pattern {
-                NamePattern::Exact(name) => allowed.exact.insert(name.clone()),
-                NamePattern::Child(suffix) => allowed.child.insert(suffix.clone()),
-                NamePattern::Below(suffix) => allowed.below.insert(suffix.clone()),
-            };
-        }
-        allowed
-    }
-
-    fn has(&self, name: &ServerName) -> bool {
-        let name = name.as_str();
-        let mut suffixes = name.match_indices('.').map(|(dot, _)| &name[dot + 1..]);
-        let is_child = name.split_once('.').is_some_and(|(_, suffix)| self.child.contains(suffix));
-        self.exact.contains(name) || is_child || suffixes.any(|suffix| self.below.contains(suffix))
     }
 }
 

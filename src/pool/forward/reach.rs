@@ -20,6 +20,27 @@ pub(super) fn may_reach(ip: IpAddr, open: &[IpPrefix]) -> bool {
     is_public(ip) || (!is_no_host(ip) && is_open(ip, open))
 }
 
+/// Returns the address, and the IPv4 address to which a translator or a tunnel leads its packets, if it embeds one.
+pub(super) fn forms(ip: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let ip = ip.to_canonical();
+    let embedded = match ip {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(ip) => embedded_v4(ip),
+    };
+    [Some(ip), embedded.map(IpAddr::V4)].into_iter().flatten()
+}
+
+/// Returns the IPv4 address in an address of NAT64's well-known prefix (RFC 6052) or of 6to4.
+fn embedded_v4(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [a, b, c, d, e, f, high, low] = ip.segments();
+    let (high, low) = match (a, b) {
+        (0x64, 0xff9b) if (c, d, e, f) == (0, 0, 0, 0) => (high, low),
+        (0x2002, high) => (high, c),
+        _ => return None,
+    };
+    Some(((u32::from(high) << 16) | u32::from(low)).into())
+}
+
 /// Returns true if the operator opens this address.
 pub(super) fn is_open(ip: IpAddr, open: &[IpPrefix]) -> bool {
     open.iter().any(|prefix| prefix.contains(ip))
@@ -52,18 +73,14 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, high, low] = ip.segments();
-    let embedded = |high: u16, low: u16| is_public_v4(((u32::from(high) << 16) | u32::from(low)).into());
-    match (a, b) {
-        // The well-known prefix of NAT64 (RFC 6052). The prefix for local use, 64:ff9b:1::/48, is not public.
-        (0x64, 0xff9b) => (c, d, e, f) == (0, 0, 0, 0) && embedded(high, low),
-        // Protocol assignments, which include Teredo, and documentation.
-        (0x2001, 0..=0x1ff | 0xdb8) => false,
-        // 6to4.
-        (0x2002, high) => embedded(high, c),
-        // Documentation again (RFC 9637): 3fff::/20.
-        (0x3fff, 0..=0xfff) => false,
-        (a, _) => a >> 13 == 1,
+    if let Some(embedded) = embedded_v4(ip) {
+        return is_public_v4(embedded);
+    }
+    match ip.segments() {
+        // Protocol assignments, which include Teredo, then documentation, which has two networks (RFC 9637).
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        // The prefixes of NAT64 are elsewhere. That for local use, 64:ff9b:1::/48, is not public.
+        [a, ..] => a >> 13 == 1,
     }
 }
 

@@ -1,34 +1,46 @@
 //! Tests of names and addresses. The integration tests have those that need a resolver.
 
 use super::*;
-use crate::wire::ServerName;
+use crate::pool::forward_spec::{ForwardRules, HostPattern};
 
 fn name(text: &str) -> ServerName {
     text.parse().unwrap()
 }
 
 fn forward(allow: &[&str], resolvers: &[&str]) -> ForwardSpec {
+    let allow = allow.iter().map(|pattern| HostPattern::Names(pattern.parse().unwrap())).collect();
     ForwardSpec {
-        port: 443,
-        allow: allow.iter().map(|pattern| pattern.parse().unwrap()).collect(),
+        to: ForwardTo::Sni { port: 443 },
+        rules: ForwardRules {
+            allow,
+            deny: Vec::new(),
+            allow_networks: Vec::new(),
+            deny_networks: Vec::new(),
+            ports: vec![443..=443],
+            mode: RuleMode::Enforce,
+        },
+        verify_sni: false,
         allow_private: Vec::new(),
         resolvers: resolvers.iter().map(|address| address.parse().unwrap()).collect(),
     }
 }
 
 #[test]
-fn names_are_allowed_as_in_routes() {
-    let allowed = AllowedNames::new(&forward(&["api.test", "*.example.org"], &[]).allow);
-    let check = |text: &str, expected: bool| assert_eq!(allowed.has(&name(text)), expected, "{text}");
-    check("api.test", true);
-    check("API.test.", true);
-    check("a.example.org", true);
-    check("a.b.c.example.org", true);
-    check("example.org", false);
-    check("badexample.org", false);
-    check("a.example.org.evil.test", false);
-    check("x.api.test", false);
-    check("test", false);
+fn a_client_names_its_host_as_the_pool_needs_it() {
+    let sni = Forward::build(&forward(&["api.test"], &[]), None);
+    let requested = ForwardSpec { to: ForwardTo::Requested, ..forward(&["api.test"], &[]) };
+    let requested = Forward::build(&requested, None);
+    let name = name("api.test");
+    let wanted = TunnelTarget { host: RequestedHost::Name(name.clone()), port: 8443 };
+    let target =
+        |forward: &Forward, name, wanted| forward.target(name, wanted).map(|target| target.to_string());
+    assert_eq!(target(&sni, Some(&name), None), Ok("api.test:443".to_owned()));
+    assert_eq!(target(&requested, Some(&name), Some(&wanted)), Ok("api.test:8443".to_owned()));
+    for (forward, name, wanted) in
+        [(&sni, None, None), (&sni, Some(&name), Some(&wanted)), (&requested, Some(&name), None)]
+    {
+        assert_eq!(target(forward, name, wanted), Err(ForwardFault::NotAllowed));
+    }
 }
 
 #[test]
@@ -65,6 +77,9 @@ fn our_own_addresses_are_refused_unless_opened() {
     check("9.9.9.9", "9.9.9.9:443", false);
     check("", "127.0.0.1:22", false);
     check("127.0.0.0/8", "127.0.0.1:22", true);
+    check("", "[64:ff9b::9.9.9.10]:22", true);
+    check("", "[64:ff9b::9.9.9.9]:22", false);
+    check("64:ff9b::/96", "[64:ff9b::9.9.9.9]:443", false);
     let unknown = OwnAddresses { own: &[], addresses: None };
     let forward = Forward::build(&forward(&["api.test"], &[]), None);
     assert!(
@@ -78,7 +93,8 @@ fn what_is_known_outlives_a_reload() {
     let one = Forward::build(&forward(&["api.test"], &["10.0.0.53:53"]), None);
     let two = Forward::build(&forward(&["*.test"], &["10.0.0.53:53"]), Some(&one));
     assert!(Arc::ptr_eq(&one.shared, &two.shared));
-    assert!(two.allowed.has(&name("other.test")));
+    let other = TunnelTarget { host: RequestedHost::Name(name("other.test")), port: 443 };
+    assert_eq!(two.preview(&other), Ok(()));
     let three = Forward::build(&forward(&["*.test"], &["10.0.0.54:53"]), Some(&two));
     assert!(!Arc::ptr_eq(&two.shared, &three.shared), "other resolvers may have other addresses");
     assert!(Arc::ptr_eq(&two.counts, &three.counts));

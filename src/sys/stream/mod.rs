@@ -220,6 +220,26 @@ impl Stream {
         Ok(())
     }
 
+    /// Waits until bytes can be read, or until the peer has ended its direction or the connection has failed. Reads nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost; call it again.
+    pub async fn readable(&self) {
+        std::future::poll_fn(|cx| {
+            loop {
+                ready!(self.registration.poll(cx, Readiness::READABLE));
+                match socket::peek(&self.fd, &mut [0]) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.registration.clear(Readiness::READABLE);
+                    }
+                    _ => return Poll::Ready(()),
+                }
+            }
+        })
+        .await;
+    }
+
     /// Is ready when the reactor has reported bytes to read, or the end. Costs no system call.
     pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.registration.poll(cx, Readiness::READABLE)

@@ -79,6 +79,7 @@ impl CloseKind {
             | Reason::GreetingFailed => Self::Unreachable,
             Reason::ClientGone => Self::ClientGone,
             Reason::BackendDown
+            | Reason::SniMismatch
             | Reason::DrainDeadline
             | Reason::ClosedByOperator
             | Reason::Rebalanced

@@ -20,6 +20,11 @@ impl CloseReason {
         self.row().word
     }
 
+    /// Returns the reason with this word.
+    pub fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.word() == word)
+    }
+
     /// Returns the side that ended the connection.
     pub const fn ended_by(self) -> EndedBy {
         self.row().ended_by
@@ -122,7 +127,7 @@ mod tests {
     #[test]
     fn a_rejection_is_ours_and_comes_before_the_relay() {
         let rejections: Vec<_> = CloseReason::ALL.into_iter().filter(|r| r.is_rejection()).collect();
-        assert_eq!(rejections.len(), 47);
+        assert_eq!(rejections.len(), 51);
         for reason in rejections {
             assert_eq!(reason.ended_by(), EndedBy::Pointsman, "{reason}");
             assert_ne!(reason.phase(), Phase::Relay, "{reason}");
@@ -135,7 +140,12 @@ mod tests {
         for reason in R::ALL {
             let left = matches!(
                 reason,
-                R::NoData | R::HelloTruncated | R::ProxyTruncated | R::LeftBeforeTls | R::ClientGone
+                R::NoData
+                    | R::HelloTruncated
+                    | R::ProxyTruncated
+                    | R::LeftBeforeTls
+                    | R::OpeningTruncated
+                    | R::ClientGone
             );
             assert_eq!(reason.is_sampled(), reason.is_rejection() || left, "{reason}");
             assert!(!reason.is_sampled() || reason.ended_by() != EndedBy::Backend, "{reason}");

@@ -107,7 +107,7 @@ close_reasons! {
     HelloMalformed = "hello_malformed": Rejected in Hello;
     /// The hello is larger than the listener allows.
     HelloTooLarge = "hello_too_large": Rejected in Hello;
-    /// The server name is not a valid host name.
+    /// The server name is not a valid host name. Or the client requested a tunnel to a host or port that is not valid.
     BadName = "bad_name": Rejected in Hello;
     /// The client sent no server name, and the listener rejects such clients.
     NoSni = "no_sni": Rejected in Hello;
@@ -131,13 +131,20 @@ close_reasons! {
     PipelinedBeforeTls = "pipelined_before_tls": Rejected in Hello;
     /// The first bytes break the rules of the listener's protocol, or a line is too long.
     OpeningMalformed = "opening_malformed": Rejected in Hello;
-    /// The client had not begun TLS when the `first_byte_timeout` passed, although it had sent bytes. Or it left a
-    /// message unfinished for the `hello_timeout`.
+    /// The client had not begun TLS or requested a tunnel when the `first_byte_timeout` passed, although it had sent bytes.
+    /// Or it left a message unfinished for the `hello_timeout`.
     OpeningTimeout = "opening_timeout": Rejected in Hello;
     /// The client sent the maximum number of commands, and no STARTTLS among them.
     TooManyCommands = "too_many_commands": Rejected in Hello;
     /// The client quit or closed the connection before it requested TLS.
     LeftBeforeTls = "left_before_tls": Client in Hello;
+    /// The client closed or reset the connection before its request for a tunnel was whole.
+    OpeningTruncated = "opening_truncated": Client in Hello;
+    /// The client requested something that the listener does not serve: another method of HTTP than CONNECT, another
+    /// command of SOCKS than CONNECT, or another version.
+    RequestUnsupported = "request_unsupported": Rejected in Hello;
+    /// The client offered no method of authentication of SOCKS that the listener accepts.
+    AuthMethodRefused = "auth_method_refused": Rejected in Hello;
     /// The peer sent no PROXY header, and the listener requires a header.
     ProxyMissing = "proxy_missing": Rejected in Hello;
     /// The listener requires a PROXY header, and the peer is not in its `trusted`.
@@ -154,11 +161,16 @@ close_reasons! {
     ProxyTimeout = "proxy_timeout": Rejected in Hello;
     /// The client left before a backend was connected: it waited in the queue or for the connect.
     ClientGone = "client_gone": Client in Dial;
-    /// The pool forwards by name. The client's server name is not in the pool's `allow`, or the client sent no name.
+    /// The pool forwards. The name of the host is not in the pool's `allow`, or it is in `deny`, or the client sent no name.
     NameNotAllowed = "name_not_allowed": Rejected in Dial;
-    /// The pool forwards by name. The DNS returned no address for the client's server name in time.
+    /// The pool forwards. The client asked for an address that is not in the pool's `allow_networks`, or all addresses of
+    /// the host are in `deny_networks`.
+    AddressNotAllowed = "address_not_allowed": Rejected in Dial;
+    /// The pool forwards. The port that the client asked for is not in the pool's `ports`.
+    PortNotAllowed = "port_not_allowed": Rejected in Dial;
+    /// The pool forwards. The DNS returned no address for the name of the host in time.
     NameNotResolved = "name_not_resolved": Rejected in Dial;
-    /// The pool forwards by name. All addresses of the client's server name are forbidden.
+    /// The pool forwards. All addresses of the host are inner addresses or addresses of this machine.
     AddressRefused = "address_refused": Rejected in Dial;
     /// pointsman had already forwarded the connection by name, and the connection came back.
     ForwardLoop = "forward_loop": Rejected in Dial;
@@ -211,6 +223,9 @@ close_reasons! {
     PoolFull = "pool_full": Rejected in Dial;
     /// New connections exceeded the rate limit in the pool's `limits`.
     PoolRate = "pool_rate": Rejected in Dial;
+    /// The client requested a tunnel and sent a TLS hello in it with another server name than the requested one, with none, or
+    /// with faults. The pool has `verify_sni`. The backend got no byte of the hello.
+    SniMismatch = "sni_mismatch": Pointsman in Relay;
     /// The drain of the process or of a removed listener ended before the connection ended.
     DrainDeadline = "drain_deadline": Pointsman in Relay;
     /// An operator closed the connection, in any phase, with `pointsman connections kill` or `connections close`.

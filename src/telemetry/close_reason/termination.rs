@@ -35,7 +35,11 @@ impl CloseReason {
             Reason::IdleTimeout | Reason::HalfClosedTimeout => "cD",
             Reason::ClientVanished | Reason::ClientStalled => "cD",
             Reason::BackendVanished | Reason::BackendStalled => "sD",
-            Reason::NoData | Reason::HelloTruncated | Reason::ProxyTruncated | Reason::LeftBeforeTls => "CR",
+            Reason::NoData
+            | Reason::HelloTruncated
+            | Reason::ProxyTruncated
+            | Reason::LeftBeforeTls
+            | Reason::OpeningTruncated => "CR",
             Reason::FirstByteTimeout
             | Reason::HelloTimeout
             | Reason::OpeningTimeout
@@ -57,6 +61,8 @@ impl CloseReason {
             | Reason::PipelinedBeforeTls
             | Reason::OpeningMalformed
             | Reason::TooManyCommands
+            | Reason::RequestUnsupported
+            | Reason::AuthMethodRefused
             | Reason::ProxyMissing
             | Reason::ProxyUntrusted
             | Reason::ProxyUnexpected
@@ -74,6 +80,8 @@ impl CloseReason {
             Reason::HelloMemory | Reason::SourceTableFull => "RR",
             Reason::ClientGone => "CC",
             Reason::NameNotAllowed
+            | Reason::AddressNotAllowed
+            | Reason::PortNotAllowed
             | Reason::AddressRefused
             | Reason::ForwardLoop
             | Reason::PoolFull
@@ -88,6 +96,7 @@ impl CloseReason {
             Reason::QueueFull => "SQ",
             Reason::QueueTimeout => "sQ",
             Reason::OutOfResources => "RC",
+            Reason::SniMismatch => "PD",
             Reason::BackendDown => "DD",
             Reason::DrainDeadline | Reason::ClosedByOperator | Reason::Rebalanced => "KD",
             Reason::Internal => "ID",

@@ -81,11 +81,17 @@ pub enum ClientOpening {
     Other,
     /// No bytes: the client waits for the server.
     Silent,
+    /// A request for a tunnel by SOCKS 5.
+    Socks5,
+    /// A request for a tunnel by SOCKS 4 or 4a.
+    Socks4,
+    /// A request for a tunnel by the method CONNECT of HTTP.
+    Connect,
 }
 
 impl ClientOpening {
     /// Every kind, in the order of the declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Tls,
         Self::Upgraded,
         Self::Plaintext,
@@ -95,6 +101,9 @@ impl ClientOpening {
         Self::Postgres,
         Self::Other,
         Self::Silent,
+        Self::Socks5,
+        Self::Socks4,
+        Self::Connect,
     ];
 
     /// Returns the value of the label `kind`.
@@ -109,6 +118,9 @@ impl ClientOpening {
             Self::Postgres => "postgres",
             Self::Other => "other",
             Self::Silent => "silent",
+            Self::Socks5 => "socks5",
+            Self::Socks4 => "socks4",
+            Self::Connect => "connect",
         }
     }
 }

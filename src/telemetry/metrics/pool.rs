@@ -21,7 +21,7 @@ pub enum ConnectOutcome {
     Unreachable,
     /// This host had no port, descriptor or memory left.
     Local,
-    /// The client left during the attempt.
+    /// The client left during the attempt, or another address of its host was faster.
     Aborted,
     /// Connected, but the opening did not lead to TLS.
     Greeting,

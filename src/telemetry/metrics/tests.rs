@@ -131,7 +131,7 @@ fn what_can_happen_is_there_with_zero() {
     }
     let count = |name: &str| samples.keys().filter(|sample| sample.starts_with(name)).count();
     assert_eq!(count("pointsman_connections_closed_total{"), CloseReason::ALL.len());
-    assert_eq!(count("pointsman_connections_rejected_total{"), 47);
+    assert_eq!(count("pointsman_connections_rejected_total{"), 51);
     assert_eq!(count("pointsman_client_hello_total{"), 8);
     assert_eq!(count("pointsman_bytes_total{"), 4);
     assert_eq!(count("pointsman_connect_attempts_total{"), 8);

@@ -194,6 +194,10 @@ pub struct HandedLog {
     pub attempts: u8,
     /// The address that was dialled, if it is not the backend's own.
     pub dialled: Option<String>,
+    /// The close reason with which rules that only report would have refused the connection.
+    pub reported: Option<String>,
+    /// The port of a request for a tunnel.
+    pub port: Option<u16>,
     /// The offer of the hello.
     pub offered: Option<HandedOffer>,
     /// Microseconds until the hello was read.

@@ -179,6 +179,8 @@ fn relay_of_0_2_0() -> HandedConnection {
         route: text("r"),
         attempts: 2,
         dialled: text("10.0.0.3:8443"),
+        reported: text("name_not_allowed"),
+        port: Some(8443),
         offered: Some(offered),
         hello_us: Some(900),
         queue_us: Some(15_000),

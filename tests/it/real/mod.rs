@@ -27,6 +27,7 @@ mod shortages;
 mod starting;
 mod stopped;
 mod tls;
+mod tunnels;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -106,7 +106,10 @@ fn openssl_is_told_why_it_is_refused() {
 }
 
 /// Starts `openssl s_server` with a certificate, at a port that the kernel chooses.
-fn s_server(signed: &SignedCertificate, arguments: &[&str]) -> (ChildGuard, Arc<Lines>, SocketAddr) {
+pub(super) fn s_server(
+    signed: &SignedCertificate,
+    arguments: &[&str],
+) -> (ChildGuard, Arc<Lines>, SocketAddr) {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept", "127.0.0.1:0", "-cert"]).arg(&signed.certificate);
     command.arg("-key").arg(&signed.key).args(arguments);

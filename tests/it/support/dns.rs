@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 const A: u16 = 1;
+const CNAME: u16 = 5;
 const AAAA: u16 = 28;
 const SRV: u16 = 33;
 
@@ -20,6 +21,8 @@ pub(crate) enum DnsAnswer {
     Addresses(Vec<IpAddr>),
     /// SRV records: priority, weight, port, target.
     Services(Vec<(u16, u16, u16, &'static str)>),
+    /// A CNAME record, and the A and AAAA records of the name that it has.
+    Alias(&'static str, Vec<IpAddr>),
     /// A response code: 2 is SERVFAIL, 3 is NXDOMAIN.
     Code(u8),
     /// An A record, and no answer to questions for AAAA.
@@ -107,15 +110,27 @@ fn answer(query: &[u8], zone: &BTreeMap<String, DnsAnswer>, ttl: u32) -> Option<
         Some(DnsAnswer::Addresses(addresses)) => {
             (0, addresses.iter().filter_map(|ip| address(*ip, kind)).collect())
         }
+        Some(DnsAnswer::Alias(_, addresses)) => {
+            (0, addresses.iter().filter_map(|ip| address(*ip, kind)).collect())
+        }
         Some(DnsAnswer::Services(services)) if kind == SRV => (0, services.iter().map(service).collect()),
         Some(DnsAnswer::Services(_)) => (0, Vec::new()),
     };
     let mut bytes = query[..2].to_vec();
-    bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(records.len()).unwrap(), 0, 0, 0, 0]);
+    let alias = match zone.get(&name) {
+        Some(DnsAnswer::Alias(target, _)) => Some(labels(target)),
+        _ => None,
+    };
+    let count = records.len() + usize::from(alias.is_some());
+    bytes.extend([0x81, 0x80 | code, 0, 1, 0, u8::try_from(count).unwrap(), 0, 0, 0, 0]);
     bytes.extend(&query[12..question_end]);
-    for record in records {
-        // The name of the question, class IN, the TTL.
-        bytes.extend([0xc0, 12]);
+    let owner = alias.clone().unwrap_or_else(|| vec![0xc0, 12]);
+    let alias = alias.map(|target| (vec![0xc0, 12], CNAME, target));
+    for (owner, kind, record) in
+        alias.into_iter().chain(records.into_iter().map(|record| (owner.clone(), kind, record)))
+    {
+        // The owner, the type, class IN, the TTL.
+        bytes.extend(owner);
         bytes.extend(kind.to_be_bytes());
         bytes.extend([0, 1]);
         bytes.extend(ttl.to_be_bytes());
@@ -148,10 +163,17 @@ fn address(ip: IpAddr, kind: u16) -> Option<Vec<u8>> {
 fn service(&(priority, weight, port, target): &(u16, u16, u16, &str)) -> Vec<u8> {
     let mut record: Vec<u8> =
         [priority, weight, port].iter().flat_map(|number| number.to_be_bytes()).collect();
-    for label in target.split('.').filter(|label| !label.is_empty()) {
-        record.push(u8::try_from(label.len()).unwrap());
-        record.extend(label.bytes());
-    }
-    record.push(0);
+    record.extend(labels(target));
     record
+}
+
+/// Returns a name as a message has it.
+fn labels(name: &str) -> Vec<u8> {
+    let mut labels = Vec::new();
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        labels.push(u8::try_from(label.len()).unwrap());
+        labels.extend(label.bytes());
+    }
+    labels.push(0);
+    labels
 }

@@ -93,16 +93,22 @@ impl RoutesChecker<'_> {
         let is_anything = has_no_condition(route) || names.is_some_and(is_empty);
         if is_anything {
             let (path, help) = match self.hashing {
-                Hashing::Any => (
+                Hashing::Any | Hashing::Unknown => (
                     self.key(index, "sni"),
                     "such as: sni = \"mail.example.com\"; other names go to `unmatched`",
                 ),
+                Hashing::Requests => {
+                    (self.key(index, "sni"), "such as: sni = \"db.example.com\"; other hosts go to `pool`")
+                }
                 Hashing::NoNames | Hashing::Authorities => (
                     self.key(index, "source"),
                     "such as: source = \"10.0.0.0/8\"; other connections go to `pool`",
                 ),
             };
-            let what = if matches!(self.hashing, Hashing::Any) { "sni" } else { "source" };
+            let what = match self.hashing {
+                Hashing::Any | Hashing::Unknown | Hashing::Requests => "sni",
+                Hashing::NoNames | Hashing::Authorities => "source",
+            };
             let fault =
                 Diagnostic::new(Code::MissingKey, path, "a route needs a server name or another condition");
             found.add(fault.label(item.at, format!("`{what}` is missing")).help(help));
@@ -201,14 +207,17 @@ impl RoutesChecker<'_> {
         }
     }
 
-    /// Adds a fault for each condition that needs a hello, if the listener is a tcp listener, which reads none.
+    /// Adds a fault for each condition that needs a hello, if the listener reads none. A host that clients request has a
+    /// name too.
     fn check_hello_keys(&self, index: usize, route: &Route, found: &mut Findings<'_>) {
-        if matches!(self.hashing, Hashing::Any) {
-            return;
-        }
+        let (reads_names, listener) = match self.hashing {
+            Hashing::Any | Hashing::Unknown => return,
+            Hashing::Requests => (true, "listener"),
+            Hashing::NoNames | Hashing::Authorities => (false, "tcp listener"),
+        };
         let keys = [
-            ("sni", route.sni.place()),
-            ("sni_regex", route.sni_regex.place()),
+            ("sni", route.sni.place().filter(|_| !reads_names)),
+            ("sni_regex", route.sni_regex.place().filter(|_| !reads_names)),
             ("alpn", route.alpn.place()),
             ("ja4", route.ja4.place()),
             ("ech", route.ech.place()),
@@ -217,7 +226,7 @@ impl RoutesChecker<'_> {
         for (key, place) in keys {
             let Some(place) = place else { continue };
             let message = format!(
-                "`{key}` is not allowed on the tcp listener `{}`, which reads no hellos",
+                "`{key}` is not allowed on the {listener} `{}`, which reads no hellos",
                 self.listener
             );
             let fault = Diagnostic::new(Code::MisplacedKey, self.key(index, key), message).label(place, "");

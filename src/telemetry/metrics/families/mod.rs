@@ -327,7 +327,8 @@ pub(crate) const CONNECT_ATTEMPTS: MetricDoc = doc(
     Counter,
     &["pool", "outcome"],
     "Attempts to connect to a backend: ok, refused, timeout, unreachable, local (this host had no port or descriptor \
-     left), aborted (the client left), greeting (connected, but TLS did not begin), other.",
+     left), aborted (the client left, or another address of its host was faster), greeting (connected, but TLS did not \
+     begin), other.",
 );
 pub(crate) const NO_BACKEND: MetricDoc = doc(
     "pointsman_no_backend_total",
