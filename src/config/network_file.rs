@@ -1,11 +1,14 @@
 //! Walks over the networks of a file in MaxMind's format (`.mmdb`).
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use maxminddb::{LookupResult, MaxMindDbError, Reader, WithinOptions};
 
+use super::code::Code;
+use super::fault::{self, Diagnostic, Faults};
 use crate::route::IpPrefix;
 
 /// The most networks that a walk may visit, for each node of the tree. A valid tree has no more networks than nodes. A
@@ -33,6 +36,24 @@ pub(super) enum NetworkFileFault {
     Tangled,
     #[error("broken: it takes more than {} s to read", LONGEST_WALK.as_secs())]
     Slow,
+}
+
+/// The most characters of a message. A message may contain pieces of the file, so its further characters are cut off.
+const LONGEST_MESSAGE: usize = 200;
+
+/// Returns the one fault of a file; messages use `source_name` as its path.
+pub(super) fn faults(
+    source_name: &str,
+    code: Code,
+    fault: &impl fmt::Display,
+    help: Option<String>,
+) -> Faults {
+    let message: String = fault.to_string().chars().take(LONGEST_MESSAGE).collect();
+    let mut diagnostic = Diagnostic::new(code, "", message);
+    if let Some(help) = help {
+        diagnostic = diagnostic.help(help);
+    }
+    fault::about_text(source_name, String::new(), diagnostic)
 }
 
 /// A file whose tree can be walked in bounded time.

@@ -32,4 +32,17 @@ pub(crate) mod tests {
     pub(crate) fn bit_flips(byte: u8) -> Vec<u8> {
         (0..8).map(|bit| byte ^ (1 << bit)).collect()
     }
+
+    /// Returns all texts that differ from `whole` in one byte, which has one of the `values` for the byte there.
+    pub(crate) fn with_changed_byte(
+        whole: &[u8],
+        values: impl Fn(u8) -> Vec<u8>,
+    ) -> impl Iterator<Item = Vec<u8>> {
+        let change = move |at: usize, value| {
+            let mut changed = whole.to_vec();
+            changed[at] = value;
+            changed
+        };
+        (0..whole.len()).flat_map(move |at| values(whole[at]).into_iter().map(move |value| change(at, value)))
+    }
 }

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
     use crate::wire::opening::testing::run;
     use crate::wire::opening::{BackendGreeting, Opening};
-    use crate::wire::tests::bit_flips;
+    use crate::wire::tests::{bit_flips, with_changed_byte};
 
     fn message(code: u32, rest: &[u8]) -> Vec<u8> {
         let length = u32::try_from(8 + rest.len()).unwrap();
@@ -310,17 +310,13 @@ mod tests {
     }
 
     /// Returns how many changes were tried.
-    fn check_changed_bytes(values: impl Fn(u8) -> Vec<u8>) -> usize {
+    fn check_changed_bytes(values: impl Fn(u8) -> Vec<u8> + Copy) -> usize {
         let mut seen = 0;
         for whole in fixtures() {
-            for at in 0..whole.len() {
-                for value in values(whole[at]) {
-                    let mut changed = whole.clone();
-                    changed[at] = value;
-                    let one = run(Opening::postgres_host(), &changed, usize::MAX);
-                    assert_eq!(one.1, run(Opening::postgres_host(), &changed, 1).1, "{changed:?}");
-                    seen += 1;
-                }
+            for changed in with_changed_byte(&whole, values) {
+                let one = run(Opening::postgres_host(), &changed, usize::MAX);
+                assert_eq!(one.1, run(Opening::postgres_host(), &changed, 1).1, "{changed:?}");
+                seen += 1;
             }
         }
         seen

@@ -101,11 +101,17 @@ fn both(dns: &Dns, port: u16, forward: &str) -> [Proxy; 2] {
     ["socks5", "connect"].map(|protocol| start(protocol, dns, port, forward, ""))
 }
 
-#[test]
-fn a_client_reaches_the_host_that_it_requests() {
+/// Starts a host with the name [`NAME`]. Returns it behind its resolver, with its port.
+fn host_with_name() -> (Dns, Recorder, u16) {
     let (dns, host) = (Dns::new(), Recorder::start("host"));
     dns.set_addresses(NAME, &[host.address.ip()]);
     let port = host.address.port();
+    (dns, host, port)
+}
+
+#[test]
+fn a_client_reaches_the_host_that_it_requests() {
+    let (dns, host, port) = host_with_name();
     let [by_socks, by_connect] = both(&dns, port, LOOPBACK);
     let (mut client, code) = socks(&by_socks, &socks_name("API.test.", port));
     assert_eq!(code, 0);
@@ -125,9 +131,7 @@ fn a_client_reaches_the_host_that_it_requests() {
 
 #[test]
 fn bytes_that_come_with_the_request_are_the_tunnels() {
-    let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.set_addresses(NAME, &[host.address.ip()]);
-    let port = host.address.port();
+    let (dns, host, port) = host_with_name();
     let [by_socks, by_connect] = both(&dns, port, LOOPBACK);
     let behind = b"GET / HTTP/1.1\r\nHost: inner.test\r\n\r\n".repeat(100);
     let mut client = by_connect.connect();
@@ -434,9 +438,7 @@ fn half_spoken_requests_are_bounded() {
 
 #[test]
 fn version_4_of_socks_is_served_if_allowed() {
-    let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.set_addresses(NAME, &[host.address.ip()]);
-    let port = host.address.port();
+    let (dns, _host, port) = host_with_name();
     let proxy = start("socks5", &dns, port, LOOPBACK, "legacy = true");
     let head = [&[4, 1][..], &port.to_be_bytes(), &[0, 0, 0, 1]].concat();
     let mut client = proxy.connect();
@@ -545,9 +547,7 @@ fn a_client_that_leaves_before_the_answer_is_gone() {
 
 #[test]
 fn tunnels_are_served_on_a_unix_socket() {
-    let (dns, host) = (Dns::new(), Recorder::start("host"));
-    dns.set_addresses(NAME, &[host.address.ip()]);
-    let port = host.address.port();
+    let (dns, _host, port) = host_with_name();
     let path = std::env::temp_dir().join(format!("pointsman-tunnels-{}.sock", std::process::id()));
     let text = text("connect", &dns, port, LOOPBACK, "");
     let _proxy = Proxy::start(config(&text.replace("127.0.0.1:0", &format!("unix:{}", path.display()))));

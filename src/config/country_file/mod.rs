@@ -6,13 +6,10 @@ use std::collections::BTreeSet;
 use maxminddb::{LookupResult, MaxMindDbError, PathElement};
 
 use super::code::Code;
-use super::fault::{self, Diagnostic, Faults};
-use super::network_file::{NetworkFile, NetworkFileFault};
+use super::fault::Faults;
+use super::network_file::{self, NetworkFile, NetworkFileFault};
 use crate::route::{Country, IpPrefix, PrefixSetBuilder};
 use crate::snapshot::list::{FileEntries, MOST_FILE_ENTRIES};
-
-/// The most characters of a message. A message may contain pieces of the file, so its further characters are cut off.
-pub(super) const LONGEST_MESSAGE: usize = 200;
 
 /// The paths of the country in a record: at the top in files such as IPinfo's, within `country` in files of MaxMind
 /// and DB-IP. The path at the top must be tried first, because in IPinfo's files `country` is a name.
@@ -38,14 +35,8 @@ enum CountryFileFault {
 ///
 /// One fault. The file is not of this format, the file is broken, or one of the countries has no network in the file.
 pub(super) fn parse(source_name: &str, bytes: &[u8], countries: &[Country]) -> Result<FileEntries, Faults> {
-    entries(bytes, countries).map_err(|fault| {
-        let message: String = fault.to_string().chars().take(LONGEST_MESSAGE).collect();
-        let mut diagnostic = Diagnostic::new(Code::BadCountryFile, "", message);
-        if let Some(help) = help(&fault) {
-            diagnostic = diagnostic.help(help);
-        }
-        fault::about_text(source_name, String::new(), diagnostic)
-    })
+    entries(bytes, countries)
+        .map_err(|fault| network_file::faults(source_name, Code::BadCountryFile, &fault, help(&fault)))
 }
 
 fn entries(bytes: &[u8], countries: &[Country]) -> Result<FileEntries, CountryFileFault> {

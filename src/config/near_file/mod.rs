@@ -6,10 +6,10 @@ use maxminddb::{LookupResult, MaxMindDbError, PathElement};
 
 use super::Config;
 use super::code::Code;
-use super::country_file::{LONGEST_MESSAGE, country_of};
-use super::fault::{self, Diagnostic, Faults};
+use super::country_file::country_of;
+use super::fault::Faults;
 use super::named_files::FileFindings;
-use super::network_file::{NetworkFile, NetworkFileFault};
+use super::network_file::{self, NetworkFile, NetworkFileFault};
 use super::text::read_bytes;
 use crate::pool::near::{
     ClientPlace, Coordinates, MOST_PLACE_RANGES, NearSource, PlaceTable, PlaceTableFault, Sites, ZoneOrders,
@@ -77,12 +77,7 @@ impl NearReader {
 
 fn parse(source_name: &str, bytes: &[u8], sites: &Sites) -> Result<PlaceTable, Faults> {
     table(bytes, sites).map_err(|fault| {
-        let message: String = fault.to_string().chars().take(LONGEST_MESSAGE).collect();
-        let mut diagnostic = Diagnostic::new(Code::BadNearFile, "", message);
-        if let Some(help) = help(&fault) {
-            diagnostic = diagnostic.help(help);
-        }
-        fault::about_text(source_name, String::new(), diagnostic)
+        network_file::faults(source_name, Code::BadNearFile, &fault, help(&fault).map(str::to_owned))
     })
 }
 
